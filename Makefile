@@ -1,0 +1,54 @@
+# Everything that a developer runs. Each target sets up what it needs by itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup check lint types contracts test e2e demo bench requirements crds clean
+
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned requirements into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/.ready ## make .venv with all but torch and vLLM
+
+check: lint types contracts ## lint, types and import contracts
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+contracts: setup
+	$(BIN)/lint-imports
+
+test: setup ## the fast tests: no cluster, no GPU, no network
+	$(BIN)/pytest
+
+e2e: setup ## the stories, on a cluster that this brings up and takes down (see e2e/cluster/README.md)
+	$(BIN)/pytest -m e2e e2e
+
+demo: setup ## the main job, live, on a cluster of its own
+	@$(BIN)/python -m e2e.demo
+
+bench: setup ## the operator's figures, at full size
+	@$(BIN)/python -m e2e.bench
+
+requirements: ## compile requirements/*.txt from pyproject.toml, with hashes
+	@$(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/python -m pip install --quiet uv
+	$(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra operator -o requirements/operator.txt pyproject.toml
+	$(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
+	@rm -rf $(VENV)-uv
+
+clean: ## remove what was built in the tree; caches outside of it stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
