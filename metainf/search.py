@@ -1,0 +1,154 @@
+"""How many replicas each option needs: which candidates to look at, without looking at all of them.
+
+Separate from `selection`, which chooses among what was looked at. Two ways: where the cheapest is wanted and more
+replicas never cost less, the fewest replicas that perform are found by doubling and halving, all options at a time;
+otherwise a grid of numbers is looked at, and the numbers around the best of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from metainf.assessment import Assessment, assess
+from metainf.candidates import Candidate, SizedOption
+from metainf.predictors.contract import Predictor
+from metainf.workload import BatchLoad, BudgetKind, Objective, RateLoad, Workload
+
+__all__ = ["search"]
+
+# Options that would cost more than this many times the cheapest one found are not pursued: they neither win nor tell
+# a reader of the runners-up anything.
+_PURSUED_COST_RATIO = 2.0
+_REFINED_OPTIONS = 10
+
+
+def search(workload: Workload, options: Sequence[SizedOption], predictor: Predictor) -> Assessment:
+    """Assess the candidates that decide the choice, or the refusal: a few numbers of replicas of each option."""
+    if _fewest_is_cheapest(workload):
+        return _Fewest(workload, options, predictor).found()
+    return _grid(workload, options, predictor)
+
+
+def _fewest_is_cheapest(workload: Workload) -> bool:
+    """Whether cost only grows with replicas.
+
+    Not so for a batch, nor per token of clients that wait for answers: there twice the replicas, on a node that is
+    billed whole, may cost the same per hour and do the work in half the time.
+    """
+    load = workload.traffic.load
+    if workload.objective is not Objective.MINIMIZE_COST or workload.replicas.fixed is not None:
+        return False
+    if isinstance(load, BatchLoad):
+        return False
+    return workload.budget.kind is BudgetKind.PER_HOUR or isinstance(load, RateLoad)
+
+
+@dataclass(slots=True)
+class _Bracket:
+    """Numbers of replicas of one option: at most `misses` do not perform, `performs` do (None: none found yet)."""
+
+    option: SizedOption
+    misses: int
+    performs: int | None = None
+
+    @property
+    def next(self) -> int | None:
+        """The number to look at next; None where there is nothing left to find."""
+        if self.performs is None:
+            return min(self.misses * 2, self.option.most) if self.misses < self.option.most else None
+        return (self.misses + self.performs) // 2 if self.performs - self.misses > 1 else None
+
+
+class _Fewest:
+    """One search for the fewest replicas of each option."""
+
+    def __init__(self, workload: Workload, options: Sequence[SizedOption], predictor: Predictor) -> None:
+        self.workload = workload
+        self.predictor = predictor
+        self.options = options
+        self.assessment = assess(workload, [sized.with_replicas(sized.least) for sized in options], predictor)
+
+    def found(self) -> Assessment:
+        """Double, then halve, all options at a time."""
+        performs = self.assessment.performs
+        open_ = [
+            _Bracket(sized, sized.least)
+            for sized, done in zip(self.options, performs, strict=True)
+            if not done and sized.most > sized.least
+        ]
+        while True:
+            round_ = self._pursued(open_)
+            if not round_:
+                return self.assessment
+            candidates = [candidate for _, candidate in round_]
+            looked = assess(self.workload, candidates, self.predictor)
+            for (bracket, candidate), done in zip(round_, looked.performs, strict=True):
+                if done:
+                    bracket.performs = candidate.replicas
+                else:
+                    bracket.misses = candidate.replicas
+            self.assessment = self.assessment.extended(looked)
+            open_ = [bracket for bracket, _ in round_]
+
+    def _pursued(self, brackets: Sequence[_Bracket]) -> list[tuple[_Bracket, Candidate]]:
+        cheapest = self._cheapest()
+        round_: list[tuple[_Bracket, Candidate]] = []
+        for bracket in brackets:
+            count = bracket.next
+            if count is None:
+                continue
+            candidate = bracket.option.with_replicas(count)
+            if bracket.performs is not None or float(candidate.cost_per_hour) <= cheapest * _PURSUED_COST_RATIO:
+                round_.append((bracket, candidate))
+        return round_
+
+    def _cheapest(self) -> float:
+        """Cost per hour of the cheapest candidate that keeps every limit; infinite where none does yet."""
+        rows = np.flatnonzero(self.assessment.feasible)
+        return min((float(self.assessment.candidates[row].cost_per_hour) for row in rows), default=float("inf"))
+
+
+def _grid(workload: Workload, options: Sequence[SizedOption], predictor: Predictor) -> Assessment:
+    """Look at a grid of numbers, then at those around the best options, and around the cheapest that perform."""
+    assessment = assess(workload, [c for sized in options for c in sized.grid()], predictor)
+    for order in (_best_first, Assessment.cheapest_performing):  # the second for the budget that a refusal names
+        finer = _between_grid_points(assessment, order(assessment), options)
+        if finer:
+            assessment = assessment.extended(assess(workload, finer, predictor))
+        if assessment.feasible.any():
+            break
+    return assessment
+
+
+def _best_first(assessment: Assessment) -> list[int]:
+    """Rows that keep every limit by the objective, then the others by how far they miss."""
+    keeps = assessment.feasible
+    by_objective = [int(row) for row in np.argsort(assessment.objective, kind="stable") if keeps[row]]
+    return by_objective + [int(row) for row in np.argsort(assessment.worst_ratio, kind="stable") if not keeps[row]]
+
+
+def _between_grid_points(
+    assessment: Assessment, order: Sequence[int], options: Sequence[SizedOption]
+) -> list[Candidate]:
+    """Candidates between the points of the grid, around the best options."""
+    sized = {id(each.option): each for each in options}
+    counts: dict[int, list[int]] = {}
+    for candidate in assessment.candidates:
+        counts.setdefault(id(candidate.option), []).append(candidate.replicas)
+    finer: list[Candidate] = []
+    seen: set[int] = set()
+    for row in order:
+        candidate = assessment.candidates[row]
+        key = id(candidate.option)
+        if key in seen:
+            continue
+        seen.add(key)
+        have = sorted(counts[key])
+        at = have.index(candidate.replicas)
+        below = have[at - 1] if at > 0 else candidate.replicas - 1
+        above = have[at + 1] if at + 1 < len(have) else candidate.replicas
+        finer.extend(sized[key].with_replicas(n) for n in range(below + 1, above) if n not in have)
+        if len(seen) == _REFINED_OPTIONS:
+            break
+    return finer

@@ -1,0 +1,371 @@
+"""Choose the best candidate inside every limit, or say which limit binds.
+
+Separate from `candidates` (what is possible) and from the operator (what is done about it). Pure: same inputs, same
+answer; ties are broken in writing. "None" is an answer: `NoSelection`, with a reason for every candidate.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_UP, Decimal
+from enum import StrEnum
+
+import numpy as np
+
+from metainf.architecture import ModelArchitecture
+from metainf.assessment import Assessment, assess
+from metainf.candidates import Candidate, CandidateName, SizedOption, enumerate_candidates
+from metainf.placement import max_replicas
+from metainf.pools import NodeCapacity, NodePool
+from metainf.predictors.contract import Predictor, PredictorIdentity
+from metainf.rejections import Rejection, RejectionCount, RejectionReason, count_rejections
+from metainf.search import search
+from metainf.workload import Budget, BudgetKind, Workload
+
+__all__ = ["BindingLimit", "NoSelection", "Request", "Scored", "Selection", "select"]
+
+TIE_RATIO = 0.02  # candidates this close in the objective are equal; DESIGN: below the noise of any measurement
+_ALTERNATIVES = 10
+
+
+class BindingLimit(StrEnum):
+    """What stands in the way when nothing is chosen; also the reason of the condition Feasible."""
+
+    NO_MATCHING_POOL = "NoMatchingPool"
+    PRICE_UNKNOWN = "PriceUnknown"
+    NO_METHOD_ALLOWED = "NoMethodAllowed"
+    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
+    NO_CAPACITY = "NoCapacity"
+    LOAD_TOO_HIGH = "LoadTooHigh"
+    SLO_UNREACHABLE = "SLOUnreachable"
+    DEADLINE_UNREACHABLE = "DeadlineUnreachable"
+    BUDGET_TOO_LOW = "BudgetTooLow"
+
+    @property
+    def sentence(self) -> str:
+        """When this limit binds."""
+        return _LIMIT_SENTENCES[self]
+
+
+_LIMIT_SENTENCES = {
+    BindingLimit.NO_MATCHING_POOL: "Shows when no node pool is there that the workload may use.",
+    BindingLimit.PRICE_UNKNOWN: "Shows when the price of every usable pool is unknown or in another currency.",
+    BindingLimit.NO_METHOD_ALLOWED: "Shows when methods.allow and methods.deny leave no method.",
+    BindingLimit.MODEL_DOES_NOT_FIT: "Shows when no replica of the model fits any usable pool's accelerators.",
+    BindingLimit.NO_CAPACITY: "Shows when a candidate keeps every limit but its nodes are taken now.",
+    BindingLimit.LOAD_TOO_HIGH: "Shows when no candidate carries the load at the asked confidence.",
+    BindingLimit.SLO_UNREACHABLE: "Shows when no candidate keeps every SLO at the asked confidence, at any price.",
+    BindingLimit.DEADLINE_UNREACHABLE: "Shows when no candidate finishes the batch within its deadline.",
+    BindingLimit.BUDGET_TOO_LOW: "Shows when every candidate that keeps the SLOs costs more than the budget.",
+}
+
+_LIMIT_OF_REJECTION = {
+    RejectionReason.POOL_NOT_ALLOWED: BindingLimit.NO_MATCHING_POOL,
+    RejectionReason.SPOT_NOT_ALLOWED: BindingLimit.NO_MATCHING_POOL,
+    RejectionReason.NODE_SELECTOR_MISMATCH: BindingLimit.NO_MATCHING_POOL,
+    RejectionReason.TAINT_NOT_TOLERATED: BindingLimit.NO_MATCHING_POOL,
+    RejectionReason.PRICE_UNKNOWN: BindingLimit.PRICE_UNKNOWN,
+    RejectionReason.CURRENCY_DIFFERS: BindingLimit.PRICE_UNKNOWN,
+    RejectionReason.METHOD_NOT_ALLOWED: BindingLimit.NO_METHOD_ALLOWED,
+    RejectionReason.LOSSY_NOT_ALLOWED: BindingLimit.NO_METHOD_ALLOWED,
+    RejectionReason.LAYOUT_CONFLICT: BindingLimit.MODEL_DOES_NOT_FIT,
+    RejectionReason.METHOD_CONFLICT: BindingLimit.NO_METHOD_ALLOWED,
+    RejectionReason.UNSUPPORTED_PRECISION: BindingLimit.MODEL_DOES_NOT_FIT,
+    RejectionReason.CONTEXT_TOO_LONG: BindingLimit.MODEL_DOES_NOT_FIT,
+    RejectionReason.MEMORY_TOO_SMALL: BindingLimit.MODEL_DOES_NOT_FIT,
+    RejectionReason.NODE_TOO_SMALL: BindingLimit.MODEL_DOES_NOT_FIT,
+    RejectionReason.NO_CAPACITY: BindingLimit.NO_CAPACITY,
+    RejectionReason.OVERLOADED: BindingLimit.LOAD_TOO_HIGH,
+    RejectionReason.SLO_MISSED: BindingLimit.SLO_UNREACHABLE,
+    RejectionReason.DEADLINE_MISSED: BindingLimit.DEADLINE_UNREACHABLE,
+    RejectionReason.OVER_BUDGET: BindingLimit.BUDGET_TOO_LOW,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to the selection.
+
+    `pools` show what is free for this workload: what it holds itself counts as free. `only` restricts the answer to
+    one candidate (a pin). `current` is what runs now: it is assessed beside the others, never preferred here.
+    """
+
+    workload: Workload
+    architecture: ModelArchitecture
+    pools: tuple[NodePool, ...]
+    engine_version: str
+    only: CandidateName | None = None
+    current: CandidateName | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """A candidate with what is predicted of it. `broken` is the first limit that it breaks, or None."""
+
+    candidate: Candidate
+    assessment: Assessment
+    row: int
+
+    @property
+    def broken(self) -> Rejection | None:
+        """The first limit that the candidate breaks, in the catalogue's order."""
+        return self.assessment.rejection(self.row)
+
+    @property
+    def objective_value(self) -> float:
+        """What the objective minimises: USD, seconds, or minus requests per second."""
+        return float(self.assessment.objective[self.row])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The chosen candidate, the runners-up, and why not the rest.
+
+    `resized` is the best candidate that differs from what runs in its number of replicas alone.
+    """
+
+    chosen: Scored
+    alternatives: tuple[Scored, ...]
+    rejections: tuple[RejectionCount, ...]
+    current: Scored | None
+    considered: int
+    predictor: PredictorIdentity
+    resized: Scored | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoSelection:
+    """Nothing keeps every limit: which limit binds, and what would work.
+
+    `cheapest_budget` is in the unit of the workload's own budget, rounded up to the cent; None where no budget
+    would do. `waiting_for` is the candidate that would be chosen if its pool's nodes were free.
+    """
+
+    limit: BindingLimit
+    message: str
+    cheapest_budget: Budget | None
+    nearest: tuple[Scored, ...]
+    rejections: tuple[RejectionCount, ...]
+    current: Scored | None
+    considered: int
+    predictor: PredictorIdentity
+    waiting_for: Scored | None = None
+
+
+def select(request: Request, predictor: Predictor) -> Selection | NoSelection:
+    """Choose by the request's objective among the candidates that keep every limit at the asked confidence.
+
+    Ties within 2 % go to the cheaper, then the simpler method, then the name.
+    """
+    outcome = _select_within(request, predictor)
+    if isinstance(outcome, Selection) or not request.pools:
+        return outcome
+    emptied = tuple(_emptied(pool) for pool in request.pools)
+    if emptied == request.pools:
+        return outcome
+    ideal = _select_within(replace(request, pools=emptied, current=None), predictor)
+    if isinstance(ideal, NoSelection):
+        # An added node costs whole, a share of a standing one less: what is free now may come cheaper than all empty.
+        now, empty = outcome.cheapest_budget, ideal.cheapest_budget
+        if now is not None and (empty is None or now.amount <= empty.amount):
+            return outcome
+        return replace(ideal, current=outcome.current)
+    wanted = ideal.chosen.candidate
+    pool = next(p for p in request.pools if p.name == wanted.option.pool.name)
+    room = max_replicas(pool, wanted.option.request)
+    message = (
+        f"{wanted.name} keeps every limit but the pool has room for {room} of its {wanted.replicas} "
+        f"replica{'s' if wanted.replicas > 1 else ''} now"
+    )
+    return replace(outcome, limit=BindingLimit.NO_CAPACITY, message=message, waiting_for=ideal.chosen)
+
+
+def _emptied(pool: NodePool) -> NodePool:
+    shape = pool.shape
+    return replace(
+        pool,
+        nodes=tuple(NodeCapacity(n.name, shape.accelerators, shape.cpu_cores, shape.memory_bytes) for n in pool.nodes),
+    )
+
+
+def _select_within(request: Request, predictor: Predictor) -> Selection | NoSelection:
+    enumeration = enumerate_candidates(
+        request.workload,
+        request.architecture,
+        request.pools,
+        engine_version=request.engine_version,
+        only=request.only,
+    )
+    assessment = search(request.workload, enumeration.options, predictor)
+    current_row, assessment = _place_current(request, enumeration.options, assessment, predictor)
+    candidates = assessment.candidates
+    order = _ranked(assessment)
+    current = None if current_row is None else Scored(candidates[current_row], assessment, current_row)
+    keeps = assessment.feasible
+    feasible = [row for row in order if keeps[row]]
+    if not feasible:
+        return _refusal(request, enumeration.rejections, assessment, current, predictor)
+    chosen = Scored(candidates[feasible[0]], assessment, feasible[0])
+    return Selection(
+        chosen=chosen,
+        alternatives=_runners_up(assessment, order, chosen),
+        rejections=_counted(assessment, enumeration.rejections, feasible, chosen.row),
+        current=current,
+        considered=len(candidates) + len(enumeration.rejections),
+        predictor=predictor.identity,
+        resized=_resized(request.current, assessment, feasible),
+    )
+
+
+def _resized(current: CandidateName | None, assessment: Assessment, feasible: Sequence[int]) -> Scored | None:
+    if current is None:
+        return None
+    for row in feasible:
+        candidate = assessment.candidates[row]
+        if candidate.option.name(current.replicas) == current and candidate.replicas != current.replicas:
+            return Scored(candidate, assessment, row)
+    return None
+
+
+def _place_current(
+    request: Request, options: Sequence[SizedOption], assessment: Assessment, predictor: Predictor
+) -> tuple[int | None, Assessment]:
+    """Row of what runs now; looked at where the search did not."""
+    current = request.current
+    if current is None:
+        return None, assessment
+    for row, candidate in enumerate(assessment.candidates):
+        if candidate.name == current:
+            return row, assessment
+    for sized in options:
+        if sized.option.name(current.replicas) == current and current.replicas <= sized.option.room.replicas:
+            looked = assess(request.workload, [sized.with_replicas(current.replicas)], predictor)
+            return len(assessment.candidates), assessment.extended(looked)
+    return None, assessment
+
+
+def _ranked(assessment: Assessment) -> list[int]:
+    """Rows, best first: those that keep every limit by the objective, then the others by how far they miss."""
+    objective, worst = assessment.objective, assessment.worst_ratio
+    keeps = assessment.feasible
+
+    def tie_key(row: int) -> tuple[float, int, CandidateName]:
+        candidate = assessment.candidates[row]
+        return float(assessment.cost[row]), candidate.option.method.complexity, candidate.name
+
+    def by_objective(rows: list[int]) -> list[int]:
+        ranked: list[int] = []
+        left = sorted(rows, key=lambda row: float(objective[row]))
+        while left:
+            best = float(objective[left[0]])
+            margin = abs(best) * TIE_RATIO
+            tied = [row for row in left if objective[row] <= best + margin]
+            ranked.extend(sorted(tied, key=tie_key))
+            left = left[len(tied) :]
+        return ranked
+
+    kept = [int(row) for row in np.flatnonzero(keeps)]
+    missed = [int(row) for row in np.argsort(worst, kind="stable") if not keeps[row]]
+    if assessment.workload.replicas.fixed is None:
+        return by_objective(kept) + missed
+    # A person's own number of replicas goes before the objective: as many of them as the limits leave.
+    counts = sorted({assessment.candidates[row].replicas for row in kept}, reverse=True)
+    groups = ([row for row in kept if assessment.candidates[row].replicas == count] for count in counts)
+    return [row for group in groups for row in by_objective(group)] + missed
+
+
+def _runners_up(assessment: Assessment, order: Sequence[int], chosen: Scored | None) -> tuple[Scored, ...]:
+    """The best of each other pool x layout x method, best first."""
+    seen = {id(chosen.candidate.option)} if chosen is not None else set()
+    found: list[Scored] = []
+    for row in order:
+        candidate = assessment.candidates[row]
+        if id(candidate.option) not in seen:
+            seen.add(id(candidate.option))
+            found.append(Scored(candidate, assessment, row))
+            if len(found) == _ALTERNATIVES:
+                break
+    return tuple(found)
+
+
+def _counted(
+    assessment: Assessment, earlier: Sequence[Rejection], kept: Sequence[int], chosen_row: int | None
+) -> tuple[RejectionCount, ...]:
+    """All rejections by reason; a candidate that keeps every limit and is not chosen counts as BetterCandidate."""
+    counts = [*count_rejections(earlier), *assessment.rejection_counts()]
+    passed_over = [row for row in kept if row != chosen_row]
+    if passed_over:
+        candidate = assessment.candidates[passed_over[0]]
+        name = candidate.name
+        detail = f"{name} keeps every limit at {candidate.cost_per_hour.normalize():f} per hour"
+        nearest = Rejection(
+            RejectionReason.BETTER_CANDIDATE, name.pool, detail, name.layout, name.method, name.replicas
+        )
+        counts.append(RejectionCount(RejectionReason.BETTER_CANDIDATE, len(passed_over), nearest))
+    return tuple(counts)
+
+
+def _refusal(
+    request: Request,
+    earlier: Sequence[Rejection],
+    assessment: Assessment,
+    current: Scored | None,
+    predictor: Predictor,
+) -> NoSelection:
+    limit, message, budget = _binding(request, earlier, assessment)
+    order = _ranked(assessment)
+    return NoSelection(
+        limit=limit,
+        message=message,
+        cheapest_budget=budget,
+        nearest=_runners_up(assessment, order, None),
+        rejections=_counted(assessment, earlier, (), None),
+        current=current,
+        considered=len(assessment.candidates) + len(earlier),
+        predictor=predictor.identity,
+    )
+
+
+def _binding(
+    request: Request, earlier: Sequence[Rejection], assessment: Assessment
+) -> tuple[BindingLimit, str, Budget | None]:
+    if not assessment.candidates:
+        if request.only is not None and not any(r.method or r.layout for r in earlier):
+            return BindingLimit.NO_MATCHING_POOL, f"no candidate is {request.only}", None
+        if not earlier:
+            return BindingLimit.NO_MATCHING_POOL, "no node pool with accelerators is known", None
+        order = list(RejectionReason)
+        last = max(earlier, key=lambda r: (order.index(r.reason), -r.shortfall))
+        return _LIMIT_OF_REJECTION[last.reason], last.detail, None
+    performing = assessment.cheapest_performing()
+    if performing:
+        cheapest = performing[0]
+        budget = request.workload.budget
+        needed = _rounded_up(float(assessment.budget_cost[cheapest]), budget.kind)
+        candidate = assessment.candidates[cheapest]
+        message = (
+            f"cheapest candidate that meets {_promises(request.workload)} costs {needed} {budget.unit}; "
+            f"the budget is {budget.amount} {budget.unit} ({candidate.name})"
+        )
+        return BindingLimit.BUDGET_TOO_LOW, message, replace(budget, amount=needed)
+    rejection = assessment.rejection(int(np.argmin(assessment.performance_ratio)))
+    if rejection is None:
+        raise AssertionError("a candidate that breaks a limit has a rejection")
+    return _LIMIT_OF_REJECTION[rejection.reason], f"nearest candidate: {rejection.detail}", None
+
+
+def _promises(workload: Workload) -> str:
+    if not workload.slo.bounds:
+        return "the load"
+    return ", ".join(f"{bound} {_duration(bound.bound_s)}" for bound in workload.slo.bounds)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def _rounded_up(amount: float, kind: BudgetKind) -> Decimal:
+    step = Decimal("0.0001") if kind is BudgetKind.PER_MILLION_TOKENS else Decimal("0.01")
+    if not math.isfinite(amount):
+        return Decimal("Infinity")
+    return Decimal(repr(amount)).quantize(step, rounding=ROUND_UP)
