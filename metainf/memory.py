@@ -1,0 +1,252 @@
+"""What of an accelerator's memory is weights, what the engine needs to run, and what is left for the KV cache.
+
+Separate because both "does it fit" (candidates) and "how many requests at a time" (the queueing model) ask, and
+neither should have its own answer. Pure and cheap: no tensor is ever made.
+"""
+
+import math
+from dataclasses import dataclass
+
+from metainf.accelerators import Vendor
+from metainf.architecture import ModelArchitecture
+from metainf.dtypes import DType
+from metainf.layers import LayerGroup, Linear, MlpKind, Part
+from metainf.predictors.contract import ReplicaSpec
+from metainf.settings import SpeculationKind
+
+__all__ = ["MemoryPlan", "loaded_bits_per_weight", "memory_plan"]
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+_RUNTIME_BYTES = 600 * _MIB
+"""CUDA or HIP context, cuBLAS workspaces and allocator slack of one process.
+
+Source: vLLM's startup log, "non_torch_memory" of 0.5 to 0.7 GiB on one H100 (vllm/worker/worker.py, memory profiling).
+"""
+_COLLECTIVE_BYTES = 400 * _MIB
+"""Buffers of NCCL per rank with more than one. Source: aiconfigurator-core 0.12.0, systems/h100_sxm.yaml nccl_mem."""
+_GRAPH_BASE_BYTES = 256 * _MIB
+_GRAPH_LAYER_BYTES = 8 * _MIB
+"""Captured graphs: 0.5 GiB for 32 layers, 0.9 GiB for 80. Source: vLLM logs "Graph capturing finished ... took"."""
+_CPU_RUNTIME_BYTES = 2 * _GIB
+"""Python, torch and the API server, where they share the memory with the model."""
+_HIDDEN_COPIES = 6.0
+"""Hidden states alive at a time in one layer: residual, norm, attention in and out, MLP in and out."""
+_LOGIT_COPIES = 2.0
+"""32-bit logits and their sorted or scaled copy. Source: vLLM v1 gpu_model_runner, _dummy_sampler_run."""
+_DRAFT_MODEL_RATIO = 0.1
+"""Weights of a separate draft model beside those of the model it drafts for; it is not described any further."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Memory of the fullest rank of one replica, bytes, and what KV cache that leaves.
+
+    Every data-parallel rank has a cache of its own, so tokens and sequences here are those of one such rank; without
+    data parallelism they are those of the replica.
+    """
+
+    usable_bytes: float
+    """What the engine may take: the accelerator's memory x gpu_memory_utilization."""
+    weight_bytes: float
+    reserve_bytes: float
+    """Activations at the token budget, captured graphs, buffers and the runtime itself."""
+    data_parallel: int
+    max_model_len: int
+    architecture: ModelArchitecture
+    kv_cache_dtype: DType
+    tensor_parallel: int
+    pipeline_parallel: int
+    block_tokens: int
+    draft_kv_ratio: float = 0.0
+    """KV cache of a drafting layer beside that of the model."""
+
+    @property
+    def kv_bytes(self) -> float:
+        """Left for the KV cache on the rank; negative is a deficit."""
+        return self.usable_bytes - self.weight_bytes - self.reserve_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether weights and reserve leave anything for the cache."""
+        return self.kv_bytes > 0
+
+    @property
+    def deficit_bytes(self) -> float:
+        """Missing on each rank for weights and reserve; 0 where they fit."""
+        return max(0.0, -self.kv_bytes)
+
+    def sequence_bytes(self, context_tokens: float) -> float:
+        """Cache of one sequence on the rank, whole blocks."""
+        blocks = max(1, math.ceil(context_tokens / self.block_tokens))
+        whole = blocks * self.block_tokens
+        per_rank = self.architecture.kv_bytes(
+            whole, self.kv_cache_dtype, tp=self.tensor_parallel, pp=self.pipeline_parallel
+        )
+        return per_rank * (1.0 + self.draft_kv_ratio)
+
+    def kv_sequences(self, context_tokens: float) -> float:
+        """Sequences of this length that the cache holds at a time; below 1 not even one fits."""
+        return max(0.0, self.kv_bytes) / self.sequence_bytes(context_tokens)
+
+    @property
+    def kv_capacity_tokens(self) -> float:
+        """Tokens that the cache holds in sequences of `max_model_len`, as vLLM's own log counts them."""
+        return self.kv_sequences(self.max_model_len) * self.max_model_len
+
+    @property
+    def replica_kv_capacity_tokens(self) -> float:
+        """The same of all data-parallel ranks together."""
+        return self.kv_capacity_tokens * self.data_parallel
+
+    def missing_bytes(self, context_tokens: float) -> float:
+        """Missing on each rank to hold one sequence of this length; 0 where it fits."""
+        return max(0.0, self.sequence_bytes(context_tokens) - self.kv_bytes)
+
+    def shortfall(self, context_tokens: float) -> float:
+        """(needed / usable) - 1 for one sequence of this length; 0 where it fits."""
+        needed = self.weight_bytes + self.reserve_bytes + self.sequence_bytes(context_tokens)
+        return max(0.0, needed / self.usable_bytes - 1.0)
+
+    def explanation(self, context_tokens: float) -> str:
+        """Why one sequence of this length does or does not fit, with the numbers."""
+        cache = self.sequence_bytes(context_tokens)
+        needed = self.weight_bytes + self.reserve_bytes + cache
+        verdict = "fits in" if needed <= self.usable_bytes else "exceeds"
+        return (
+            f"each accelerator needs {needed / _GIB:.1f} GiB (weights {self.weight_bytes / _GIB:.1f}, runtime "
+            f"{self.reserve_bytes / _GIB:.1f}, cache of one {context_tokens:.0f}-token request {cache / _GIB:.1f}), "
+            f"which {verdict} the usable {self.usable_bytes / _GIB:.1f} GiB"
+        )
+
+
+def memory_plan(replica: ReplicaSpec) -> MemoryPlan:
+    """The memory of the fullest rank of the replica."""
+    layout, settings = replica.layout, replica.settings
+    return MemoryPlan(
+        usable_bytes=_memory_bytes(replica) * settings.gpu_memory_utilization,
+        weight_bytes=_weight_bytes(replica),
+        reserve_bytes=_reserve_bytes(replica),
+        data_parallel=layout.data_parallel,
+        max_model_len=settings.max_model_len,
+        architecture=replica.architecture,
+        kv_cache_dtype=settings.kv_cache_dtype,
+        tensor_parallel=layout.tensor_parallel,
+        pipeline_parallel=layout.pipeline_parallel,
+        block_tokens=settings.block_tokens,
+        draft_kv_ratio=_draft_kv_ratio(replica),
+    )
+
+
+def loaded_bits_per_weight(linear: Linear, weight_dtype: DType | None) -> float:
+    """Storage of one weight after loading: `weight_dtype` FP8 narrows what the checkpoint has in 16 bits or more.
+
+    Source: vLLM docs features/quantization/fp8, online dynamic quantization: every Linear but the head.
+    """
+    stored = linear.storage.bits_per_weight
+    if weight_dtype is DType.FP8 and linear.quantisable and stored >= 16.0:
+        return 8.0
+    return stored
+
+
+def _memory_bytes(replica: ReplicaSpec) -> float:
+    memory = float(replica.accelerator.memory_bytes)
+    cpu = replica.accelerator.cpu
+    if cpu is None or replica.cpu_cores is None:
+        return memory
+    return memory * min(1.0, replica.cpu_cores / cpu.cores)
+
+
+def _weight_bytes(replica: ReplicaSpec) -> float:
+    architecture, layout = replica.architecture, replica.layout
+    tp, pp, dp = layout.tensor_parallel, layout.pipeline_parallel, layout.data_parallel
+    ep = tp * dp if layout.expert_parallel else 1
+    total = architecture.weight_bytes_per_rank(tp, pp, ep)
+    if dp > 1 and ep == 1:
+        # Without expert parallelism vLLM cuts experts over all data-parallel ranks too, attention over `tp` alone.
+        experts = _bytes_of(architecture, tp, 1, Part.EXPERT)
+        total -= experts * (1.0 - 1.0 / dp) / pp
+    if replica.settings.weight_dtype is DType.FP8:
+        total -= _narrowed_bytes(replica, ep) / pp
+    return total + _draft_bytes(replica)
+
+
+def _bytes_of(architecture: ModelArchitecture, tp: int, ep: int, part: Part) -> float:
+    return sum(
+        group.count * linear.weight_bytes_per_rank(architecture.dtype, tp, ep)
+        for group, linear in _linears(architecture)
+        if linear.part is part
+    )
+
+
+def _narrowed_bytes(replica: ReplicaSpec, ep: int) -> float:
+    """What FP8 while loading saves on a rank, all pipeline stages together."""
+    architecture, layout = replica.architecture, replica.layout
+    saved = 0.0
+    for group, linear in _linears(architecture):
+        bits = linear.storage.bits_per_weight
+        ratio = 1.0 - loaded_bits_per_weight(linear, DType.FP8) / bits
+        ranks = layout.tensor_parallel * (layout.data_parallel if linear.part is Part.EXPERT else 1)
+        saved += ratio * group.count * linear.weight_bytes_per_rank(architecture.dtype, ranks, ep)
+    return saved
+
+
+def _linears(architecture: ModelArchitecture) -> list[tuple[LayerGroup, Linear]]:
+    return [(group, linear) for group in architecture.layer_groups for linear in group.layer.linears]
+
+
+def _draft_bytes(replica: ReplicaSpec) -> float:
+    """Weights of what drafts, on a rank."""
+    speculation, architecture = replica.settings.speculation, replica.architecture
+    if speculation is None or speculation.kind is SpeculationKind.NGRAM:
+        return 0.0
+    tp = replica.layout.tensor_parallel
+    if speculation.kind is SpeculationKind.MTP:
+        return architecture.mtp_weight_bytes / tp
+    if speculation.kind is SpeculationKind.DRAFT_MODEL:
+        return _DRAFT_MODEL_RATIO * architecture.weight_bytes / tp
+    # EAGLE heads are one dense layer of the model's width with a table of reduced vocabulary; MoE models have the
+    # same small head, so the count goes by the width: 16 x hidden^2 in 16 bits. Source: EAGLE-3, arXiv 2503.01840.
+    return 2.0 * 16.0 * architecture.hidden_size**2 / tp
+
+
+def _draft_kv_ratio(replica: ReplicaSpec) -> float:
+    speculation = replica.settings.speculation
+    if speculation is None or speculation.kind is SpeculationKind.NGRAM:
+        return 0.0
+    if speculation.kind is SpeculationKind.DRAFT_MODEL:
+        return _DRAFT_MODEL_RATIO
+    return 1.0 / replica.architecture.layers
+
+
+def _reserve_bytes(replica: ReplicaSpec) -> float:
+    """Activations of the largest step, logits, graphs and the runtime, on a rank.
+
+    vLLM measures this at start by running one step at the token budget; here the tensors that are alive at the
+    widest point of a layer are added up. Falls with the token budget and with `max_num_seqs`.
+    """
+    architecture, layout, settings = replica.architecture, replica.layout, replica.settings
+    width = architecture.dtype.bytes_per_value
+    tokens = settings.max_num_batched_tokens
+    hidden = _HIDDEN_COPIES * architecture.hidden_size
+    inside = max(_widest_mlp(group) for group in architecture.layer_groups) / layout.tensor_parallel
+    activations = tokens * width * (hidden + inside)
+    rows = min(settings.max_num_seqs, tokens)
+    logits = _LOGIT_COPIES * rows * architecture.vocab_size * 4.0
+    if replica.accelerator.vendor is Vendor.CPU:
+        return activations + logits + _CPU_RUNTIME_BYTES
+    graphs = _GRAPH_BASE_BYTES + _GRAPH_LAYER_BYTES * architecture.layers / layout.pipeline_parallel
+    collectives = _COLLECTIVE_BYTES if layout.accelerators > 1 else 0
+    return activations + logits + graphs + collectives + _RUNTIME_BYTES
+
+
+def _widest_mlp(group: LayerGroup) -> float:
+    """Values per token inside the MLP: gate and up, their product; of experts, those of every chosen one."""
+    mlp = group.layer.mlp
+    if mlp is None:
+        return 0.0
+    inside = (3.0 if mlp.gated else 2.0) * mlp.intermediate_size
+    if mlp.kind is MlpKind.DENSE:
+        return inside
+    return inside * mlp.experts_per_token + 3.0 * mlp.shared_intermediate_size

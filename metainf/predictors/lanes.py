@@ -1,0 +1,312 @@
+"""Turns questions into lanes: what each lane of each replica gets of the traffic, as arrays.
+
+Separate from the queueing model, which knows no vLLM setting, and from the predictor, which knows no prefix cache.
+Per replica and per traffic the numbers are read once; what depends on both is numpy over the questions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.efficiencies import Efficiency
+from metainf.memory import memory_plan
+from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
+from metainf.queueing import Lane
+from metainf.roofline import StepModel, StepWork, calibrated, stacked, step_work, taken
+from metainf.settings import PerformanceMode
+from metainf.speculation import draft_cost, tokens_per_step
+from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitiveness, Traffic
+
+T = TypeVar("T")
+Facts = TypeVar("Facts", "ReplicaFacts", "TrafficFacts")
+
+__all__ = ["LaneSet", "ReplicaFacts", "TrafficFacts", "lanes_of", "replica_facts", "traffic_facts"]
+
+_REPETITIVENESS = tuple(Repetitiveness)
+_PREFIX_SHARE = 0.5
+"""Largest share of the KV cache that idle prefixes keep while requests run; the rest is what the requests pin."""
+_SYNC_HOST_FACTOR = 2.0
+"""Host work that the accelerator waits for without asynchronous scheduling.
+
+Source: 10 % of throughput on H200 and B200 (vLLM blog 2026-02-01), 12 to 16 % for small models (GPUStack Performance
+Lab), where a step takes 5 to 10 ms.
+"""
+_INTERACTIVITY_SCALE = 0.985
+"""Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity on top of MTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFacts:
+    """What of a replica the queueing model needs, besides its steps."""
+
+    lanes: float
+    sequence_limit: float
+    budget_tokens: float
+    chunk_tokens: float
+    prefix_caching: float
+    fair_prompts: float
+    """1 where a threshold cuts long prompts so that short ones pass them."""
+    block_tokens: float
+    stages: float
+    kv_bytes: float
+    """For the cache on one rank, which holds one stage of every lane's sequences."""
+    kv_token_bytes: float
+    """Of one token in all layers without a window, on the ranks of one stage each."""
+    kv_fixed_bytes: float
+    """Of a sequence in all other layers: windows full, recurrent state."""
+    window_tokens: float
+    offload_bytes: float
+    max_model_len: float
+    draft_tokens: float
+    step_scale: float
+    step_extra_s: float
+    sequence_draft_s: float
+    frontend_token_s: float
+    request_s: float
+    request_token_s: float
+    asynchronous: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficFacts:
+    """What of the traffic the queueing model needs."""
+
+    rate: float
+    clients: float
+    requests: float
+    deadline_s: float
+    input_tokens: float
+    input_log_sd: float
+    output_tokens: float
+    output_log_sd: float
+    prefix_tokens: float
+    prefix_ratio: float
+    prefix_distinct: float
+    arrival_squared_cv: float
+    repetitiveness: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSet:
+    """The distinct lanes of n questions, arrays of shape (m,), and what is needed to put the answers together."""
+
+    lane: Lane
+    replica: ReplicaFacts
+    traffic: TrafficFacts
+    lanes: FloatArray
+    """Of all replicas of each question together, shape (n,)."""
+    hit_ratio: FloatArray
+    """Share of the requests whose prefix is in the cache."""
+    hit_tokens: FloatArray
+    """Tokens that such a request does not compute."""
+    tokens_per_step: FloatArray
+    feasible: NDArray[np.bool_]
+    """Whether the weights and one request fit."""
+    of: NDArray[np.intp]
+    """The lane of each question: equal questions but for their replicas share one."""
+
+    def per_question(self) -> "LaneSet":
+        """The same with one row for each question."""
+        lane, of = self.lane, self.of
+        return LaneSet(
+            lane=Lane(taken(lane.steps, of), *(v[of] for v in _lane_values(lane))),
+            replica=_rows(self.replica, of),
+            traffic=_rows(self.traffic, of),
+            lanes=self.lanes,
+            hit_ratio=self.hit_ratio[of],
+            hit_tokens=self.hit_tokens[of],
+            tokens_per_step=self.tokens_per_step[of],
+            feasible=self.feasible[of],
+            of=np.arange(len(of)),
+        )
+
+
+_lane_values = attrgetter(*(f.name for f in fields(Lane)[1:]))
+
+
+def _rows(facts: Any, of: NDArray[np.intp]) -> Any:
+    return type(facts)(*(getattr(facts, f.name)[of] for f in fields(facts)))
+
+
+def replica_facts(
+    replica: ReplicaSpec, efficiency: Efficiency, work: StepWork | None = None
+) -> tuple[StepModel, ReplicaFacts]:
+    """The steps of one lane and the limits of one replica; `work` where it was counted before."""
+    settings, layout, architecture = replica.settings, replica.layout, replica.architecture
+    plan = memory_plan(replica)
+    steps = calibrated(work or step_work(replica), efficiency)
+    draft = draft_cost(settings.speculation, architecture)
+    tp, pp = layout.tensor_parallel, layout.pipeline_parallel
+    per_token = architecture.kv_bytes_per_token(settings.kv_cache_dtype, tp=tp)
+    long_bytes = architecture.kv_bytes(_LONG_TOKENS, settings.kv_cache_dtype, tp=tp)
+    threshold = settings.long_prefill_token_threshold
+    scale = 1.0 + draft.step_ratio
+    if settings.performance_mode is PerformanceMode.INTERACTIVITY:
+        scale *= _INTERACTIVITY_SCALE
+    waits = 0.0 if settings.asynchronous_scheduling else _SYNC_HOST_FACTOR - 1.0
+    stream = 0.5 * (1.0 - 1.0 / settings.stream_interval)  # half of the work per sequence is sending it out
+    facts = ReplicaFacts(
+        lanes=float(layout.data_parallel * pp),
+        sequence_limit=max(1.0, settings.max_num_seqs / pp),
+        budget_tokens=float(settings.max_num_batched_tokens),
+        chunk_tokens=float(threshold if threshold > 0 else settings.max_num_batched_tokens)
+        if settings.chunked_prefill
+        else math.inf,
+        prefix_caching=float(settings.prefix_caching),
+        fair_prompts=float(threshold > 0 and settings.chunked_prefill),
+        block_tokens=float(settings.block_tokens),
+        stages=float(pp),
+        kv_bytes=plan.kv_bytes,
+        kv_token_bytes=max(1.0, per_token * (1.0 + plan.draft_kv_ratio)),
+        kv_fixed_bytes=max(0.0, long_bytes - per_token * _LONG_TOKENS),
+        window_tokens=float(architecture.window_tokens() or 1),
+        offload_bytes=settings.kv_offload_bytes / layout.accelerators,
+        max_model_len=float(settings.max_model_len),
+        draft_tokens=float(settings.speculation.tokens if settings.speculation else 0),
+        step_scale=scale,
+        step_extra_s=draft.step_s + waits * efficiency.host_s,
+        sequence_draft_s=draft.sequence_s + (waits - stream) * efficiency.sequence_host_s,
+        frontend_token_s=efficiency.frontend_token_s / settings.stream_interval,
+        request_s=efficiency.request_s,
+        request_token_s=efficiency.request_token_s,
+        asynchronous=float(settings.asynchronous_scheduling),
+    )
+    return steps, facts
+
+
+_LONG_TOKENS = 1 << 20  # longer than any window, so that what a window holds is all that is left
+
+
+def traffic_facts(traffic: Traffic) -> TrafficFacts:
+    """The numbers of one traffic."""
+    load, prefix = traffic.load, traffic.shared_prefix
+    return TrafficFacts(
+        rate=load.requests_per_second if isinstance(load, RateLoad) else math.nan,
+        clients=float(load.concurrency) if isinstance(load, ConcurrencyLoad) else math.nan,
+        requests=float(load.requests) if isinstance(load, BatchLoad) else math.nan,
+        deadline_s=load.deadline_s if isinstance(load, BatchLoad) else math.nan,
+        input_tokens=traffic.input_tokens.mean_tokens,
+        input_log_sd=traffic.input_tokens.log_sd,
+        output_tokens=traffic.output_tokens.mean_tokens,
+        output_log_sd=traffic.output_tokens.log_sd,
+        prefix_tokens=float(prefix.tokens) if prefix else 0.0,
+        prefix_ratio=prefix.ratio if prefix else 0.0,
+        prefix_distinct=float(prefix.distinct) if prefix else 1.0,
+        arrival_squared_cv=traffic.burstiness**2,
+        repetitiveness=float(_REPETITIVENESS.index(traffic.repetitiveness)),
+    )
+
+
+class _Distinct(Generic[T]):
+    """Objects told apart by identity, numbered in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self._numbers: dict[int, int] = {}
+
+    def number(self, item: T) -> int:
+        number = self._numbers.get(id(item))
+        if number is None:
+            number = self._numbers[id(item)] = len(self.items)
+            self.items.append(item)
+        return number
+
+
+def _columns(kind: type[Facts], rows: Sequence[Facts], indices: NDArray[np.intp]) -> Facts:
+    """The rows' fields as arrays, picked by `indices`."""
+    names = tuple(f.name for f in fields(kind))
+    read = attrgetter(*names)
+    table = np.array([read(row) for row in rows], dtype=np.float64).reshape(len(rows), len(names))
+    columns: list[Any] = list(table.T[:, indices])
+    return kind(*columns)
+
+
+def lanes_of(questions: Sequence[Question], facts: Callable[[ReplicaSpec], tuple[StepModel, ReplicaFacts]]) -> LaneSet:
+    """The lanes of the questions; `facts` may remember what it was asked before."""
+    replicas: _Distinct[ReplicaSpec] = _Distinct()
+    traffics: _Distinct[Traffic] = _Distinct()
+    table = np.array(
+        [(replicas.number(q.replica), traffics.number(q.traffic), q.replicas) for q in questions], dtype=np.intp
+    ).reshape(len(questions), 3)
+    known = [facts(replica) for replica in replicas.items]
+    keys, of = np.unique(table[:, 0] * max(1, len(traffics.items)) + table[:, 1], return_inverse=True)
+    first, second = np.divmod(keys, max(1, len(traffics.items)))
+    steps = taken(stacked([k[0] for k in known]), first)
+    r = _columns(ReplicaFacts, [k[1] for k in known], first)
+    t = _columns(TrafficFacts, [traffic_facts(item) for item in traffics.items], second)
+    gains = np.array(
+        [[tokens_per_step(s.settings.speculation, kind) for kind in _REPETITIVENESS] for s in replicas.items],
+        dtype=np.float64,
+    ).reshape(len(known), len(_REPETITIVENESS))
+    per_step = gains[first, np.asarray(t.repetitiveness).astype(np.intp)]
+    lanes = table[:, 2] * np.asarray(r.lanes)[of]
+    return _lane_set(steps, r, t, per_step, (lanes, of.reshape(len(questions))))
+
+
+def _lane_set(
+    steps: StepModel, r: Any, t: Any, per_step: FloatArray, lanes: tuple[FloatArray, NDArray[np.intp]]
+) -> LaneSet:
+    hit_ratio, hit_tokens, prefix_bytes = _prefix_hits(r, t)
+    output_cv, input_cv = np.expm1(t.output_log_sd**2), np.expm1(t.input_log_sd**2)
+    saved = hit_ratio * hit_tokens
+    prompt = np.maximum(t.input_tokens - saved, 1.0)
+    variance = input_cv * t.input_tokens**2 + hit_ratio * (1.0 - hit_ratio) * hit_tokens**2
+    # Decoding weighs long answers by their length: their contexts are what a step meets.
+    context = t.input_tokens + t.output_tokens * (1.0 + output_cv) / 2.0
+    whole = t.input_tokens + t.output_tokens
+    slots, feasible = _slots(r, context - saved, whole, prefix_bytes)
+    lane = Lane(
+        steps=steps,
+        slots=slots,
+        budget_tokens=np.where(np.isinf(r.chunk_tokens), np.maximum(r.budget_tokens, prompt), r.budget_tokens),
+        chunk_tokens=r.chunk_tokens,
+        prompt_tokens=prompt,
+        prompt_context_tokens=saved + prompt * (1.0 + input_cv) / 2.0,
+        prompt_squared_cv=variance / prompt**2 * (1.0 - r.fair_prompts),
+        decode_steps=np.maximum(t.output_tokens - 1.0, 0.0) / per_step,
+        context_tokens=context,
+        tokens_per_sequence=1.0 + r.draft_tokens,
+        step_scale=r.step_scale,
+        step_extra_s=r.step_extra_s,
+        sequence_draft_s=r.sequence_draft_s,
+        frontend_token_s=r.frontend_token_s,
+        answer_tokens=t.output_tokens,
+        request_s=r.request_s + r.request_token_s * t.input_tokens,
+        open_loop=np.where(np.isnan(t.rate), 0.0, 1.0),
+    )
+    return LaneSet(lane, r, t, lanes[0], hit_ratio, hit_tokens, per_step, feasible, lanes[1])
+
+
+def _prefix_hits(r: Any, t: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Share of requests that find their prefix, the tokens that saves each, and the cache that prefixes take.
+
+    Only full blocks are cached, and the last token of a prompt is always computed (vLLM v1 kv_cache_manager,
+    get_computed_blocks). Prefixes beyond the cache's share are evicted, least recently used first; with all of them
+    equally likely the cached share is that of the room to what is asked for.
+    """
+    cacheable = np.minimum(t.prefix_tokens, t.input_tokens - 1.0)
+    hit_tokens = np.maximum(np.floor(cacheable / r.block_tokens) * r.block_tokens * r.prefix_caching, 0.0)
+    wanted = t.prefix_distinct * (hit_tokens * r.kv_token_bytes + r.kv_fixed_bytes) / r.stages
+    room = _PREFIX_SHARE * np.maximum(r.kv_bytes, 0.0)
+    kept = np.minimum(1.0, (room + r.offload_bytes) / np.maximum(wanted, 1.0))
+    ratio = np.where(hit_tokens > 0, t.prefix_ratio * kept, 0.0)
+    return ratio, hit_tokens, np.where(hit_tokens > 0, np.minimum(wanted, room), 0.0)
+
+
+def _slots(
+    r: Any, own_tokens: FloatArray, whole_tokens: FloatArray, prefix_bytes: FloatArray
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Sequences that one lane holds at a time, and whether it holds even one at its full length."""
+
+    def cache_bytes(tokens: FloatArray) -> FloatArray:
+        window_share = np.minimum(tokens, r.window_tokens) / r.window_tokens
+        return np.asarray(tokens * r.kv_token_bytes + r.kv_fixed_bytes * window_share)
+
+    feasible = (cache_bytes(whole_tokens) / r.stages <= r.kv_bytes) & (whole_tokens <= r.max_model_len)
+    by_cache = (np.maximum(r.kv_bytes, 0.0) - prefix_bytes) / cache_bytes(np.maximum(own_tokens, 1.0))
+    return np.maximum(np.minimum(by_cache, r.sequence_limit), 1.0), feasible

@@ -1,0 +1,175 @@
+"""From lanes at their operating points to latencies: means and percentiles of TTFT, TPOT and E2E per question.
+
+Separate from the queueing model, which gives means, because percentiles are approximations of another kind: tails of
+waits, spread of lengths, cached and computed prompts mixed.
+"""
+
+import numpy as np
+
+from metainf.predictors.contract import FloatArray
+from metainf.predictors.lanes import LaneSet
+from metainf.queueing import (
+    STARTUP_SHARE,
+    OperatingPoint,
+    alone_prompt_s,
+    at,
+    closed_prompt_wait_s,
+    decode_step_s,
+    frontend_wait_s,
+    prompt_load,
+    prompt_wait_s,
+    queued_prompt_s,
+    slot_wait_s,
+    startup_wait_s,
+)
+
+__all__ = ["batch_latencies", "normal_quantile", "steady_latencies"]
+
+_QUANTILES = (0.5, 0.95, 0.99)
+_Z = (0.0, 1.6448536269514722, 2.3263478740408408)
+_TPOT_LOG_SD = 0.02
+"""Spread of TPOT between requests that meet the same load. Source: gpustack_perflab.csv, p99 over p50 at low load."""
+
+
+def normal_quantile(probability: FloatArray) -> FloatArray:
+    """Standard normal quantile, within 0.005 between 0.01 and 0.99.
+
+    Source: 4.91 (p^0.14 - (1 - p)^0.14), Joiner and Rosenblatt, JASA 66 (1971).
+    """
+    p = np.clip(probability, 1e-4, 1.0 - 1e-4)
+    return np.asarray(4.91 * (p**0.14 - (1.0 - p) ** 0.14))
+
+
+def steady_latencies(
+    lanes: LaneSet, point: OperatingPoint, load: FloatArray, capacity: FloatArray, full_y: FloatArray
+) -> FloatArray:
+    """Latencies of open and closed loops, seconds, shape (n, 3, 4).
+
+    `load` is per lane: requests per second or clients; `capacity` is the lane's most requests per second.
+    """
+    lane = lanes.lane
+    is_open = lane.open_loop > 0
+    clients = np.maximum(np.where(is_open, 1.0, load), 1.0)
+    others = np.where(is_open, 1.0, 1.0 - 1.0 / np.maximum(clients, 1.0))
+    share = point.prompt_share * others
+    decode_step = point.decode_step_s + share * (point.prompt_step_s - point.decode_step_s)
+    decode_s = lane.decode_steps * decode_step
+    running = np.minimum(point.decoding * others, 1.0)
+    residual = running * point.decode_step_s * (0.5 + lanes.replica.asynchronous)
+    utilization = np.where(is_open, load / capacity, 0.0)
+    ca = np.asarray(lanes.traffic.arrival_squared_cv)
+    closed = closed_prompt_wait_s(prompt_load(lane, point), queued_prompt_s(lane), clients)
+    queued = np.where(is_open, prompt_wait_s(lane, point, ca), closed)
+    slot = np.where(is_open, slot_wait_s(lane, point, utilization, ca), 0.0)
+    base = lane.request_s + residual + point.prefill_s + frontend_wait_s(lane, point)
+    # Clients beyond the slots wait until the loop's law holds: clients = throughput x time of one round.
+    held = np.where(
+        is_open | (point.requests_per_step < full_y * (1 - 1e-9)),
+        0.0,
+        np.maximum(0.0, load / point.requests_per_second - base - queued - decode_s),
+    )
+    wait = queued + slot
+    startup = np.where(is_open, 0.0, startup_wait_s(lane, clients))
+    ttft = _ttft(lanes, point, base + held, wait, startup)
+    tpot = _tpot(lanes, point, decode_step, share)
+    e2e = _e2e(lanes, ttft, tpot, decode_s)
+    table = np.stack([ttft, tpot, e2e], axis=1)
+    table[~(utilization < 1.0) & is_open] = np.inf
+    return table
+
+
+def _ttft(lanes: LaneSet, point: OperatingPoint, base: FloatArray, wait: FloatArray, startup: FloatArray) -> FloatArray:
+    lane = lanes.lane
+    busy = np.maximum(prompt_load(lane, point), 0.05)
+    # Alone on the lane: beside others a prompt costs less of its own, since weights are read anyway.
+    one_s = alone_prompt_s(lane)
+    mean = base + wait + STARTUP_SHARE * startup
+    columns = [mean]
+    for quantile in _QUANTILES:
+        prompt = one_s * (_prompt_ratio(lanes, quantile) - 1.0)
+        # An exponential tail above an atom at zero: P(wait > t) = busy x exp(-t busy / mean).
+        with np.errstate(invalid="ignore"):
+            tail = np.maximum(0.0, np.log(busy / (1.0 - quantile)) * wait / busy)
+            waited = np.where(np.isinf(wait), np.inf, tail)
+        if quantile == 0.5:
+            columns.append(np.maximum(base + prompt + waited, 0.2 * base))
+            continue
+        late = np.maximum(0.0, 1.0 - (1.0 - quantile) / STARTUP_SHARE) * 2.0 * startup
+        with np.errstate(invalid="ignore"):
+            above = np.hypot(np.maximum(prompt, 0.0), np.maximum(waited - wait, 0.0))
+        columns.append(np.maximum(base + wait + above, base + late))
+    table = np.stack(columns, axis=1)
+    table[:, 1:] = np.maximum.accumulate(table[:, 1:], axis=1)
+    return table
+
+
+def _prompt_ratio(lanes: LaneSet, quantile: float) -> FloatArray:
+    """Computed prompt tokens at the quantile over their mean: requests that hit the cache come first."""
+    t, hit = lanes.traffic, lanes.hit_ratio
+    miss = np.maximum(1.0 - hit, 1e-9)
+    is_hit = quantile <= hit
+    level = np.where(is_hit, quantile / np.maximum(hit, 1e-9), (quantile - hit) / miss)
+    z = normal_quantile(np.where(hit > 0, level, quantile))
+    tokens = t.input_tokens * np.exp(z * t.input_log_sd - t.input_log_sd**2 / 2.0)
+    tokens = np.maximum(tokens - is_hit * lanes.hit_tokens, 1.0)
+    return np.asarray(tokens / lanes.lane.prompt_tokens)
+
+
+def _tpot(lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatArray) -> FloatArray:
+    """Mean and percentiles: answers differ in the prompts they meet and, in open loops, in the batch they run in.
+
+    Each part rises with the load: what a prompt adds is taken from the empty lane, times the prompts in a step.
+    """
+    lane = lanes.lane
+    steps = np.maximum(lane.decode_steps, 1.0)
+    empty = at(lane, np.full_like(lane.slots, 1e-9))
+    together = np.maximum(point.requests_per_step * lane.prompt_tokens / empty.chunk_tokens, 1.0)
+    extra = (empty.prompt_step_s - empty.decode_step_s) * together
+    from_prompts = np.sqrt(share * steps * (1.0 + lane.prompt_squared_cv)) * extra / steps
+    # The median is put at the mean: it is a little below, by less than the spread grows with the load.
+    columns = [step, step]
+    for z in _Z[1:]:
+        # In open loops the batch of a request is about Poisson: its quantile, by the normal approximation.
+        more = at(lane, point.requests_per_step * (1.0 + lane.open_loop * z / np.sqrt(point.decoding + 1.0)))
+        columns.append(step + more.step_s - point.step_s + z * np.hypot(_TPOT_LOG_SD * step, from_prompts))
+    return np.stack(columns, axis=1) / lanes.tokens_per_step[:, None]
+
+
+def _e2e(lanes: LaneSet, ttft: FloatArray, tpot: FloatArray, decode_s: FloatArray) -> FloatArray:
+    output_sd = lanes.traffic.output_log_sd
+    tpot_mean = np.maximum(tpot[:, 0], 1e-12)
+    columns = [ttft[:, 0] + decode_s]
+    for index, z in enumerate(_Z, start=1):
+        if z == 0.0:
+            columns.append(ttft[:, 1] + decode_s * np.exp(-(output_sd**2) / 2.0) * tpot[:, 1] / tpot_mean)
+            continue
+        sd = np.hypot(output_sd, np.log(np.maximum(tpot[:, index] / tpot_mean, 1.0)) / z)
+        decode = decode_s * np.exp(z * sd - sd**2 / 2.0)
+        with np.errstate(invalid="ignore"):
+            above = np.hypot(np.maximum(decode - decode_s, 0.0), np.maximum(ttft[:, index] - ttft[:, 0], 0.0))
+        columns.append(columns[0] + np.nan_to_num(above, nan=np.inf, posinf=np.inf))
+    table = np.stack(columns, axis=1)
+    table[:, 1:] = np.maximum.accumulate(table[:, 1:], axis=1)
+    return table
+
+
+def batch_latencies(lanes: LaneSet, point: OperatingPoint, requests: FloatArray, makespan_s: FloatArray) -> FloatArray:
+    """Latencies of a batch whose requests are all sent at the start, seconds, shape (n, 3, 4)."""
+    lane = lanes.lane
+    wave = np.minimum(requests, lane.slots)
+    one_s = queued_prompt_s(lane)
+    decode_s = lane.decode_steps * decode_step_s(lane, wave)
+    later_s = np.maximum(makespan_s - decode_s - wave * one_s - lane.request_s, 0.0)
+
+    def started(place: float) -> FloatArray:
+        """Time of the first token of the request at this share of the queue."""
+        behind = np.clip((place * requests - wave) / np.maximum(requests - wave, 1e-9), 0.0, 1.0)
+        ahead = np.maximum(np.minimum(place * requests, wave), 1.0)
+        first = lane.request_s + point.decode_step_s + ahead * one_s
+        return np.asarray(first + np.where(requests > wave, behind * later_s + (behind > 0) * decode_s, 0.0))
+
+    places = np.linspace(0.05, 0.95, 10)
+    ttft = np.stack([np.mean([started(p) for p in places], axis=0), *(started(q) for q in _QUANTILES)], axis=1)
+    ttft[:, 1:] = np.maximum.accumulate(ttft[:, 1:], axis=1)
+    tpot = _tpot(lanes, point, decode_step_s(lane, wave), np.zeros_like(wave))
+    return np.stack([ttft, tpot, _e2e(lanes, ttft, tpot, decode_s)], axis=1)

@@ -1,0 +1,313 @@
+"""A mean-field model of the continuous-batching engine: load in, operating point and latency distributions out.
+
+Separate from the predictors so that its laws can be tested on plain arrays: more load is never faster, and latency is
+infinite exactly where the load exceeds the capacity.
+
+The state of one lane (a data-parallel rank or a pipeline stage's worth of one, see `roofline`) is one number, the
+requests that pass per step, y. By Little's law y x (steps of decoding) sequences decode at a time and y x (prompt
+tokens) are in a step on average; from these the mean step time s(y) follows, and the lane completes y / s(y) requests
+per second. Slots (KV cache, `max_num_seqs`) and the token budget bound y. Loads are inverted on a grid of y.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.roofline import StepModel, mapped, step_time_s
+
+__all__ = [
+    "STARTUP_SHARE",
+    "Lane",
+    "OperatingPoint",
+    "alone_prompt_s",
+    "at",
+    "batch_makespan_s",
+    "closed_prompt_wait_s",
+    "decode_step_s",
+    "frontend_wait_s",
+    "largest_requests_per_step",
+    "prompt_load",
+    "prompt_wait_s",
+    "queued_prompt_s",
+    "slot_wait_s",
+    "solve",
+    "startup_wait_s",
+]
+
+FloatArray = NDArray[np.float64]
+
+_GRID = np.geomspace(1e-4, 1.0, 40)  # shares of the largest y; 40 points keep interpolation within 1 %
+STARTUP_SHARE = 0.1
+"""Share of a closed loop's requests that are sent at once at its start.
+
+Source: public serving benchmarks send ten requests per client and start all clients together (InferenceX,
+`num_prompts = 10 x max_concurrency`).
+"""
+
+
+_BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One lane and the requests it gets; every field an array of shape (n,) or of (n, 1) for a grid."""
+
+    steps: StepModel
+    slots: FloatArray
+    """Sequences that fit at a time."""
+    budget_tokens: FloatArray
+    chunk_tokens: FloatArray
+    """Most prompt tokens of one request in a step."""
+    prompt_tokens: FloatArray
+    """Mean prompt tokens that have to be computed: cached ones are not among them."""
+    prompt_context_tokens: FloatArray
+    """Tokens that a prompt token attends to, on average."""
+    prompt_squared_cv: FloatArray
+    decode_steps: FloatArray
+    """Mean decode steps of a request: fewer than its tokens with speculation."""
+    context_tokens: FloatArray
+    """Mean cached tokens of a decoding sequence."""
+    tokens_per_sequence: FloatArray
+    """Tokens of a decoding sequence in a step: 1, or drafts and one."""
+    step_scale: FloatArray
+    """Factor on the step time: drafting inside the step, performance mode."""
+    step_extra_s: FloatArray
+    """Drafters' launches, and host work that asynchronous scheduling would hide."""
+    sequence_draft_s: FloatArray
+    """Host time of drafting per decoding sequence and step."""
+    frontend_token_s: FloatArray
+    """Work of the API server per streamed token."""
+    answer_tokens: FloatArray
+    """Mean tokens of an answer."""
+    request_s: FloatArray
+    """Client to engine and back, per request, outside of the engine's steps."""
+    open_loop: FloatArray
+    """1 where requests arrive on their own: one meets a sequence more than the mean; 0 for closed loops."""
+
+    def on_grid(self) -> "Lane":
+        """The same with a trailing axis of length 1."""
+        rest = (np.asarray(getattr(self, f.name))[:, None] for f in fields(Lane)[1:])
+        return Lane(mapped(self.steps, lambda values: values[:, None]), *rest)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A lane at a load; arrays that broadcast with the lane's."""
+
+    requests_per_step: FloatArray
+    requests_per_second: FloatArray
+    decoding: FloatArray
+    """Mean sequences that decode at a time."""
+    decode_step_s: FloatArray
+    """A step without prompt tokens."""
+    prompt_step_s: FloatArray
+    """A step with a chunk of a prompt."""
+    prompt_share: FloatArray
+    """Share of the steps that carry prompt tokens."""
+    chunk_tokens: FloatArray
+    """Prompt tokens in such a step, of one prompt or several."""
+    chunks: FloatArray
+    """Steps over which one prompt spreads."""
+
+    @property
+    def step_s(self) -> FloatArray:
+        """Mean time of a step."""
+        return self.decode_step_s + self.prompt_share * (self.prompt_step_s - self.decode_step_s)
+
+    @property
+    def prefill_s(self) -> FloatArray:
+        """Steps of one mean prompt."""
+        return self.chunks * self.prompt_step_s
+
+
+def largest_requests_per_step(lane: Lane) -> FloatArray:
+    """The y at which slots or the token budget are used up."""
+    chunk = np.minimum(lane.prompt_tokens, np.minimum(lane.chunk_tokens, lane.budget_tokens))
+    by_slots = lane.slots / (lane.decode_steps + lane.prompt_tokens / chunk)
+    by_budget = lane.budget_tokens / (lane.prompt_tokens + lane.decode_steps * lane.tokens_per_sequence)
+    return np.minimum(by_slots, by_budget)
+
+
+def at(lane: Lane, requests_per_step: FloatArray) -> OperatingPoint:
+    """The lane's state when so many requests pass per step."""
+    y = requests_per_step
+    decoding = y * lane.decode_steps
+    per_step = y * lane.prompt_tokens
+    # One request never meets less than itself; where arrivals are random it meets one more than the mean (PASTA).
+    met = np.minimum(np.maximum(decoding + lane.open_loop, 1.0), np.maximum(lane.slots, 1.0))
+    met = np.where(lane.decode_steps > 0, met, 0.0)
+    room = np.maximum(lane.budget_tokens - decoding * lane.tokens_per_sequence, 1.0)
+    chunk = np.maximum(np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), room), per_step)
+    decode_s = _step(lane, met, np.zeros_like(chunk))
+    prompt_s = np.maximum(_step(lane, met, chunk), decode_s)
+    share = np.minimum(per_step / chunk, 1.0)
+    step_s = decode_s + share * (prompt_s - decode_s)
+    chunks = np.maximum(lane.prompt_tokens / chunk, 1.0)
+    return OperatingPoint(y, y / step_s, decoding, decode_s, prompt_s, share, chunk, chunks)
+
+
+def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> FloatArray:
+    time_s = step_time_s(
+        lane.steps,
+        sequences,
+        lane.context_tokens,
+        prompt_tokens,
+        lane.prompt_context_tokens,
+        tokens_per_sequence=lane.tokens_per_sequence,
+    )
+    return time_s * lane.step_scale + lane.step_extra_s + sequences * lane.sequence_draft_s
+
+
+def queued_prompt_s(lane: Lane) -> FloatArray:
+    """Time that a mean prompt adds to a queue of prompts, seconds: those that wait share steps up to the budget."""
+    full = np.maximum(lane.budget_tokens, 1.0)
+    one = np.where(lane.decode_steps > 0, 1.0, 0.0)
+    longer_s = _step(lane, one, full) - _step(lane, one, np.zeros_like(full))
+    return np.asarray(lane.prompt_tokens / full * longer_s)
+
+
+def alone_prompt_s(lane: Lane) -> FloatArray:
+    """Time that one mean prompt adds to a lane that does nothing else, seconds."""
+    point = at(lane, np.full_like(lane.slots, 1e-9))
+    return np.asarray(lane.prompt_tokens / point.chunk_tokens * (point.prompt_step_s - point.decode_step_s))
+
+
+def prompt_load(lane: Lane, point: OperatingPoint) -> FloatArray:
+    """Share of the lane's time that prompts take: what an arriving prompt finds ahead of it."""
+    return np.minimum(point.requests_per_second * queued_prompt_s(lane), 0.999)
+
+
+def prompt_wait_s(lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray) -> FloatArray:
+    """Mean wait for prompts ahead, seconds.
+
+    Source: Kingman's approximation for one server, rho / (1 - rho) x (ca^2 + cs^2) / 2 x service time.
+    """
+    load = prompt_load(lane, point)
+    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
+    return load / (1.0 - load) * spread * queued_prompt_s(lane)
+
+
+def slot_wait_s(
+    lane: Lane, point: OperatingPoint, utilization: FloatArray, arrival_squared_cv: FloatArray
+) -> FloatArray:
+    """Mean wait for a free slot, seconds; infinite from full utilisation on.
+
+    Source: Sakasegawa's approximation for m servers, rho^(sqrt(2 (m + 1)) - 1) / (m (1 - rho)) x (ca^2 + cs^2) / 2.
+    """
+    rho = np.minimum(utilization, 1.0)
+    slots = np.maximum(lane.slots, 1.0)
+    residence_s = point.prefill_s + lane.decode_steps * point.step_s
+    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
+    with np.errstate(divide="ignore"):
+        return np.asarray(rho ** (np.sqrt(2.0 * (slots + 1.0)) - 1.0) / (slots * (1.0 - rho)) * spread * residence_s)
+
+
+def closed_prompt_wait_s(prompt_load: FloatArray, prompt_s: FloatArray, clients: FloatArray) -> FloatArray:
+    """Mean wait for prompts ahead in a closed loop, seconds: bounded, since at most the other clients are ahead."""
+    others = np.maximum(clients - 1.0, 0.0)
+    # Requests come back spaced by the completions: half of the variability of random arrivals.
+    queued = 0.5 * others * prompt_load / (prompt_load + np.maximum(clients, 1.0) * (1.0 - prompt_load))
+    return np.asarray(queued * prompt_s)
+
+
+def frontend_wait_s(lane: Lane, point: OperatingPoint) -> FloatArray:
+    """Time that a request and its first token wait for the API server, which sends a step's tokens one by one.
+
+    One process serves all lanes of a replica; each lane is taken to have its share of it.
+    """
+    tokens_per_second = point.requests_per_second * lane.answer_tokens
+    busy = np.minimum(tokens_per_second * lane.frontend_token_s, _BUSIEST_FRONTEND)
+    return np.asarray(point.decoding * lane.frontend_token_s / (1.0 - busy))
+
+
+def startup_wait_s(lane: Lane, clients: FloatArray) -> FloatArray:
+    """Mean wait of the requests that a closed loop sends at once at its start, seconds."""
+    ahead = np.maximum(np.minimum(clients, lane.slots) - 1.0, 0.0)
+    return 0.5 * ahead * queued_prompt_s(lane)
+
+
+def batch_makespan_s(
+    lane: Lane, requests: FloatArray, most_requests_per_second: FloatArray, output_log_sd: FloatArray
+) -> FloatArray:
+    """Time from the first step to the last token of so many requests that are all at hand at the start, seconds.
+
+    What exceeds the slots passes at the lane's best rate. The rest is one wave: its prompts one after the other, then
+    its decoding, of which the last answer is the longest of the wave (mean of the largest of n lognormal lengths).
+    """
+    wave = np.minimum(requests, lane.slots)
+    prompts_s = wave * queued_prompt_s(lane)
+    # Largest of n normal values: about sqrt(2 ln n), less its second-order term. Source: Cramer, 28.6.
+    spread = np.sqrt(2.0 * np.log(np.maximum(wave, 1.0)))
+    longest = np.exp(np.maximum(spread - 0.5, 0.0) * output_log_sd - output_log_sd**2 / 2.0)
+    even = decode_step_s(lane, wave)
+    # While the longest answers run on, the batch thins out: on average half of it is left.
+    thin = decode_step_s(lane, np.maximum(wave / 2.0, 1.0))
+    tail_s = lane.decode_steps * (even + np.maximum(longest - 1.0, 0.0) * thin)
+    return lane.request_s + prompts_s + tail_s + (requests - wave) / most_requests_per_second
+
+
+def decode_step_s(lane: Lane, sequences: FloatArray) -> FloatArray:
+    """A step of so many sequences without prompt tokens, seconds."""
+    return _step(lane, sequences, np.zeros_like(sequences))
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """The lane on the grid of y: each of shape (n, points)."""
+
+    y: FloatArray
+    requests_per_second: FloatArray
+    point: OperatingPoint
+
+
+def _curve(lane: Lane) -> tuple[Lane, _Curve]:
+    y = largest_requests_per_step(lane)[:, None] * _GRID
+    wide = lane.on_grid()
+    point = at(wide, y)
+    # A denser batch never lowers what the engine can do: it would simply not be made.
+    rate = np.maximum.accumulate(point.requests_per_second, axis=1)
+    return wide, _Curve(y, rate, point)
+
+
+def solve(lane: Lane, load: FloatArray, of: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Requests per step under each load, the largest possible, and the most requests per second; shapes (n,).
+
+    Parameters
+    ----------
+    lane : Lane, arrays of shape (m,)
+    load : array of shape (n,)
+        Requests per second where `lane.open_loop` is 1, otherwise clients at the lane or on their way to it.
+    of : array of shape (n,)
+        The lane of each load: equal lanes under several loads are worked out once.
+
+    Above the most, the full lane's y is returned: requests pile up, or the other clients wait.
+    """
+    wide, curve = _curve(lane)
+    values = curve.requests_per_second[of]
+    is_closed = lane.open_loop[of] == 0
+    if is_closed.any():
+        rows = of[is_closed]
+        share, one_s = prompt_load(wide, curve.point), queued_prompt_s(wide)
+        wait_s = closed_prompt_wait_s(share[rows], one_s[rows], load[is_closed][:, None])
+        inside = curve.y * (wide.decode_steps + curve.point.chunks)
+        away_s = lane.request_s[rows][:, None] + wait_s
+        present = inside[rows] + curve.point.requests_per_second[rows] * away_s
+        values[is_closed] = np.maximum.accumulate(present, axis=1)
+    y = curve.y[of]
+    return _invert(values, y, load), y[:, -1], curve.requests_per_second[of, -1]
+
+
+def _invert(values: FloatArray, y: FloatArray, target: FloatArray) -> FloatArray:
+    """Requests per step at which `values`, rising along the rows, reach `target`, by linear interpolation."""
+    target = np.asarray(target, dtype=np.float64)
+    n, points = values.shape
+    upper = np.minimum((values < target[:, None]).sum(axis=1), points - 1)
+    rows = np.arange(n)
+    lower = np.maximum(upper - 1, 0)
+    low_value = np.where(upper > 0, values[rows, lower], 0.0)
+    low_y = np.where(upper > 0, y[rows, lower], 0.0)
+    high_value, high_y = values[rows, upper], y[rows, upper]
+    width = np.maximum(high_value - low_value, 1e-300)
+    share = np.clip((target - low_value) / width, 0.0, 1.0)
+    return np.asarray(low_y + share * (high_y - low_y))

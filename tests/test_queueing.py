@@ -1,0 +1,167 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from metainf.queueing import (
+    Lane,
+    alone_prompt_s,
+    at,
+    batch_makespan_s,
+    closed_prompt_wait_s,
+    largest_requests_per_step,
+    prompt_wait_s,
+    queued_prompt_s,
+    slot_wait_s,
+    solve,
+    startup_wait_s,
+)
+from metainf.roofline import StepModel
+
+STEPS = StepModel(
+    **(dict.fromkeys((f.name for f in fields(StepModel)), 0.0) | {"fixed_s": 0.010, "dense_token_s": 1e-5}),
+)
+"""A step takes 10 ms, and 10 us for each token in it."""
+
+
+def lane(**changes: float) -> Lane:
+    plain: dict[str, float] = {
+        "slots": 64,
+        "budget_tokens": 2048,
+        "chunk_tokens": 2048,
+        "prompt_tokens": 1000,
+        "prompt_context_tokens": 500,
+        "prompt_squared_cv": 0,
+        "decode_steps": 99,
+        "context_tokens": 1000,
+        "tokens_per_sequence": 1,
+        "step_scale": 1,
+        "step_extra_s": 0,
+        "sequence_draft_s": 0,
+        "frontend_token_s": 0,
+        "answer_tokens": 100,
+        "request_s": 0,
+        "open_loop": 1,
+    }
+    values = {name: np.array([value], dtype=np.float64) for name, value in (plain | changes).items()}
+    steps = StepModel(*(np.array([getattr(STEPS, f.name)]) for f in fields(StepModel)))  # type: ignore[arg-type]
+    return Lane(steps=steps, **values)
+
+
+def solved(found: Lane, load: float) -> tuple[float, float, float]:
+    y, full, most = solve(found, np.array([load]), np.array([0]))
+    return float(y[0]), float(full[0]), float(most[0])
+
+
+def test_the_state_of_a_lane_follows_from_requests_per_step() -> None:
+    # y = 0.1: 9.9 decode (and one is met besides), 100 prompt tokens a step, so every tenth step has a whole prompt.
+    point = at(lane(), np.array([0.1]))
+    assert point.decoding[0] == pytest.approx(9.9)
+    assert point.prompt_share[0] == pytest.approx(0.1)
+    assert point.decode_step_s[0] == pytest.approx(0.010 + 10.9e-5)
+    assert point.prompt_step_s[0] == pytest.approx(0.010 + 1010.9e-5)
+    assert point.requests_per_second[0] == pytest.approx(0.1 / (0.010 + 10.9e-5 + 0.1 * 1000e-5))
+
+
+def test_a_prompt_beyond_the_budget_takes_several_steps() -> None:
+    point = at(lane(prompt_tokens=8000), np.array([0.01]))
+    assert point.chunks[0] == pytest.approx(8000 / (2048 - 0.99))
+
+
+def test_a_threshold_cuts_prompts_smaller() -> None:
+    assert at(lane(chunk_tokens=250), np.array([0.001])).chunks[0] == pytest.approx(4)
+
+
+def test_prompts_that_share_a_step_share_its_cost() -> None:
+    found = lane(prompt_tokens=10, decode_steps=0)
+    assert at(found, np.array([100.0])).chunk_tokens[0] == pytest.approx(1000)
+    assert queued_prompt_s(found)[0] == pytest.approx(10 * 1e-5)
+    assert alone_prompt_s(found)[0] == pytest.approx(10 * 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, 2048 / 1099, id="the token budget"),
+        pytest.param({"slots": 8}, 8 / 100, id="the slots"),
+        pytest.param({"slots": 1, "decode_steps": 0}, 1.0, id="one at a time, one token"),
+        pytest.param({"tokens_per_sequence": 5}, 2048 / (1000 + 99 * 5), id="the budget with drafts"),
+    ],
+)
+def test_slots_or_budget_bound_a_step(changes: dict[str, float], expected: float) -> None:
+    expected = min(expected, changes.get("slots", 64) / (changes.get("decode_steps", 99) + 1))
+    assert largest_requests_per_step(lane(**changes))[0] == pytest.approx(expected)
+
+
+def test_one_client_alone_sees_its_own_prompt_and_steps() -> None:
+    found = lane(open_loop=0, request_s=0.05)
+    y, _, _ = solved(found, 1.0)
+    point = at(found, np.array([y]))
+    round_s = 0.05 + 0.010 + 1001e-5 + 99 * (0.010 + 1e-5)
+    assert point.requests_per_second[0] == pytest.approx(1 / round_s, rel=0.02)
+
+
+def test_the_most_is_reached_where_slots_are_full() -> None:
+    found = lane(slots=8)
+    y, full, most = solved(found, 1e9)
+    assert y == full
+    assert most == pytest.approx(float(at(found, np.array([full])).requests_per_second[0]))
+
+
+def test_waits_follow_the_named_approximations() -> None:
+    found = lane()
+    point = at(found, np.array([0.3]))
+    work = queued_prompt_s(found)
+    rho = float((point.requests_per_second * work)[0])
+    assert prompt_wait_s(found, point, np.array([1.0]))[0] == pytest.approx(rho / (1 - rho) / 2 * float(work[0]))
+    assert prompt_wait_s(found, point, np.array([4.0]))[0] == pytest.approx(rho / (1 - rho) * 2 * float(work[0]))
+    one = lane(slots=1)
+    alone = at(one, np.array([0.005]))
+    service = float((alone.prefill_s + 99 * alone.step_s)[0])
+    assert slot_wait_s(one, alone, np.array([0.5]), np.array([1.0]))[0] == pytest.approx(0.5 * service, rel=0.01)
+
+
+def test_a_closed_loop_never_queues_more_than_the_other_clients() -> None:
+    wait = closed_prompt_wait_s(np.array([0.999]), np.array([2.0]), np.array([10.0]))
+    assert wait[0] <= 9 * 2.0
+    assert closed_prompt_wait_s(np.array([0.9]), np.array([2.0]), np.array([1.0]))[0] == 0
+
+
+def test_clients_that_start_together_wait_for_half_of_the_others() -> None:
+    found = lane(open_loop=0)
+    expected = 0.5 * 9 * float(queued_prompt_s(found)[0])
+    assert startup_wait_s(found, np.array([10.0]))[0] == pytest.approx(expected)
+
+
+def test_a_small_batch_is_one_wave() -> None:
+    found = lane(open_loop=0)
+    most = np.array([1e9])
+    makespan = batch_makespan_s(found, np.array([4.0]), most, np.array([0.0]))[0]
+    assert makespan == pytest.approx(99 * (0.010 + 4e-5) + 4 * 0.0100, rel=0.05)
+
+
+@given(first=st.floats(1e-3, 100), more=st.floats(0, 100), slots=st.floats(1, 500), prompt=st.floats(1, 10000))
+@hypothesis_settings(max_examples=100, deadline=None)
+def test_more_load_is_never_faster(first: float, more: float, slots: float, prompt: float) -> None:
+    found = lane(slots=slots, prompt_tokens=prompt)
+    (low, _, most), (high, _, same) = solved(found, first), solved(found, first + more)
+    assert low <= high
+    assert most == same
+    slow, fast = at(found, np.array([high])), at(found, np.array([low]))
+    assert slow.step_s[0] >= fast.step_s[0] * (1 - 1e-9)
+    ca = np.array([1.0])
+    assert prompt_wait_s(found, slow, ca)[0] >= prompt_wait_s(found, fast, ca)[0] * (1 - 1e-9)
+
+
+@given(rate=st.floats(1e-3, 3), clients=st.integers(1, 2000))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_what_is_offered_is_delivered_or_the_lane_is_full(rate: float, clients: int) -> None:
+    y, full, most = solved(lane(), rate)
+    delivered = float(at(lane(), np.array([y])).requests_per_second[0])
+    assert y == full or delivered == pytest.approx(min(rate, most), rel=0.02)
+    closed = replace(lane(open_loop=0))
+    y, full, most = solved(closed, float(clients))
+    assert float(at(closed, np.array([y])).requests_per_second[0]) <= most * (1 + 1e-9)
