@@ -1,0 +1,213 @@
+"""`metainf predict`: latency and throughput of one replica, one question by flags or many as JSON lines.
+
+Separate from the predictors, which answer about values: this reads names, flags and traffic as people write them, and
+keeps one bad line from harming the others.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from metainf.cli.questions import QuestionReader
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION
+from metainf.errors import InvalidWorkloadError, MetaInfError
+from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictions, Predictor, Question
+from metainf.workload import Repetitiveness
+
+__all__ = ["add_parser", "answers", "run"]
+
+_BATCH_LINES = 4096  # lines that are predicted together: bounds the memory of endless input
+_MOST_TOKENS = 1e8
+_MOST_LOAD = 1e7
+_LAYOUT_FLAGS = frozenset({"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp"})
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `predict` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "predict",
+        help="predict latency and throughput of one replica, or of many from JSON lines",
+        description="Predicts TTFT, TPOT, E2E (seconds) and throughput of one replica of vLLM. With --batch, each "
+        "line is an object with model, accelerator, count, engineVersion, flags and traffic, and is answered by one "
+        'line in the same order; a bad line by {"error": "..."}.',
+        epilog="Latencies are null where the load exceeds the capacity. Without a parallel size in the flags, the "
+        "model is cut over all `count` accelerators (tensor parallelism).",
+    )
+    parser.add_argument("--batch", metavar="FILE", help="JSON lines; - reads standard input")
+    parser.add_argument("--confidence", type=float, default=0.9, help="of the two-sided intervals (default: 0.9)")
+    one = parser.add_argument_group("one question")
+    one.add_argument("--model", help="a config.json, its folder, or an id")
+    one.add_argument("--accelerator", help="a catalogue name or a label as clusters give it")
+    one.add_argument("--count", type=int, help="accelerators of one replica")
+    one.add_argument("--engine-version", help=f"of vLLM (default: {DEFAULT_ENGINE_VERSION})")
+    one.add_argument("--flag", action="append", default=[], metavar="NAME=VALUE", help="a flag of vllm serve")
+    one.add_argument("--concurrency", type=int, help="clients that each wait for their answer")
+    one.add_argument("--requests-per-second", type=float)
+    one.add_argument("--input-tokens", type=float, help="mean")
+    one.add_argument("--input-tokens-p95", type=float, help="makes lengths lognormal")
+    one.add_argument("--output-tokens", type=float, help="mean")
+    one.add_argument("--output-tokens-p95", type=float)
+    one.add_argument("--shared-prefix-tokens", type=int)
+    one.add_argument("--shared-prefix-ratio", type=float)
+    one.add_argument("--shared-prefix-distinct", type=int)
+    one.add_argument("--repetitiveness", choices=[r.value for r in Repetitiveness])
+    one.add_argument("--burstiness", type=float, help="coefficient of variation of inter-arrival times")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer one question, or every line of a batch; 0 also where lines were bad."""
+    if not 0.0 < args.confidence < 1.0:
+        raise InvalidWorkloadError(f"confidence must be between 0 and 1, got {args.confidence:g}")
+    reader = QuestionReader()
+    predictor = AnalyticalPredictor()
+    if args.batch is None:
+        question = reader.question(_document(args))
+        answer = _answers([question], predictor, args.confidence)[0]
+        print(json.dumps(answer, indent=2 if sys.stdout.isatty() else None))
+        return 0
+    given = [name for name in ("model", "accelerator", "flag") if getattr(args, name)]
+    if given:
+        raise InvalidWorkloadError(f"--batch takes every question from its lines: leave out --{given[0]}")
+    if args.batch == "-":
+        _write(answers(sys.stdin, predictor, args.confidence, reader))
+    else:
+        with Path(args.batch).open(encoding="utf-8", errors="replace") as lines:
+            _write(answers(lines, predictor, args.confidence, reader))
+    return 0
+
+
+def answers(
+    lines: Iterable[str], predictor: Predictor, confidence: float, reader: QuestionReader | None = None
+) -> Iterator[dict[str, Any]]:
+    """One answer for each line that is not blank, in order."""
+    reader = reader or QuestionReader()
+    wanted = iter(line for line in lines if line.strip())
+    while batch := list(islice(wanted, _BATCH_LINES)):
+        read = [_read(reader, line) for line in batch]
+        good = iter(_answers([q for q in read if isinstance(q, Question)], predictor, confidence))
+        yield from (next(good) if isinstance(q, Question) else {"error": q} for q in read)
+
+
+def _write(found: Iterator[dict[str, Any]]) -> None:
+    for answer in found:
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _read(reader: QuestionReader, line: str) -> Question | str:
+    """The question of a line, or what is wrong with it."""
+    try:
+        return reader.question(json.loads(line, parse_constant=_no_constant))
+    except json.JSONDecodeError as error:
+        return f"the line is not valid JSON: {error}"
+    except (MetaInfError, OSError) as error:
+        return str(error)
+    except (RecursionError, OverflowError, ValueError) as error:
+        return f"the line cannot be read: {error}"
+
+
+def _no_constant(name: str) -> float:
+    raise InvalidWorkloadError(f"{name} is no number that JSON has")
+
+
+def _document(args: argparse.Namespace) -> dict[str, Any]:
+    """The one question of the command line, as a line of a batch would have it."""
+    traffic: dict[str, Any] = {
+        "concurrency": args.concurrency,
+        "requestsPerSecond": args.requests_per_second,
+        "inputTokens": {"mean": args.input_tokens, "p95": args.input_tokens_p95},
+        "outputTokens": {"mean": args.output_tokens, "p95": args.output_tokens_p95},
+        "repetitiveness": args.repetitiveness,
+        "burstiness": args.burstiness,
+    }
+    if args.shared_prefix_tokens is not None:
+        traffic["sharedPrefix"] = {
+            "tokens": args.shared_prefix_tokens,
+            "ratio": args.shared_prefix_ratio,
+            "distinct": args.shared_prefix_distinct,
+        }
+    return {
+        "model": args.model,
+        "accelerator": args.accelerator,
+        "count": args.count,
+        "engineVersion": args.engine_version,
+        "flags": dict(_flag(given) for given in args.flag),
+        "traffic": _without_none(traffic),
+    }
+
+
+def _without_none(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in document.items()
+        if value is not None
+    }
+
+
+def _flag(given: str) -> tuple[str, object]:
+    """A flag as `name=value`, or a switch as `name`; values are JSON where they read as such."""
+    name, equals, value = given.partition("=")
+    if not equals:
+        return name, True
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _answers(questions: list[Question], predictor: Predictor, confidence: float) -> list[dict[str, Any]]:
+    """The answers as the command writes them, one for each question."""
+    if not questions:
+        return []
+    found = predictor.predict(questions)
+    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+    identity = predictor.identity
+    named = {"name": identity.name, "digest": identity.digest}
+    return [
+        {
+            **_latencies(found, row),
+            "outputTokensPerSecond": _figure(found.output_tokens_per_second[row]),
+            "requestsPerSecond": _figure(found.requests_per_second[row]),
+            "interval": _interval(found, row, z, confidence),
+            "outOfDistribution": bool(found.out_of_distribution[row]),
+            "predictor": named,
+        }
+        for row in range(len(questions))
+    ]
+
+
+def _latencies(found: Predictions, row: int) -> dict[str, Any]:
+    return {
+        metric.value: {
+            statistic.value: _figure(value)
+            for statistic, value in zip(STATISTICS, found.latency_s[row, place], strict=True)
+        }
+        for place, metric in enumerate(LATENCY_METRICS)
+    }
+
+
+def _interval(found: Predictions, row: int, z: float, confidence: float) -> dict[str, Any]:
+    result: dict[str, Any] = {"confidence": confidence}
+    for place, metric in enumerate(LATENCY_METRICS):
+        pairs = zip(STATISTICS, found.latency_s[row, place], found.latency_log_sd[row, place], strict=True)
+        result[metric.value] = {statistic.value: _around(value, sd * z) for statistic, value, sd in pairs}
+    log_sd = found.throughput_log_sd[row] * z
+    result["outputTokensPerSecond"] = _around(found.output_tokens_per_second[row], log_sd)
+    result["requestsPerSecond"] = _around(found.requests_per_second[row], log_sd)
+    return result
+
+
+def _around(value: float, reach: float) -> list[float | None]:
+    return [_figure(value * math.exp(-reach)), _figure(value * math.exp(reach))]
+
+
+def _figure(value: float) -> float | None:
+    """Six significant digits; null where there is no finite value."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

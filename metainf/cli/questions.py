@@ -1,0 +1,225 @@
+"""Questions to a predictor, read from the documents that people and scripts write.
+
+Separate from the `predict` command, which takes them from flags or lines and prints the answers: here each name is
+looked up once, every field is checked, and what is wrong is said about the field.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from metainf.accelerator_names import Ambiguous, Exact, find
+from metainf.accelerators import Accelerator
+from metainf.architecture import ModelArchitecture
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION
+from metainf.errors import InvalidWorkloadError, MetaInfError
+from metainf.flag_parsing import parse_flags
+from metainf.layouts import Layout
+from metainf.memory import memory_plan
+from metainf.methods import effective_settings, layout_conflicts
+from metainf.model_resolution import resolve_model
+from metainf.predictors.contract import Question, ReplicaSpec
+from metainf.roofline import step_work
+from metainf.settings_rules import settings_conflicts
+from metainf.workload import ConcurrencyLoad, Load, RateLoad, Repetitiveness, SharedPrefix, TokenLengths, Traffic
+
+__all__ = ["QuestionReader"]
+
+T = TypeVar("T")
+Key = TypeVar("Key")
+_MOST_TOKENS = 1e8
+_MOST_LOAD = 1e7
+_LAYOUT_FLAGS = frozenset({"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp"})
+
+
+class QuestionReader:
+    """Makes questions of documents; models, accelerators and replicas are looked up once each."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelArchitecture | MetaInfError] = {}
+        self._accelerators: dict[str, Accelerator | MetaInfError] = {}
+        self._replicas: dict[tuple[object, ...], ReplicaSpec | MetaInfError] = {}
+
+    def question(self, document: object) -> Question:
+        """The question that a document asks.
+
+        Raises
+        ------
+        InvalidWorkloadError
+            The document is not one, or it cannot be served like that.
+        """
+        fields = _Fields(document, "")
+        model, name = fields.text("model"), fields.text("accelerator")
+        count = fields.whole("count", 4096) if fields.has("count") else None
+        version = fields.text("engineVersion") if fields.has("engineVersion") else DEFAULT_ENGINE_VERSION
+        flags = fields.take("flags", {})
+        if not isinstance(flags, Mapping):
+            raise InvalidWorkloadError("flags must be an object")
+        traffic = _traffic(_Fields(fields.take("traffic"), "traffic."))
+        fields.done()
+        key = (model, name, count, version, json.dumps(flags, sort_keys=True))
+        replica = _once(self._replicas, key, lambda: self._replica(model, name, count, version, flags))
+        plan = memory_plan(replica)
+        length = traffic.input_tokens.mean_tokens + traffic.output_tokens.mean_tokens
+        if length > replica.settings.max_model_len:
+            raise InvalidWorkloadError(
+                f"prompt and answer have {length:.0f} tokens, max-model-len is {replica.settings.max_model_len}"
+            )
+        if plan.missing_bytes(length) > 0:
+            raise InvalidWorkloadError(plan.explanation(length))
+        return Question(replica, traffic)
+
+    def _replica(
+        self, model: str, name: str, count: int | None, version: str, flags: Mapping[str, object]
+    ) -> ReplicaSpec:
+        parsed = parse_flags(flags, version)
+        layout = _layout(parsed.layout, count, flags)
+        accelerator = _once(self._accelerators, name, lambda: _accelerator(name))
+        architecture = _once(self._models, model, lambda: resolve_model(model).architecture)
+        conflicts = (
+            *layout_conflicts(layout, architecture, accelerator, layout.accelerators),
+            *settings_conflicts(
+                parsed.settings, architecture=architecture, accelerator=accelerator, layout=layout, version=version
+            ),
+        )
+        if conflicts:
+            raise InvalidWorkloadError(conflicts[0].detail)
+        settings = effective_settings(
+            parsed.settings, architecture=architecture, accelerator=accelerator, layout=layout, version=version
+        )
+        replica = ReplicaSpec(architecture, accelerator, layout, settings)
+        step_work(replica)  # what the silicon cannot do at all is an error of this line
+        return replica
+
+
+def _once(known: dict[Key, Any], key: Key, make: Callable[[], T]) -> T:
+    """What `make` returns for the key, or the error it raised, from the first time on."""
+    found = known.get(key)
+    if found is None:
+        try:
+            found = make()
+        except MetaInfError as error:
+            found = error
+        known[key] = found
+    if isinstance(found, MetaInfError):
+        raise found
+    result: T = found
+    return result
+
+
+def _accelerator(name: str) -> Accelerator:
+    match = find(name)
+    if isinstance(match, Exact):
+        return match.accelerator
+    if isinstance(match, Ambiguous):
+        names = ", ".join(candidate.name for candidate in match.candidates)
+        raise InvalidWorkloadError(f"accelerator {name[:100]!r} may be {names}: name one of these")
+    raise InvalidWorkloadError(f"accelerator {name[:100]!r} is not known: {match.reason}")
+
+
+def _layout(parsed: Layout, count: int | None, flags: Mapping[str, object]) -> Layout:
+    """The layout of the flags; without a parallel size in them, tensor parallelism over all accelerators."""
+    sized = {str(key).lstrip("-").replace("_", "-") for key in flags} & _LAYOUT_FLAGS
+    if count is None or parsed.accelerators == count:
+        return parsed
+    if sized:
+        raise InvalidWorkloadError(
+            f"the flags lay a replica out over {parsed.accelerators} accelerators, count is {count}: make them equal"
+        )
+    return Layout(tensor_parallel=count, expert_parallel=parsed.expert_parallel)
+
+
+class _Fields:
+    """An object whose fields are taken one by one; what is left over is an error."""
+
+    def __init__(self, document: object, where: str) -> None:
+        if not isinstance(document, Mapping):
+            raise InvalidWorkloadError(f"{where.rstrip('.') or 'the question'} must be an object")
+        self._fields = {key: value for key, value in document.items() if value is not None}
+        self._where = where
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there; null counts as absent."""
+        return name in self._fields
+
+    def take(self, name: str, default: object = None) -> object:
+        """The field's value; without a default it must be there."""
+        value = self._fields.pop(name, None)
+        if value is None:
+            if default is None:
+                raise InvalidWorkloadError(f"{self._where}{name} is missing")
+            return default
+        return value
+
+    def text(self, name: str) -> str:
+        """A string that is not empty."""
+        value = self.take(name)
+        if not isinstance(value, str) or not value:
+            raise InvalidWorkloadError(f"{self._where}{name} must be a string")
+        return value
+
+    def number(self, name: str, most: float, *, default: float | None = None, least: float = 0.0) -> float:
+        """A finite number above 0 and not above `most`."""
+        value = self.take(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidWorkloadError(f"{self._where}{name} must be a number")
+        if not (least <= value <= most and value > 0 and math.isfinite(value)):
+            raise InvalidWorkloadError(
+                f"{self._where}{name} must be above 0, at least {least:g} and at most {most:g}, got {value:g}"
+            )
+        return float(value)
+
+    def whole(self, name: str, most: float, *, default: int | None = None) -> int:
+        """A whole number from 1 to `most`."""
+        value = self.number(name, most, default=default, least=1)
+        if value != int(value):
+            raise InvalidWorkloadError(f"{self._where}{name} must be a whole number, got {value:g}")
+        return int(value)
+
+    def done(self) -> None:
+        """Refuse fields that nobody took."""
+        if self._fields:
+            raise InvalidWorkloadError(f"{self._where}{str(next(iter(self._fields)))[:100]} is not a known field")
+
+
+def _traffic(fields: _Fields) -> Traffic:
+    prefix = _Fields(fields.take("sharedPrefix"), "traffic.sharedPrefix.") if fields.has("sharedPrefix") else None
+    kind = fields.text("repetitiveness") if fields.has("repetitiveness") else Repetitiveness.UNKNOWN.value
+    if kind not in [r.value for r in Repetitiveness]:
+        raise InvalidWorkloadError(
+            f"traffic.repetitiveness must be one of {', '.join(Repetitiveness)}, got {kind[:100]!r}"
+        )
+    traffic = Traffic(
+        load=_load(fields),
+        input_tokens=_lengths(_Fields(fields.take("inputTokens"), "traffic.inputTokens.")),
+        output_tokens=_lengths(_Fields(fields.take("outputTokens"), "traffic.outputTokens.")),
+        shared_prefix=_prefix(prefix) if prefix is not None else None,
+        repetitiveness=Repetitiveness(kind),
+        burstiness=fields.number("burstiness", 100.0, default=1.0),
+    )
+    fields.done()
+    return traffic
+
+
+def _load(fields: _Fields) -> Load:
+    if fields.has("concurrency") == fields.has("requestsPerSecond"):
+        raise InvalidWorkloadError("traffic must have either concurrency or requestsPerSecond")
+    if fields.has("concurrency"):
+        return ConcurrencyLoad(fields.whole("concurrency", _MOST_LOAD))
+    return RateLoad(fields.number("requestsPerSecond", _MOST_LOAD))
+
+
+def _lengths(fields: _Fields) -> TokenLengths:
+    mean = fields.number("mean", _MOST_TOKENS, least=1)
+    p95 = fields.number("p95", _MOST_TOKENS, least=1) if fields.has("p95") else None
+    fields.done()
+    return TokenLengths(mean, p95)
+
+
+def _prefix(fields: _Fields) -> SharedPrefix:
+    tokens = fields.whole("tokens", _MOST_TOKENS)
+    ratio = fields.number("ratio", 1.0, default=1.0)
+    distinct = fields.whole("distinct", _MOST_TOKENS, default=1)
+    fields.done()
+    return SharedPrefix(tokens, ratio, distinct)

@@ -1,0 +1,274 @@
+"""From a workload to its decision: the one path that `metainf plan`, `kubectl metainf plan` and the operator take.
+
+Separate from `selection`, which knows neither manifests nor argv, and from the command line, which only reads files and
+prints. Pure: the model is resolved, the pools are read and the predictor is there before this is called.
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any
+
+from metainf.architecture import ModelArchitecture
+from metainf.assessment import LimitColumn
+from metainf.candidates import Candidate, CandidateName
+from metainf.engine_flags import check_extra_args, serve_argv
+from metainf.errors import InvalidWorkloadError
+from metainf.manifests import (
+    DecisionInputs,
+    InferenceWorkload,
+    architecture_digest,
+    choice_of,
+    decision_manifest,
+    decision_name,
+    inputs_digest,
+)
+from metainf.methods import portfolio
+from metainf.pools import NodePool
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictor
+from metainf.rejections import RejectionReason
+from metainf.selection import NoSelection, Request, Scored, Selection, select
+from metainf.techniques import Technique
+from metainf.workload import BudgetKind, MethodLimits, RateLoad, SloBound, Workload
+
+__all__ = [
+    "HTTP_PORT",
+    "MODEL_MOUNT_PATH",
+    "SHUTDOWN_TIMEOUT_S",
+    "LimitOutlook",
+    "Plan",
+    "candidate_argv",
+    "confidence_kept",
+    "outlooks",
+    "plan",
+]
+
+HTTP_PORT = 8000
+SHUTDOWN_TIMEOUT_S = 120  # --shutdown-timeout: how long streams may go on after SIGTERM
+MODEL_MOUNT_PATH = "/models"  # where a volume claim with weights is mounted
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOutlook:
+    """How one limit stands: `expected` at the median, `assured` at the confidence asked, both in the limit's unit.
+
+    `floor` says that the limit is a least (a load to carry), not a most. `kept` is the probability that it holds.
+    """
+
+    label: str
+    reason: RejectionReason
+    expected: float
+    assured: float
+    bound: float
+    unit: str
+    used_ratio: float
+    kept: float
+    floor: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A workload's decision before anybody acts on it: what came out, and what it was made from."""
+
+    workload: InferenceWorkload
+    inputs: DecisionInputs
+    outcome: Selection | NoSelection
+    pools: tuple[NodePool, ...]
+    argv: tuple[str, ...]
+
+    @property
+    def chosen(self) -> Scored | None:
+        """The chosen candidate; None where the workload is refused."""
+        return self.outcome.chosen if isinstance(self.outcome, Selection) else None
+
+    @property
+    def name(self) -> str:
+        """Name of the decision's record."""
+        return decision_name(self.workload, self.inputs.digest, choice_of(self.outcome))
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The InferenceDecision."""
+        return decision_manifest(self.workload, self.inputs, self.outcome, self.pools, self.argv)
+
+
+def plan(
+    workload: InferenceWorkload,
+    architecture: ModelArchitecture,
+    *,
+    revision: str | None,
+    pools: Sequence[NodePool],
+    predictor: Predictor,
+    engine_version: str,
+    pinned: CandidateName | None = None,
+    current: CandidateName | None = None,
+) -> Plan:
+    """Decide for one workload.
+
+    Parameters
+    ----------
+    workload : InferenceWorkload
+        Its own engine version goes before `engine_version`, and its own pinned candidate before `pinned`.
+    revision : str or None
+        The commit that the model's revision stands for; None for a model from a volume claim.
+    pools : sequence of NodePool
+        What is free in them is free for this workload: what it holds itself counts as free.
+    pinned : CandidateName or None
+        The candidate of the decision that the workload is pinned to by name.
+    current : CandidateName or None
+        What runs now; assessed beside the others.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        A method that is named is not known to the engine's version, or an extra argument overrides the decision.
+    """
+    version = workload.engine.version or engine_version
+    _check_extra_args(workload, version)
+    request = Request(
+        workload=_asked(workload, version),
+        architecture=architecture,
+        pools=tuple(pools),
+        engine_version=version,
+        only=_only(workload, pinned, version),
+        current=current,
+    )
+    outcome = select(request, predictor)
+    digest = architecture_digest(architecture)
+    inputs = DecisionInputs(
+        digest=inputs_digest(workload, (digest, revision), pools, predictor.identity, version),
+        engine_version=version,
+        model_id=workload.model.id,
+        revision=revision,
+        architecture_digest=digest,
+    )
+    argv = candidate_argv(workload, outcome.chosen.candidate, inputs) if isinstance(outcome, Selection) else ()
+    return Plan(workload, inputs, outcome, tuple(pools), argv)
+
+
+def _asked(workload: InferenceWorkload, version: str) -> Workload:
+    """What the selection is asked for. Zero replicas run nothing: what is decided is what would run with more."""
+    asked = replace(workload.workload, methods=_known_methods(workload.workload.methods, version))
+    return replace(asked, replicas=replace(asked.replicas, fixed=None)) if asked.replicas.fixed == 0 else asked
+
+
+def _only(workload: InferenceWorkload, pinned: CandidateName | None, version: str) -> CandidateName | None:
+    pin = workload.policy.pinned
+    only = pin.candidate if pin is not None and pin.candidate is not None else pinned
+    return None if only is None else _known_candidate(only, version)
+
+
+def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: DecisionInputs) -> tuple[str, ...]:
+    """Arguments of `vllm serve` for the candidate, the workload's own last."""
+    model, option = workload.model, candidate.option
+    path = None if model.pvc is None else "/".join(part for part in (MODEL_MOUNT_PATH, model.pvc.path) if part)
+    return serve_argv(
+        model=path or model.id,
+        revision=inputs.revision if path is None else None,
+        served_name=model.served_name or (model.id if path else None),
+        layout=option.layout,
+        settings=replace(option.method.settings, max_model_len=option.replica.settings.max_model_len),
+        port=HTTP_PORT,
+        shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+        version=inputs.engine_version,
+        extra=workload.engine.extra_args,
+    )
+
+
+def _check_extra_args(workload: InferenceWorkload, version: str) -> None:
+    problems = check_extra_args(workload.engine.extra_args, version=version)
+    if problems:
+        raise InvalidWorkloadError(f"spec.engine.extraArgs: {'; '.join(str(problem) for problem in problems)}")
+
+
+def _known_methods(limits: MethodLimits, version: str) -> MethodLimits:
+    """The limits with other names of a method replaced by its own; a name that means nothing is refused."""
+    own_names = {name: method.name for method in portfolio(version) for name in (method.name, *method.aliases)}
+    known = {**own_names, **{technique.value: technique.value for technique in Technique}}
+
+    def resolved(names: frozenset[str], field: str) -> frozenset[str]:
+        for name in sorted(names - known.keys()):
+            raise InvalidWorkloadError(f"spec.methods.{field}: {_unknown(name, known)}")
+        return frozenset(known[name] for name in names)
+
+    return replace(limits, allow=resolved(limits.allow, "allow"), deny=resolved(limits.deny, "deny"))
+
+
+def _known_candidate(candidate: CandidateName, version: str) -> CandidateName:
+    own_names = {name: method.name for method in portfolio(version) for name in (method.name, *method.aliases)}
+    if candidate.method not in own_names:
+        raise InvalidWorkloadError(f"spec.policy.pinned.candidate.method: {_unknown(candidate.method, own_names)}")
+    return replace(candidate, method=own_names[candidate.method])
+
+
+def _unknown(name: str, known: dict[str, str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"no method or technique is called {name}; {hint}"
+
+
+def outlooks(scored: Scored) -> tuple[LimitOutlook, ...]:
+    """How every limit of the workload stands for the candidate, in the order in which they are looked at."""
+    assessment, row = scored.assessment, scored.row
+    return tuple(
+        _outlook(scored, column, float(assessment.ratio[row, i]), _log_sd(scored, i, column))
+        for i, column in enumerate(assessment.limits)
+    )
+
+
+def _outlook(scored: Scored, column: LimitColumn, ratio: float, log_sd: float) -> LimitOutlook:
+    middle = ratio / math.exp(scored.assessment.z * log_sd)
+    floor = column.reason is RejectionReason.OVERLOADED
+    if floor:
+        expected, assured = (column.bound / each if each > 0 else math.inf for each in (middle, ratio))
+    else:
+        expected, assured = column.bound * middle, column.bound * ratio
+    return LimitOutlook(
+        label=column.label,
+        reason=column.reason,
+        expected=expected,
+        assured=assured,
+        bound=column.bound,
+        unit=column.unit,
+        used_ratio=ratio,
+        kept=_probability_within(middle, log_sd),
+        floor=floor,
+    )
+
+
+def _probability_within(ratio: float, log_sd: float) -> float:
+    """Probability that truth stays within the limit; errors are lognormal around the median `ratio`."""
+    if not math.isfinite(ratio):
+        return 0.0
+    if log_sd <= 0 or ratio <= 0:
+        return 1.0 if ratio <= 1 else 0.0
+    return NormalDist().cdf(-math.log(ratio) / log_sd)
+
+
+def _log_sd(scored: Scored, index: int, column: LimitColumn) -> float:
+    """Standard deviation of the logarithm of what the limit is held against; 0 where it is certain."""
+    assessment, row = scored.assessment, scored.row
+    predictions, workload = assessment.predictions, assessment.workload
+    if column.reason is RejectionReason.SLO_MISSED:
+        bound = _bound_of(scored, index)
+        metric, statistic = LATENCY_METRICS.index(bound.metric), STATISTICS.index(bound.statistic)
+        return float(predictions.latency_log_sd[row, metric, statistic])
+    kind, load = workload.budget.kind, workload.traffic.load
+    certain = kind is BudgetKind.PER_HOUR or (kind is BudgetKind.PER_MILLION_TOKENS and isinstance(load, RateLoad))
+    if column.reason is RejectionReason.OVER_BUDGET and certain:
+        return 0.0
+    return float(predictions.throughput_log_sd[row])
+
+
+def _bound_of(scored: Scored, index: int) -> SloBound:
+    limits = scored.assessment.limits
+    before = sum(column.reason is RejectionReason.SLO_MISSED for column in limits[:index])
+    return scored.assessment.workload.slo.bounds[before]
+
+
+def confidence_kept(scored: Scored) -> float:
+    """Least probability that all limits hold together, however their errors depend on each other (Boole)."""
+    return max(0.0, 1.0 - sum(1.0 - outlook.kept for outlook in outlooks(scored)))
