@@ -1,0 +1,362 @@
+"""One pass over one workload: observe, decide, apply, report.
+
+Separate from the handlers, which only queue keys, and from the pure modules, which say what to do. A pass starts from
+the world as it is, never from what an earlier one remembers, and may be cut off anywhere: the next goes on from there.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from metainf.candidates import CandidateName
+from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
+from metainf.manifests import Decision, InferenceWorkload, parse_decision
+from metainf.planning import Plan, plan
+from metainf.predictors.contract import Predictor
+from metainf.selection import NoSelection, Selection
+from metainf_operator.api_errors import (
+    ForbiddenError,
+    InvalidObjectError,
+    NamespaceTerminatingError,
+    NotFoundError,
+)
+from metainf_operator.cluster_api import ClusterApi
+from metainf_operator.conditions import Fault
+from metainf_operator.ledger import Hold as Reserved
+from metainf_operator.ledger import WorkloadKey
+from metainf_operator.metrics import Metrics
+from metainf_operator.models import ConfigMapMissingError, KnownModel, Models
+from metainf_operator.outlook import Outlook, outlook_of
+from metainf_operator.pod_template import pod_template_conflicts
+from metainf_operator.reconcile import Activate, Choice, Idle, Propose, Refuse, Stop, decide, serving_inputs
+from metainf_operator.records import Records
+from metainf_operator.reporter import Reporter, Seen
+from metainf_operator.resources import INFERENCE_DECISION
+from metainf_operator.roller import Rolled, Roller
+from metainf_operator.settings import OperatorSettings
+from metainf_operator.workers import FORBIDDEN_DELAY_S
+from metainf_operator.world import DecisionState, WorkloadState, World
+
+__all__ = ["Controller", "TroubleError"]
+
+logger = logging.getLogger(__name__)
+
+
+class TroubleError(Exception):
+    """No decision can be made for this workload now; the fault says why, in a condition and without a crash."""
+
+    def __init__(self, fault: Fault, message: str, retry_s: float | None) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.retry_s = retry_s
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A workload whose spec makes sense, and its model."""
+
+    workload: InferenceWorkload
+    model: KnownModel
+    pinned: CandidateName | None
+
+
+class Controller:
+    """Runs passes. Everything that it needs is given; `now` is the wall clock, for what users read."""
+
+    def __init__(
+        self,
+        cluster: ClusterApi,
+        world: World,
+        predictor: Predictor,
+        settings: OperatorSettings,
+        metrics: Metrics,
+        reporter: Reporter,
+        *,
+        now: Callable[[], datetime],
+        capacity_freed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.cluster = cluster
+        self.world = world
+        self.predictor = predictor
+        self.settings = settings
+        self.metrics = metrics
+        self.models = Models(cluster, hub=settings.hub)
+        self.records = Records(cluster, world, now=now)
+        self.roller = Roller(cluster, world, self.records, settings, now=now)
+        self.reporter = reporter
+        self._now = now
+        self._capacity_freed = capacity_freed
+        self._deciding = asyncio.Lock()
+        self._outlooks: dict[WorkloadKey, tuple[object, Outlook]] = {}
+
+    async def reconcile(self, key: WorkloadKey) -> float | None:
+        """One pass; seconds until the next look, None where only an event or a resync brings one."""
+        state = self.world.workloads.get(key)
+        if state is None or state.deleting:
+            self._gone(key)
+            return None
+        return await self._pass(state)
+
+    def _gone(self, key: WorkloadKey) -> None:
+        self.world.forget(key)
+        self._outlooks.pop(key, None)
+        self.metrics.forget_workload(key.namespace, key.name)
+        self._capacity_freed()
+
+    async def _pass(self, state: WorkloadState) -> float | None:
+        active = self.world.active_decision(state.key, state.uid)
+        seen = Seen(state, state.manifest, active=active)
+        try:
+            understood = await self._understand(state)
+            remembered = self._remembered(state, understood, active)
+            if remembered is None:
+                seen = await self._decide_and_record(seen, understood, active)
+            else:
+                seen = replace(seen, outlook=remembered)
+            decision = await self._in_force(seen.active)
+            if decision is not None and seen.active is not None:
+                seen = replace(seen, rolled=await self._roll(state, understood, seen.active, decision))
+        except InvalidObjectError as exc:
+            fault, message = _refused_by_server(exc)
+            return await self._in_trouble(seen, active, TroubleError(fault, message, self.settings.resync_s))
+        except NamespaceTerminatingError:
+            return None  # it takes no new objects, and what is in it goes
+        except ForbiddenError as exc:
+            return await self._in_trouble(seen, active, TroubleError(Fault.FORBIDDEN, str(exc), FORBIDDEN_DELAY_S))
+        except TroubleError as exc:
+            return await self._in_trouble(seen, active, exc)
+        if not self._still_there(state):
+            return None
+        await self.reporter.report(seen, decision)
+        await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
+        again_in = seen.rolled.again_in
+        return None if again_in is None else again_in.total_seconds()
+
+    async def _decide_and_record(self, seen: Seen, understood: Understood, active: DecisionState | None) -> Seen:
+        """Choose anew, write the records that the choice asks for, and remember how things stand."""
+        state = seen.state
+        try:
+            made, choice = await self._decide(state, understood, active)
+            if not self._still_there(state):
+                return seen
+            active = await self._apply(state, understood, made, choice, active)
+        finally:
+            self.world.reserving.pop(state.key, None)
+        outlook = outlook_of(made, choice, active)
+        self._outlooks[state.key] = (self._situation(state, understood, active), outlook)
+        activated, stopped = isinstance(choice, Activate), isinstance(choice, Stop)
+        return replace(seen, active=active, outlook=outlook, activated=activated, stopped=stopped)
+
+    def _still_there(self, state: WorkloadState) -> bool:
+        """Whether nothing was deleted, or made anew under its name: of the old one nothing is to be written."""
+        newest = self.world.workloads.get(state.key)
+        return newest is not None and newest.uid == state.uid and not newest.deleting
+
+    def _situation(self, state: WorkloadState, understood: Understood, active: DecisionState | None) -> object:
+        """What a decision rests on, but for the capacity that is free: while it is the same, the decision stands."""
+        in_force = None if active is None else (active.head.name, active.holds)
+        model = (id(understood.model.architecture), understood.model.revision)
+        return state.uid, state.generation, model, understood.pinned, self.world.inventory_version, in_force
+
+    def _remembered(self, state: WorkloadState, understood: Understood, active: DecisionState | None) -> Outlook | None:
+        """How things stood at the last decision, where nothing that it rests on has moved.
+
+        Who runs nothing looks again each time: room may have come.
+        """
+        situation, outlook = self._outlooks.get(state.key, (None, None))
+        settled = outlook is not None and ((active is not None and active.holds) or outlook.idle)
+        return outlook if settled and situation == self._situation(state, understood, active) else None
+
+    def decide_anew(self) -> None:
+        """Forget how things stood: the next pass over each workload decides again."""
+        self._outlooks.clear()
+
+    async def _in_trouble(self, seen: Seen, active: DecisionState | None, trouble: TroubleError) -> float | None:
+        """Say what is wrong; what is in force serves on."""
+        told = replace(
+            seen,
+            outlook=None,
+            active=active,
+            rolled=self.roller.as_it_stands(seen.state),
+            fault=trouble.fault,
+            fault_message=str(trouble),
+        )
+        await self.reporter.report(told, await self._in_force(active))
+        return trouble.retry_s
+
+    async def _in_force(self, active: DecisionState | None) -> Decision | None:
+        return None if active is None else await self.records.read(active)
+
+    # observe
+
+    async def _understand(self, state: WorkloadState) -> Understood:
+        workload = state.manifest
+        if workload is None:
+            raise TroubleError(Fault.INVALID_SPEC, state.error or "the spec cannot be read", None)
+        resources = sorted({r.pool.resource_name for r in self.world.inventory.pools if r.pool.resource_name})
+        conflicts = pod_template_conflicts(workload.engine.pod_template, resources)
+        if conflicts:
+            raise TroubleError(Fault.OVERRIDES_DECISION, "; ".join(conflicts), None)
+        try:
+            model = await self.models.find(workload)
+        except UnknownModelError as exc:
+            raise TroubleError(Fault.UNKNOWN_MODEL, str(exc), self.settings.resync_s) from exc
+        except InvalidWorkloadError as exc:
+            raise TroubleError(Fault.INVALID_SPEC, str(exc), self.settings.resync_s) from exc
+        except HubError as exc:
+            raise TroubleError(Fault.HUB_UNREACHABLE, str(exc), 60.0) from exc
+        except ConfigMapMissingError as exc:
+            raise TroubleError(Fault.CONFIG_MAP_MISSING, str(exc), 15.0) from exc
+        return Understood(workload, model, await self._pinned(workload))
+
+    async def _pinned(self, workload: InferenceWorkload) -> CandidateName | None:
+        pin = workload.policy.pinned
+        if pin is None or pin.decision is None:
+            return None
+        try:
+            decision = parse_decision(await self.cluster.get(INFERENCE_DECISION, pin.decision, workload.namespace))
+        except (NotFoundError, InvalidWorkloadError) as exc:
+            message = f"policy.pinned.decision names {pin.decision}, which is not there: name one of this namespace"
+            raise TroubleError(Fault.PIN_NOT_FOUND, message, 15.0) from exc
+        if decision.chosen is None:
+            message = f"policy.pinned.decision names {pin.decision}, which is a refusal: name one that chose"
+            raise TroubleError(Fault.PIN_NOT_FOUND, message, None)
+        return decision.chosen.candidate
+
+    # decide
+
+    async def _decide(
+        self, state: WorkloadState, understood: Understood, active: DecisionState | None
+    ) -> tuple[Plan, Choice]:
+        """Select among what is free and reserve it before anybody else looks."""
+        async with self._deciding:
+            pools = self.world.pools_for(state.key, state.created_at)
+            started = time.perf_counter()
+            try:
+                made = await asyncio.to_thread(
+                    plan,
+                    understood.workload,
+                    understood.model.architecture,
+                    revision=understood.model.revision,
+                    pools=pools,
+                    predictor=self.predictor,
+                    engine_version=self.settings.engine_version,
+                    pinned=understood.pinned,
+                    current=None if active is None else active.head.choice,
+                )
+            except InvalidWorkloadError as exc:
+                raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
+            asked = serving_inputs(understood.workload, made.inputs.revision)
+            choice = decide(understood.workload, made, active, asked=asked, now=self._now())
+            self._count(made, choice, time.perf_counter() - started)
+            self._reserve(state, choice)
+        return made, choice
+
+    def _count(self, made: Plan, choice: Choice, took_s: float) -> None:
+        outcome = made.outcome
+        names = {Activate: "selected", Propose: "selected", Refuse: "refused", Stop: "refused"}
+        self.metrics.selections.labels(outcome=names.get(type(choice), "kept")).inc()
+        self.metrics.selection_duration.observe(took_s)
+        feasible = 0
+        if isinstance(outcome, Selection):
+            feasible = int(outcome.chosen.assessment.feasible.sum())
+        self.metrics.candidates.labels(outcome="feasible").set(feasible)
+        self.metrics.candidates.labels(outcome="rejected").set(outcome.considered - feasible)
+
+    def _reserve(self, state: WorkloadState, choice: Choice) -> None:
+        self.world.waiting.pop(state.key, None)
+        if isinstance(choice, Activate) and choice.plan.chosen is not None:
+            candidate = choice.plan.chosen.candidate
+            self.world.reserving[state.key] = Reserved(
+                state.key, state.created_at, candidate.option.pool.name, candidate.option.request, candidate.replicas
+            )
+        elif isinstance(choice, Refuse) and isinstance(choice.plan.outcome, NoSelection):
+            wanted = choice.plan.outcome.waiting_for
+            if wanted is not None:
+                option = wanted.candidate.option
+                self.world.waiting[state.key] = Reserved(
+                    state.key, state.created_at, option.pool.name, option.request, wanted.candidate.replicas, True
+                )
+
+    # apply
+
+    async def _apply(
+        self,
+        state: WorkloadState,
+        understood: Understood,
+        made: Plan,
+        choice: Choice,
+        active: DecisionState | None,
+    ) -> DecisionState | None:
+        """Write the records that the choice asks for; the decision in force afterwards."""
+        workload = understood.workload
+        match choice:
+            case Activate():
+                asked = serving_inputs(workload, made.inputs.revision)
+                chosen = choice.plan.chosen
+                if chosen is None:
+                    raise AssertionError("what is activated was chosen")
+                image = self._image(workload, chosen.candidate.option.pool.accelerator.vendor.value, made)
+                return await self.records.activate(state, choice.plan, active, serving_inputs=asked, image=image)
+            case Propose():
+                await self.records.propose(state, choice.plan)
+            case Refuse():
+                await self.records.refuse(state, choice.plan)
+            case Stop():
+                await self.records.refuse(state, choice.plan)
+                if active is not None and active.holds:
+                    self._capacity_freed()
+                    return await self.records.release(active)
+            case Idle():
+                if active is not None and active.holds:
+                    self._capacity_freed()
+                    return await self.records.release(active)
+            case _:
+                pass
+        if active is not None:
+            await self.records.retire_others(state, active)
+        return active
+
+    def _image(self, workload: InferenceWorkload, vendor: str, made: Plan) -> str:
+        image = workload.engine.image or self.settings.image_for(vendor, made.inputs.engine_version)
+        if image is None:
+            message = f"no image is known for {vendor} accelerators: name one in spec.engine.image"
+            raise TroubleError(Fault.INVALID_SPEC, message, None)
+        return image
+
+    async def _roll(
+        self,
+        state: WorkloadState,
+        understood: Understood,
+        active: DecisionState,
+        decision: Decision,
+    ) -> Rolled:
+        if not self._still_there(state):
+            return Rolled()
+        return await self.roller.roll(
+            state,
+            understood.workload,
+            understood.model.architecture.weight_bytes,
+            active,
+            decision,
+            stopped=not active.holds,
+        )
+
+
+def _refused_by_server(error: InvalidObjectError) -> tuple[Fault, str]:
+    """A child or a record that the API server does not take: a part of the user's template, or an old CRD."""
+    text = str(error)
+    if "metainf.dev" in text or "InferenceDecision" in text:
+        return Fault.CRD_TOO_OLD, f"{text}: apply the CRDs of this version"
+    return Fault.INVALID_SPEC, text
+
+
+def _kept_names(workload: InferenceWorkload, active: DecisionState | None) -> frozenset[str]:
+    names = {active.head.name} if active is not None else set()
+    pin = workload.policy.pinned
+    if pin is not None and pin.decision is not None:
+        names.add(pin.decision)
+    return frozenset(names)

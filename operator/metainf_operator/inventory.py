@@ -1,0 +1,321 @@
+"""From nodes and AcceleratorPools to the pools that selection chooses among.
+
+Separate and pure. Nodes of equal kind make a pool with a name that stays the same as long as they do; an
+AcceleratorPool overrides what its nodes say of themselves and stands for pools that have no node now. What cannot be
+used is a problem with a sentence, never a guess.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from metainf.accelerators import Accelerator
+from metainf.errors import InvalidWorkloadError
+from metainf.manifests import AcceleratorPool, find_accelerator, resource_name
+from metainf.pools import CapacityType, NodeCapacity, NodePool, NodeShape, Price, PriceSource
+from metainf.prices import bundled_price
+from metainf_operator.node_labels import OVERRIDE_LABEL
+from metainf_operator.projections import PRICE_ANNOTATION, NodeFacts
+
+__all__ = ["Inventory", "PoolRecord", "take_inventory"]
+
+OpenCostPrices = Mapping[str, Decimal]
+"""USD per hour by node, as OpenCost's `node_total_hourly_cost` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """A pool with all of its nodes empty, the names of all its members, and whose manifest it came from."""
+
+    pool: NodePool
+    members: frozenset[str]
+    declared: bool = False
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All pools by name, and what could not be used."""
+
+    pools: tuple[PoolRecord, ...] = ()
+    problems: tuple[str, ...] = ()
+    overlapping: tuple[tuple[str, str], ...] = ()
+
+    def get(self, name: str) -> PoolRecord | None:
+        """The pool of this name."""
+        return next((record for record in self.pools if record.pool.name == name), None)
+
+
+def take_inventory(
+    nodes: Sequence[NodeFacts], declared: Sequence[AcceleratorPool], opencost: OpenCostPrices | None = None
+) -> Inventory:
+    """Pools of the declared first, each node belonging to the first by name that selects it; then of equal nodes."""
+    opencost = opencost or {}
+    problems: list[str] = [node.price_problem for node in nodes if node.price_problem]
+    overlapping: set[tuple[str, str]] = set()
+    left = {node.name: node for node in sorted(nodes, key=lambda n: n.name)}
+    records: list[PoolRecord] = []
+    owner: dict[str, str] = {}
+    for manifest in sorted(declared, key=lambda p: p.name):
+        selected = [n for n in sorted(nodes, key=lambda n: n.name) if _selects(manifest, n)]
+        for node in selected:
+            if node.name in owner:
+                overlapping.add((owner[node.name], manifest.name))
+        mine = [n for n in selected if n.name not in owner]
+        owner.update((n.name, manifest.name) for n in mine)
+        for node in mine:
+            left.pop(node.name, None)
+        record = _declared_pool(manifest, mine, opencost)
+        if isinstance(record, str):
+            problems.append(record)
+        else:
+            records.append(record)
+    records += _derived_pools(list(left.values()), nodes, opencost, problems)
+    records.sort(key=lambda r: r.pool.name)
+    return Inventory(tuple(records), tuple(sorted(problems)), tuple(sorted(overlapping)))
+
+
+def _selects(manifest: AcceleratorPool, node: NodeFacts) -> bool:
+    labels = node.label_map
+    return all(labels.get(k) == v for k, v in manifest.node_selector)
+
+
+def _declared_pool(
+    manifest: AcceleratorPool, members: Sequence[NodeFacts], opencost: OpenCostPrices
+) -> PoolRecord | str:
+    """The pool, or why it cannot be one."""
+    try:
+        accelerator = find_accelerator(manifest)
+    except InvalidWorkloadError as error:
+        return str(error)
+    problems: list[str] = []
+    fitting: list[NodeFacts] = []
+    for node in members:
+        said = None if manifest.is_cpu else _other_than(accelerator, node)
+        if said is not None:
+            problems.append(f"node {node.name} has {said}, the pool says {manifest.product}: left out")
+        else:
+            fitting.append(node)
+    usable = [n for n in fitting if n.usable]
+    resources = manifest.node_resources
+    if fitting:
+        shape = _shape(fitting, manifest.accelerators)
+    else:
+        cpu, memory = (resources.cpu_cores, resources.memory_bytes) if resources else _UNKNOWN_SIZE
+        shape = NodeShape(manifest.accelerators, cpu, memory)
+    named = fitting[0].accelerators.resource_name if fitting else resource_name(accelerator)
+    most = manifest.nodes.maximum if manifest.nodes is not None else len(fitting)
+    taints = {*manifest.taints, *(taint for node in usable for taint in node.taints)}
+    pool = NodePool(
+        name=manifest.name,
+        accelerator=_cpu_of(fitting, accelerator) if manifest.is_cpu else accelerator,
+        product=manifest.product,
+        resource_name=None if manifest.is_cpu else named,
+        shape=shape,
+        nodes=tuple(_capacity(n, shape) for n in usable),
+        addable_nodes=max(0, most - len(fitting)),
+        price=manifest.price or _agreed_price(fitting, opencost),
+        capacity_type=manifest.capacity_type,
+        billing=manifest.billing,
+        taints=tuple(sorted(taints, key=lambda t: (t.key, t.value, t.effect))),
+        match_labels=tuple(sorted(manifest.node_selector)),
+        labels=_common_labels(usable) if usable else tuple(sorted(manifest.node_selector)),
+    )
+    return PoolRecord(pool, frozenset(n.name for n in fitting), declared=True, problems=tuple(problems))
+
+
+def _other_than(declared: Accelerator, node: NodeFacts) -> str | None:
+    """What the node has, where that is not what the pool says or less of it; None where it will do."""
+    facts = node.accelerators
+    said = facts.raw_product or (facts.accelerator.name if facts.accelerator is not None else "no accelerator")
+    if facts.accelerator is None or facts.accelerator.family != declared.family:
+        return said
+    if facts.shared_replicas > 1:
+        return f"time-sliced {said}"
+    return said if facts.accelerator.memory_bytes < declared.memory_bytes else None
+
+
+# A pool at zero nodes that does not say how large its nodes are: its accelerators alone limit what fits.
+_UNKNOWN_SIZE = (1 << 20, 1 << 60)
+
+
+def _cpu_of(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:
+    """The share of the declared CPU that the smallest member has."""
+    if not members:
+        return declared
+    smallest = min(members, key=lambda n: (n.cpu_cores, n.memory_bytes, n.name))
+    return declared.cpu_share(smallest.cpu_cores, smallest.memory_bytes)
+
+
+_KIND_LABELS = (
+    "node.kubernetes.io/instance-type",
+    "karpenter.sh/capacity-type",
+    "eks.amazonaws.com/capacityType",
+    "cloud.google.com/gke-spot",
+    "cloud.google.com/gke-provisioning",
+    "kubernetes.azure.com/scalesetpriority",
+    "cloud.google.com/gke-nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "kubernetes.azure.com/agentpool",
+    "karpenter.sh/nodepool",
+    "topology.kubernetes.io/region",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What nodes of one derived pool have in common."""
+
+    accelerator: str
+    product: str
+    resource_name: str
+    count: int
+    instance_type: str
+    capacity_type: CapacityType
+    labels: tuple[tuple[str, str], ...]
+    taints: tuple[tuple[str, str, str], ...]
+
+
+def _derived_pools(
+    nodes: Sequence[NodeFacts], everyone: Sequence[NodeFacts], opencost: OpenCostPrices, problems: list[str]
+) -> list[PoolRecord]:
+    kinds: dict[_Kind, list[NodeFacts]] = {}
+    for node in nodes:
+        kind = _kind(node, problems)
+        if kind is not None:
+            kinds.setdefault(kind, []).append(node)
+    records: list[PoolRecord] = []
+    for kind, members in kinds.items():
+        prices: dict[Price | None, list[NodeFacts]] = {}
+        for node in members:
+            prices.setdefault(_price(node, opencost), []).append(node)
+        # A price is no label: pods can be kept to nodes of one price only by naming them.
+        apart = len(prices) > 1
+        groups = sorted(prices.items(), key=lambda item: item[1][0].name)
+        for number, (price, group) in enumerate(groups):
+            suffix = "" if number == 0 else f"-{_digest(str(price))[:4]}"
+            records.append(_derived_pool(kind, group, price, suffix, apart or _others_match(kind, members, everyone)))
+    return records
+
+
+def _kind(node: NodeFacts, problems: list[str]) -> _Kind | None:
+    facts = node.accelerators
+    if facts.is_cpu and OVERRIDE_LABEL not in node.label_map:
+        return None  # a CPU node serves only where its owner says so
+    if facts.shared_replicas > 1 or facts.accelerator is None or facts.count < 1:
+        problems.extend(f"node {node.name}: {problem.message}" for problem in facts.problems)
+        return None
+    blocking = [p for p in facts.problems if p.reason in ("SeveralProducts", "MemoryContradicts")]
+    if blocking:
+        problems.extend(f"node {node.name}: {problem.message}" for problem in blocking)
+        return None
+    labels = node.label_map
+    keys = [facts.source_label, *_KIND_LABELS] if facts.source_label else list(_KIND_LABELS)
+    return _Kind(
+        accelerator=facts.accelerator.name,
+        product=facts.raw_product or facts.accelerator.name,
+        resource_name=facts.resource_name or "",
+        count=0 if facts.is_cpu else facts.count,
+        instance_type=node.origin.instance_type or "",
+        capacity_type=node.origin.capacity_type or CapacityType.ON_DEMAND,
+        labels=tuple(sorted((k, labels[k]) for k in keys if k in labels)),
+        taints=tuple((t.key, t.value, t.effect) for t in node.taints),
+    )
+
+
+def _others_match(kind: _Kind, members: Sequence[NodeFacts], everyone: Sequence[NodeFacts]) -> bool:
+    """Whether nodes outside the pool carry all the labels that would select it."""
+    if not kind.labels:
+        return True
+    names = {n.name for n in members}
+    return any(node.name not in names and all(node.label_map.get(k) == v for k, v in kind.labels) for node in everyone)
+
+
+def _derived_pool(
+    kind: _Kind, members: Sequence[NodeFacts], price: Price | None, suffix: str, by_hostname: bool
+) -> PoolRecord:
+    accelerator = members[0].accelerators.accelerator
+    if accelerator is None:
+        raise AssertionError("nodes without a known accelerator make no pool")
+    shape = _shape(members, kind.count)
+    usable = [n for n in members if n.usable]
+    hostnames = tuple(sorted(n.label_map.get("kubernetes.io/hostname", n.name) for n in members))
+    pool = NodePool(
+        name=_pool_name(kind) + suffix,
+        accelerator=accelerator,
+        product=kind.product,
+        resource_name=kind.resource_name or None,
+        shape=shape,
+        nodes=tuple(_capacity(n, shape) for n in usable),
+        price=price,
+        capacity_type=kind.capacity_type,
+        taints=members[0].taints,
+        match_labels=kind.labels,
+        hostnames=hostnames if by_hostname else (),
+        labels=_common_labels(members),
+    )
+    return PoolRecord(pool, frozenset(n.name for n in members))
+
+
+def _pool_name(kind: _Kind) -> str:
+    """A name that a person can read and that stays while the kind does: `h100-sxm-80gb-x8-1a2b3c`."""
+    parts = [kind.accelerator.lower(), f"x{kind.count}" if kind.count else "cpu"]
+    if kind.capacity_type is CapacityType.SPOT:
+        parts.append("spot")
+    readable = re.sub(r"[^a-z0-9]+", "-", "-".join(parts)).strip("-")[:50].strip("-")
+    return f"{readable}-{_digest(repr(kind))[:5]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shape(members: Sequence[NodeFacts], count: int) -> NodeShape:
+    """What every node of the pool has: the least of each, since a whole node may be the smallest one.
+
+    A node that just came says nothing of its size yet; it must not make the others look too small.
+    """
+    sized = [n for n in members if n.cpu_cores > 0 and n.memory_bytes > 0] or members
+    return NodeShape(
+        accelerators=count,
+        cpu_cores=min(n.cpu_cores for n in sized),
+        memory_bytes=min(n.memory_bytes for n in sized),
+    )
+
+
+def _capacity(node: NodeFacts, shape: NodeShape) -> NodeCapacity:
+    count = 0 if node.accelerators.is_cpu else node.accelerators.count
+    return NodeCapacity(node.name, min(count, shape.accelerators), node.cpu_cores, node.memory_bytes)
+
+
+def _common_labels(members: Sequence[NodeFacts]) -> tuple[tuple[str, str], ...]:
+    common = set(members[0].labels)
+    for node in members[1:]:
+        common &= set(node.labels)
+    return tuple(sorted(common))
+
+
+def _agreed_price(members: Sequence[NodeFacts], opencost: OpenCostPrices) -> Price | None:
+    """The members' own price; the dearest where they differ, so that no budget is broken; unknown where one's is."""
+    prices = [price for price in (_price(n, opencost) for n in members) if price is not None]
+    if not prices or len({p.currency for p in prices}) > 1 or len(prices) < len(members):
+        return None
+    return max(prices, key=lambda p: p.per_hour)
+
+
+def _price(node: NodeFacts, opencost: OpenCostPrices) -> Price | None:
+    """Annotation, then OpenCost, then the bundled list; zero or absent is unknown, never free."""
+    if node.price is not None:
+        return Price(node.price, node.currency, PriceSource.ANNOTATION, node.price_as_of, PRICE_ANNOTATION)
+    if node.price_problem is not None:
+        return None  # its owner meant to price it: falling back to a list price would hide the mistake
+    metric = opencost.get(node.name)
+    if metric is not None and metric.is_finite() and metric > 0:
+        return Price(metric, "USD", PriceSource.OPENCOST, None, "node_total_hourly_cost")
+    listed = bundled_price(node.origin.instance_type, node.origin.region) if node.origin.instance_type else None
+    # The list is of on-demand prices: for a spot node it would be a wrong figure, not a dear one.
+    if listed is None or node.origin.capacity_type is CapacityType.SPOT:
+        return None
+    return Price(listed.usd_per_hour, "USD", PriceSource.BUNDLED, listed.as_of.isoformat(), listed.source)

@@ -1,0 +1,138 @@
+"""What the operator counts and times, under one registry of its own.
+
+Separate so that every name stands on one page, as dashboards need it. Cardinality is kept low on purpose: labels are
+namespace and name of a workload at most, never a candidate, a node or a message.
+"""
+
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_WORKLOAD = ("namespace", "name")
+_CALL_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_PASS_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ERROR_BUCKETS_RATIO = (-0.75, -0.5, -0.25, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+class Metrics:
+    """Every metric of the operator; tests make one each, the process makes one."""
+
+    def __init__(self) -> None:
+        without_created: Any = disable_created_metrics
+        without_created()  # a second series per counter that nobody plots
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.reconcile_duration = Histogram(
+            "metainf_reconcile_duration_seconds",
+            "Time of one pass over one key.",
+            registry=registry,
+            buckets=_PASS_BUCKETS_S,
+        )
+        self.reconcile_errors = Counter(
+            "metainf_reconcile_errors",
+            "Passes that ended in an error, by its class.",
+            ("error",),
+            registry=registry,
+        )
+        self._selection(registry)
+        self._workloads(registry)
+        self._shell(registry)
+
+    def _selection(self, registry: CollectorRegistry) -> None:
+        self.selections = Counter(
+            "metainf_selections",
+            "Selections, by outcome: selected, refused, kept or failed.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.selection_duration = Histogram(
+            "metainf_selection_duration_seconds",
+            "Time from the enumeration of candidates to the choice.",
+            registry=registry,
+            buckets=_PASS_BUCKETS_S,
+        )
+        self.candidates = Gauge(
+            "metainf_candidates",
+            "Candidates of the latest selection, by outcome: feasible or rejected.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.prediction_error = Histogram(
+            "metainf_prediction_error_ratio",
+            "Observed TTFT p95 over predicted, less one; above zero the prediction was too good.",
+            registry=registry,
+            buckets=_ERROR_BUCKETS_RATIO,
+        )
+        self.predictor_info = Gauge(
+            "metainf_predictor_info", "The predictor in use; always 1.", ("schema", "digest"), registry=registry
+        )
+
+    def _workloads(self, registry: CollectorRegistry) -> None:
+        self.workload_cost = Gauge(
+            "metainf_workload_cost_usd_per_hour",
+            "What the running replicas of a workload cost; absent where its currency is not USD.",
+            _WORKLOAD,
+            registry=registry,
+        )
+        self.predicted_ttft_p95 = Gauge(
+            "metainf_predicted_ttft_p95_seconds",
+            "Time to first token, p95, as predicted for what runs.",
+            _WORKLOAD,
+            registry=registry,
+        )
+        self.observed_ttft_p95 = Gauge(
+            "metainf_observed_ttft_p95_seconds",
+            "Time to first token, p95, as vLLM reports it.",
+            _WORKLOAD,
+            registry=registry,
+        )
+
+    def _shell(self, registry: CollectorRegistry) -> None:
+        self.api_requests = Histogram(
+            "metainf_api_requests_seconds",
+            "Time of a request to the API server.",
+            ("verb", "resource"),
+            registry=registry,
+            buckets=_CALL_BUCKETS_S,
+        )
+        self.api_errors = Counter(
+            "metainf_api_errors",
+            "Requests to the API server that failed, by the error's class.",
+            ("verb", "error"),
+            registry=registry,
+        )
+        self.queue_length = Gauge("metainf_queue_length", "Keys that wait for a worker.", registry=registry)
+        self.queue_wait = Histogram(
+            "metainf_queue_wait_seconds",
+            "Time from a key's turn to a worker taking it.",
+            registry=registry,
+            buckets=_PASS_BUCKETS_S,
+        )
+        self.leader = Gauge("metainf_leader", "1 while this replica holds the Lease.", registry=registry)
+
+    def use_predictor(self, schema: str, digest: str) -> None:
+        """Say which predictor is in use, and no longer which was."""
+        self.predictor_info.clear()
+        self.predictor_info.labels(schema=schema, digest=digest).set(1)
+
+    def forget_workload(self, namespace: str, name: str) -> None:
+        """Drop the series of a workload that is gone; otherwise its cost would be plotted for ever."""
+        for gauge in (self.workload_cost, self.predicted_ttft_p95, self.observed_ttft_p95):
+            gauge.remove_by_labels({"namespace": namespace, "name": name})
+
+    def render(self) -> bytes:
+        """All series in Prometheus' text format, `CONTENT_TYPE`."""
+        return generate_latest(self.registry)

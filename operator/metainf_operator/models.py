@@ -1,0 +1,153 @@
+"""What is known of each model: its architecture and the commit that is served.
+
+Separate because it is the one fact that comes from outside of the cluster: slow, fallible, and worth remembering. The
+operator never reads tenants' Secrets, so a gated model's config.json comes from a ConfigMap.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from metainf.architecture import ModelArchitecture
+from metainf.errors import HubError, InvalidWorkloadError, MetaInfError, UnknownModelError
+from metainf.hub import fetch_config
+from metainf.known_models import known_model
+from metainf.manifests import InferenceWorkload
+from metainf_operator.api_errors import NotFoundError
+from metainf_operator.cluster_api import ClusterApi
+from metainf_operator.resources import CONFIG_MAP
+
+__all__ = ["ConfigMapMissingError", "KnownModel", "Models"]
+
+_RETRY_HUB_S = 600.0
+_REMEMBERED = 4096
+
+
+class ConfigMapMissingError(Exception):
+    """The ConfigMap that shall hold config.json, or its key, is not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model's architecture, and the commit of the hub that its revision stands for, where the hub told."""
+
+    architecture: ModelArchitecture
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    model: KnownModel | None
+    error: MetaInfError | None
+    at_s: float
+
+
+class Models:
+    """Looks models up and remembers the answers; failures for a while, since a hub may come back."""
+
+    def __init__(self, cluster: ClusterApi, *, hub: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cluster = cluster
+        self.hub = hub
+        self._clock = clock
+        self._answers: dict[tuple[str, str | None], _Answer] = {}
+        self._configs: dict[str, ModelArchitecture] = {}
+        self._asking: dict[tuple[str, str | None], asyncio.Lock] = {}
+
+    async def find(self, workload: InferenceWorkload) -> KnownModel:
+        """The workload's model.
+
+        Raises
+        ------
+        UnknownModelError, InvalidWorkloadError
+            Permanent until the spec or the ConfigMap changes.
+        HubError
+            The hub does not answer, and nothing else knows the model.
+        ConfigMapMissingError
+            The ConfigMap or its key is not there.
+        """
+        model = workload.model
+        if model.config_map is not None:
+            architecture = await self._from_config_map(workload)
+            return KnownModel(architecture, model.revision)
+        if model.pvc is not None:
+            known = known_model(model.id)
+            if known is None:
+                raise UnknownModelError(
+                    f"{model.id} comes from a volume and is not among the known models: give its config.json in a "
+                    "ConfigMap, model.architecture.configMapRef"
+                )
+            return KnownModel(known, None)
+        return await self._from_hub(model.id, model.revision)
+
+    async def _from_config_map(self, workload: InferenceWorkload) -> ModelArchitecture:
+        reference = workload.model.config_map
+        if reference is None:
+            raise AssertionError("asked for a ConfigMap that the workload does not name")
+        where = f"ConfigMap {workload.namespace}/{reference.name}"
+        try:
+            config_map = await self.cluster.get(CONFIG_MAP, reference.name, workload.namespace)
+        except NotFoundError as exc:
+            raise ConfigMapMissingError(f"{where} is not there: create it with the key {reference.key}") from exc
+        text = (config_map.get("data") or {}).get(reference.key)
+        if text is None:
+            raise ConfigMapMissingError(f"{where} has no key {reference.key}")
+        digest = hashlib.sha256(f"{workload.model.id}\0{text}".encode()).hexdigest()
+        if digest not in self._configs:
+            try:
+                config = json.loads(text)
+            except (ValueError, RecursionError) as exc:
+                raise InvalidWorkloadError(f"{where}, key {reference.key}, is not valid JSON: {exc}") from exc
+            if not isinstance(config, dict):
+                raise InvalidWorkloadError(f"{where}, key {reference.key}, is not a JSON object")
+            if len(self._configs) >= _REMEMBERED:
+                self._configs.clear()
+            self._configs[digest] = ModelArchitecture.from_config(config, name=workload.model.id)
+        return self._configs[digest]
+
+    async def _from_hub(self, model_id: str, revision: str | None) -> KnownModel:
+        key = (model_id, revision)
+        lock = self._asking.setdefault(key, asyncio.Lock())
+        async with lock:  # a thousand workloads of one model ask the hub once
+            answer = self._answers.get(key)
+            stale = answer is not None and answer.error is not None and self._clock() - answer.at_s > _RETRY_HUB_S
+            if answer is None or stale:
+                answer = await self._ask(model_id, revision)
+                self._answers[key] = answer
+        if answer.model is not None:
+            return answer.model
+        if answer.error is None:
+            raise AssertionError("an answer is a model or an error")
+        raise answer.error
+
+    async def _ask(self, model_id: str, revision: str | None) -> _Answer:
+        known = known_model(model_id)
+        if not self.hub:
+            if known is not None:
+                return _Answer(KnownModel(known, revision), None, self._clock())
+            error = UnknownModelError(
+                f"{model_id} is not among the known models and the hub is not asked: give its config.json in a "
+                "ConfigMap, model.architecture.configMapRef"
+            )
+            return _Answer(None, error, self._clock())
+        try:
+            found = await asyncio.to_thread(fetch_config, model_id, revision)
+            architecture = ModelArchitecture.from_config(
+                found.config, name=model_id, hf_quant_config=found.hf_quant_config
+            )
+            return _Answer(KnownModel(architecture, found.commit), None, self._clock())
+        except HubError as exc:
+            if known is not None:
+                # The bundled facts are those of the same model; only its commit stays unpinned until the hub answers.
+                return _Answer(KnownModel(known, revision), None, self._clock())
+            return _Answer(None, exc, self._clock())
+        except InvalidWorkloadError as exc:
+            if known is not None and not isinstance(exc, UnknownModelError):
+                return _Answer(KnownModel(known, revision), None, self._clock())  # gated: its facts are known
+            return _Answer(None, exc, self._clock())
+
+    def forget_failures(self) -> None:
+        """Ask again about what failed."""
+        self._answers = {key: answer for key, answer in self._answers.items() if answer.model is not None}

@@ -1,0 +1,273 @@
+"""What of each watched object is kept in memory: JSON in, small frozen values out.
+
+Separate because caches hold these instead of whole objects, and because objects come from others: whatever is odd in
+them must end here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from metainf.pools import Taint
+from metainf_operator.children import (
+    ANNOTATION_DECISION,
+    ANNOTATION_DIGEST,
+    ANNOTATION_SWITCHED_AT,
+    LABEL_SERVING,
+    LABEL_WORKLOAD,
+)
+from metainf_operator.ledger import PodUse, WorkloadKey
+from metainf_operator.node_labels import NodeAccelerators, read_accelerators
+from metainf_operator.node_origin import NodeOrigin, read_origin
+from metainf_operator.quantities import parse_quantity
+from metainf_operator.rollout import ObservedDeployment
+
+__all__ = [
+    "ChildState",
+    "NodeFacts",
+    "project_child",
+    "project_deployment",
+    "project_node",
+    "project_pod",
+    "service_ports",
+    "timestamp",
+]
+
+PRICE_ANNOTATION = "metainf.dev/cost-per-hour"
+CURRENCY_ANNOTATION = "metainf.dev/cost-currency"
+PRICE_DATE_ANNOTATION = "metainf.dev/cost-as-of"
+
+# Beyond these a figure is a slip of the pen, and would be rounded to nothing or break the arithmetic of money.
+_CHEAPEST, _DEAREST = Decimal("0.000001"), Decimal(1_000_000_000)
+
+_TERMINAL_PHASES = ("Succeeded", "Failed")
+
+
+def timestamp(text: object) -> datetime | None:
+    """A time as the API server writes it; None for what is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node: what it offers, how it was bought, and whether pods may go there now."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    accelerators: NodeAccelerators
+    origin: NodeOrigin
+    cpu_cores: float
+    memory_bytes: int
+    usable: bool
+    taints: tuple[Taint, ...]
+    price: Decimal | None
+    price_problem: str | None
+    currency: str
+    price_as_of: str | None
+
+    @property
+    def label_map(self) -> Mapping[str, str]:
+        """The labels as a mapping."""
+        return dict(self.labels)
+
+
+# Taints that Kubernetes itself sets on nodes that are not well: the node's conditions say the same.
+_UNWELL = (
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "ToBeDeletedByClusterAutoscaler",
+    "karpenter.sh/",
+)
+# Labels that differ on every node and say nothing of its kind; they would only cost memory.
+_PER_NODE_LABELS = frozenset({"volumes.kubernetes.io/controller-managed-attach-detach"})
+
+
+def project_node(body: Mapping[str, Any]) -> NodeFacts:
+    """The facts of a Node."""
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    labels: dict[str, str] = {k: v for k, v in (metadata.get("labels") or {}).items() if k not in _PER_NODE_LABELS}
+    annotations = metadata.get("annotations") or {}
+    allocatable = status.get("allocatable") or {}
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+    taints = tuple(
+        Taint(t.get("key", ""), t.get("value") or "", t.get("effect", ""))
+        for t in spec.get("taints") or ()
+        if not str(t.get("key", "")).startswith(_UNWELL)
+    )
+    unwell = any(str(t.get("key", "")).startswith(_UNWELL) for t in spec.get("taints") or ())
+    price, problem = _annotated_price(metadata["name"], annotations)
+    return NodeFacts(
+        name=metadata["name"],
+        labels=tuple(sorted(labels.items())),
+        accelerators=read_accelerators(labels, allocatable),
+        origin=read_origin(labels),
+        cpu_cores=float(parse_quantity(allocatable.get("cpu")) or 0),
+        memory_bytes=int(parse_quantity(allocatable.get("memory")) or 0),
+        usable=ready and not unwell and not spec.get("unschedulable") and not metadata.get("deletionTimestamp"),
+        taints=tuple(sorted(taints, key=lambda t: (t.key, t.value, t.effect))),
+        price=price,
+        price_problem=problem,
+        currency=annotations.get(CURRENCY_ANNOTATION) or "USD",
+        price_as_of=annotations.get(PRICE_DATE_ANNOTATION),
+    )
+
+
+def _annotated_price(node: str, annotations: Mapping[str, str]) -> tuple[Decimal | None, str | None]:
+    text = annotations.get(PRICE_ANNOTATION)
+    if text is None:
+        return None, None
+    try:
+        price = Decimal(text.strip())
+    except InvalidOperation:
+        return None, f'node {node}: {PRICE_ANNOTATION} "{text[:40]}" is no decimal number, such as "12.50"'
+    if not price.is_finite() or price <= 0:
+        return None, f'node {node}: {PRICE_ANNOTATION} "{text[:40]}" is not above zero: unknown, never free'
+    if not _CHEAPEST <= price <= _DEAREST:
+        return None, f'node {node}: {PRICE_ANNOTATION} "{text[:40]}" is no price that a node can have'
+    return price, None
+
+
+def project_pod(body: Mapping[str, Any]) -> PodUse | None:
+    """What a pod takes of its node; None for one that takes nothing: finished, or bound nowhere."""
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    node = spec.get("nodeName")
+    if not node or status.get("phase") in _TERMINAL_PHASES:
+        return None
+    totals: dict[str, Decimal] = {}
+    for container in spec.get("containers") or ():
+        _add(totals, (container.get("resources") or {}).get("requests") or {})
+    sidecars: dict[str, Decimal] = {}
+    peak: dict[str, Decimal] = {}
+    for container in spec.get("initContainers") or ():
+        requests = (container.get("resources") or {}).get("requests") or {}
+        if container.get("restartPolicy") == "Always":
+            _add(sidecars, requests)
+        else:
+            for name, text in requests.items():
+                peak[name] = max(peak.get(name, Decimal(0)), parse_quantity(text) or Decimal(0))
+    for name in {*totals, *sidecars, *peak}:
+        running = totals.get(name, Decimal(0)) + sidecars.get(name, Decimal(0))
+        totals[name] = max(running, peak.get(name, Decimal(0)))
+    _add(totals, spec.get("overhead") or {})
+    labels = metadata.get("labels") or {}
+    owner = labels.get(LABEL_WORKLOAD) if LABEL_SERVING in labels else None
+    return PodUse(
+        node=node,
+        accelerators=sum(int(count) for name, count in totals.items() if _is_accelerator(name)),
+        cpu_cores=float(totals.get("cpu", 0)),
+        memory_bytes=int(totals.get("memory", 0)),
+        workload=WorkloadKey(metadata["namespace"], owner) if owner else None,
+        terminating=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def _add(totals: dict[str, Decimal], requests: Mapping[str, str]) -> None:
+    for name, text in requests.items():
+        totals[name] = totals.get(name, Decimal(0)) + (parse_quantity(text) or Decimal(0))
+
+
+def _is_accelerator(resource: str) -> bool:
+    """Extended resources of accelerators; of others (network cards, huge pages) a node has no count here."""
+    vendor, _, name = resource.partition("/")
+    if vendor == "nvidia.com":
+        return name.startswith(("gpu", "mig-"))
+    return resource in ("amd.com/gpu", "habana.ai/gaudi") or (vendor == "gpu.intel.com" and name in ("i915", "xe"))
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """A child as it stands: whose it is, which wish it was made from, and what a user may have changed."""
+
+    kind: str
+    name: str
+    namespace: str
+    uid: str
+    owner_uid: str | None
+    workload: str | None
+    digest: str | None
+    generation: int
+    serving: str | None
+    switched_at: datetime | None = None
+    selector: tuple[tuple[str, str], ...] = ()
+    ports: tuple[tuple[str, int, str], ...] = ()
+    deployment: ObservedDeployment | None = None
+    terminating: bool = False
+    decision: str | None = None
+    surge: bool | None = None
+
+
+def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), {})
+
+
+def controller_uid(metadata: Mapping[str, Any]) -> str | None:
+    """The uid of the controlling owner."""
+    return _controller(metadata).get("uid")
+
+
+def service_ports(spec: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
+    """Name, port and target of each port of a Service's spec."""
+    return tuple(
+        (str(p.get("name", "")), int(p.get("port", 0)), str(p.get("targetPort", ""))) for p in spec.get("ports") or ()
+    )
+
+
+def project_child(body: Mapping[str, Any]) -> ChildState | None:
+    """A Service or a PodDisruptionBudget; None where no InferenceWorkload controls it, whatever its labels say."""
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    owner = _controller(metadata)
+    if owner.get("kind") != "InferenceWorkload":
+        return None
+    annotations = metadata.get("annotations") or {}
+    selector = spec.get("selector") or {}
+    labels = selector.get("matchLabels", selector)
+    return ChildState(
+        kind=str(body.get("kind", "")),
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        uid=str(metadata.get("uid", "")),
+        owner_uid=owner.get("uid"),
+        workload=owner.get("name"),
+        digest=annotations.get(ANNOTATION_DIGEST),
+        generation=int(metadata.get("generation") or 0),
+        serving=labels.get(LABEL_SERVING),
+        switched_at=timestamp(annotations.get(ANNOTATION_SWITCHED_AT)),
+        selector=tuple(sorted((str(k), str(v)) for k, v in labels.items())),
+        ports=service_ports(spec),
+        terminating=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def project_deployment(body: Mapping[str, Any]) -> ChildState | None:
+    """A Deployment of ours."""
+    child = project_child(body)
+    if child is None:
+        return None
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    progressing = conditions.get("Progressing") or {}
+    failure = conditions.get("ReplicaFailure") or {}
+    observed = ObservedDeployment(
+        name=child.name,
+        serving=child.serving or "",
+        generation=child.generation,
+        observed_generation=int(status.get("observedGeneration") or 0),
+        replicas=int(spec.get("replicas") or 0),
+        updated=int(status.get("updatedReplicas") or 0),
+        available=int(status.get("availableReplicas") or 0),
+        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+        message=str(failure.get("message") or progressing.get("message") or "")[:512],
+    )
+    return replace(
+        child,
+        deployment=observed,
+        decision=(body["metadata"].get("annotations") or {}).get(ANNOTATION_DECISION),
+        surge=bool(((spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxSurge")),
+    )

@@ -1,0 +1,164 @@
+"""What to do about one workload: facts in, one value out.
+
+Separate and pure: no client, no clock of its own, no randomness. Total: every combination of mode, outcome and what
+runs has an answer. The controller does what this says.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from metainf.manifests import InferenceWorkload, OnViolation, PolicyMode
+from metainf.planning import Plan, candidate_argv
+from metainf.selection import NoSelection, Scored, Selection
+from metainf.switching import Keep, KeepReason, Move, MoveReason, compare
+from metainf_operator.children import startup_s
+from metainf_operator.world import DecisionState
+
+__all__ = ["Activate", "Choice", "Hold", "Idle", "Propose", "Refuse", "Stop", "decide", "retargeted", "serving_inputs"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activate:
+    """Put the plan's decision in force and run it. `resumed`: the decision in force takes its capacity again."""
+
+    plan: Plan
+    reason: MoveReason
+    gain_ratio: float = 0.0
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep running what is in force; the message says why nothing better was taken, empty where it is the best."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Propose:
+    """Record the plan's decision and wait for approval; what is in force, if anything, goes on."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refuse:
+    """Nothing keeps the limits and nothing runs: record why, run nothing."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stop:
+    """Take what runs to zero and give its capacity back: the limits are broken and onViolation says so."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Suspended, or scaled to zero by hand: run nothing, keep the record."""
+
+
+Choice = Activate | Hold | Propose | Refuse | Stop | Idle
+
+
+def serving_inputs(workload: InferenceWorkload, revision: str | None) -> str:
+    """Digest of what the user asked of the pods themselves: when it moves, the same candidate is recorded anew."""
+    traffic = workload.workload.traffic
+    facts = [
+        repr(replace(workload.model, token_secret=None, config_map=None)),
+        revision,
+        repr((workload.engine.image, workload.engine.version, workload.engine.extra_args)),
+        repr((traffic.input_tokens, traffic.output_tokens)),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def decide(
+    workload: InferenceWorkload,
+    plan: Plan,
+    active: DecisionState | None,
+    *,
+    asked: str,
+    now: datetime,
+) -> Choice:
+    """What to do now.
+
+    `active` is the decision in force, `asked` the digest of what the pods are asked for now (`serving_inputs`).
+    """
+    if idle(workload):
+        return Idle()
+    outcome = plan.outcome
+    runs = active is not None and active.holds
+    if isinstance(outcome, NoSelection):
+        return _refused(workload, plan, outcome, runs)
+    weight_bytes = outcome.chosen.candidate.option.replica.architecture.weight_bytes
+    verdict = compare(
+        outcome,
+        runs=runs,
+        pinned=workload.policy.mode is PolicyMode.PINNED,
+        replicas=_allowed_replicas(workload, outcome),
+        minimum_gain_ratio=workload.policy.minimum_gain_ratio,
+        cooldown=timedelta(seconds=workload.policy.cooldown_s),
+        last_switch=None if active is None else active.activated_at,
+        now=now,
+        startup=timedelta(
+            seconds=startup_s(workload, weight_bytes)
+        ),
+    )
+    if workload.policy.mode is PolicyMode.RECOMMEND:
+        return Propose(retargeted(plan, verdict.target)) if isinstance(verdict, Move) else Hold()
+    if isinstance(verdict, Move):
+        return Activate(retargeted(plan, verdict.target), verdict.reason, verdict.gain_ratio)
+    if active is not None and active.serving_inputs != asked and outcome.current is not None:
+        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods.
+        return Activate(retargeted(plan, outcome.current), MoveReason.ASKED)
+    return Hold(_keep_message(verdict))
+
+
+def idle(workload: InferenceWorkload) -> bool:
+    """Whether the workload is to run nothing: suspended, or scaled to zero by hand."""
+    return workload.suspend or workload.workload.replicas.fixed == 0
+
+
+def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:
+    if not runs:
+        return Refuse(plan)
+    broken = outcome.current is None or outcome.current.broken is not None
+    if broken and workload.policy.on_violation is OnViolation.STOP:
+        return Stop(plan)
+    return Hold("no candidate keeps every limit")
+
+
+def _allowed_replicas(workload: InferenceWorkload, outcome: Selection) -> range:
+    limits = workload.workload.replicas
+    if limits.fixed is not None:
+        # As many as asked for, or as many of them as the limits leave.
+        return range(outcome.chosen.candidate.replicas, limits.fixed + 1)
+    return range(limits.minimum, (limits.maximum or 1 << 20) + 1)
+
+
+def _keep_message(verdict: Keep) -> str:
+    match verdict.reason:
+        case KeepReason.GAIN_TOO_SMALL:
+            return f"another candidate would gain {verdict.gain_ratio:.1%}, less than policy.minimumGain and the switch"
+        case KeepReason.COOLING_DOWN:
+            return f"another candidate would gain {verdict.gain_ratio:.1%}; policy.cooldown is not over yet"
+        case _:
+            return ""
+
+
+def retargeted(plan: Plan, target: Scored) -> Plan:
+    """The plan with another of its candidates chosen, as when more replicas of what runs go before a switch."""
+    outcome = plan.outcome
+    if isinstance(outcome, NoSelection) or outcome.chosen.candidate.name == target.candidate.name:
+        return plan
+    others = tuple(s for s in (outcome.chosen, *outcome.alternatives) if s.candidate.name != target.candidate.name)
+    return replace(
+        plan,
+        outcome=replace(outcome, chosen=target, alternatives=others[:10]),
+        argv=candidate_argv(plan.workload, target.candidate, plan.inputs),
+    )

@@ -1,0 +1,187 @@
+"""Says what a pass found: the status, events on transitions, metrics.
+
+Separate from the pass: whatever happened, this is the one place where it becomes something that a person reads.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from metainf.manifests import Decision, InferenceWorkload, PolicyMode
+from metainf_operator.api_errors import NotFoundError
+from metainf_operator.cluster_api import ClusterApi
+from metainf_operator.conditions import Facts, Fault
+from metainf_operator.events import EventReason, EventSender, Notice, Regarding
+from metainf_operator.metrics import Metrics
+from metainf_operator.outlook import Outlook
+from metainf_operator.resources import INFERENCE_WORKLOAD
+from metainf_operator.roller import Rolled
+from metainf_operator.status import InForce, workload_status
+from metainf_operator.world import DecisionState, WorkloadState
+
+__all__ = ["Reporter", "Seen", "facts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a pass found and did. `outlook` None: no decision could be made, `fault` says why."""
+
+    state: WorkloadState
+    workload: InferenceWorkload | None
+    active: DecisionState | None = None
+    outlook: Outlook | None = None
+    rolled: Rolled = field(default_factory=Rolled)
+    activated: bool = False
+    stopped: bool = False
+    fault: Fault | None = None
+    fault_message: str = ""
+
+
+def facts_of(seen: Seen, decision: Decision | None) -> Facts:
+    """The facts that the conditions are computed from."""
+    workload, outlook, active = seen.workload, seen.outlook, seen.active
+    if workload is None:
+        return Facts(PolicyMode.AUTO, fault=seen.fault, fault_message=seen.fault_message)
+    budget = workload.workload.budget
+    choice = None if active is None else active.head.choice
+    runs = active is not None and active.holds
+    facts = Facts(
+        mode=workload.policy.mode,
+        fault=seen.fault,
+        fault_message=seen.fault_message,
+        running=str(choice) if runs and choice is not None else None,
+        decision=None if active is None else active.head.name,
+        stage=seen.rolled.stage,
+        stage_message=seen.rolled.message,
+        cost=decision.chosen.cost_per_hour if runs and decision is not None and decision.chosen is not None else None,
+        cost_unit=f"{budget.currency}/h",
+        budget=f"{budget.amount} {budget.unit}",
+        capped_message=_capped(workload, active),
+        has_slo=bool(workload.workload.slo.bounds),
+    )
+    if outlook is None:
+        return facts
+    return replace(
+        facts,
+        suspended=outlook.idle,
+        stopped=outlook.stopped,
+        priced_pools=outlook.priced_pools,
+        unpriced_pools=outlook.unpriced_pools,
+        considered=outlook.considered,
+        limit=outlook.limit,
+        limit_message=outlook.limit_message,
+        proposed=outlook.proposed,
+        running_gone=outlook.gone,
+        broken=outlook.broken if runs else None,
+        keep_message=outlook.keep_message,
+        decision=facts.decision or outlook.proposed_decision,
+        cost=outlook.cost if runs else None,
+    )
+
+
+def _capped(workload: InferenceWorkload, active: DecisionState | None) -> str:
+    asked = workload.workload.replicas.fixed
+    choice = None if active is None else active.head.choice
+    if not asked or choice is None or choice.replicas >= asked:
+        return ""
+    return f"{choice.replicas} of the {asked} replicas asked for: budget, capacity or maxReplicas allow no more"
+
+
+class Reporter:
+    """Writes the status where it differs, sends events on transitions, sets the workload's metrics."""
+
+    def __init__(
+        self, cluster: ClusterApi, events: EventSender, metrics: Metrics, *, now: Callable[[], datetime]
+    ) -> None:
+        self.cluster = cluster
+        self.events = events
+        self.metrics = metrics
+        self._now = now
+
+    async def report(self, seen: Seen, decision: Decision | None) -> None:
+        """Report one pass."""
+        state, facts = seen.state, facts_of(seen, decision)
+        before = state.status
+        shown = decision if facts.running is not None or facts.suspended or facts.stopped else None
+        in_force = None
+        if shown is not None and shown.chosen is not None:
+            in_force = InForce(
+                decision=shown,
+                serving=seen.rolled.serving,
+                replicas=seen.rolled.replicas,
+                cost=facts.cost,
+                currency=shown.chosen.currency,
+                confidence=None if seen.outlook is None else seen.outlook.confidence,
+            )
+        status = workload_status(seen.workload, facts, in_force, before, generation=state.generation, now=self._now())
+        self._set_metrics(seen, facts, shown)
+        if status != {k: v for k, v in before.items() if k != "observed"}:
+            await self._write(state, status)
+            await self._tell(seen, before, status)
+
+    async def _write(self, state: WorkloadState, status: dict[str, Any]) -> None:
+        manifest = {
+            "apiVersion": INFERENCE_WORKLOAD.api_version,
+            "kind": INFERENCE_WORKLOAD.kind,
+            "metadata": {"name": state.key.name, "namespace": state.key.namespace, "uid": state.uid},
+            "status": status,
+        }
+        try:
+            await self.cluster.apply_status(INFERENCE_WORKLOAD, manifest)
+        except NotFoundError:
+            return  # deleted meanwhile: its watch event is on the way
+
+    def _set_metrics(self, seen: Seen, facts: Facts, decision: Decision | None) -> None:
+        key = seen.state.key
+        if facts.cost is None or decision is None or decision.chosen is None or decision.chosen.currency != "USD":
+            self.metrics.forget_workload(key.namespace, key.name)
+            return
+        labels = {"namespace": key.namespace, "name": key.name}
+        self.metrics.workload_cost.labels(**labels).set(float(facts.cost))
+        ttft = dict(decision.chosen.predicted).get("ttft.p95")
+        if ttft is not None:
+            self.metrics.predicted_ttft_p95.labels(**labels).set(float(ttft.value))
+
+    async def _tell(self, seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        regarding = Regarding(INFERENCE_WORKLOAD, seen.state.key.name, seen.state.key.namespace, seen.state.uid)
+        for notice in notices(seen, before, after):
+            await self.events.send(notice, regarding)
+
+
+_ON_STATUS = {
+    ("Accepted", "False"): EventReason.NOT_ACCEPTED,
+    ("PricesKnown", "False"): EventReason.PRICES_UNKNOWN,
+    ("Available", "True"): EventReason.AVAILABLE,
+    ("WithinBudget", "False"): EventReason.OVER_BUDGET,
+    ("SLOMet", "False"): EventReason.SLO_MISSED,
+}
+_ON_REASON = {
+    ("Available", "NameTaken"): EventReason.NAME_TAKEN,
+    ("Decided", "AwaitingApproval"): EventReason.AWAITING_APPROVAL,
+    ("Ready", "Suspended"): EventReason.SUSPENDED,
+    ("Available", "Switching"): EventReason.SWITCH_STARTED,
+    ("Available", "Recreating"): EventReason.SWITCH_STARTED,
+    ("Feasible", "NoCapacity"): EventReason.NO_CAPACITY,
+}
+
+
+def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Notice, ...]:
+    """What to tell: transitions of conditions, and a decision put in force. Nothing for a pass that changed nothing."""
+    was = {c["type"]: c for c in before.get("conditions") or ()}
+    found: list[Notice] = []
+    for condition in after["conditions"]:
+        kind, status, reason = condition["type"], condition["status"], condition["reason"]
+        old = was.get(kind) or {}
+        if old.get("status") != status and (kind, status) in _ON_STATUS:
+            found.append(Notice(_ON_STATUS[kind, status], condition["message"]))
+        if old.get("reason") != reason and (kind, reason) in _ON_REASON:
+            found.append(Notice(_ON_REASON[kind, reason], condition["message"]))
+        if kind == "Feasible" and status == "False" and old.get("reason") != reason and reason != "NoCapacity":
+            found.append(Notice(EventReason.REFUSED, condition["message"]))
+    if seen.activated and seen.active is not None:
+        found.append(Notice(EventReason.DECIDED, f"{seen.active.head.choice} ({seen.active.head.name})"))
+    if seen.stopped:
+        found.append(Notice(EventReason.STOPPED, "scaled to zero: the limits are broken and onViolation is Stop"))
+    found.extend(Notice(EventReason.CHILD_RESTORED, f"put right: {name}") for name in seen.rolled.restored)
+    return tuple(found)

@@ -1,0 +1,327 @@
+"""Brings the children of a workload to what its decision in force asks for, one step at a time.
+
+Separate from `rollout`, which says the step, and from `children`, which writes the manifests: this one looks at what
+stands and calls the API server.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from metainf.manifests import Decision, InferenceWorkload
+from metainf.placement import max_replicas
+from metainf.pools import CapacityType, NodePool
+from metainf.workload import BudgetKind, Toleration
+from metainf_operator.api_errors import NamespaceTerminatingError, NotFoundError
+from metainf_operator.children import (
+    ANNOTATION_DIGEST,
+    Manifest,
+    Serving,
+    deployment,
+    pod_disruption_budget,
+    service,
+    serving_hash,
+)
+from metainf_operator.cluster_api import ClusterApi, JsonObject
+from metainf_operator.projections import (
+    ChildState,
+    controller_uid,
+    project_child,
+    project_deployment,
+    service_ports,
+)
+from metainf_operator.records import Records
+from metainf_operator.resources import DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Resource
+from metainf_operator.rollout import ObservedService, Stage, Step, next_step
+from metainf_operator.settings import OperatorSettings
+from metainf_operator.store import Store
+from metainf_operator.world import DecisionState, ObjectKey, WorkloadState, World
+
+__all__ = ["Rolled", "Roller"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """How far serving got; `stage` None where nothing is to run."""
+
+    stage: Stage | None = None
+    message: str = ""
+    serving: str | None = None
+    replicas: int = 0
+    again_in: timedelta | None = None
+    restored: tuple[str, ...] = ()
+
+
+class Roller:
+    """Applies children. Remembers the generation of each Deployment that it applied: a user's edit moves it."""
+
+    def __init__(
+        self,
+        cluster: ClusterApi,
+        world: World,
+        records: Records,
+        settings: OperatorSettings,
+        *,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.cluster = cluster
+        self.world = world
+        self.records = records
+        self.settings = settings
+        self._now = now
+        self._applied: dict[ObjectKey, tuple[str, int]] = {}
+
+    async def roll(
+        self,
+        state: WorkloadState,
+        workload: InferenceWorkload,
+        weight_bytes: float,
+        active: DecisionState,
+        decision: Decision,
+        *,
+        stopped: bool,
+    ) -> Rolled:
+        """One step. Without the pool that the decision names, what stands is left as it is."""
+        serving = self._serving(workload, active, decision, weight_bytes)
+        deployments = self.world.children(state.key, self.world.deployments, state.uid)
+        if serving is None or active.head.choice is None:
+            return self.as_it_stands(state, "; the pool is there no more")
+        digest = serving_hash(workload, serving)
+        name = f"{workload.name}-{digest}"
+        replicas = 0 if stopped else active.head.choice.replicas
+        if stopped:
+            return await self._to_zero(state, workload, serving, deployments, name, digest)
+        standing = next(iter(self.world.children(state.key, self.world.services, state.uid)), None)
+        step = next_step(
+            name,
+            digest,
+            replicas,
+            [d.deployment for d in deployments if d.deployment is not None and not d.terminating],
+            None if standing is None else ObservedService(standing.serving or "", standing.switched_at),
+            both_fit=await self._both_fit(state, workload, active, decision, deployments, name),
+            may_switch=self.world.switching(state.key) < self.settings.max_concurrent_switches,
+            now=self._now(),
+        )
+        taken = await self._taken(state, name if step.apply_target else None, workload.name)
+        if taken is not None:
+            return Rolled(Stage.NAME_TAKEN, taken, digest, 0, timedelta(seconds=30))
+        restored = await self._take(state, workload, serving, step, name, replicas, standing)
+        return Rolled(step.stage, step.message, digest, replicas, step.again_in, restored)
+
+    def as_it_stands(self, state: WorkloadState, why: str = "") -> Rolled:
+        """What runs now, where no step can be taken; `why` ends the message."""
+        deployments = self.world.children(state.key, self.world.deployments, state.uid)
+        running = [d.deployment for d in deployments if d.deployment is not None and d.deployment.replicas > 0]
+        if not running:
+            return Rolled()
+        best = max(running, key=lambda d: d.available)
+        stage = Stage.DEGRADED if best.available else Stage.ROLLING_OUT
+        message = f"{best.available} of {best.replicas} replicas are ready{why}"
+        return Rolled(Stage.SERVING if best.settled else stage, message, best.serving, best.replicas)
+
+    def _serving(
+        self, workload: InferenceWorkload, active: DecisionState, decision: Decision, weight_bytes: float
+    ) -> Serving | None:
+        choice, kept = active.head.choice, active.head.reservation
+        record = None if choice is None else self.world.inventory.get(choice.pool)
+        if choice is None or kept is None or record is None or decision.chosen is None:
+            return None
+        pool = record.pool
+        return Serving(
+            decision=active.head.name,
+            candidate=f"{choice.pool}/{choice.method}/{choice.layout}",
+            pool=choice.pool,
+            argv=decision.chosen.argv,
+            image=active.image,
+            request=kept.request,
+            vendor=pool.accelerator.vendor,
+            resource_name=pool.resource_name,
+            match_labels=pool.match_labels,
+            hostnames=pool.hostnames,
+            tolerations=_tolerations(workload, pool),
+            weight_bytes=weight_bytes,
+        )
+
+    async def _both_fit(
+        self,
+        state: WorkloadState,
+        workload: InferenceWorkload,
+        active: DecisionState,
+        decision: Decision,
+        deployments: tuple[ChildState, ...],
+        target: str,
+    ) -> bool:
+        """Whether capacity and budget hold the new side of a switch beside the old."""
+        old = [d for d in deployments if d.name != target and d.deployment is not None and d.deployment.replicas > 0]
+        kept = active.head.reservation
+        if not old or kept is None or decision.chosen is None:
+            return True
+        pools = self.world.pools_for(state.key, state.created_at, own_pods_count=True)
+        pool = next((p for p in pools if p.name == kept.pool), None)
+        if pool is None or max_replicas(pool, kept.request) < kept.replicas:
+            return False
+        budget = workload.workload.budget
+        if budget.kind is not BudgetKind.PER_HOUR:
+            return True
+        costs = [decision.chosen.cost_per_hour]
+        for child in old:
+            costs.append(await self._cost_of(child))
+        return sum(costs, Decimal(0)) <= budget.amount
+
+    async def _cost_of(self, child: ChildState) -> Decimal:
+        """What a Deployment costs by the record that it was made from; beyond any budget where that is gone."""
+        name = child.decision
+        state = None if name is None else self.world.decisions.get((child.namespace, name))
+        decision = None if state is None else await self.records.read(state)
+        if decision is None or decision.chosen is None:
+            return Decimal("Infinity")
+        return decision.chosen.cost_per_hour
+
+    async def _taken(self, state: WorkloadState, deployment_name: str | None, service_name: str) -> str | None:
+        """Whether a child's name is held by an object that is not ours; it is left alone."""
+        wanted: list[tuple[Resource, Store[ObjectKey, ChildState], str]] = [
+            (SERVICE, self.world.services, service_name)
+        ]
+        if deployment_name is not None:
+            wanted.append((DEPLOYMENT, self.world.deployments, deployment_name))
+        for resource, store, name in wanted:
+            known = store.get((state.key.namespace, name))
+            if known is not None and known.owner_uid == state.uid:
+                continue
+            try:
+                body = await self.cluster.get(resource, name, state.key.namespace, metadata_only=True)
+            except NotFoundError:
+                continue
+            if controller_uid(body["metadata"]) != state.uid:
+                return f"{resource.kind} {state.key.namespace}/{name} exists and is not ours: rename the workload or it"
+        return None
+
+    async def _take(
+        self,
+        state: WorkloadState,
+        workload: InferenceWorkload,
+        serving: Serving,
+        step: Step,
+        name: str,
+        replicas: int,
+        standing: ChildState | None,
+    ) -> tuple[str, ...]:
+        restored: list[str] = []
+        try:
+            if step.apply_target:
+                manifest = deployment(workload, serving, replicas, surge=self._may_surge(state, serving, name))
+                if await self._apply_deployment(state, manifest):
+                    restored.append(f"Deployment {name}")
+            if await self._apply_service(state, workload, step.send_to, standing):
+                restored.append(f"Service {workload.name}")
+            await self._apply_budget(state, workload, replicas)
+            for old in step.delete:
+                await self.cluster.delete(DEPLOYMENT, old, state.key.namespace)
+        except NamespaceTerminatingError:
+            return ()
+        return tuple(restored)
+
+    def _may_surge(self, state: WorkloadState, serving: Serving, name: str) -> bool:
+        """Whether one more replica fits while the template rolls.
+
+        Asked only as long as the Deployment is not there: the answer moves with every pod, and the strategy must not.
+        """
+        mine = self.world.children(state.key, self.world.deployments, state.uid)
+        known = next((d for d in mine if d.name == name), None)
+        if known is not None and known.surge is not None:
+            return known.surge
+        pools = self.world.pools_for(state.key, state.created_at)
+        pool = next((p for p in pools if p.name == serving.pool), None)
+        reserved = next((h.replicas for h in self.world.holds() if h.workload == state.key), 0)
+        return pool is not None and max_replicas(pool, serving.request) > reserved
+
+    async def _apply_deployment(self, state: WorkloadState, manifest: Manifest) -> bool:
+        """Apply where the wish or the child moved; True where a user's edit was put right."""
+        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        digest = manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+        standing = self.world.deployments.get(key)
+        last = self._applied.get(key)
+        if standing is not None and last == (digest, standing.generation) and standing.digest == digest:
+            return False
+        edited = standing is not None and standing.digest == digest and last is not None and last[0] == digest
+        body = await self.cluster.apply(DEPLOYMENT, manifest)
+        self._applied[key] = (digest, int(body["metadata"].get("generation") or 0))
+        self._cache(self.world.deployments, key, project_deployment(body), body)
+        return edited
+
+    async def _apply_service(
+        self, state: WorkloadState, workload: InferenceWorkload, send_to: str, standing: ChildState | None
+    ) -> bool:
+        moved = standing is None or standing.serving != send_to or standing.switched_at is None
+        since = self._now() if moved or standing is None or standing.switched_at is None else standing.switched_at
+        manifest = service(workload, send_to, since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        digest = manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+        wished, ports = manifest["spec"]["selector"], service_ports(manifest["spec"])
+        as_wished = standing is not None and dict(standing.selector) == wished and standing.ports == ports
+        if standing is not None and standing.digest == digest and as_wished:
+            return False
+        edited = standing is not None and standing.digest == digest
+        if standing is not None and not as_wished:
+            # Server-side apply leaves keys and ports that others added: a selector with one more key selects nothing.
+            foreign = {k: None for k, _ in standing.selector if k not in wished}
+            patch = {"spec": {"selector": {**foreign, **wished}, "ports": manifest["spec"]["ports"]}}
+            await self.cluster.patch_merge(SERVICE, workload.name, patch, workload.namespace)
+        body = await self.cluster.apply(SERVICE, manifest)
+        key = (workload.namespace, workload.name)
+        self._cache(self.world.services, key, project_child({"kind": "Service", **body}), body)
+        return edited
+
+    async def _apply_budget(self, state: WorkloadState, workload: InferenceWorkload, replicas: int) -> None:
+        key = (workload.namespace, workload.name)
+        standing = self.world.budgets.get(key)
+        if replicas <= 1:
+            if standing is not None and standing.owner_uid == state.uid:
+                await self.cluster.delete(POD_DISRUPTION_BUDGET, workload.name, workload.namespace, uid=standing.uid)
+                self.world.budgets.delete(key)
+            return
+        manifest = pod_disruption_budget(workload)
+        digest = manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+        last = self._applied.get((f"pdb:{key[0]}", key[1]))
+        if standing is not None and standing.digest == digest and last == (digest, standing.generation):
+            return
+        if standing is not None and standing.owner_uid != state.uid:
+            return
+        body = await self.cluster.apply(POD_DISRUPTION_BUDGET, manifest)
+        self._applied[(f"pdb:{key[0]}", key[1])] = (digest, int(body["metadata"].get("generation") or 0))
+        self._cache(self.world.budgets, key, project_child({"kind": "PodDisruptionBudget", **body}), body)
+
+    async def _to_zero(
+        self,
+        state: WorkloadState,
+        workload: InferenceWorkload,
+        serving: Serving,
+        deployments: tuple[ChildState, ...],
+        name: str,
+        digest: str,
+    ) -> Rolled:
+        for child in deployments:
+            if child.name == name:
+                manifest = deployment(workload, serving, 0, surge=bool(child.surge))
+                await self._apply_deployment(state, manifest)
+            else:
+                await self.cluster.delete(DEPLOYMENT, child.name, child.namespace)
+        return Rolled(None, "", digest, 0)
+
+    @staticmethod
+    def _cache(store: Store[ObjectKey, ChildState], key: ObjectKey, child: ChildState | None, body: JsonObject) -> None:
+        if child is not None:
+            store.upsert(key, child, str(body["metadata"].get("resourceVersion", "")))
+
+
+def _tolerations(workload: InferenceWorkload, pool: NodePool) -> tuple[Toleration, ...]:
+    """The user's, and those that selection took for granted: of the accelerator's own taint, and of spot."""
+    found = list(workload.workload.placement.tolerations)
+    if pool.resource_name is not None:
+        found.append(Toleration(key=pool.resource_name, operator="Exists", effect="NoSchedule"))
+    if pool.capacity_type is CapacityType.SPOT:
+        found += [Toleration(key=key, operator="Exists", effect="NoSchedule") for key in _SPOT_TAINTS]
+    return tuple(dict.fromkeys(found))
+
+
+_SPOT_TAINTS = ("kubernetes.azure.com/scalesetpriority", "cloud.google.com/gke-spot")

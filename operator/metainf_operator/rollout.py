@@ -1,0 +1,178 @@
+"""The next step from what runs to what shall run.
+
+Separate and pure. How far a switch got is read from the cluster each time, never remembered: which Deployments stand,
+which of them the Service sends to and since when. So a killed operator, or another one, goes on where it stopped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+__all__ = ["ObservedDeployment", "ObservedService", "Stage", "Step", "next_step"]
+
+DRAIN = timedelta(seconds=15)  # after the Service moved: proxies and clients' connection pools need a moment
+
+
+class Stage(StrEnum):
+    """How far serving got."""
+
+    ROLLING_OUT = "RollingOut"
+    SWITCHING = "Switching"
+    RECREATING = "Recreating"
+    DRAINING = "Draining"
+    WAITING_TO_SWITCH = "WaitingToSwitch"
+    DEGRADED = "Degraded"
+    STUCK = "RolloutStuck"
+    NAME_TAKEN = "NameTaken"
+    SERVING = "Serving"
+
+    @property
+    def sentence(self) -> str:
+        """When this stage shows."""
+        return _SENTENCES[self]
+
+    @property
+    def available(self) -> str:
+        """Status of the condition Available at this stage."""
+        if self in (Stage.SERVING, Stage.SWITCHING, Stage.DRAINING, Stage.WAITING_TO_SWITCH, Stage.DEGRADED):
+            return "True"
+        return "False" if self in (Stage.NAME_TAKEN, Stage.STUCK) else "Unknown"
+
+    @property
+    def ready(self) -> str:
+        """Status of the condition Ready at this stage, all else being well."""
+        if self is Stage.SERVING:
+            return "True"
+        return "False" if self in (Stage.NAME_TAKEN, Stage.STUCK) else "Unknown"
+
+
+_SENTENCES = {
+    Stage.ROLLING_OUT: "Shows while replicas start.",
+    Stage.SWITCHING: "Shows while the new candidate starts beside the old one, which serves on.",
+    Stage.RECREATING: "Shows while the old candidate is stopped first, since both do not fit capacity or budget.",
+    Stage.DRAINING: "Shows while the old candidate finishes its requests.",
+    Stage.WAITING_TO_SWITCH: "Shows while other workloads switch: only so many do at a time.",
+    Stage.DEGRADED: "Shows when some replicas of a running workload are not ready.",
+    Stage.STUCK: "Shows when replicas did not become ready in the time that the model may take.",
+    Stage.NAME_TAKEN: "Shows when an object of a child's name exists that is not ours; it is left alone.",
+    Stage.SERVING: "Shows when all replicas are ready and the Service sends to them.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedDeployment:
+    """What of a Deployment of ours matters here."""
+
+    name: str
+    serving: str
+    generation: int
+    observed_generation: int
+    replicas: int
+    updated: int
+    available: int
+    deadline_exceeded: bool = False
+    message: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether all replicas are of the newest template and available."""
+        current = self.observed_generation >= self.generation
+        return current and self.updated >= self.replicas and self.available >= self.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedService:
+    """What of our Service matters here: which pods it sends to, and since when."""
+
+    serving: str
+    switched_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now: apply the target or not, delete which others, send where, and look again when."""
+
+    stage: Stage
+    message: str
+    apply_target: bool
+    send_to: str
+    delete: tuple[str, ...] = ()
+    again_in: timedelta | None = None
+
+
+def next_step(
+    target: str,
+    serving: str,
+    replicas: int,
+    observed: Sequence[ObservedDeployment],
+    service: ObservedService | None,
+    *,
+    both_fit: bool,
+    may_switch: bool,
+    now: datetime,
+) -> Step:
+    """The next step towards Deployment `target` with pods of `serving`.
+
+    `both_fit` says that capacity and budget hold both sides at once; `may_switch` that the cluster-wide limit on
+    switches at a time has room for one more.
+    """
+    mine = next((d for d in observed if d.name == target), None)
+    old = sorted((d for d in observed if d.name != target), key=lambda d: d.name)
+    old_names = tuple(d.name for d in old)
+    answering = _answering(mine, old, service)
+    if mine is None and old:
+        return _begin_switch(answering or serving, old_names, answering is not None, both_fit, may_switch)
+    if mine is None:
+        return Step(Stage.ROLLING_OUT, f"0 of {replicas} replicas are ready", True, serving)
+    ready = mine.settled and mine.replicas == replicas
+    if ready and old:
+        return _finish_switch(serving, old_names, service, now)
+    if ready:
+        return Step(Stage.SERVING, f"{replicas} of {replicas} replicas are ready", True, serving)
+    send_to = answering or serving
+    counted = f"{mine.available} of {replicas} replicas are ready"
+    if mine.deadline_exceeded:
+        return Step(Stage.STUCK, f"{counted}: {mine.message or 'the time to start is over'}", True, send_to)
+    if answering is not None:
+        return Step(Stage.SWITCHING, f"{counted}; the old candidate serves on", True, send_to)
+    if mine.available > 0:
+        return Step(Stage.DEGRADED, counted, True, serving)
+    return Step(Stage.ROLLING_OUT, counted, True, serving)
+
+
+def _answering(
+    mine: ObservedDeployment | None, old: Sequence[ObservedDeployment], service: ObservedService | None
+) -> str | None:
+    """Pods of an old Deployment that the Service has to send to now; None where the target's are the better choice.
+
+    Those that it sends to already as long as any of them is available; another old one's only where nothing else is.
+    """
+    live = [d for d in old if d.available > 0]
+    if service is not None and any(d.serving == service.serving for d in live):
+        return service.serving
+    if not live or (mine is not None and mine.available > 0):
+        return None
+    return max(live, key=lambda d: d.available).serving
+
+
+def _begin_switch(stays: str, old: tuple[str, ...], old_serves: bool, both_fit: bool, may_switch: bool) -> Step:
+    if not may_switch:
+        return Step(
+            Stage.WAITING_TO_SWITCH, "other workloads are switching", False, stays, again_in=timedelta(seconds=10)
+        )
+    if both_fit:
+        stage = Stage.SWITCHING if old_serves else Stage.ROLLING_OUT
+        return Step(stage, "starting the new candidate beside the old one", True, stays)
+    message = "stopping the old candidate first: both do not fit the capacity or the budget"
+    return Step(Stage.RECREATING, message, False, stays, old)
+
+
+def _finish_switch(serving: str, old: tuple[str, ...], service: ObservedService | None, now: datetime) -> Step:
+    if service is None or service.serving != serving:
+        return Step(Stage.DRAINING, "sending to the new candidate", True, serving, again_in=DRAIN)
+    since = service.switched_at or now - DRAIN
+    left = DRAIN - (now - since)
+    if left > timedelta(0):
+        return Step(Stage.DRAINING, "the old candidate finishes its requests", True, serving, again_in=left)
+    return Step(Stage.DRAINING, "stopping the old candidate", True, serving, old)

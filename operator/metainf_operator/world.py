@@ -1,0 +1,323 @@
+"""What the operator knows of the cluster: caches, and the questions that passes ask of them.
+
+Separate from the handlers that fill it and the passes that read it. Everything in it can be read again from the API
+server: a new leader starts from the same world.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from metainf.errors import InvalidWorkloadError
+from metainf.manifests import (
+    AcceleratorPool,
+    DecisionHead,
+    InferenceWorkload,
+    parse_decision_head,
+    parse_pool,
+    parse_workload,
+)
+from metainf.pools import NodePool
+from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, take_inventory
+from metainf_operator.ledger import Hold, PodUse, WorkloadKey, pool_for_workload
+from metainf_operator.projections import ChildState, NodeFacts, timestamp
+from metainf_operator.store import Store
+
+__all__ = [
+    "DecisionState",
+    "ObjectKey",
+    "PoolState",
+    "WorkloadState",
+    "World",
+    "project_decision",
+    "project_pool",
+    "project_workload",
+]
+
+ObjectKey = tuple[str, str]
+"""Namespace and name."""
+
+
+ACTIVATED_AT = "metainf.dev/activated-at"
+SERVING_INPUTS = "metainf.dev/serving-inputs"
+IMAGE = "metainf.dev/image"
+RELEASED = "metainf.dev/released"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadState:
+    """A workload as last seen: the parsed manifest or why it cannot be parsed, and its status as text."""
+
+    key: WorkloadKey
+    uid: str
+    generation: int
+    created_at: datetime
+    deleting: bool
+    manifest: InferenceWorkload | None
+    error: str | None
+    status_json: str
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The status as last seen."""
+        value = json.loads(self.status_json)
+        return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """An AcceleratorPool as last seen."""
+
+    name: str
+    uid: str
+    generation: int
+    pool: AcceleratorPool | None
+    error: str | None
+    status_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionState:
+    """What of an InferenceDecision stands in its metadata: who watches no more needs no more memory.
+
+    `activated_at` is set while it is in force; `serving_inputs` is a digest of what the user asked of the pods
+    themselves (model, image, arguments, lengths): the same candidate is recorded anew when that changes. `image` is
+    what its pods run, so that a new default of the operator's restarts nothing. `released`: suspended or stopped, it is
+    in force and holds no capacity.
+    """
+
+    head: DecisionHead
+    activated_at: datetime | None
+    serving_inputs: str | None
+    image: str
+    released: bool
+
+    @property
+    def key(self) -> ObjectKey:
+        """Namespace and name."""
+        return self.head.namespace, self.head.name
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds capacity: a record in force that is not suspended."""
+        return self.activated_at is not None and self.head.reservation is not None and not self.released
+
+
+def project_workload(body: Mapping[str, Any]) -> WorkloadState:
+    """The state of an InferenceWorkload; what cannot be parsed becomes its error, never an exception."""
+    metadata = body["metadata"]
+    manifest, error = None, None
+    try:
+        manifest = parse_workload({k: body[k] for k in ("apiVersion", "kind", "metadata", "spec") if k in body})
+    except InvalidWorkloadError as exc:
+        error = str(exc)
+    return WorkloadState(
+        key=WorkloadKey(metadata["namespace"], metadata["name"]),
+        uid=str(metadata.get("uid", "")),
+        generation=int(metadata.get("generation") or 0),
+        created_at=timestamp(metadata.get("creationTimestamp")) or _EPOCH,
+        deleting=bool(metadata.get("deletionTimestamp")),
+        manifest=manifest,
+        error=error,
+        status_json=json.dumps(body.get("status") or {}, sort_keys=True, separators=(",", ":")),
+    )
+
+
+def project_pool(body: Mapping[str, Any]) -> PoolState:
+    """The state of an AcceleratorPool."""
+    metadata = body["metadata"]
+    pool, error = None, None
+    try:
+        pool = parse_pool({k: body[k] for k in ("apiVersion", "kind", "metadata", "spec") if k in body})
+    except InvalidWorkloadError as exc:
+        error = str(exc)
+    status = json.dumps(body.get("status") or {}, sort_keys=True, separators=(",", ":"))
+    generation = int(metadata.get("generation") or 0)
+    return PoolState(metadata["name"], str(metadata.get("uid", "")), generation, pool, error, status)
+
+
+def project_decision(body: Mapping[str, Any]) -> DecisionState | None:
+    """The state of an InferenceDecision, from its metadata alone; None for one whose notes somebody damaged."""
+    try:
+        head = parse_decision_head({"metadata": body["metadata"]})
+    except InvalidWorkloadError:
+        return None
+    annotations = body["metadata"].get("annotations") or {}
+    return DecisionState(
+        head=head,
+        activated_at=timestamp(annotations.get(ACTIVATED_AT)),
+        serving_inputs=annotations.get(SERVING_INPUTS),
+        image=annotations.get(IMAGE, ""),
+        released=RELEASED in annotations,
+    )
+
+
+class World:
+    """The caches. Filled by watch events and listings, read by passes; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.workloads: Store[WorkloadKey, WorkloadState] = Store("inferenceworkloads")
+        self.pools: Store[str, PoolState] = Store("acceleratorpools")
+        self.nodes: Store[str, NodeFacts] = Store("nodes")
+        self.pods: Store[ObjectKey, PodUse] = Store("pods")
+        self.deployments: Store[ObjectKey, ChildState] = Store("deployments")
+        self.services: Store[ObjectKey, ChildState] = Store("services")
+        self.budgets: Store[ObjectKey, ChildState] = Store("poddisruptionbudgets")
+        self.decisions: Store[ObjectKey, DecisionState] = Store("inferencedecisions")
+        self.opencost: OpenCostPrices = {}
+        self.waiting: dict[WorkloadKey, Hold] = {}
+        self.reserving: dict[WorkloadKey, Hold] = {}
+        self._inventory: Inventory | None = None
+        self._taken: Inventory | None = None
+        self.inventory_version = 0
+        self._fixed: tuple[NodePool, ...] | None = None
+        self._on_node: dict[str, dict[ObjectKey, PodUse]] = {}
+        self._children: dict[WorkloadKey, dict[str, dict[ObjectKey, ChildState]]] = {}
+        self._decided: dict[WorkloadKey, dict[str, DecisionState]] = {}
+        for store in (self.deployments, self.services, self.budgets):
+            store.listen(self._index_child(store.name))
+        self.decisions.listen(self._index_decision)
+        self.pods.listen(self._index_pod)
+
+    @property
+    def stores(self) -> tuple[Store[Any, Any], ...]:
+        """All caches."""
+        return (
+            self.workloads,
+            self.pools,
+            self.nodes,
+            self.pods,
+            self.deployments,
+            self.services,
+            self.budgets,
+            self.decisions,
+        )
+
+    @property
+    def synced(self) -> bool:
+        """Whether each cache has seen a full listing: nothing is decided before."""
+        return all(store.synced.is_set() for store in self.stores)
+
+    def _index_child(self, kind: str) -> Any:
+        def changed(key: ObjectKey, old: ChildState | None, new: ChildState | None) -> None:
+            for state in (old, new):
+                if state is not None and state.workload:
+                    owner = WorkloadKey(state.namespace, state.workload)
+                    mine = self._children.setdefault(owner, {}).setdefault(kind, {})
+                    mine.pop(key, None)
+            if new is not None and new.workload:
+                self._children[WorkloadKey(new.namespace, new.workload)][kind][key] = new
+
+        return changed
+
+    def _index_decision(self, key: ObjectKey, old: DecisionState | None, new: DecisionState | None) -> None:
+        for state in (old, new):
+            if state is not None:
+                self._decided.setdefault(WorkloadKey(key[0], state.head.workload), {}).pop(key[1], None)
+        if new is not None:
+            self._decided[WorkloadKey(key[0], new.head.workload)][key[1]] = new
+
+    def _index_pod(self, key: ObjectKey, old: PodUse | None, new: PodUse | None) -> None:
+        if old is not None:
+            self._on_node.get(old.node, {}).pop(key, None)
+        if new is not None:
+            self._on_node.setdefault(new.node, {})[key] = new
+
+    def inventory_changed(self) -> None:
+        """Nodes, pools or prices moved: the next question takes stock anew."""
+        self._inventory = None
+
+    def use_fixed_pools(self, pools: tuple[NodePool, ...]) -> None:
+        """Take these pools for all there are: where nodes may not be read."""
+        if pools != self._fixed:
+            self._fixed = pools
+            self._inventory = None
+
+    @property
+    def inventory(self) -> Inventory:
+        """The pools as they are now; taken once for each burst of changes, and the same while it is equal."""
+        if self._inventory is None:
+            taken = self._take_stock()
+            if taken != self._taken:
+                self._taken = taken
+                self.inventory_version += 1
+            self._inventory = self._taken
+        if self._inventory is None:
+            raise AssertionError("stock was taken just now")
+        return self._inventory
+
+    def _take_stock(self) -> Inventory:
+        if self._fixed is not None:
+            records = (PoolRecord(pool, frozenset(), declared=True) for pool in self._fixed)
+            return Inventory(tuple(sorted(records, key=lambda r: r.pool.name)))
+        declared = [state.pool for state in self.pools.values() if state.pool is not None]
+        return take_inventory(self.nodes.values(), declared, self.opencost)
+
+    def children(self, key: WorkloadKey, store: Store[ObjectKey, ChildState], uid: str) -> tuple[ChildState, ...]:
+        """The workload's own children of one kind, by name; those of an earlier workload of its name left out."""
+        mine = self._children.get(key, {}).get(store.name, {})
+        return tuple(sorted((c for c in mine.values() if c.owner_uid == uid), key=lambda c: c.name))
+
+    def decisions_of(self, key: WorkloadKey, uid: str) -> tuple[DecisionState, ...]:
+        """The workload's decisions, the latest first."""
+        mine = [d for d in self._decided.get(key, {}).values() if d.head.owner_uid == uid]
+        return tuple(sorted(mine, key=lambda d: (d.head.created_at or _EPOCH, d.head.name), reverse=True))
+
+    def active_decision(self, key: WorkloadKey, uid: str) -> DecisionState | None:
+        """The decision in force: the one that was activated last. Suspended, it is in force and holds nothing."""
+        active = [d for d in self.decisions_of(key, uid) if d.activated_at is not None]
+        return max(active, key=lambda d: (d.activated_at or _EPOCH, d.head.name), default=None)
+
+    def holds(self) -> list[Hold]:
+        """All reservations, and the claims of those who wait."""
+        found: list[Hold] = list(self.reserving.values())
+        for owner, decisions in self._decided.items():
+            workload = self.workloads.get(owner)
+            if workload is None or owner in self.reserving:
+                continue
+            for decision in decisions.values():
+                kept = decision.head.reservation
+                if kept is None or not decision.holds or workload.uid != decision.head.owner_uid:
+                    continue
+                found.append(Hold(owner, workload.created_at, kept.pool, kept.request, kept.replicas))
+        found.extend(hold for hold in self.waiting.values() if self.workloads.get(hold.workload) is not None)
+        return found
+
+    def pools_for(
+        self, key: WorkloadKey, created_at: datetime, *, own_pods_count: bool = False
+    ) -> tuple[NodePool, ...]:
+        """Every pool with what is free for this workload."""
+        by_pool: dict[str, list[Hold]] = {}
+        for hold in self.holds():
+            by_pool.setdefault(hold.pool, []).append(hold)
+        pools = []
+        for record in self.inventory.pools:
+            names = record.members | {n.name for n in record.pool.nodes}
+            mine = [pod for name in names for pod in self._on_node.get(name, {}).values()]
+            pools.append(
+                pool_for_workload(
+                    record.pool,
+                    mine,
+                    by_pool.get(record.pool.name, []),
+                    key,
+                    created_at=created_at,
+                    own_pods_count=own_pods_count,
+                    members=record.members,
+                )
+            )
+        return tuple(pools)
+
+    def switching(self, but: WorkloadKey | None = None) -> int:
+        """Workloads that have more than one Deployment now: those amid a switch, `but` not counted."""
+        return sum(
+            1 for key, kinds in self._children.items() if key != but and len(kinds.get(self.deployments.name, {})) > 1
+        )
+
+    def forget(self, key: WorkloadKey) -> None:
+        """Drop what is kept about a workload beside the caches."""
+        self.waiting.pop(key, None)
+        self.reserving.pop(key, None)

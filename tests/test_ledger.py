@@ -1,0 +1,160 @@
+"""Who holds which accelerators: two workloads never count on the same free one."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from choices import pool
+from metainf.placement import ReplicaRequest, max_replicas
+from metainf.pools import NodePool
+from metainf_operator.ledger import Hold, PodUse, WorkloadKey, pool_for_workload
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+A, B, C = (WorkloadKey("team", name) for name in "abc")
+GPU = "h100"
+
+
+def asks(accelerators: int = 1) -> ReplicaRequest:
+    return ReplicaRequest(accelerators, float(accelerators), accelerators)
+
+
+def hold(who: WorkloadKey, replicas: int, accelerators: int = 1, *, waiting: bool = False, at: int = 0) -> Hold:
+    return Hold(who, T0 + timedelta(minutes=at), GPU, asks(accelerators), replicas, waiting)
+
+
+def pod(node: int = 0, who: WorkloadKey | None = None, accelerators: int = 1, *, terminating: bool = False) -> PodUse:
+    return PodUse(f"{GPU}-{node}", accelerators, float(accelerators), accelerators, who, terminating)
+
+
+def free_for(
+    who: WorkloadKey, pods: list[PodUse], holds: list[Hold], where: NodePool | None = None, at: int = 9, **more: bool
+) -> int:
+    where = where or pool(GPU)
+    left = pool_for_workload(where, pods, holds, who, created_at=T0 + timedelta(minutes=at), **more)
+    return max_replicas(left, asks())
+
+
+@pytest.mark.parametrize(
+    ("pods", "holds", "free"),
+    [
+        pytest.param([], [], 8, id="an empty node"),
+        pytest.param([pod(), pod()], [], 6, id="pods of others"),
+        pytest.param([pod(terminating=True)], [], 7, id="going away, not gone"),
+        pytest.param([], [hold(B, 3)], 5, id="reserved, nothing runs yet"),
+        pytest.param([pod(0, B)], [hold(B, 3)], 5, id="reserved three, one runs"),
+        pytest.param([pod(0, B)] * 3, [hold(B, 3)], 5, id="reserved three, three run"),
+        pytest.param([pod(0, B)] * 4, [hold(B, 3)], 4, id="more run than are reserved"),
+        pytest.param([pod(0, B, terminating=True)], [hold(B, 3)], 4, id="a terminating pod counts beside its reserve"),
+        pytest.param([pod(0, A)], [hold(A, 1)], 8, id="what it holds itself is free for it"),
+        pytest.param([], [hold(B, 2), hold(C, 3)], 3, id="two others"),
+        pytest.param([], [replace(hold(B, 2), pool="l4")], 8, id="a hold on another pool"),
+        pytest.param([PodUse("elsewhere", 4, 1.0, 1)], [], 8, id="a pod on another pool's node"),
+        pytest.param([], [hold(B, 2, waiting=True, at=1)], 6, id="who waits and came first is served first"),
+        pytest.param([], [hold(B, 2, waiting=True, at=10)], 8, id="who waits and came later"),
+        pytest.param([], [hold(B, 99)], 0, id="more reserved than there is"),
+    ],
+)
+def test_free_is_what_neither_runs_nor_is_held(pods: list[PodUse], holds: list[Hold], free: int) -> None:
+    assert free_for(A, pods, holds) == free
+
+
+@pytest.mark.parametrize(
+    ("other", "free"), [pytest.param(WorkloadKey("team", "0"), 6, id="first by name"), pytest.param(B, 8, id="later")]
+)
+def test_of_those_created_at_the_same_time_the_first_by_name_is_served_first(other: WorkloadKey, free: int) -> None:
+    assert free_for(A, [], [hold(other, 2, waiting=True, at=9)], at=9) == free
+
+
+def test_the_new_side_of_a_switch_does_not_count_on_the_old_ones_accelerators() -> None:
+    pods = [pod(0, A)] * 3
+    assert free_for(A, pods, [hold(A, 3)], own_pods_count=True) == 5
+
+
+def test_own_pods_on_a_cordoned_node_keep_their_room() -> None:
+    where = pool(GPU, nodes=1)
+    mine = [PodUse("cordoned", 2, 2.0, 2, A), PodUse("cordoned", 1, 1.0, 1, B)]
+    members = frozenset({"cordoned", f"{GPU}-0"})
+    for listed in (mine, mine[::-1]):
+        left = pool_for_workload(where, listed, [], A, created_at=T0, members=members)
+        assert max_replicas(left, asks()) == 8 + 2
+        assert max_replicas(left, asks(2)) == 4 + 1
+    others = pool_for_workload(where, mine, [], C, created_at=T0, members=members)
+    assert max_replicas(others, asks()) == 8
+
+
+def test_a_running_pod_on_a_cordoned_node_is_not_held_a_second_time() -> None:
+    where = pool(GPU, nodes=1)
+    mine = [PodUse("cordoned", 1, 1.0, 1, B)]
+    members = frozenset({"cordoned", f"{GPU}-0"})
+    left = pool_for_workload(where, mine, [hold(B, 1)], A, created_at=T0, members=members)
+    assert max_replicas(left, asks()) == 8
+
+
+def test_a_replica_of_eight_has_no_room_where_eight_nodes_have_one_free_each() -> None:
+    where = pool(GPU, nodes=8)
+    taken = [pod(node, None, 7) for node in range(8)]
+    left = pool_for_workload(where, taken, [], A, created_at=T0)
+    assert max_replicas(left, asks(8)) == 0
+    assert max_replicas(left, asks(1)) == 8
+
+
+def test_reservations_fill_the_fullest_node_so_that_whole_nodes_stay_whole() -> None:
+    left = pool_for_workload(pool(GPU, nodes=2), [pod(0, None, 4)], [hold(B, 4)], A, created_at=T0)
+    assert max_replicas(left, asks(8)) == 1
+
+
+def test_reservations_take_nodes_that_would_be_added() -> None:
+    empty = pool(GPU, nodes=0, addable=2)
+    left = pool_for_workload(empty, [], [hold(B, 9)], A, created_at=T0)
+    assert (left.addable_nodes, max_replicas(left, asks()), max_replicas(left, asks(8))) == (0, 7, 0)
+    huge = pool_for_workload(empty, [], [hold(B, 1, accelerators=16)], A, created_at=T0)
+    assert max_replicas(huge, asks()) <= 16
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from([1, 2, 4, 8]), st.integers(1, 4), st.booleans()), max_size=12
+    ),
+    st.integers(1, 3),
+)
+def test_whatever_is_reserved_one_after_the_other_never_exceeds_what_there_is(
+    wishes: list[tuple[int, int, int, bool]], nodes: int
+) -> None:
+    """Workloads come, take what they are told is free, start some of their pods, and go again."""
+    where = pool(GPU, nodes=nodes)
+    held: dict[WorkloadKey, Hold] = {}
+    for number, accelerators, replicas, leaves in wishes:
+        who = WorkloadKey("team", f"w{number}")
+        if leaves:
+            held.pop(who, None)
+            continue
+        left = pool_for_workload(where, [], list(held.values()), who, created_at=T0)
+        if max_replicas(left, asks(accelerators)) >= replicas:
+            held[who] = Hold(who, T0, GPU, asks(accelerators), replicas)
+        assert sum(h.replicas * h.request.accelerators for h in held.values()) <= 8 * nodes
+        # And there is a way to put them on nodes: a stranger sees exactly the rest.
+        rest = pool_for_workload(where, [], list(held.values()), WorkloadKey("x", "stranger"), created_at=T0)
+        used = sum(h.replicas * h.request.accelerators for h in held.values())
+        assert sum(n.accelerators_free for n in rest.nodes) == 8 * nodes - used
+
+
+@given(
+    st.lists(st.builds(hold, st.sampled_from([B, C]), st.integers(0, 9)), max_size=4),
+    st.lists(st.builds(pod, st.integers(0, 1), st.sampled_from([A, B, C, None])), max_size=10),
+)
+def test_the_order_of_pods_does_not_matter_and_more_holds_never_free_anything(
+    holds: list[Hold], pods: list[PodUse]
+) -> None:
+    where = pool(GPU, nodes=2)
+    before = free_for(A, pods, holds, where)
+    assert free_for(A, list(reversed(pods)), holds, where) == before
+    assert free_for(A, [*pods, pod(0)], holds, where) <= before
+    assert free_for(A, pods, [*holds, hold(WorkloadKey("z", "z"), 1)], where) <= before
+
+
+def test_a_key_reads_as_namespace_and_name() -> None:
+    assert str(A) == "team/a"
