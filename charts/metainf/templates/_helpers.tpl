@@ -1,0 +1,86 @@
+{{- define "metainf.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "metainf.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains (include "metainf.name" .) .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "metainf.name" .) | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Cluster-scoped names carry the namespace: releases of one name may stand in several. */}}
+{{- define "metainf.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "metainf.fullname" .) }}
+{{- end }}
+
+{{- define "metainf.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "metainf.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "metainf.labels" -}}
+{{ include "metainf.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "metainf.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "metainf.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "metainf.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "metainf.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{- define "metainf.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- define "metainf.leaseName" -}}
+{{- default (ternary (include "metainf.fullname" .) "metainf-operator" (gt (len .Values.watch.namespaces) 0)) .Values.leaderElection.leaseName }}
+{{- end }}
+
+{{/* Whether pools come from a file, and the ConfigMap that holds it. */}}
+{{- define "metainf.poolsConfigMap" -}}
+{{- if .Values.pools.configMap.name }}
+{{- .Values.pools.configMap.name }}
+{{- else if .Values.pools.manifests }}
+{{- printf "%s-pools" (include "metainf.fullname" .) }}
+{{- end }}
+{{- end }}
+
+{{/* What no schema can say of two values together. */}}
+{{- define "metainf.check" -}}
+{{- if and (not .Values.rbac.nodeAccess) (not (include "metainf.poolsConfigMap" .)) }}
+{{- fail "\n\nrbac.nodeAccess is false, so the pools to choose among must be given: set pools.manifests\n(--set-file pools.manifests=pools.yaml) or pools.configMap.name" }}
+{{- end }}
+{{- if and .Values.rbac.nodeAccess (include "metainf.poolsConfigMap" .) }}
+{{- fail "\n\npools is read only where Nodes are not: set rbac.nodeAccess to false, or apply the AcceleratorPools to the cluster" }}
+{{- end }}
+{{- if and .Values.pools.manifests .Values.pools.configMap.name }}
+{{- fail "\n\nset one of pools.manifests and pools.configMap.name, not both" }}
+{{- end }}
+{{- with .Values.leaderElection }}
+{{- if not (and (lt (int .retryPeriodSeconds) (int .renewDeadlineSeconds)) (lt (int .renewDeadlineSeconds) (int .durationSeconds))) }}
+{{- fail "\n\nleaderElection: retryPeriodSeconds must be shorter than renewDeadlineSeconds, and that shorter than durationSeconds" }}
+{{- end }}
+{{- end }}
+{{- if ge (int .Values.operator.drainSeconds) (int .Values.terminationGracePeriodSeconds) }}
+{{- fail "\n\noperator.drainSeconds must be less than terminationGracePeriodSeconds, so that the Lease is still released" }}
+{{- end }}
+{{- end }}
