@@ -437,6 +437,23 @@ def test_explain_of_a_refusal_names_the_budget_that_would_work(shell):
     assert "would work; 0.01 USD/h may be spent" in said
 
 
+def test_explain_of_a_batch_shows_its_deadline_and_its_pace(shell):
+    shell.nodes(node("n1"))
+    batch = {"batch": {"requests": 1000, "deadline": "8h"}}
+    traffic = {**batch, "inputTokens": {"mean": 500}, "outputTokens": {"mean": 100}}
+    manifest = workload(traffic=traffic)
+    manifest["spec"]["budget"] = {"total": "50"}
+    manifest["spec"].pop("slo")
+    manifest["spec"].pop("methods")
+    shell.apply(manifest)
+    shell.decide("chat", active="2026-01-01T00:00:00Z")
+    said = shell("explain", "chat").out
+    (deadline,) = [line for line in said.splitlines() if line.strip().startswith("deadline")]
+    assert "8h" in deadline and "%" in deadline
+    assert "50.00 USD in total" in said
+    assert "Tokens/s" in said and "TTFT p95" not in said
+
+
 def test_explain_before_the_first_look_says_so(shell):
     shell.apply(workload())
     said = shell("explain", "chat").out

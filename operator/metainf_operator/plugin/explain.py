@@ -18,6 +18,7 @@ from metainf.manifests import (
     Alternative,
     Chosen,
     Decision,
+    Figure,
     InferenceWorkload,
     PolicyMode,
     format_duration,
@@ -67,7 +68,7 @@ def _view(history: History, now: datetime) -> list[RenderableType]:
     parts += _conditions(workload)
     parts += _switching(history, now)
     if record is not None:
-        parts += _others(record.decision)
+        parts += _others(record)
         parts += _rejected(record.decision)
         parts += _prices(record)
         parts += [Text(), Text(_footer(record), "dim")]
@@ -161,9 +162,10 @@ def _limits(workload: WorkloadState, record: Record) -> list[RenderableType]:
     for bound in record.slo.bounds:
         figure = figures.get(f"{bound.metric.value}.{bound.statistic.value}")
         if figure is not None:
-            low, high = (duration(float(each)) for each in (figure.low, figure.high))
-            row = [str(bound), duration(float(figure.value)), f"{low} - {high}", format_duration(bound.bound_s)]
-            rows.append([*row, _used(float(figure.value) / bound.bound_s)])
+            rows.append(_row(str(bound), figure, bound.bound_s))
+    deadline, makespan = record.deadline_s, figures.get("makespan")
+    if deadline is not None and makespan is not None:
+        rows.append(_row("deadline", makespan, deadline))
     rows.append(_cost_row(chosen, record.decision.budget))
     columns = ("Limit", "Predicted", "Interval", "Allowed", "Used")
     notes = [f"Intervals at confidence {record.decision.confidence.normalize():f}, each figure by itself."]
@@ -175,6 +177,12 @@ def _limits(workload: WorkloadState, record: Record) -> list[RenderableType]:
     notes += _moved(workload, record)
     made = table(columns, rows, right=columns[1:])
     return [Text(), indented(made), indented(Text(" ".join(notes), "dim"))]
+
+
+def _row(label: str, figure: Figure, bound_s: float) -> Row:
+    value, low, high = (float(each) for each in (figure.value, figure.low, figure.high))
+    interval = f"{duration(low)} - {duration(high)}"
+    return [label, duration(value), interval, format_duration(bound_s), _used(value / bound_s)]
 
 
 def _used(ratio: float) -> Text:
@@ -295,21 +303,30 @@ def _in_money(workload: InferenceWorkload, active: Record) -> str:
 # the rest
 
 
-def _others(decision: Decision) -> list[RenderableType]:
+def _others(record: Record) -> list[RenderableType]:
+    decision = record.decision
     if not decision.alternatives:
         return []
+    # The clients of a batch do not wait for single answers: how fast it gets done is what tells candidates apart.
+    batch = record.deadline_s is not None
+    names = ("outputTokensPerSecond",) if batch else ("ttftP95", "tpotP95")
+    formatted = number if batch else _latency
     rows: list[Row] = []
     for other in decision.alternatives[:_SHOWN_RUNNERS_UP]:
         figures = dict(other.predicted)
-        latencies = [duration(float(figures[n])) if n in figures else "" for n in ("ttftP95", "tpotP95")]
-        rows.append([str(other.candidate), format_money(other.cost_per_hour), *latencies, _why_not(other)])
+        cells = [formatted(figures[name]) if name in figures else "" for name in names]
+        rows.append([str(other.candidate), format_money(other.cost_per_hour), *cells, _why_not(other)])
     heading = "Runners-up" if decision.chosen is not None else "Nearest"
-    columns = (heading, "Cost/h", "TTFT p95", "TPOT p95", "Why not")
-    parts: list[RenderableType] = [Text(), table(columns, rows, right=columns[1:4], fold=(heading, "Why not"))]
+    columns = (heading, "Cost/h", *(("Tokens/s",) if batch else ("TTFT p95", "TPOT p95")), "Why not")
+    parts: list[RenderableType] = [Text(), table(columns, rows, right=columns[1:-1], fold=(heading, "Why not"))]
     left = len(decision.alternatives) - _SHOWN_RUNNERS_UP
     if left > 0:
         parts.append(Text(f"{left} more: kubectl get inferencedecision {decision.head.name} -o yaml", "dim"))
     return parts
+
+
+def _latency(seconds: Decimal) -> str:
+    return duration(float(seconds))
 
 
 def _why_not(other: Alternative) -> str:

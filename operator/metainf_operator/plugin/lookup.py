@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from metainf.errors import InvalidWorkloadError
-from metainf.manifests import WORKLOAD_LABEL, Decision, DecisionPhase, parse_decision
+from metainf.manifests import WORKLOAD_LABEL, Decision, DecisionPhase, duration_s, parse_decision
 from metainf.manifests.reader import Reader
 from metainf.manifests.traffic import read_slo
 from metainf.workload import Slo
@@ -24,12 +24,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A whole decision. `inputs` are the recorded inputs by their paths, the digest left out."""
+    """A whole decision. `inputs` are the recorded inputs by their paths, the digest left out.
+
+    `deadline_s` is a batch's, None for other traffic.
+    """
 
     state: DecisionState
     decision: Decision
     slo: Slo
     inputs: tuple[tuple[str, str], ...]
+    deadline_s: float | None
 
     @property
     def name(self) -> str:
@@ -156,13 +160,15 @@ def _record(body: JsonObject) -> Record | None:
     if state is None:
         return None
     inputs = (body.get("spec") or {}).get("inputs") or {}
+    flat = {path: value for path, value in _flattened(inputs, "") if path != "digest"}
+    deadline = flat.get("traffic.batch.deadline")
     try:
         decision = parse_decision(body)
         slo = read_slo(Reader.of(inputs.get("limits"), "spec.inputs.limits", None))
-    except InvalidWorkloadError:
+        deadline_s = None if deadline is None else duration_s(deadline)
+    except ValueError:
         return None
-    flat = tuple((path, value) for path, value in _flattened(inputs, "") if path != "digest")
-    return Record(state, decision, slo, flat)
+    return Record(state, decision, slo, tuple(flat.items()), deadline_s)
 
 
 def _flattened(value: object, path: str) -> Iterator[tuple[str, str]]:

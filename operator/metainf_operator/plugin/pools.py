@@ -16,7 +16,7 @@ from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.inventory import Inventory, PoolRecord
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.plugin.inventory import read_world
-from metainf_operator.plugin.screen import Row, note, printable, show, table
+from metainf_operator.plugin.screen import Row, note, show, table
 from metainf_operator.world import World
 
 __all__ = ["run"]
@@ -38,8 +38,8 @@ async def run(args: argparse.Namespace, cluster: ClusterApi) -> int:
         note("no node with accelerators and no AcceleratorPool that can be used is there")
     problems = _problems(world, inventory)
     if problems:
-        lines = [Text.assemble(("  - ", "yellow"), printable(problem)) for problem in problems]
-        parts += [*([Text()] if parts else []), Text("Problems", "bold yellow"), *lines]
+        rows = [[Text(str(number), "yellow"), problem] for number, problem in enumerate(problems, start=1)]
+        parts += [*([Text()] if parts else []), table(("", "Problem"), rows, fold=("Problem",))]
     show(parts)
     return 0
 
