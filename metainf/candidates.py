@@ -356,10 +356,10 @@ def _sized(workload: Workload, option: Option, pinned_replicas: int | None) -> S
     if limit >= least:
         return SizedOption(option, least, limit)
     reason = RejectionReason.NO_CAPACITY
-    detail = f"{pool.name} has room for {room} of {least} replicas of {_amount(option)}"
+    detail = f"{pool.name} has room for {room} of {least} replicas, each of {_amount(option)}"
     if option.room.per_added_node == 0:
         reason = RejectionReason.NODE_TOO_SMALL
-        detail = f"a node of {pool.name} is smaller than one replica of {_amount(option)}"
+        detail = f"a node of {pool.name} is smaller than one replica: {_amount(option)}"
     return Rejection(
         reason,
         pool.name,
@@ -373,6 +373,7 @@ def _sized(workload: Workload, option: Option, pinned_replicas: int | None) -> S
 
 def _amount(option: Option) -> str:
     request = option.request
+    parts = [f"{request.cpu_cores:g} CPU cores", f"{request.memory_bytes / _GIB:.0f} GiB of memory"]
     if request.accelerators:
-        return f"{request.accelerators} accelerator{'s' if request.accelerators > 1 else ''}"
-    return f"{request.cpu_cores:g} CPU cores and {request.memory_bytes / _GIB:.1f} GiB"
+        parts.insert(0, f"{request.accelerators} accelerator{'s' if request.accelerators > 1 else ''}")
+    return ", ".join(parts[:-1]) + f" and {parts[-1]}"

@@ -1,6 +1,5 @@
 """From nodes and AcceleratorPools to pools: what belongs together, what it costs, and what cannot be used."""
 
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -306,7 +305,7 @@ def test_a_node_of_two_pools_belongs_to_the_first_by_name_and_both_are_told() ->
     ("node", "says"),
     [
         pytest.param(facts("n2", "gke-h100", **TEAM), "the pool says NVIDIA-A100-SXM4-40GB", id="another product"),
-        pytest.param(facts("n2", "cpu-eks-c7a", **TEAM), "has no accelerator", id="no accelerator"),
+        pytest.param(facts("n2", "cpu-eks-c7a", **TEAM), "node n2 has c7a.4xlarge, the pool says", id="no accelerator"),
         pytest.param(facts("n2", "unknown-product", **TEAM), "left out", id="unknown"),
     ],
 )
@@ -314,7 +313,7 @@ def test_nodes_of_another_kind_are_left_out_of_a_declared_pool(node: Any, says: 
     record = only(take_inventory([facts("n1", **TEAM), node], [declared()]))
     assert record.members == {"n1"}
     (problem,) = record.problems
-    assert says.split(" has ")[-1] in problem or says in problem
+    assert says in problem
     assert "node n2" in problem
 
 
@@ -371,4 +370,3 @@ def test_taints_of_the_manifest_and_of_its_nodes_add_up() -> None:
     nodes = [facts("n1", taints=[{"key": "b", "effect": "NoSchedule"}], **TEAM)]
     pool = only(take_inventory(nodes, [declared(taints=[{"key": "a", "effect": "NoSchedule"}])])).pool
     assert [t.key for t in pool.taints] == ["a", "b"]
-    assert replace(pool, taints=()).taints == ()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metainf.accelerators import catalogue
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import NodeRange, find_accelerator, parse_pool, read_documents, resource_name, standing_pool
-from metainf.placement import ReplicaRequest, cost_per_hour, max_replicas
+from metainf.placement import ReplicaRequest, max_replicas, room_for
 from metainf.pools import Billing, CapacityType, PriceSource, Taint
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +107,7 @@ def test_without_a_cluster_min_says_how_many_nodes_stand(nodes, standing, addabl
     made = standing_pool(parse_pool(pool(nodes=nodes)))
     assert (len(made.nodes), made.addable_nodes) == (standing, addable)
     assert max_replicas(made, ONE) == 16
-    assert cost_per_hour(made, ONE, 1) == Decimal(first_replica_usd)
+    assert room_for(made, ONE).cost_per_hour(1) == Decimal(first_replica_usd)
 
 
 def test_without_node_resources_only_accelerators_limit():

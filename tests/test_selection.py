@@ -206,7 +206,7 @@ def test_a_tie_in_the_objective_goes_to_the_cheaper(gain: float, pool_name: str)
             workload(load=RateLoad(2), slo=(bound(0.001),)),
             (L4, H100),
             L.SLO_UNREACHABLE,
-            "the limit is 0.001s",
+            "the limit is 1ms",
             id="faster than anything",
         ),
         pytest.param(

@@ -78,6 +78,7 @@ async def _serve(runtime: Runtime, cluster: Cluster, settings: OperatorSettings,
 
     async def watch() -> None:
         await synced.wait()  # kopf looks for the kinds once, when it starts: they have to be there
+        watching.set()
         await kopf.operator(
             registry=register(runtime, cluster.credentials),
             identity=cast(Any, runtime.election.identity),  # else it looks the user up, whom an image may lack
@@ -87,12 +88,17 @@ async def _serve(runtime: Runtime, cluster: Cluster, settings: OperatorSettings,
             stop_flag=kopf_stop,
         )
 
-    synced, kopf_stop = asyncio.Event(), asyncio.Event()
+    async def guard() -> None:
+        await watching.wait()
+        await runtime.guard_watches()
+
+    synced, watching, kopf_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
     forever: dict[str, Coroutine[Any, Any, None]] = {
         "lead": lead(),
         "watch": watch(),
+        "guard": guard(),
         "resync": runtime.resync(),
-        **{f"watch {f.resource.plural}": f.watch(runtime.reader) for f in runtime.watched_here},
+        **runtime.own_watches(),
         **{f"relist {f.resource.plural}": runtime.relist_when_wanted(f) for f in runtime.watched_by_kopf},
     }
     tasks: dict[str, asyncio.Task[Any]] = {name: asyncio.create_task(each, name=name) for name, each in forever.items()}

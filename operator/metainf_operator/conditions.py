@@ -124,6 +124,7 @@ class Facts:
     cost_unit: str = ""
     budget: str = ""
     capped_message: str = ""
+    overspent_message: str = ""
     has_slo: bool = False
     stopped: bool = False
 
@@ -188,6 +189,8 @@ def _decided(facts: Facts) -> Condition:
         return Condition("Decided", TRUE, "Decided", f"{facts.running} ({facts.decision})")
     if facts.considered is None:
         return _undecided("Decided", facts)
+    if (facts.suspended or facts.stopped) and facts.decision is not None:
+        return Condition("Decided", TRUE, "Decided", f"{facts.decision} is in force and runs nothing")
     if facts.limit is not None:
         return Condition("Decided", FALSE, "Refused", facts.limit_message)
     if facts.proposed is not None:
@@ -205,6 +208,8 @@ def _available(facts: Facts) -> Condition:
 
 
 def _within_budget(facts: Facts) -> Condition:
+    if facts.overspent_message:
+        return Condition("WithinBudget", FALSE, RejectionReason.OVER_BUDGET, facts.overspent_message)
     if facts.running is None or facts.cost is None:
         if facts.running is not None:
             message = f"the price of what runs is not known; the budget is {facts.budget}"
@@ -235,6 +240,7 @@ def _ready(facts: Facts, parts: Mapping[str, Condition]) -> Condition:
         (facts.suspended, lambda: same("Available", UNKNOWN)),
         (parts["PricesKnown"].status == FALSE and facts.running is None, lambda: same("PricesKnown")),
         (parts["Feasible"].status != TRUE, lambda: same("Feasible")),
+        (bool(facts.overspent_message), lambda: same("WithinBudget")),
         (facts.stopped, lambda: same("Available", FALSE)),
         (parts["WithinBudget"].status != TRUE, lambda: same("WithinBudget")),
         (facts.running is None and facts.mode is PolicyMode.RECOMMEND, lambda: same("Decided", UNKNOWN)),

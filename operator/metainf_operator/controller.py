@@ -17,6 +17,8 @@ from metainf.manifests import Decision, InferenceWorkload, parse_decision
 from metainf.planning import Plan, plan
 from metainf.predictors.contract import Predictor
 from metainf.selection import NoSelection, Selection
+from metainf.workload import BatchLoad
+from metainf_operator.accrual import Accrued, accrue, overspent
 from metainf_operator.api_errors import (
     ForbiddenError,
     InvalidObjectError,
@@ -43,6 +45,8 @@ from metainf_operator.world import DecisionState, WorkloadState, World
 __all__ = ["Controller", "TroubleError"]
 
 logger = logging.getLogger(__name__)
+
+_ACCRUED_LOOK_S = 60.0
 
 
 class TroubleError(Exception):
@@ -111,7 +115,8 @@ class Controller:
         seen = Seen(state, state.manifest, active=active)
         try:
             understood = await self._understand(state)
-            remembered = self._remembered(state, understood, active)
+            seen = replace(seen, accrued=await self._accrued(state, understood.workload, active))
+            remembered = self._remembered(state, understood, seen)
             if remembered is None:
                 seen = await self._decide_and_record(seen, understood, active)
             else:
@@ -132,21 +137,20 @@ class Controller:
             return None
         await self.reporter.report(seen, decision)
         await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
-        again_in = seen.rolled.again_in
-        return None if again_in is None else again_in.total_seconds()
+        return _next_look_s(seen)
 
     async def _decide_and_record(self, seen: Seen, understood: Understood, active: DecisionState | None) -> Seen:
         """Choose anew, write the records that the choice asks for, and remember how things stand."""
         state = seen.state
         try:
-            made, choice = await self._decide(state, understood, active)
+            made, choice = await self._decide(seen, understood, active)
             if not self._still_there(state):
                 return seen
             active = await self._apply(state, understood, made, choice, active)
         finally:
             self.world.reserving.pop(state.key, None)
         outlook = outlook_of(made, choice, active)
-        self._outlooks[state.key] = (self._situation(state, understood, active), outlook)
+        self._outlooks[state.key] = (self._situation(understood, replace(seen, active=active)), outlook)
         activated, stopped = isinstance(choice, Activate), isinstance(choice, Stop)
         return replace(seen, active=active, outlook=outlook, activated=activated, stopped=stopped)
 
@@ -155,24 +159,41 @@ class Controller:
         newest = self.world.workloads.get(state.key)
         return newest is not None and newest.uid == state.uid and not newest.deleting
 
-    def _situation(self, state: WorkloadState, understood: Understood, active: DecisionState | None) -> object:
+    def _situation(self, understood: Understood, seen: Seen) -> object:
         """What a decision rests on, but for the capacity that is free: while it is the same, the decision stands."""
+        state, active = seen.state, seen.active
         in_force = None if active is None else (active.head.name, active.holds)
         model = (id(understood.model.architecture), understood.model.revision)
-        return state.uid, state.generation, model, understood.pinned, self.world.inventory_version, in_force
+        spent = overspent(understood.workload.workload.budget, seen.accrued)
+        return state.uid, state.generation, model, understood.pinned, self.world.inventory_version, in_force, spent
 
-    def _remembered(self, state: WorkloadState, understood: Understood, active: DecisionState | None) -> Outlook | None:
+    def _remembered(self, state: WorkloadState, understood: Understood, seen: Seen) -> Outlook | None:
         """How things stood at the last decision, where nothing that it rests on has moved.
 
         Who runs nothing looks again each time: room may have come.
         """
         situation, outlook = self._outlooks.get(state.key, (None, None))
-        settled = outlook is not None and ((active is not None and active.holds) or outlook.idle)
-        return outlook if settled and situation == self._situation(state, understood, active) else None
+        settled = outlook is not None and ((seen.active is not None and seen.active.holds) or outlook.idle)
+        return outlook if settled and situation == self._situation(understood, seen) else None
 
-    def decide_anew(self) -> None:
-        """Forget how things stood: the next pass over each workload decides again."""
-        self._outlooks.clear()
+    async def _accrued(
+        self, state: WorkloadState, workload: InferenceWorkload, active: DecisionState | None
+    ) -> Accrued | None:
+        """What a batch has cost so far; None for what is no batch."""
+        if not isinstance(workload.workload.traffic.load, BatchLoad):
+            return None
+        decision = await self._in_force(active)
+        cost = None if decision is None or decision.chosen is None else decision.chosen.cost_per_hour
+        children = self.world.children(state.key, self.world.deployments, state.uid)
+        serving = any(c.deployment is not None and c.deployment.available > 0 for c in children)
+        return accrue(state.status.get("observed") or {}, cost, serving=serving, now=self._now())
+
+    def decide_anew(self, key: WorkloadKey | None = None) -> None:
+        """Forget how one workload stood, or all of them: the next pass over it decides again."""
+        if key is None:
+            self._outlooks.clear()
+        else:
+            self._outlooks.pop(key, None)
 
     async def _in_trouble(self, seen: Seen, active: DecisionState | None, trouble: TroubleError) -> float | None:
         """Say what is wrong; what is in force serves on."""
@@ -228,10 +249,9 @@ class Controller:
 
     # decide
 
-    async def _decide(
-        self, state: WorkloadState, understood: Understood, active: DecisionState | None
-    ) -> tuple[Plan, Choice]:
+    async def _decide(self, seen: Seen, understood: Understood, active: DecisionState | None) -> tuple[Plan, Choice]:
         """Select among what is free and reserve it before anybody else looks."""
+        state = seen.state
         async with self._deciding:
             pools = self.world.pools_for(state.key, state.created_at)
             started = time.perf_counter()
@@ -250,7 +270,8 @@ class Controller:
             except InvalidWorkloadError as exc:
                 raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
             asked = serving_inputs(understood.workload, made.inputs.revision)
-            choice = decide(understood.workload, made, active, asked=asked, now=self._now())
+            spent = overspent(understood.workload.workload.budget, seen.accrued)
+            choice = decide(understood.workload, made, active, asked=asked, now=self._now(), overspent=spent)
             self._count(made, choice, time.perf_counter() - started)
             self._reserve(state, choice)
         return made, choice
@@ -352,6 +373,14 @@ def _refused_by_server(error: InvalidObjectError) -> tuple[Fault, str]:
     if "metainf.dev" in text or "InferenceDecision" in text:
         return Fault.CRD_TOO_OLD, f"{text}: apply the CRDs of this version"
     return Fault.INVALID_SPEC, text
+
+
+def _next_look_s(seen: Seen) -> float | None:
+    """Seconds until the next look, where no event may bring it: a step of a switch, or what a batch costs."""
+    waits = [] if seen.rolled.again_in is None else [seen.rolled.again_in.total_seconds()]
+    if seen.accrued is not None and seen.rolled.stage is not None:
+        waits.append(_ACCRUED_LOOK_S)
+    return min(waits, default=None)
 
 
 def _kept_names(workload: InferenceWorkload, active: DecisionState | None) -> frozenset[str]:

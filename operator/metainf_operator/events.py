@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-from metainf_operator.api_errors import ClusterError, NotLeaderError
+from metainf_operator.api_errors import ClusterError, NamespaceTerminatingError, NotLeaderError
 from metainf_operator.cluster_api import JsonObject
 from metainf_operator.resources import EVENT, Resource
 
@@ -103,6 +103,8 @@ class EventSender:
             await self.create(EVENT, manifest(notice, regarding, self.now(), self.instance))
         except NotLeaderError:
             raise
+        except NamespaceTerminatingError:
+            return False  # it takes no new objects, and nobody will read them there
         except ClusterError as error:
             logger.warning("sending an event failed", extra={"reason": notice.reason.text, "error": str(error)})
             return False

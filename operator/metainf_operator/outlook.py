@@ -20,8 +20,9 @@ __all__ = ["Outlook", "outlook_of"]
 class Outlook:
     """How the workload stands.
 
-    `cost`, `broken` and `confidence` are of what is in force, as assessed with today's prices; `gone` says that it
-    could not be assessed, its pool being there no more. `limit` is set where nothing keeps the limits.
+    `cost`, `broken` and `confidence` are of what is in force, as assessed with today's prices; `over_budget` is apart
+    since a latency that is missed too would hide it. `gone` says that it could not be assessed, its pool being there no
+    more. `limit` is set where nothing keeps the limits.
     """
 
     considered: int
@@ -35,6 +36,7 @@ class Outlook:
     proposed_decision: str | None = None
     cost: Decimal | None = None
     broken: Rejection | None = None
+    over_budget: Rejection | None = None
     confidence: float | None = None
     gone: bool = False
     keep_message: str = ""
@@ -58,6 +60,7 @@ def outlook_of(plan: Plan, choice: Choice, active: DecisionState | None) -> Outl
         proposed_decision=None if proposed is None else proposed.name,
         cost=None if current is None else current.candidate.cost_per_hour,
         broken=None if current is None else current.broken,
+        over_budget=None if current is None else current.assessment.over_budget(current.row),
         confidence=None if current is None else confidence_kept(current),
         gone=runs and current is None,
         keep_message=choice.message if isinstance(choice, Hold) else "",

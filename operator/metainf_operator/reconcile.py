@@ -84,15 +84,20 @@ def decide(
     *,
     asked: str,
     now: datetime,
+    overspent: bool = False,
 ) -> Choice:
     """What to do now.
 
     `active` is the decision in force, `asked` the digest of what the pods are asked for now (`serving_inputs`).
+    `overspent`: a batch has cost its whole budget, whatever would be chosen now.
     """
     if idle(workload):
         return Idle()
     outcome = plan.outcome
     runs = active is not None and active.holds
+    if overspent:
+        stops = workload.policy.on_violation is OnViolation.STOP
+        return Hold("the batch has cost its budget") if runs and not stops else Stop(plan)
     if isinstance(outcome, NoSelection):
         return _refused(workload, plan, outcome, runs)
     weight_bytes = outcome.chosen.candidate.option.replica.architecture.weight_bytes
@@ -105,9 +110,7 @@ def decide(
         cooldown=timedelta(seconds=workload.policy.cooldown_s),
         last_switch=None if active is None else active.activated_at,
         now=now,
-        startup=timedelta(
-            seconds=startup_s(workload, weight_bytes)
-        ),
+        startup=timedelta(seconds=startup_s(workload, weight_bytes)),
     )
     if workload.policy.mode is PolicyMode.RECOMMEND:
         return Propose(retargeted(plan, verdict.target)) if isinstance(verdict, Move) else Hold()

@@ -40,6 +40,7 @@ class Records:
         self.world = world
         self._now = now
         self._read: dict[ObjectKey, tuple[str, Decision]] = {}
+        self._phases: dict[ObjectKey, DecisionPhase] = {}
 
     async def read(self, state: DecisionState) -> Decision | None:
         """The whole record; its spec never changes, so it is read once. None where it cannot be understood."""
@@ -47,6 +48,8 @@ class Records:
         if remembered is not None and remembered[0] == state.head.uid:
             return remembered[1]
         body = await self.cluster.get(INFERENCE_DECISION, state.head.name, state.head.namespace)
+        if state.activated_at is not None and (body.get("status") or {}).get("phase") != DecisionPhase.ACTIVE.value:
+            await self._phase(state.head.namespace, state.head.name, DecisionPhase.ACTIVE)  # a crash came between
         return self._remember(state, body)
 
     def _remember(self, state: DecisionState, body: JsonObject) -> Decision | None:
@@ -83,17 +86,22 @@ class Records:
 
     async def propose(self, state: WorkloadState, plan: Plan) -> None:
         """Record the plan's decision as proposed; nothing where it is recorded already."""
-        if not any(d.head.name == plan.name for d in self.world.decisions_of(state.key, state.uid)):
+        recorded = self._recorded(state, plan)
+        if recorded is None:
             await self._write(plan, {}, DecisionPhase.PROPOSED)
+        elif recorded.activated_at is None:
+            await self._confirm(recorded, DecisionPhase.PROPOSED)
 
     async def refuse(self, state: WorkloadState, plan: Plan) -> None:
         """Record the refusal, where its reason is another than the latest record's."""
         if not isinstance(plan.outcome, NoSelection):
             return
         records = self.world.decisions_of(state.key, state.uid)
-        if any(d.head.name == plan.name for d in records):
-            return  # recorded before, and not the latest only because something was chosen in between
-        if not records or records[0].head.limit != plan.outcome.limit.value:
+        recorded = self._recorded(state, plan)
+        if recorded is not None:
+            # Recorded before, and perhaps not the latest only because something was chosen in between.
+            await self._confirm(recorded, DecisionPhase.REFUSED)
+        elif not records or records[0].head.limit != plan.outcome.limit.value:
             await self._write(plan, {}, DecisionPhase.REFUSED)
 
     async def release(self, active: DecisionState) -> DecisionState:
@@ -135,6 +143,14 @@ class Records:
         await self._phase(written.head.namespace, written.head.name, phase)
         return written
 
+    def _recorded(self, state: WorkloadState, plan: Plan) -> DecisionState | None:
+        return next((d for d in self.world.decisions_of(state.key, state.uid) if d.head.name == plan.name), None)
+
+    async def _confirm(self, state: DecisionState, phase: DecisionPhase) -> None:
+        """Write the phase once in the life of this process: an earlier one may have ended before it did."""
+        if self._phases.get(state.key) is not phase:
+            await self._phase(state.head.namespace, state.head.name, phase)
+
     async def _phase(self, namespace: str, name: str, phase: DecisionPhase) -> None:
         manifest = {
             "apiVersion": INFERENCE_DECISION.api_version,
@@ -143,6 +159,9 @@ class Records:
             "status": {"phase": phase.value},
         }
         await self.cluster.apply_status(INFERENCE_DECISION, manifest)
+        if len(self._phases) >= _REMEMBERED:
+            self._phases.clear()
+        self._phases[namespace, name] = phase
 
     def _cache(self, body: JsonObject) -> DecisionState | None:
         state = project_decision(body)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from metainf.manifests import Decision, InferenceWorkload, PolicyMode
+from metainf_operator.accrual import Accrued, overspent
 from metainf_operator.api_errors import NotFoundError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Facts, Fault
@@ -34,6 +35,7 @@ class Seen:
     rolled: Rolled = field(default_factory=Rolled)
     activated: bool = False
     stopped: bool = False
+    accrued: Accrued | None = None
     fault: Fault | None = None
     fault_message: str = ""
 
@@ -42,7 +44,13 @@ def facts_of(seen: Seen, decision: Decision | None) -> Facts:
     """The facts that the conditions are computed from."""
     workload, outlook, active = seen.workload, seen.outlook, seen.active
     if workload is None:
-        return Facts(PolicyMode.AUTO, fault=seen.fault, fault_message=seen.fault_message)
+        return Facts(
+            PolicyMode.AUTO,
+            fault=seen.fault,
+            fault_message=seen.fault_message,
+            stage=seen.rolled.stage,
+            stage_message=seen.rolled.message,
+        )
     budget = workload.workload.budget
     choice = None if active is None else active.head.choice
     runs = active is not None and active.holds
@@ -58,6 +66,7 @@ def facts_of(seen: Seen, decision: Decision | None) -> Facts:
         cost_unit=f"{budget.currency}/h",
         budget=f"{budget.amount} {budget.unit}",
         capped_message=_capped(workload, active),
+        overspent_message=_overspent(workload, seen.accrued),
         has_slo=bool(workload.workload.slo.bounds),
     )
     if outlook is None:
@@ -74,6 +83,7 @@ def facts_of(seen: Seen, decision: Decision | None) -> Facts:
         proposed=outlook.proposed,
         running_gone=outlook.gone,
         broken=outlook.broken if runs else None,
+        over_budget=outlook.over_budget.detail if runs and outlook.over_budget is not None else "",
         keep_message=outlook.keep_message,
         decision=facts.decision or outlook.proposed_decision,
         cost=outlook.cost if runs else None,
@@ -86,6 +96,13 @@ def _capped(workload: InferenceWorkload, active: DecisionState | None) -> str:
     if not asked or choice is None or choice.replicas >= asked:
         return ""
     return f"{choice.replicas} of the {asked} replicas asked for: budget, capacity or maxReplicas allow no more"
+
+
+def _overspent(workload: InferenceWorkload, accrued: Accrued | None) -> str:
+    budget = workload.workload.budget
+    if accrued is None or not overspent(budget, accrued):
+        return ""
+    return f"the batch has cost {accrued.amount} {budget.currency}; the budget is {budget.amount} {budget.unit}"
 
 
 class Reporter:
@@ -116,7 +133,12 @@ class Reporter:
             )
         status = workload_status(seen.workload, facts, in_force, before, generation=state.generation, now=self._now())
         self._set_metrics(seen, facts, shown)
-        if status != {k: v for k, v in before.items() if k != "observed"}:
+        differs = status != {k: v for k, v in before.items() if k != "observed"}
+        if seen.accrued is not None and seen.workload is not None and (seen.accrued.due or differs):
+            status["observed"] = seen.accrued.observed(seen.workload.workload.budget.currency)
+        elif "observed" in before:
+            status["observed"] = before["observed"]
+        if differs or status.get("observed") != before.get("observed"):
             await self._write(state, status)
             await self._tell(seen, before, status)
 

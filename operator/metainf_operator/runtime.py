@@ -7,7 +7,7 @@ start and stop. Nothing is decided before every cache has synced, and nothing is
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +74,7 @@ Key = WorkloadKey | PoolKey
 _INVENTORY_QUIET_S = 0.5  # bursts of node events fold into one inventory change
 _CAPACITY_QUIET_S = 1.0
 _CRDS_RETRY_S = 5.0
+_WATCHES_CHECKED_S = 30.0  # seen as gone twice in a row: a restart of a watch takes less
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Runtime:
         world.decisions.listen(self._decision_changed)
         world.nodes.listen(lambda *_: self.inventory_changed())
         world.pools.listen(self._pool_changed)
-        world.pods.listen(lambda *_: self.capacity_changed())
+        world.pods.listen(self._pod_changed)
 
     def _workload_changed(self, key: WorkloadKey, old: WorkloadState | None, new: WorkloadState | None) -> None:
         if old is not None and new is not None and _without_status(old) == _without_status(new):
@@ -205,6 +206,15 @@ class Runtime:
         state = new or old
         if state is not None and state.workload:
             self.queue.add(WorkloadKey(state.namespace, state.workload))
+
+    def _pod_changed(self, key: ObjectKey, old: PodUse | None, new: PodUse | None) -> None:
+        self.capacity_changed()
+        goes = old is not None and (new is None or (new.terminating and not old.terminating))
+        owner = old.workload if old is not None and goes else None
+        if owner is not None and owner in self.world.workloads:
+            # Its room may be gone with it, as on a lost node: what runs there has to be weighed again.
+            self.controller.decide_anew(owner)
+            self.queue.add(owner)
 
     def _name_freed(self, key: ObjectKey) -> None:
         """A Service went: where a workload has its name and waited for it, it looks again."""
@@ -347,13 +357,30 @@ class Runtime:
                 feed.relist_wanted.set()
             self._queue(Priority.RESYNC)
 
-    @property
-    def watched_here(self) -> tuple[Feed[Any, Any], ...]:
-        """The feeds that watch by themselves: decisions by their metadata, and pods where kopf sees only some of them.
+    def own_watches(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """The watches beside kopf's: decisions by their metadata, and pods where kopf sees only some of them.
 
         kopf watches the namespaces that it is told; what takes room on a node may stand in any.
         """
-        return (self.feeds.decisions, self.feeds.pods) if self.pods_everywhere else (self.feeds.decisions,)
+        watches = {"watch decisions": self.feeds.decisions.watch(self.reader)}
+        if self.pods_everywhere:
+            watches["watch pods"] = self.feeds.pods.watch(self.reader)
+        return watches
+
+    async def guard_watches(self) -> None:
+        """End with an error where a watch of kopf's is no more: kopf logs that and goes on without it."""
+        missing: set[str] = set()
+        while True:
+            await asyncio.sleep(_WATCHES_CHECKED_S)
+            names = [task.get_name() for task in asyncio.all_tasks()]
+            gone = {
+                feed.resource.plural
+                for feed in self.watched_by_kopf
+                if not any(name.startswith(f"watcher for {feed.resource.plural}.") for name in names)
+            }
+            if missing & gone:
+                raise RuntimeError(f"watching {', '.join(sorted(missing & gone))} has ended")
+            missing = gone
 
     @property
     def pods_everywhere(self) -> bool:

@@ -1,0 +1,328 @@
+"""Passes of the controller over an API server in memory, with just enough of Kubernetes around it to serve.
+
+`Around` plays the Deployment controller, the scheduler and kubelet: it makes pods, binds them where there is room, and
+writes the Deployments' status. Everything reaches the caches by listings, as after a restart of every watch.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fake_cluster import FakeCluster
+from metainf.predictors.contract import Predictor
+from metainf_operator.api_errors import InvalidObjectError
+from metainf_operator.cluster_api import ClusterApi, JsonObject
+from metainf_operator.controller import Controller
+from metainf_operator.events import EventSender
+from metainf_operator.feeds import Feed
+from metainf_operator.ledger import WorkloadKey
+from metainf_operator.metrics import Metrics
+from metainf_operator.pool_reporter import PoolKey, PoolReporter
+from metainf_operator.projections import project_child, project_deployment, project_node, project_pod
+from metainf_operator.reporter import Reporter
+from metainf_operator.resources import (
+    ACCELERATOR_POOL,
+    DEPLOYMENT,
+    EVENT,
+    INFERENCE_DECISION,
+    INFERENCE_WORKLOAD,
+    NODE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Resource,
+)
+from metainf_operator.settings import OperatorSettings
+from metainf_operator.store import Store
+from metainf_operator.world import World, project_decision, project_pool, project_workload
+from node_bodies import node
+from stub_predictor import StubPredictor, capacity_by_accelerator
+
+SETTINGS = OperatorSettings(hub=False)
+STUB = StubPredictor(capacity_by_accelerator(A100=4.0, L4=4.0, H100=40.0))
+
+
+class CutOffError(Exception):
+    """The process ends here."""
+
+
+class StrictCluster(FakeCluster):
+    """Keeps what the decisions' schema promises: a spec never changes. `cut_after` writes the process is gone."""
+
+    cut_after: int | None = None
+
+    def _write(self, key: Any, resource: Resource, manifest: JsonObject, owned: Any) -> JsonObject:
+        old = self._objects.get(key)
+        if resource == INFERENCE_DECISION and old is not None and old.object.get("spec") != manifest.get("spec"):
+            raise InvalidObjectError(f"InferenceDecision {key[2]}: a decision is a record and never changes", code=422)
+        return super()._write(key, resource, manifest, owned)
+
+    def _called(self, verb: Any, resource: Resource | None, namespace: str | None = None, name: str = "") -> None:
+        if verb.writes and self.cut_after is not None:
+            if self.cut_after == 0:
+                raise CutOffError
+            self.cut_after -= 1
+        super()._called(verb, resource, namespace, name)
+
+
+def workload(name: str = "chat", budget: str = "100", rps: str = "2", **spec: Any) -> JsonObject:
+    return {
+        "apiVersion": "metainf.dev/v1alpha1",
+        "kind": "InferenceWorkload",
+        "metadata": {"name": name, "namespace": "team"},
+        "spec": {
+            "model": {"id": "Qwen/Qwen2.5-7B-Instruct"},
+            "traffic": {"requestsPerSecond": rps, "inputTokens": {"mean": 500}, "outputTokens": {"mean": 100}},
+            "budget": {"perHour": budget},
+            "methods": {"allow": ["default"]},
+            **spec,
+        },
+    }
+
+
+class Around:
+    """A cluster, an operator in it, and a clock that a test moves."""
+
+    def __init__(self, *, predictor: Predictor = STUB, settings: OperatorSettings = SETTINGS) -> None:
+        self.cluster = StrictCluster()
+        self.predictor = predictor
+        self.settings = settings
+        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        self.ready = True
+        self._ips = 0
+        self.restart()
+
+    # The operator
+
+    def restart(self) -> None:
+        """A new process: nothing is remembered but what stands in the cluster."""
+        self.world = World()
+        metrics = Metrics()
+
+        def clock() -> datetime:
+            return self.now
+
+        api: ClusterApi = self.cluster
+        reporter = Reporter(api, EventSender(api.create, "test", clock), metrics, now=clock)
+        self.metrics = metrics
+        self.controller = Controller(
+            api, self.world, self.predictor, self.settings, metrics, reporter, now=clock, capacity_freed=lambda: None
+        )
+
+    def _feeds(self) -> list[Feed[Any, Any]]:
+        world = self.world
+
+        def named(metadata: Any) -> tuple[str, str]:
+            return metadata["namespace"], metadata["name"]
+
+        def feed(resource: Resource, store: Store[Any, Any], project: Any, key: Any = named, **more: Any) -> Any:
+            return Feed(resource, store, project, key, **more)
+
+        return [
+            feed(
+                INFERENCE_WORKLOAD,
+                world.workloads,
+                project_workload,
+                lambda m: WorkloadKey(m["namespace"], m["name"]),
+            ),
+            feed(ACCELERATOR_POOL, world.pools, project_pool, lambda m: m["name"]),
+            feed(NODE, world.nodes, project_node, lambda m: m["name"]),
+            feed(POD, world.pods, project_pod),
+            feed(DEPLOYMENT, world.deployments, project_deployment),
+            feed(SERVICE, world.services, project_child),
+            feed(POD_DISRUPTION_BUDGET, world.budgets, project_child),
+            feed(INFERENCE_DECISION, world.decisions, project_decision, metadata_only=True),
+        ]
+
+    async def _see(self) -> None:
+        for feed in self._feeds():
+            await feed.list(self.cluster)
+        self.world.inventory_changed()
+
+    def reconcile(self, name: str = "chat") -> float | None:
+        """One pass over what stands now."""
+
+        async def main() -> float | None:
+            await self._see()
+            return await self.controller.reconcile(WorkloadKey("team", name))
+
+        return asyncio.run(main())
+
+    def report_pool(self, name: str) -> JsonObject:
+        async def main() -> None:
+            await self._see()
+            await PoolReporter(self.cluster, self.world, now=lambda: self.now).reconcile(PoolKey(name))
+
+        asyncio.run(main())
+        found = self.cluster.peek(ACCELERATOR_POOL, name)
+        assert found is not None
+        return dict(found.get("status") or {})
+
+    def settle(self, *names: str, passes: int = 40) -> None:
+        """Pass after pass, the cluster moving in between, until nobody writes any more."""
+        for _ in range(passes):
+            self.play()
+            before = len(self.cluster.writes)
+            for name in names or ("chat",):
+                self.reconcile(name)
+            if len(self.cluster.writes) == before and not self.play():
+                return
+            self.now += timedelta(seconds=20)
+        raise AssertionError("passes do not come to an end")
+
+    def resync(self) -> None:
+        """What the operator does now and then: everybody decides anew."""
+        self.controller.decide_anew()
+        self.settle()
+
+    # Kubernetes around it
+
+    def play(self) -> bool:
+        """Deployments make pods, pods are bound and become ready; whether anything moved."""
+        moved = False
+        for deployment in self.cluster.all(DEPLOYMENT):
+            moved |= self._scale(deployment)
+        standing = {d["metadata"]["name"] for d in self.cluster.all(DEPLOYMENT)}
+        for pod in self.cluster.all(POD):
+            if "of" in pod["metadata"].get("annotations", {}) and pod["metadata"]["annotations"]["of"] not in standing:
+                self.cluster.remove(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
+                moved = True
+        for pod in self.cluster.all(POD):
+            moved |= self._bind(pod)
+        for deployment in self.cluster.all(DEPLOYMENT):
+            moved |= self._status(deployment)
+        return moved
+
+    def _pods_of(self, deployment: JsonObject) -> list[JsonObject]:
+        name = deployment["metadata"]["name"]
+        return [p for p in self.cluster.all(POD) if p["metadata"].get("annotations", {}).get("of") == name]
+
+    def _scale(self, deployment: JsonObject) -> bool:
+        pods, wanted = self._pods_of(deployment), deployment["spec"]["replicas"]
+        for pod in pods[wanted:]:
+            self.cluster.remove(POD, pod["metadata"]["name"], "team")
+        for _ in range(wanted - len(pods)):
+            self._ips += 1
+            name = f"{deployment['metadata']['name']}-{self._ips}"
+            template = deployment["spec"]["template"]
+            labels = template["metadata"]["labels"]
+            metadata = {
+                "name": name,
+                "namespace": "team",
+                "labels": labels,
+                "annotations": {"of": deployment["metadata"]["name"]},
+            }
+            self.cluster.put(POD, {"metadata": metadata, "spec": template["spec"]})
+        return len(pods) != wanted
+
+    def _bind(self, pod: JsonObject) -> bool:
+        if pod["spec"].get("nodeName"):
+            return False
+        use = project_pod({**pod, "spec": {**pod["spec"], "nodeName": "?"}})
+        assert use is not None
+        terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        wanted = terms["nodeSelectorTerms"][0]["matchExpressions"]
+        taken: dict[str, int] = {}
+        for other in self.cluster.all(POD):
+            held = project_pod(other)
+            if held is not None:
+                taken[held.node] = taken.get(held.node, 0) + held.accelerators
+        for host in self.cluster.all(NODE):
+            facts = project_node(host)
+            fits = all(facts.label_map.get(e["key"]) in e["values"] for e in wanted)
+            count = facts.accelerators.count - taken.get(facts.name, 0)
+            if fits and facts.usable and count >= use.accelerators:
+                self.cluster.edit(POD, pod["metadata"]["name"], {"spec": {"nodeName": facts.name}}, "team")
+                return True
+        return False
+
+    def _status(self, deployment: JsonObject) -> bool:
+        pods = self._pods_of(deployment)
+        bound = sum(bool(p["spec"].get("nodeName")) for p in pods) if self.ready else 0
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": len(pods),
+            "updatedReplicas": len(pods),
+            "availableReplicas": bound,
+        }
+        if deployment.get("status") == status:
+            return False
+        self.cluster.edit(DEPLOYMENT, deployment["metadata"]["name"], {"status": status}, "team", manager="kcm")
+        return True
+
+    # What a test looks at
+
+    def apply(self, manifest: JsonObject) -> None:
+        self.cluster.put(INFERENCE_WORKLOAD, manifest)
+
+    def edit(self, name: str = "chat", **spec: Any) -> None:
+        self.cluster.edit(INFERENCE_WORKLOAD, name, {"spec": spec}, "team")
+
+    def status(self, name: str = "chat") -> JsonObject:
+        found = self.cluster.peek(INFERENCE_WORKLOAD, name, "team")
+        assert found is not None
+        return dict(found.get("status") or {})
+
+    def condition(self, kind: str, name: str = "chat") -> tuple[str, str]:
+        (found,) = [c for c in self.status(name)["conditions"] if c["type"] == kind]
+        return found["status"], found["reason"]
+
+    def message(self, kind: str, name: str = "chat") -> str:
+        (found,) = [c for c in self.status(name)["conditions"] if c["type"] == kind]
+        return str(found["message"])
+
+    def deployments(self) -> list[JsonObject]:
+        return self.cluster.all(DEPLOYMENT, "team")
+
+    def running(self, name: str = "chat") -> dict[str, int]:
+        """Pool and replicas of what stands for a workload."""
+        found: dict[str, int] = {}
+        for body in self.deployments():
+            if body["metadata"]["labels"]["metainf.dev/workload"] == name:
+                pool = body["metadata"]["annotations"]["metainf.dev/candidate"].split("/")[0]
+                found[pool] = found.get(pool, 0) + body["spec"]["replicas"]
+        return found
+
+    def decisions(self) -> dict[str, str]:
+        """Phase by name."""
+        return {
+            d["metadata"]["name"]: (d.get("status") or {}).get("phase", "")
+            for d in self.cluster.all(INFERENCE_DECISION)
+        }
+
+    def events(self) -> list[str]:
+        return [e["reason"] for e in self.cluster.all(EVENT)]
+
+
+def pool(name: str, product: str = "NVIDIA-A100-SXM4-40GB", price: str | None = "1", count: int = 1) -> JsonObject:
+    spec: JsonObject = {"nodeSelector": {"pool": name}, "accelerator": {"product": product, "count": count}}
+    if price is not None:
+        spec["price"] = {"perHour": price}
+    return {
+        "apiVersion": "metainf.dev/v1alpha1",
+        "kind": "AcceleratorPool",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+ROOMY = {"cpu": "64", "memory": "512Gi"}
+
+
+def with_pools(around: Around, *, cheap: int = 4, fast: int = 4) -> Around:
+    """Nodes of one accelerator: cheap ones, 1 USD/h for 4 requests/s, and fast ones, 10 USD/h for 40."""
+    around.cluster.put(ACCELERATOR_POOL, pool("cheap", price="1"))
+    around.cluster.put(ACCELERATOR_POOL, pool("fast", "NVIDIA-H100-80GB-HBM3", price="10"))
+    for kind, like, count in (("cheap", "gfd-a100", cheap), ("fast", "gke-h100", fast)):
+        for i in range(count):
+            body = node(f"{kind}-{i}", like, labels={"pool": kind}, allocatable={**ROOMY, "nvidia.com/gpu": "1"})
+            around.cluster.put(NODE, body)
+    return around
+
+
+def serving(**more: Any) -> Around:
+    """A workload that serves on the cheap pool."""
+    around = with_pools(Around())
+    around.apply(workload(**more))
+    around.settle()
+    return around

@@ -1,0 +1,848 @@
+"""Passes of the controller over a cluster in memory: what is written, in which order, and that it comes to an end."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller_passes import SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
+from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
+from metainf_operator.cluster_api import Verb
+from metainf_operator.ledger import WorkloadKey
+from metainf_operator.resources import (
+    ACCELERATOR_POOL,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EVENT,
+    INFERENCE_DECISION,
+    INFERENCE_WORKLOAD,
+    NAMESPACE,
+    NODE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+)
+
+CHEAP_GONE_DEAR = "80"
+
+
+def price(around: Around, name: str, per_hour: str | None) -> None:
+    around.cluster.put(
+        ACCELERATOR_POOL, pool(name, *(["NVIDIA-H100-80GB-HBM3"] if name == "fast" else []), price=per_hour)
+    )
+
+
+def service(around: Around) -> dict[str, Any]:
+    found = around.cluster.peek(SERVICE, "chat", "team")
+    assert found is not None
+    return found
+
+
+def sent_to(around: Around) -> str:
+    return str(service(around)["spec"]["selector"]["metainf.dev/serving"])
+
+
+# Apply
+
+
+def test_the_decision_is_written_before_the_deployment() -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+    around.reconcile()
+    kinds = [(call.verb, call.resource.kind if call.resource else "") for call in around.cluster.writes]
+    assert kinds == [
+        (Verb.APPLY, "InferenceDecision"),
+        (Verb.APPLY_STATUS, "InferenceDecision"),
+        (Verb.APPLY, "Deployment"),
+        (Verb.APPLY, "Service"),
+        (Verb.APPLY_STATUS, "InferenceWorkload"),
+        (Verb.CREATE, "Event"),
+    ]
+
+
+def test_a_workload_comes_to_serve_and_then_nothing_is_written_any_more() -> None:
+    around = serving()
+    assert around.condition("Ready") == ("True", "Serving")
+    assert around.running() == {"cheap": 1}
+    assert list(around.decisions().values()) == ["Active"]
+    assert around.status()["replicas"] == 1
+    before = len(around.cluster.writes)
+    for _ in range(3):
+        around.now += timedelta(hours=1)
+        assert around.reconcile() is None
+    assert around.cluster.writes[before:] == []
+
+
+def test_a_new_process_writes_nothing_that_changes_anything() -> None:
+    around = serving(rps="6")
+    versions = {
+        (o["kind"], o["metadata"]["name"]): o["metadata"]["resourceVersion"]
+        for kind in (DEPLOYMENT, SERVICE, INFERENCE_DECISION, INFERENCE_WORKLOAD, POD_DISRUPTION_BUDGET)
+        for o in around.cluster.all(kind)
+    }
+    assert ("PodDisruptionBudget", "chat") in versions
+    around.restart()
+    around.reconcile()
+    for kind in (DEPLOYMENT, SERVICE, INFERENCE_DECISION, INFERENCE_WORKLOAD, POD_DISRUPTION_BUDGET):
+        for body in around.cluster.all(kind):
+            assert body["metadata"]["resourceVersion"] == versions[(body["kind"], body["metadata"]["name"])]
+
+
+def test_ready_is_unknown_while_replicas_start() -> None:
+    around = with_pools(Around())
+    around.ready = False
+    around.apply(workload())
+    around.settle()
+    assert around.condition("Ready") == ("Unknown", "RollingOut")
+    assert around.condition("Available")[0] == "Unknown"
+    assert around.message("Available") == "0 of 1 replicas are ready"
+
+
+def test_a_workload_that_is_gone_or_going_is_left_alone() -> None:
+    around = with_pools(Around())
+    assert around.reconcile() is None
+    around.apply(workload())
+    around.cluster.edit(INFERENCE_WORKLOAD, "chat", {"metadata": {"finalizers": ["x/y"]}}, "team")
+    around.cluster._finalize_or_erase((INFERENCE_WORKLOAD, "team", "chat"))
+    around.reconcile()
+    assert around.cluster.writes == []
+
+
+def test_deletion_leaves_nothing_behind_and_the_next_of_that_name_starts_anew() -> None:
+    around = serving()
+    old = service(around)["metadata"]["uid"]
+    around.cluster.remove(INFERENCE_WORKLOAD, "chat", "team")
+    around.reconcile()
+    for kind in (DEPLOYMENT, SERVICE, INFERENCE_DECISION, POD_DISRUPTION_BUDGET):
+        assert around.cluster.all(kind) == []
+    around.apply(workload())
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    assert service(around)["metadata"]["uid"] != old
+
+
+def test_a_record_of_an_earlier_workload_of_the_name_does_not_stand_in_the_way() -> None:
+    around = serving()
+    (record,) = around.cluster.all(INFERENCE_DECISION)
+    around.cluster.remove(INFERENCE_WORKLOAD, "chat", "team")
+    around.cluster.put(INFERENCE_DECISION, record)  # garbage collection is late
+    around.apply(workload())
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    (mine,) = around.cluster.all(INFERENCE_DECISION)
+    assert mine["metadata"]["ownerReferences"] != record["metadata"]["ownerReferences"]
+
+
+# What users do to children
+
+
+@pytest.mark.parametrize(
+    ("patch", "look"),
+    [
+        pytest.param({"spec": {"replicas": 7}}, lambda b: b["spec"]["replicas"] == 1, id="scaled by hand"),
+        pytest.param(
+            {"spec": {"template": {"spec": {"containers": [{"name": "vllm", "image": "evil:1"}]}}}},
+            lambda b: b["spec"]["template"]["spec"]["containers"][0]["image"].startswith("vllm/vllm-openai"),
+            id="another image",
+        ),
+    ],
+)
+def test_an_edit_of_the_deployment_is_put_right_and_told(patch: dict[str, Any], look: Any) -> None:
+    around = serving()
+    (body,) = around.deployments()
+    around.cluster.edit(DEPLOYMENT, body["metadata"]["name"], patch, "team")
+    around.settle()
+    (body,) = around.deployments()
+    assert look(body)
+    before = len(around.cluster.writes)
+    around.reconcile()
+    assert around.cluster.writes[before:] == []
+
+
+def test_an_edit_of_the_services_selector_is_put_right() -> None:
+    around = serving()
+    right = sent_to(around)
+    around.cluster.edit(SERVICE, "chat", {"spec": {"selector": {"metainf.dev/serving": "nothing"}}}, "team")
+    around.settle()
+    assert sent_to(around) == right
+
+
+@pytest.mark.parametrize("kind", [SERVICE, DEPLOYMENT, POD_DISRUPTION_BUDGET], ids=lambda kind: kind.kind)
+def test_a_deleted_child_comes_back(kind: Any) -> None:
+    around = serving(rps="6")
+    (body,) = around.cluster.all(kind)
+    around.cluster.remove(kind, body["metadata"]["name"], "team")
+    around.settle()
+    assert [b["metadata"]["name"] for b in around.cluster.all(kind)] == [body["metadata"]["name"]]
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_name_that_a_users_service_holds_is_left_alone() -> None:
+    around = with_pools(Around())
+    mine = {"metadata": {"name": "chat", "namespace": "team"}, "spec": {"selector": {"app": "mine"}}}
+    around.cluster.put(SERVICE, mine)
+    around.apply(workload())
+    around.settle()
+    assert service(around)["spec"] == mine["spec"]
+    assert around.deployments() == []
+    assert around.condition("Available") == ("False", "NameTaken")
+    assert around.condition("Ready") == ("False", "NameTaken")
+    assert "Service team/chat exists and is not ours" in around.message("Available")
+    assert around.reconcile() == 30.0
+    around.cluster.remove(SERVICE, "chat", "team")
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_terminating_namespace_is_left_alone() -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+    around.reconcile()
+    around.cluster.fail(NamespaceTerminatingError("going", code=403), verb=Verb.APPLY, resource=SERVICE)
+    (body,) = around.deployments()
+    around.cluster.remove(SERVICE, "chat", "team")
+    around.reconcile()
+    assert [d["metadata"]["name"] for d in around.deployments()] == [body["metadata"]["name"]]
+    assert around.cluster.all(SERVICE) == []
+
+
+def test_a_disruption_budget_stands_while_there_is_more_than_one_replica() -> None:
+    around = serving(rps="6")
+    assert around.running() == {"cheap": 2}
+    assert len(around.cluster.all(POD_DISRUPTION_BUDGET)) == 1
+    around.edit(traffic={"requestsPerSecond": "2"})
+    around.now += timedelta(hours=2)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.cluster.all(POD_DISRUPTION_BUDGET) == []
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "condition", "reason"),
+    [
+        pytest.param({"budget": "0.5"}, "Feasible", "BudgetTooLow", id="budget too low"),
+        pytest.param({"rps": "1000"}, "Feasible", "LoadTooHigh", id="load too high"),
+        pytest.param({"slo": {"ttft": {"p95": "1ms"}}}, "Feasible", "SLOUnreachable", id="SLO out of reach"),
+        pytest.param({"placement": {"pools": ["nowhere"]}}, "Feasible", "NoMatchingPool", id="no such pool"),
+        pytest.param({"methods": {"allow": ["defualt"]}}, "Accepted", "InvalidSpec", id="no such method"),
+        pytest.param({"model": {"id": "nobody/knows"}}, "Accepted", "UnknownModel", id="unknown model"),
+        pytest.param({"traffic": {}}, "Accepted", "InvalidSpec", id="a spec that cannot be read"),
+        pytest.param(
+            {"engine": {"podTemplate": {"spec": {"nodeName": "n"}}}},
+            "Accepted",
+            "OverridesDecision",
+            id="a template that overrides",
+        ),
+        pytest.param(
+            {"engine": {"extraArgs": ["--tensor-parallel-size=2"]}}, "Accepted", "InvalidSpec", id="an argument does"
+        ),
+        pytest.param(
+            {"policy": {"mode": "Pinned", "pinned": {"decision": "none"}}}, "Accepted", "PinNotFound", id="no such pin"
+        ),
+        pytest.param(
+            {"model": {"id": "a/b", "architecture": {"configMapRef": {"name": "none"}}}},
+            "Accepted",
+            "ConfigMapMissing",
+            id="no ConfigMap",
+        ),
+    ],
+)
+def test_what_goes_wrong_gets_a_condition_and_nothing_is_bought(
+    fields: dict[str, Any], condition: str, reason: str
+) -> None:
+    around = with_pools(Around())
+    around.apply(workload(**fields))
+    around.settle()
+    status, found = around.condition(condition)
+    assert found == reason
+    assert status in ("False", "Unknown")
+    assert around.condition("Ready") == (status, reason)
+    assert around.deployments() == []
+    assert around.cluster.all(SERVICE) == []
+    assert len(around.decisions()) == (condition == "Feasible")
+
+
+def test_a_refusal_is_recorded_once_with_the_budget_that_would_work() -> None:
+    around = with_pools(Around())
+    around.apply(workload(budget="0.5"))
+    around.settle()
+    (record,) = around.cluster.all(INFERENCE_DECISION)
+    assert record["spec"]["refusal"]["cheapestBudget"] == {"perHour": "1", "currency": "USD"}
+    assert record["status"] == {"phase": "Refused"}
+    assert "costs 1.00 USD/h; the budget is 0.5 USD/h" in around.message("Feasible")
+    around.edit(budget={"perHour": "0.4"})
+    around.settle()
+    assert len(around.decisions()) == 1  # the same limit for other figures is no new decision
+    around.edit(budget={"perHour": "1.00"})
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_refusal_that_comes_back_is_not_written_again_and_again() -> None:
+    around = with_pools(Around())
+    around.apply(workload(budget="0.5"))
+    around.settle()
+    around.edit(budget={"perHour": "1"})
+    around.settle()
+    around.edit(budget={"perHour": "0.5"}, policy={"onViolation": "Stop"})
+    around.settle()
+    assert around.condition("WithinBudget")[0] == "True"
+    before = len(around.cluster.writes)
+    around.reconcile()
+    assert around.cluster.writes[before:] == []
+
+
+def test_no_price_means_nothing_is_bought() -> None:
+    around = with_pools(Around())
+    price(around, "cheap", None)
+    price(around, "fast", None)
+    around.apply(workload())
+    around.settle()
+    assert around.condition("PricesKnown") == ("False", "PriceUnknown")
+    assert around.condition("Ready") == ("False", "PriceUnknown")
+    assert around.deployments() == []
+
+
+def test_one_pool_without_a_price_is_told_and_the_other_is_used() -> None:
+    around = with_pools(Around())
+    price(around, "cheap", None)
+    around.apply(workload())
+    around.settle()
+    assert around.condition("PricesKnown") == ("True", "SomeUnknown")
+    assert around.running() == {"fast": 1}
+
+
+def test_the_config_map_of_a_model_may_come_later() -> None:
+    around = with_pools(Around())
+    around.apply(workload(model={"id": "a/b", "architecture": {"configMapRef": {"name": "config"}}}))
+    assert around.reconcile() == 15.0
+    assert around.condition("Accepted") == ("Unknown", "ConfigMapMissing")
+    around.cluster.put(CONFIG_MAP, {"metadata": {"name": "config", "namespace": "team"}, "data": {"config.json": "["}})
+    around.reconcile()
+    assert around.condition("Accepted") == ("False", "InvalidSpec")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(InvalidObjectError("Deployment chat: spec.template is wrong"), "InvalidSpec", id="a template"),
+        pytest.param(InvalidObjectError("InferenceDecision chat: unknown field"), "CRDTooOld", id="an old CRD"),
+    ],
+)
+def test_what_the_api_server_refuses_gets_a_condition(error: InvalidObjectError, reason: str) -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+    around.cluster.fail(error, verb=Verb.APPLY)
+    assert around.reconcile() == SETTINGS.resync_s
+    assert around.condition("Accepted")[1] == reason
+    assert around.world.reserving == {}
+
+
+def test_an_api_server_that_is_away_ends_the_pass_and_gives_the_reservation_back() -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+    around.cluster.fail(UnreachableError("away"), verb=Verb.APPLY)
+    with pytest.raises(UnreachableError):
+        around.reconcile()
+    assert around.world.reserving == {}
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_an_accelerator_without_a_known_image_asks_for_one() -> None:
+    around = Around(settings=replace(SETTINGS, image_nvidia=""))
+    with_pools(around).apply(workload())
+    around.settle()
+    assert around.condition("Accepted") == ("False", "InvalidSpec")
+    assert "spec.engine.image" in around.message("Accepted")
+    around.edit(engine={"image": "mine:1"})
+    around.settle()
+    (body,) = around.deployments()
+    assert body["spec"]["template"]["spec"]["containers"][0]["image"] == "mine:1"
+
+
+# Trouble while serving
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        pytest.param({"model": {"id": "nobody/knows"}}, "UnknownModel", id="unknown model"),
+        pytest.param({"traffic": {"requestsPerSecond": "-1"}}, "InvalidSpec", id="a spec that cannot be read"),
+        pytest.param({"engine": {"podTemplate": {"spec": {"nodeName": "n"}}}}, "OverridesDecision", id="a template"),
+    ],
+)
+def test_what_serves_goes_on_and_is_shown_while_the_spec_is_wrong(spec: dict[str, Any], reason: str) -> None:
+    around = serving()
+    was = around.status()
+    around.edit(**spec)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Ready")[1] == reason
+    assert around.condition("Available") == ("True", "Serving")
+    if reason != "InvalidSpec":  # of a manifest that cannot be read not even the name of a selector is known
+        shown = around.status()
+        assert (shown["replicas"], shown["pool"], shown["selector"]) == (1, "cheap", was["selector"])
+
+
+# Switching
+
+
+def test_a_switch_starts_the_new_side_sends_to_it_drains_and_then_stops_the_old() -> None:
+    around = serving()
+    old = sent_to(around)
+    price(around, "cheap", CHEAP_GONE_DEAR)
+    around.now += timedelta(hours=2)
+    around.ready = False
+    around.reconcile()
+    assert around.running() == {"cheap": 1, "fast": 1}
+    assert sent_to(around) == old
+    assert around.condition("Available") == ("True", "Switching")
+    assert sorted(around.decisions().values()) == ["Active", "Superseded"]
+    around.ready = True
+    around.play()
+    assert around.reconcile() == 15.0
+    new = sent_to(around)
+    assert new != old
+    assert around.running() == {"cheap": 1, "fast": 1}
+    around.now += timedelta(seconds=14)
+    assert around.reconcile() == 1.0
+    assert around.running() == {"cheap": 1, "fast": 1}
+    around.now += timedelta(seconds=1)
+    around.reconcile()
+    assert around.running() == {"fast": 1}
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    assert "SwitchStarted" in around.events()
+
+
+def test_where_both_sides_do_not_fit_the_budget_the_old_one_goes_first() -> None:
+    around = serving(budget="10")
+    price(around, "cheap", "9.5")
+    price(around, "fast", "2")
+    around.now += timedelta(hours=2)
+    price(around, "fast", "9.4")
+    around.edit(slo={"ttft": {"p95": "100ms"}})  # the cheap pool does not keep it; both cost 18.9
+    around.reconcile()
+    assert around.running() in ({}, {"cheap": 1, "fast": 1})
+    around.settle()
+    assert around.running() == {"fast": 1}
+
+
+def test_the_old_side_goes_first_where_there_is_no_room_for_both() -> None:
+    around = with_pools(Around(), cheap=1, fast=0)
+    around.apply(workload(methods={"allow": ["default", "no-prefix-caching"]}))
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    around.edit(methods={"allow": ["no-prefix-caching"]})
+    around.reconcile()
+    assert around.condition("Available") == ("Unknown", "Recreating")
+    assert around.deployments() == []
+    around.settle()
+    (body,) = around.deployments()
+    assert "--no-enable-prefix-caching" in body["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_only_so_many_workloads_switch_at_a_time_and_a_switch_under_way_may_turn() -> None:
+    around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    price(around, "cheap", CHEAP_GONE_DEAR)
+    around.now += timedelta(hours=2)
+    around.ready = False
+    for name in ("a", "b"):
+        around.reconcile(name)
+    assert around.running("a") == {"cheap": 1, "fast": 1}
+    assert around.running("b") == {"cheap": 1}
+    assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
+    # a changes its mind amid the switch: it does not wait for itself.
+    around.edit("a", engine={"extraArgs": ["--seed=7"]})
+    around.reconcile("a")
+    assert around.condition("Available", "a")[1] != "WaitingToSwitch"
+    around.ready = True
+    around.settle("a", "b")
+    assert (around.running("a"), around.running("b")) == ({"fast": 1}, {"fast": 1})
+
+
+def test_a_gain_that_is_small_or_too_soon_moves_nobody() -> None:
+    around = serving()
+    price(around, "fast", "0.95")
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Decided") == ("True", "Kept")
+    assert "policy.minimumGain" in around.message("Decided")
+    price(around, "fast", "0.5")
+    around.now = around.now.replace(hour=12, minute=5)
+    around.settle()
+    assert "policy.cooldown" in around.message("Decided")
+    around.now += timedelta(hours=1)
+    around.resync()
+    assert around.running() == {"fast": 1}
+
+
+def test_a_new_image_reaches_the_pods_though_the_candidate_stays() -> None:
+    around = serving()
+    around.edit(engine={"image": "mine:2"})
+    around.settle()
+    (body,) = around.deployments()
+    assert body["spec"]["template"]["spec"]["containers"][0]["image"] == "mine:2"
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_new_default_image_of_the_operators_restarts_nobody() -> None:
+    around = serving()
+    (was,) = around.deployments()
+    around.settings = replace(SETTINGS, image_nvidia="elsewhere/vllm:v{version}")
+    around.restart()
+    around.settle()
+    (body,) = around.deployments()
+    assert body["metadata"]["resourceVersion"] == was["metadata"]["resourceVersion"]
+
+
+def test_a_node_lost_moves_the_workload_to_where_there_is_room() -> None:
+    around = with_pools(Around(), cheap=1, fast=1)
+    around.apply(workload())
+    around.settle()
+    around.cluster.remove(NODE, "cheap-0")
+    for pod in around.cluster.all(POD):
+        around.cluster.remove(POD, pod["metadata"]["name"], "team")
+    around.settle()
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_cordoned_node_moves_nobody_who_runs_there() -> None:
+    around = with_pools(Around(), cheap=1, fast=1)
+    around.apply(workload())
+    around.settle()
+    around.cluster.edit(NODE, "cheap-0", {"spec": {"unschedulable": True}})
+    before = len(around.cluster.writes)
+    around.settle()
+    assert around.cluster.writes[before:] == []
+
+
+def test_a_pool_that_vanishes_under_a_running_workload_leaves_it_serving_where_nothing_else_fits() -> None:
+    around = with_pools(Around(), fast=0)
+    around.apply(workload())
+    around.settle()
+    around.cluster.remove(ACCELERATOR_POOL, "cheap")
+    for i in range(4):
+        around.cluster.edit(NODE, f"cheap-{i}", {"metadata": {"labels": {"nvidia.com/gpu.product": "Wonder"}}})
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Available")[0] == "True"
+    assert around.condition("Ready")[0] == "False"
+    assert around.condition("Feasible")[0] == "False"
+
+
+# Budget
+
+
+def test_a_running_workload_over_its_budget_moves_or_is_kept_and_says_so() -> None:
+    around = with_pools(Around(), fast=0)
+    around.apply(workload(budget="2"))
+    around.settle()
+    price(around, "cheap", "3")
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("WithinBudget") == ("False", "OverBudget")
+    assert around.condition("Ready")[0] == "False"
+    assert "3 USD/h" in around.message("WithinBudget")
+    assert "2 USD/h" in around.message("WithinBudget")
+    assert "OverBudget" in around.events()
+    price(around, "cheap", "2")
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_over_the_budget_and_slow_at_once_both_are_told() -> None:
+    around = with_pools(Around(), fast=0)
+    around.apply(workload(budget="2", slo={"ttft": {"p95": "600ms"}}))
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    price(around, "cheap", "3")
+    around.edit(slo={"ttft": {"p95": "100ms"}})
+    around.settle()
+    assert around.condition("Feasible")[0] == "False"
+    assert around.condition("WithinBudget") == ("False", "OverBudget")
+
+
+def test_with_on_violation_stop_it_goes_to_zero_and_comes_back() -> None:
+    around = with_pools(Around(), fast=0)
+    around.apply(workload(budget="2", policy={"onViolation": "Stop"}))
+    around.settle()
+    price(around, "cheap", "3")
+    around.settle()
+    assert around.running() == {"cheap": 0}
+    assert around.condition("Available") == ("False", "Suspended")
+    assert around.condition("Ready")[0] == "False"
+    assert "Stopped" in around.events()
+    assert around.world.holds() == []  # what it held is free for others
+    price(around, "cheap", "1")
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+# Suspend, scale, modes
+
+
+def test_suspended_it_runs_nothing_keeps_the_record_and_resumes() -> None:
+    around = serving()
+    (record,) = around.decisions()
+    around.edit(suspend=True)
+    around.settle()
+    assert around.running() == {"cheap": 0}
+    assert around.cluster.all(POD) == []
+    assert around.condition("Ready") == ("Unknown", "Suspended")
+    assert list(around.decisions()) == [record]
+    assert around.world.holds() == []
+    around.edit(suspend=False)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+    assert around.decisions() == {record: "Active"}
+
+
+def test_suspended_from_the_start_nothing_is_decided_or_held() -> None:
+    around = with_pools(Around())
+    around.apply(workload(suspend=True))
+    around.settle()
+    assert (around.deployments(), around.decisions()) == ([], {})
+    assert around.condition("Ready") == ("Unknown", "Suspended")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "running", "reason"),
+    [
+        pytest.param(3, 3, "BelowBudget", id="obeyed"),
+        pytest.param(9, 4, "ReplicasCapped", id="capped by capacity"),
+        pytest.param(0, 0, "NoCost", id="zero"),
+    ],
+)
+def test_a_persons_number_of_replicas_is_obeyed_or_capped(replicas: int, running: int, reason: str) -> None:
+    around = serving()
+    around.edit(scaling={"replicas": replicas}, placement={"pools": ["cheap"]})
+    around.settle()
+    assert sum(around.running().values()) == running
+    assert around.condition("WithinBudget") == ("True", reason)
+    assert around.status()["replicas"] == running
+
+
+def test_recommended_is_recorded_holds_nothing_and_runs_once_it_is_pinned() -> None:
+    around = with_pools(Around())
+    around.apply(workload(policy={"mode": "Recommend"}))
+    around.settle()
+    ((name, phase),) = around.decisions().items()
+    assert phase == "Proposed"
+    assert around.deployments() == []
+    assert around.world.holds() == []
+    assert around.condition("Ready") == ("Unknown", "AwaitingApproval")
+    assert name in around.message("Decided")
+    around.edit(policy={"mode": "Pinned", "pinned": {"decision": name}})
+    around.settle()
+    assert around.decisions() == {name: "Active"}
+    assert around.condition("Ready") == ("True", "Serving")
+    price(around, "cheap", "5")
+    around.now += timedelta(days=1)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+
+
+def test_pinned_to_another_candidate_it_moves_at_once() -> None:
+    around = serving()
+    candidate = {"pool": "fast", "method": "default", "replicas": 1}
+    around.edit(policy={"mode": "Pinned", "pinned": {"candidate": candidate}})
+    around.settle()
+    assert around.running() == {"fast": 1}
+
+
+def test_a_refusal_cannot_be_pinned() -> None:
+    around = with_pools(Around())
+    around.apply(workload(budget="0.5"))
+    around.settle()
+    (name,) = around.decisions()
+    around.edit(policy={"mode": "Pinned", "pinned": {"decision": name}})
+    around.settle()
+    assert around.condition("Accepted") == ("False", "PinNotFound")
+    assert "is a refusal" in around.message("Accepted")
+
+
+# Several workloads
+
+
+def test_two_workloads_and_one_free_accelerator_the_second_waits_for_the_first_to_go() -> None:
+    around = with_pools(Around(), cheap=1, fast=0)
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    assert (around.running("a"), around.running("b")) == ({"cheap": 1}, {})
+    assert around.condition("Feasible", "b") == ("False", "NoCapacity")
+    assert around.condition("Ready", "b") == ("False", "NoCapacity")
+    assert "room for 0 of its 1 replica now" in around.message("Feasible", "b")
+    around.cluster.remove(INFERENCE_WORKLOAD, "a", "team")
+    around.settle("a", "b")
+    assert around.condition("Ready", "b") == ("True", "Serving")
+
+
+def test_a_reservation_holds_before_any_pod_runs() -> None:
+    around = with_pools(Around(), cheap=1, fast=0)
+    for name in ("a", "b"):
+        around.apply(workload(name))
+        around.reconcile(name)
+    assert around.cluster.all(POD) == []
+    assert around.condition("Feasible", "b") == ("False", "NoCapacity")
+
+
+def test_old_records_are_pruned_to_the_last_ten_and_the_active() -> None:
+    around = serving()
+    for i in range(14):
+        around.edit(engine={"extraArgs": [f"--seed={i}"]})
+        around.settle()
+    phases = list(around.decisions().values())
+    assert phases.count("Active") == 1
+    assert phases.count("Superseded") == 10
+    assert len(phases) == 11
+
+
+# Crashes
+
+
+def _scenario(around: Around, kind: str) -> None:
+    if kind == "start":
+        return
+    if kind == "switch":
+        price(around, "cheap", CHEAP_GONE_DEAR)
+    elif kind == "suspend":
+        around.edit(suspend=True)
+    elif kind == "scale":
+        around.edit(scaling={"replicas": 3})
+    elif kind == "stop":
+        around.edit(policy={"onViolation": "Stop"}, budget={"perHour": "0.5"})
+
+
+def _result(around: Around) -> tuple[Any, ...]:
+    ready = {c["type"]: (c["status"], c["reason"]) for c in around.status()["conditions"]}
+    pods = [p["metadata"]["name"] for p in around.cluster.all(POD)]
+    return (
+        around.running(),
+        len(around.deployments()),
+        ready,
+        sorted(around.decisions().items()),
+        len(pods),
+        sent_to(around),
+        [(h.pool, h.replicas) for h in around.world.holds()],
+    )
+
+
+SCENARIOS = ["start", "switch", "suspend", "scale", "stop"]
+
+
+def _prepared(kind: str) -> Around:
+    around = serving() if kind != "start" else with_pools(Around())
+    if kind == "start":
+        around.apply(workload())
+    around.now += timedelta(hours=2)
+    _scenario(around, kind)
+    return around
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(SCENARIOS), st.lists(st.integers(0, 9), min_size=1, max_size=3))
+def test_cut_off_between_any_two_writes_a_new_process_comes_to_the_same_end(kind: str, cuts: list[int]) -> None:
+    undisturbed = _prepared(kind)
+    undisturbed.settle()
+    around = _prepared(kind)
+    for cut in cuts:
+        around.cluster.cut_after = cut
+        try:
+            around.settle()
+        except CutOffError:
+            around.restart()
+    around.cluster.cut_after = None
+    around.settle()
+    assert _result(around) == _result(undisturbed)
+
+
+# Odds and ends
+
+
+def test_a_pool_tells_what_stands_what_is_free_and_its_price() -> None:
+    around = serving()
+    status = around.report_pool("cheap")
+    assert (status["nodes"], status["acceleratorsTotal"], status["acceleratorsFree"]) == (4, 4, 3)
+    assert status["price"] == {"perHour": "1", "currency": "USD", "source": "AcceleratorPool"}
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "Ready": "True",
+        "PriceKnown": "True",
+        "Overlapping": "False",
+    }
+    before = len(around.cluster.writes)
+    around.report_pool("cheap")
+    assert around.cluster.writes[before:] == []
+
+
+def test_a_pool_that_cannot_be_used_overlaps_or_is_gone_says_so() -> None:
+    around = with_pools(Around())
+    around.cluster.put(ACCELERATOR_POOL, pool("wonder", "Wonder-9000"))
+    around.cluster.put(
+        ACCELERATOR_POOL,
+        {**pool("twin"), "spec": {**pool("cheap", price=None)["spec"]}},
+    )
+    wonder = {c["type"]: c for c in around.report_pool("wonder")["conditions"]}
+    assert (wonder["Ready"]["status"], wonder["Ready"]["reason"]) == ("False", "InvalidSpec")
+    assert "Wonder-9000" in wonder["Ready"]["message"]
+    twin = {c["type"]: c for c in around.report_pool("twin")["conditions"]}
+    assert (twin["Overlapping"]["status"], "cheap" in twin["Overlapping"]["message"]) == ("True", True)
+    assert twin["PriceKnown"]["status"] == "False"
+    around.cluster.put(
+        ACCELERATOR_POOL, {"metadata": {"name": "bad"}, "spec": {"nodeSelector": {}}, "kind": "AcceleratorPool"}
+    )
+    bad = {c["type"]: c for c in around.report_pool("bad")["conditions"]}
+    assert bad["Ready"]["status"] == "False"
+    around.cluster.fail(NotFoundError("gone", code=404), verb=Verb.APPLY_STATUS)
+    around.report_pool("fast")
+
+
+def test_events_are_sent_on_transitions_and_their_loss_costs_nothing() -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+    around.cluster.fail(UnreachableError("away"), resource=EVENT, times=99)
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    assert around.events() == []
+
+
+def test_a_workload_deleted_while_it_is_reported_is_no_error() -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+    around.cluster.fail(NotFoundError("gone", code=404), verb=Verb.APPLY_STATUS, resource=INFERENCE_WORKLOAD)
+    around.reconcile()
+    assert around.status() == {}
+
+
+def test_a_workload_replaced_under_its_name_while_deciding_gets_no_children() -> None:
+    around = with_pools(Around())
+    around.apply(workload())
+
+    class Replacing:
+        identity = around.predictor.identity
+
+        def predict(self, questions: Any) -> Any:
+            state = around.world.workloads.get(WorkloadKey("team", "chat"))
+            assert state is not None
+            around.world.workloads.upsert(state.key, replace(state, uid="another"))
+            return around.predictor.predict(questions)
+
+    around.controller.predictor = Replacing()
+    around.reconcile()
+    assert around.deployments() == []
+    assert around.cluster.all(NAMESPACE) == []
