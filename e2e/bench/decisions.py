@@ -1,0 +1,101 @@
+"""How long one decision over about 1,000 candidates takes: the selection alone, on one core."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from metainf.accelerators import get
+from metainf.known_models import known_model
+from metainf.pools import NodeCapacity, NodePool, NodeShape, Price, PriceSource
+from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.selection import Request, Selection, select
+from metainf.workload import (
+    Budget,
+    BudgetKind,
+    LatencyMetric,
+    RateLoad,
+    Slo,
+    SloBound,
+    Statistic,
+    TokenLengths,
+    Traffic,
+    Workload,
+)
+
+__all__ = ["DecisionTimes", "time_decisions"]
+
+_GIB = 1 << 30
+_POOLS = (
+    ("a100", "A100-SXM-80GB", 8, "27.44705", 2),
+    ("h100", "H100-SXM-80GB", 8, "55.04", 2),
+    ("l40s", "L40S-PCIe-48GB", 4, "7.2", 2),
+    ("l4", "L4-PCIe-24GB", 4, "3.2", 2),
+    ("a10g", "A10G-PCIe-24GB", 4, "5.67", 2),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTimes:
+    """Wall times of single decisions, milliseconds, and how many candidates each looked at."""
+
+    candidates: int
+    p50_ms: float
+    p99_ms: float
+    worst_ms: float
+    count: int
+
+
+def _pool(name: str, accelerator: str, count: int, price: str, nodes: int) -> NodePool:
+    device = get(accelerator)
+    if device is None:
+        raise ValueError(f"{accelerator} is not in the catalogue")
+    return NodePool(
+        name=name,
+        accelerator=device,
+        product=accelerator,
+        resource_name="nvidia.com/gpu",
+        shape=NodeShape(count, 96.0, 1000 * _GIB),
+        nodes=tuple(NodeCapacity(f"{name}-{i}", count, 96.0, 1000 * _GIB) for i in range(nodes)),
+        price=Price(Decimal(price), "USD", PriceSource.ANNOTATION),
+    )
+
+
+def _requests() -> Iterator[Request]:
+    """One question after another, each another rate and budget: no answer can be remembered."""
+    architecture = known_model("Qwen/Qwen2.5-7B-Instruct")
+    if architecture is None:
+        raise ValueError("the model is not known")
+    pools = tuple(_pool(*row) for row in _POOLS)
+    slo = Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, 1.0), SloBound(LatencyMetric.TPOT, Statistic.P95, 0.05)))
+    base = Workload(
+        Traffic(RateLoad(2.0), TokenLengths(1200, 3000), TokenLengths(250, 600)),
+        Budget(BudgetKind.PER_HOUR, Decimal(40)),
+        slo,
+    )
+    number = 0
+    while True:
+        rate = 2.0 + 0.013 * (number % 500)
+        number += 1
+        yield Request(replace(base, traffic=replace(base.traffic, load=RateLoad(rate))), architecture, pools, "0.32.0")
+
+
+def time_decisions(count: int = 1000, warm_up: int = 20) -> DecisionTimes:
+    """Time so many decisions, one after another."""
+    predictor, requests = AnalyticalPredictor(), _requests()
+    times: list[float] = []
+    candidates = 0
+    for number in range(count + warm_up):
+        request = next(requests)
+        started = time.perf_counter()
+        outcome = select(request, predictor)
+        took = time.perf_counter() - started
+        if number >= warm_up:
+            times.append(took * 1000)
+            scored = outcome.chosen if isinstance(outcome, Selection) else outcome.nearest[0]
+            candidates = max(candidates, len(scored.assessment.candidates))
+    cuts = statistics.quantiles(times, n=100)
+    return DecisionTimes(candidates, statistics.median(times), cuts[98], max(times), count)
