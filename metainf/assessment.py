@@ -186,8 +186,11 @@ def _amount(value: float, unit: str) -> str:
     """A figure as a person writes it: 35.1ms and not 0.0351s."""
     if not np.isfinite(value):
         return "unbounded"
-    if unit == "s" and value < 1.0:
-        return f"{value * 1000:.3g}ms"
+    if unit == "s":
+        for seconds, name in ((3600.0, "h"), (60.0, "m")):
+            if value >= 2 * seconds:
+                return f"{value / seconds:.3g}{name}"
+        return f"{value:.3g}s" if value >= 1.0 else f"{value * 1000:.3g}ms"
     return f"{value:.4g}{unit}"
 
 

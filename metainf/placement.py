@@ -68,18 +68,20 @@ def node_share(pool: NodePool, request: ReplicaRequest) -> Fraction:
 class Room:
     """Where replicas of one size go in a pool: worked out once, asked for many numbers of replicas.
 
-    `standing` is the room of each standing node that has any, most first; `per_added_node` that of a node to be added.
+    `standing` is the room of each standing node that has any, most first, `on_standing` their sum; `per_added_node` is
+    that of a node to be added.
     """
 
     pool: NodePool
     standing: tuple[int, ...]
+    on_standing: int
     per_added_node: int
     share: Fraction
 
     @property
     def replicas(self) -> int:
         """Replicas that fit: on the nodes that stand, and on those that may be added."""
-        return sum(self.standing) + self.pool.addable_nodes * self.per_added_node
+        return self.on_standing + self.pool.addable_nodes * self.per_added_node
 
     def cost_per_hour(self, replicas: int) -> Decimal:
         """What so many replicas cost per hour, in the currency of the pool's price.
@@ -97,7 +99,7 @@ class Room:
             raise ValueError(f"pricing pool {pool.name}: its price is not known")
         if replicas > self.replicas:
             raise ValueError(f"pricing {replicas} replicas on pool {pool.name}: they do not fit")
-        shared = min(replicas, sum(self.standing))
+        shared = min(replicas, self.on_standing)
         whole_nodes = math.ceil((replicas - shared) / self.per_added_node) if replicas > shared else 0
         if pool.billing is Billing.NODE:
             whole_nodes += self._nodes_of(shared)
@@ -122,7 +124,8 @@ def room_for(pool: NodePool, request: ReplicaRequest) -> Room:
     shape = pool.shape
     slots = sorted((node_slots(node, request) for node in pool.nodes), reverse=True)
     empty = NodeCapacity("", shape.accelerators, shape.cpu_cores, shape.memory_bytes)
-    return Room(pool, tuple(n for n in slots if n), node_slots(empty, request), node_share(pool, request))
+    standing = tuple(n for n in slots if n)
+    return Room(pool, standing, sum(standing), node_slots(empty, request), node_share(pool, request))
 
 
 def max_replicas(pool: NodePool, request: ReplicaRequest) -> int:

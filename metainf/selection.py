@@ -197,10 +197,9 @@ def _select_within(request: Request, predictor: Predictor) -> Selection | NoSele
         only=request.only,
     )
     assessment = search(request.workload, enumeration.options, predictor)
-    current_row, assessment = _place_current(request, enumeration.options, assessment, predictor)
+    current, assessment = _place_current(request, enumeration.options, assessment, predictor)
     candidates = assessment.candidates
     order = _ranked(assessment)
-    current = None if current_row is None else Scored(candidates[current_row], assessment, current_row)
     keeps = assessment.feasible
     feasible = [row for row in order if keeps[row]]
     if not feasible:
@@ -229,18 +228,22 @@ def _resized(current: CandidateName | None, assessment: Assessment, feasible: Se
 
 def _place_current(
     request: Request, options: Sequence[SizedOption], assessment: Assessment, predictor: Predictor
-) -> tuple[int | None, Assessment]:
-    """Row of what runs now; looked at where the search did not."""
+) -> tuple[Scored | None, Assessment]:
+    """What runs now, looked at where the search did not; apart from the rest where its replicas are too few or many."""
     current = request.current
     if current is None:
         return None, assessment
     for row, candidate in enumerate(assessment.candidates):
         if candidate.name == current:
-            return row, assessment
+            return Scored(candidate, assessment, row), assessment
     for sized in options:
         if sized.option.name(current.replicas) == current and current.replicas <= sized.option.room.replicas:
-            looked = assess(request.workload, [sized.with_replicas(current.replicas)], predictor)
-            return len(assessment.candidates), assessment.extended(looked)
+            candidate = sized.with_replicas(current.replicas)
+            looked = assess(request.workload, [candidate], predictor)
+            if not sized.least <= current.replicas <= sized.most:
+                return Scored(candidate, looked, 0), assessment
+            extended = assessment.extended(looked)
+            return Scored(candidate, extended, len(assessment.candidates)), extended
     return None, assessment
 
 
@@ -249,9 +252,14 @@ def _ranked(assessment: Assessment) -> list[int]:
     objective, worst = assessment.objective, assessment.worst_ratio
     keeps = assessment.feasible
 
+    complexity: dict[str, int] = {}
+
     def tie_key(row: int) -> tuple[float, int, CandidateName]:
         candidate = assessment.candidates[row]
-        return float(assessment.cost[row]), candidate.option.method.complexity, candidate.name
+        method = candidate.option.method
+        if method.name not in complexity:
+            complexity[method.name] = method.complexity
+        return float(assessment.cost[row]), complexity[method.name], candidate.name
 
     def by_objective(rows: list[int]) -> list[int]:
         ranked: list[int] = []

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller_passes import SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
+from metainf.manifests import parse_pool, standing_pool
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
 from metainf_operator.ledger import WorkloadKey
@@ -637,6 +638,18 @@ def test_a_persons_number_of_replicas_is_obeyed_or_capped(replicas: int, running
     assert around.status()["replicas"] == running
 
 
+def test_replicas_follow_the_scale_subresource_up_and_down() -> None:
+    around = serving(scaling={"replicas": 3})
+    assert around.running() == {"cheap": 3}
+    (name,) = [d["metadata"]["name"] for d in around.deployments()]
+    for wanted in (1, 2):
+        around.edit(scaling={"replicas": wanted})
+        around.settle()
+        assert around.running() == {"cheap": wanted}
+        assert around.condition("Ready") == ("True", "Serving")
+    assert [d["metadata"]["name"] for d in around.deployments()] == [name]
+
+
 def test_recommended_is_recorded_holds_nothing_and_runs_once_it_is_pinned() -> None:
     around = with_pools(Around())
     around.apply(workload(policy={"mode": "Recommend"}))
@@ -846,3 +859,24 @@ def test_a_workload_replaced_under_its_name_while_deciding_gets_no_children() ->
     around.reconcile()
     assert around.deployments() == []
     assert around.cluster.all(NAMESPACE) == []
+
+
+def test_without_sight_of_nodes_the_old_side_goes_first_where_the_pools_file_has_room_for_one() -> None:
+    around = with_pools(Around(), cheap=1, fast=0)
+    only = {**pool("cheap"), "spec": {**pool("cheap")["spec"], "nodes": {"max": 1}}}
+
+    def see_the_file() -> None:
+        around.world.use_fixed_pools((standing_pool(parse_pool(only)),))
+
+    see_the_file()
+    around.apply(workload(methods={"allow": ["default", "no-prefix-caching"]}))
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    around.edit(methods={"allow": ["no-prefix-caching"]})
+    around.reconcile()
+    assert around.condition("Available") == ("Unknown", "Recreating")
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    around.apply(workload("second"))
+    around.settle("chat", "second")
+    assert around.condition("Feasible", "second") == ("False", "NoCapacity")

@@ -12,12 +12,13 @@ import yaml
 
 from fake_cluster import FakeCluster
 from metainf.known_models import known_model_config
+from metainf.layouts import Layout
 from metainf.manifests import CHOICE_ANNOTATION
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf_operator.api_errors import ConflictError, ForbiddenError, NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
 from metainf_operator.kubectl import main
-from metainf_operator.plugin import diff
+from metainf_operator.plugin import diff, pin
 from metainf_operator.plugin.inventory import read_world
 from metainf_operator.plugin.planner import Planner
 from metainf_operator.plugin.screen import printable
@@ -639,8 +640,8 @@ def test_a_pinned_manifest_plans_what_was_pinned(shell, switched):
 
 
 def test_apply_patches_the_live_spec_and_leaves_no_other_pin_beside_it(shell, switched):
-    pin = {"policy": {"mode": "Pinned", "pinned": {"decision": switched[1]}}}
-    shell.cluster.edit(INFERENCE_WORKLOAD, "chat", {"spec": pin}, "team-a")
+    pinned = {"policy": {"mode": "Pinned", "pinned": {"decision": switched[1]}}}
+    shell.cluster.edit(INFERENCE_WORKLOAD, "chat", {"spec": pinned}, "team-a")
     said = shell("pin", "chat", switched[2][-4:], "--apply").out
     assert said.startswith("pinned team-a/chat to ") and switched[2] in said
     policy = shell.cluster.peek(INFERENCE_WORKLOAD, "chat", "team-a")["spec"]["policy"]
@@ -654,6 +655,18 @@ def test_pin_takes_the_proposal_that_waits(shell, switched):
     shell.cluster.edit(NODE, "n1", {"metadata": {"annotations": {"metainf.dev/cost-per-hour": "1.00"}}})
     proposal = shell.decide("chat", phase="Proposed", made="2026-01-04T00:00:00Z")
     assert proposal in shell("pin", "chat").out
+
+
+@pytest.mark.parametrize(
+    ("layout", "written"),
+    [
+        (Layout(), {"tensorParallel": 1}),
+        (Layout(tensor_parallel=4), {"tensorParallel": 4}),
+        (Layout(data_parallel=8, expert_parallel=True), {"dataParallel": 8, "expertParallel": True}),
+    ],
+)
+def test_a_pin_names_what_differs_from_the_defaults(layout, written):
+    assert pin.short_layout(layout) == written
 
 
 @pytest.mark.parametrize("apply", [[], ["--apply"]], ids=["printed", "applied"])

@@ -293,6 +293,28 @@ def test_what_is_possible_no_more_is_not_assessed(current: CandidateName) -> Non
     assert outcome.current is None
 
 
+@pytest.mark.parametrize(
+    ("limits", "runs", "replicas"),
+    [
+        pytest.param(ReplicaLimits(minimum=3), 1, 3, id="fewer than the least"),
+        pytest.param(ReplicaLimits(maximum=2), 4, 2, id="more than the most"),
+        pytest.param(ReplicaLimits(fixed=2), 4, 2, id="more than a person asks for"),
+    ],
+)
+def test_what_runs_with_replicas_that_nobody_asks_for_is_assessed_and_not_chosen(
+    limits: ReplicaLimits, runs: int, replicas: int
+) -> None:
+    asked = workload(load=RateLoad(2), replicas=limits, objective=Objective.MAXIMIZE_THROUGHPUT)
+    current = CandidateName("l4", "default", "TP1", runs)
+    outcome = select(request(replace(asked, replicas=limits), L4, current=current), STUB)
+    assert isinstance(outcome, Selection)
+    assert outcome.current is not None
+    assert outcome.current.candidate.name == current
+    assert outcome.current.broken is None
+    chosen_replicas = outcome.chosen.candidate.replicas
+    assert chosen_replicas == (8 if limits.minimum == 3 else replicas)
+
+
 def test_what_runs_between_two_points_of_the_grid_is_assessed_too() -> None:
     many = pool("l4", "L4-PCIe-24GB", per_node=1, nodes=64, price="1")
     current = CandidateName("l4", "default", "TP1", 23)  # the grid has 20 and 25

@@ -48,7 +48,10 @@ async def _run(settings: OperatorSettings) -> int:
     health = HealthServer(
         metrics,
         alive={"workers": lambda: None if runtime.workers.alive else "a worker ended"},
-        ready={"caches": lambda: None if runtime.world.synced else "caches are not filled yet"},
+        ready={
+            "caches": lambda: None if runtime.world.synced else "caches are not filled yet",
+            "watches": lambda: "not all kinds are watched" if runtime.missing_watches() else None,
+        },
     )
     await health.start(settings.health_port, settings.metrics_port)
     logger.info("started", extra={"health_port": health.health_port, "metrics_port": health.metrics_port})

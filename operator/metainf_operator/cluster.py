@@ -133,7 +133,8 @@ class Cluster:
         return Credentials(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,
-            token=bearer.removeprefix("Bearer ") if bearer else None,
+            # The word before it is "Bearer" from a kubeconfig and "bearer" from a service account.
+            token=bearer.rpartition(" ")[2] if bearer else None,
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
             insecure=not configuration.verify_ssl,

@@ -28,14 +28,15 @@ def merge_pod_template(ours: dict[str, Any], theirs: str | None) -> dict[str, An
     return merged
 
 
-def _merge(ours: Any, theirs: Any) -> Any:
+def _merge(ours: Any, theirs: Any, field: str = "") -> Any:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return {
-            k: _merge(ours[k], theirs[k]) if k in ours and k in theirs else theirs.get(k, ours.get(k))
+            k: _merge(ours[k], theirs[k], k) if k in ours and k in theirs else theirs.get(k, ours.get(k))
             for k in [*ours, *(k for k in theirs if k not in ours)]
         }
     if _is_list(ours) and _is_list(theirs):
-        return _merge_lists(ours, theirs)
+        # A volume has one source: theirs replaces ours whole, as a claim for the cache does our emptyDir.
+        return _merge_lists(ours, theirs, whole=field == "volumes")
     return theirs
 
 
@@ -43,7 +44,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _merge_lists(ours: Sequence[Any], theirs: Sequence[Any]) -> list[Any]:
+def _merge_lists(ours: Sequence[Any], theirs: Sequence[Any], *, whole: bool) -> list[Any]:
     merged = list(ours)
     for item in theirs:
         key = _merge_key(item)
@@ -51,7 +52,7 @@ def _merge_lists(ours: Sequence[Any], theirs: Sequence[Any]) -> list[Any]:
         if at is None:
             merged.append(item)
         else:
-            merged[at] = _merge(merged[at], item)
+            merged[at] = item if whole else _merge(merged[at], item)
     return merged
 
 

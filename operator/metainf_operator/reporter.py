@@ -10,14 +10,15 @@ from typing import Any
 
 from metainf.manifests import Decision, InferenceWorkload, PolicyMode
 from metainf_operator.accrual import Accrued, overspent
-from metainf_operator.api_errors import NotFoundError
+from metainf_operator.api_errors import InvalidObjectError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
-from metainf_operator.conditions import Facts, Fault
+from metainf_operator.conditions import Facts, Fault, conditions, merged
 from metainf_operator.events import EventReason, EventSender, Notice, Regarding
 from metainf_operator.metrics import Metrics
 from metainf_operator.outlook import Outlook
 from metainf_operator.resources import INFERENCE_WORKLOAD
 from metainf_operator.roller import Rolled
+from metainf_operator.rollout import Stage
 from metainf_operator.status import InForce, workload_status
 from metainf_operator.world import DecisionState, WorkloadState
 
@@ -139,10 +140,22 @@ class Reporter:
         elif "observed" in before:
             status["observed"] = before["observed"]
         if differs or status.get("observed") != before.get("observed"):
-            await self._write(state, status)
+            await self._write(seen, status)
             await self._tell(seen, before, status)
 
-    async def _write(self, state: WorkloadState, status: dict[str, Any]) -> None:
+    async def _write(self, seen: Seen, status: dict[str, Any]) -> None:
+        try:
+            await self._apply(seen.state, status)
+        except InvalidObjectError as error:
+            # Definitions older than this operator lack a field: what they do have must say so.
+            message = f"{error}: apply the CRDs of this version"
+            facts = Facts(PolicyMode.AUTO, fault=Fault.CRD_TOO_OLD, fault_message=message)
+            before = seen.state.status.get("conditions") or ()
+            generation = seen.state.generation
+            told = merged(conditions(facts), before, generation=generation, now=self._now())
+            await self._apply(seen.state, {"observedGeneration": generation, "conditions": told})
+
+    async def _apply(self, state: WorkloadState, status: dict[str, Any]) -> None:
         manifest = {
             "apiVersion": INFERENCE_WORKLOAD.api_version,
             "kind": INFERENCE_WORKLOAD.kind,
@@ -199,6 +212,8 @@ def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             found.append(Notice(_ON_STATUS[kind, status], condition["message"]))
         if old.get("reason") != reason and (kind, reason) in _ON_REASON:
             found.append(Notice(_ON_REASON[kind, reason], condition["message"]))
+        if kind == "Available" and (old.get("reason"), reason) == (Stage.DRAINING, Stage.SERVING):
+            found.append(Notice(EventReason.SWITCH_FINISHED, condition["message"]))
         if kind == "Feasible" and status == "False" and old.get("reason") != reason and reason != "NoCapacity":
             found.append(Notice(EventReason.REFUSED, condition["message"]))
     if seen.activated and seen.active is not None:

@@ -6,6 +6,7 @@ start and stop. Nothing is decided before every cache has synced, and nothing is
 
 import asyncio
 import logging
+import platform
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ class Runtime:
         self.world = World()
         self.feeds = _feeds(self.world, settings, self._name_freed)
         self.queue: WorkQueue[Key] = WorkQueue(observe_wait=metrics.queue_wait.observe)
-        identity = unique_identity(settings.identity)
+        identity = unique_identity(settings.identity or platform.node())
         self.reader = MeteredCluster(cluster, metrics)
         self.election = LeaderElection(
             self.reader,
@@ -372,15 +373,19 @@ class Runtime:
         missing: set[str] = set()
         while True:
             await asyncio.sleep(_WATCHES_CHECKED_S)
-            names = [task.get_name() for task in asyncio.all_tasks()]
-            gone = {
-                feed.resource.plural
-                for feed in self.watched_by_kopf
-                if not any(name.startswith(f"watcher for {feed.resource.plural}.") for name in names)
-            }
+            gone = self.missing_watches()
             if missing & gone:
                 raise RuntimeError(f"watching {', '.join(sorted(missing & gone))} has ended")
             missing = gone
+
+    def missing_watches(self) -> set[str]:
+        """Kinds that kopf should watch and does not, by the names that it gives its tasks."""
+        names = [task.get_name() for task in asyncio.all_tasks()]
+        return {
+            feed.resource.plural
+            for feed in self.watched_by_kopf
+            if not any(name.startswith(f"watcher for {feed.resource.plural}.") for name in names)
+        }
 
     @property
     def pods_everywhere(self) -> bool:

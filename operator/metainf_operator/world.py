@@ -287,12 +287,24 @@ class World:
         found.extend(hold for hold in self.waiting.values() if self.workloads.get(hold.workload) is not None)
         return found
 
+    def _standing(self, key: WorkloadKey, created_at: datetime) -> list[Hold]:
+        """What the workload's Deployments hold by their records: for pools whose nodes, and so pods, are not seen."""
+        found: list[Hold] = []
+        for child in self._children.get(key, {}).get(self.deployments.name, {}).values():
+            record = None if child.decision is None else self.decisions.get((key.namespace, child.decision))
+            kept = None if record is None else record.head.reservation
+            if kept is not None and child.deployment is not None:
+                another = WorkloadKey(key.namespace, child.name)  # its own holds would count as free
+                found.append(Hold(another, created_at, kept.pool, kept.request, child.deployment.replicas))
+        return found
+
     def pools_for(
         self, key: WorkloadKey, created_at: datetime, *, own_pods_count: bool = False
     ) -> tuple[NodePool, ...]:
         """Every pool with what is free for this workload."""
         by_pool: dict[str, list[Hold]] = {}
-        for hold in self.holds():
+        own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
+        for hold in (*self.holds(), *own):
             by_pool.setdefault(hold.pool, []).append(hold)
         pools = []
         for record in self.inventory.pools:

@@ -84,10 +84,16 @@ def _pin_patch(workload: WorkloadState, chosen: Chosen) -> JsonObject:
     name = chosen.candidate
     layout = _layout(chosen.layout)
     if pin is None or pin.candidate is None:
-        layout = {field: value for field, value in layout.items() if value not in (1, False)} or {"tensorParallel": 1}
+        layout = short_layout(chosen.layout)
     candidate = {"pool": name.pool, "method": name.method, "layout": layout, "replicas": name.replicas}
     old = {"decision": None} if pin is not None and pin.decision is not None else {}
     return {"mode": PolicyMode.PINNED.value, "pinned": {"candidate": candidate, **old}}
+
+
+def short_layout(layout: Layout) -> dict[str, int | bool]:
+    """The layout's fields that differ from the CRD's defaults; at least one."""
+    usual = _layout(Layout())
+    return {field: value for field, value in _layout(layout).items() if value != usual[field]} or {"tensorParallel": 1}
 
 
 def _layout(layout: Layout) -> dict[str, int | bool]:

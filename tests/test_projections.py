@@ -1,0 +1,221 @@
+"""What of each watched object is kept: nodes, pods and children as the API server has them, odd ones included."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from metainf.pools import Taint
+from metainf_operator.ledger import PodUse, WorkloadKey
+from metainf_operator.projections import (
+    controller_uid,
+    project_child,
+    project_deployment,
+    project_node,
+    project_pod,
+    timestamp,
+)
+from node_bodies import facts, node
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        pytest.param("2026-01-01T12:00:00Z", datetime(2026, 1, 1, 12, tzinfo=UTC), id="as the API server writes it"),
+        pytest.param("2026-01-01T13:00:00+01:00", datetime(2026, 1, 1, 12, tzinfo=UTC), id="another zone"),
+        pytest.param("2026-01-01T12:00:00.5Z", datetime(2026, 1, 1, 12, 0, 0, 500000, tzinfo=UTC), id="fractions"),
+        pytest.param("yesterday", None, id="no time"),
+        pytest.param(None, None, id="none"),
+        pytest.param(17, None, id="a number"),
+    ],
+)
+def test_reads_times(text: object, time: datetime | None) -> None:
+    assert timestamp(text) == time
+
+
+def test_a_node_says_what_it_offers_and_what_it_costs() -> None:
+    found = facts("n1", price="27.45", annotations={"metainf.dev/cost-as-of": "2026-01-01"})
+    assert (found.cpu_cores, found.memory_bytes, found.usable) == (255.0, 1000 * GIB, True)
+    assert (found.price, found.currency, found.price_as_of) == (Decimal("27.45"), "USD", "2026-01-01")
+    assert found.label_map["kubernetes.io/hostname"] == "n1"
+
+
+def test_a_bare_node_is_read_as_one_that_offers_nothing() -> None:
+    found = project_node({"metadata": {"name": "n"}})
+    assert (found.usable, found.cpu_cores, found.memory_bytes, found.price) == (False, 0.0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "usable"),
+    [
+        pytest.param({}, True, id="healthy"),
+        pytest.param({"ready": False}, False, id="not ready"),
+        pytest.param({"cordoned": True}, False, id="cordoned"),
+        pytest.param(
+            {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}, False, id="going"
+        ),
+        pytest.param({"taints": [{"key": "dedicated", "effect": "NoSchedule"}]}, True, id="a user's taint"),
+    ],
+)
+def test_pods_may_go_to_healthy_nodes_alone(fields: dict[str, Any], usable: bool) -> None:
+    assert facts("n1", **fields).usable is usable
+
+
+def test_a_node_on_its_way_out_takes_no_pods() -> None:
+    body = node("n1")
+    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not project_node(body).usable
+
+
+def test_taints_of_users_are_kept_and_those_of_sickness_are_not() -> None:
+    sick = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
+    mine = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
+    assert facts("n1", taints=[sick, mine]).taints == (Taint("dedicated", "llm", "NoSchedule"),)
+
+
+def container(cpu: str | None = None, memory: str | None = None, **more: Any) -> dict[str, Any]:
+    gpu = more.pop("gpu", None)
+    wanted = {"cpu": cpu, "memory": memory, "nvidia.com/gpu": gpu}
+    return {"resources": {"requests": {k: v for k, v in wanted.items() if v is not None}}, **more}
+
+
+def pod(*containers: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "p", "namespace": "team", **fields.pop("metadata", {})},
+        "spec": {"nodeName": "n1", "containers": list(containers), **fields.pop("spec", {})},
+        "status": {"phase": "Running", **fields.pop("status", {})},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "use"),
+    [
+        pytest.param(pod(container("500m", "1Gi", gpu="2")), (2, 0.5, GIB), id="one container"),
+        pytest.param(pod(container("1", "1Gi"), container("2", "1Gi", gpu="1")), (1, 3.0, 2 * GIB), id="two"),
+        pytest.param(
+            pod(container("1"), spec={"initContainers": [container("4"), container("2")]}),
+            (0, 4.0, 0),
+            id="the largest init container where it is larger",
+        ),
+        pytest.param(
+            pod(container("1"), spec={"initContainers": [container("2", restartPolicy="Always")]}),
+            (0, 3.0, 0),
+            id="a sidecar runs beside the others",
+        ),
+        pytest.param(pod(container("1"), spec={"overhead": {"cpu": "250m"}}), (0, 1.25, 0), id="overhead"),
+        pytest.param(pod({}), (0, 0.0, 0), id="no requests"),
+        pytest.param(pod(container("nonsense")), (0, 0.0, 0), id="no quantity"),
+        pytest.param(
+            pod({"resources": {"requests": {"nvidia.com/mig-1g.10gb": "2", "vpc.amazonaws.com/efa": "4"}}}),
+            (2, 0.0, 0),
+            id="a MIG slice is an accelerator, a network card is none",
+        ),
+        pytest.param(pod({"resources": {"requests": {"amd.com/gpu": "3"}}}), (3, 0.0, 0), id="AMD"),
+        pytest.param(pod({"resources": {"requests": {"gpu.intel.com/i915": "1"}}}), (1, 0.0, 0), id="Intel"),
+        pytest.param(pod({"resources": {"requests": {"habana.ai/gaudi": "8"}}}), (8, 0.0, 0), id="Gaudi"),
+    ],
+)
+def test_a_pod_takes_what_it_requests(body: dict[str, Any], use: tuple[int, float, int]) -> None:
+    assert project_pod(body) == PodUse("n1", *use)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(pod(container("1"), spec={"nodeName": None}), id="bound nowhere"),
+        pytest.param(pod(container("1"), status={"phase": "Succeeded"}), id="done"),
+        pytest.param(pod(container("1"), status={"phase": "Failed"}), id="failed"),
+    ],
+)
+def test_a_pod_that_takes_nothing_is_left_out(body: dict[str, Any]) -> None:
+    assert project_pod(body) is None
+
+
+def test_pods_of_ours_are_known_by_both_labels_and_may_be_going() -> None:
+    labels = {"metainf.dev/workload": "chat", "metainf.dev/serving": "abc"}
+    mine = project_pod(pod(metadata={"labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}))
+    assert mine is not None
+    assert (mine.workload, mine.terminating) == (WorkloadKey("team", "chat"), True)
+    other = project_pod(pod(metadata={"labels": {"metainf.dev/workload": "chat"}}))
+    assert other is not None
+    assert other.workload is None
+
+
+OWNER = {"kind": "InferenceWorkload", "name": "chat", "uid": "u1", "controller": True}
+CHILD = {
+    "kind": "Service",
+    "metadata": {
+        "name": "chat",
+        "namespace": "team",
+        "uid": "s1",
+        "generation": 3,
+        "ownerReferences": [OWNER],
+        "annotations": {"metainf.dev/desired-digest": "d", "metainf.dev/switched-at": "2026-01-01T12:00:00Z"},
+    },
+    "spec": {
+        "selector": {"metainf.dev/serving": "abc"},
+        "ports": [{"name": "http", "port": 8000, "targetPort": "http"}],
+    },
+}
+
+
+def test_a_child_says_whose_it_is_and_where_it_sends() -> None:
+    found = project_child(CHILD)
+    assert found is not None
+    assert (found.kind, found.workload, found.owner_uid, found.generation) == ("Service", "chat", "u1", 3)
+    assert (found.digest, found.serving, found.ports) == ("d", "abc", (("http", 8000, "http"),))
+    assert found.switched_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        pytest.param([], id="nobody's"),
+        pytest.param([{**OWNER, "controller": False}], id="owned, not controlled"),
+        pytest.param([{**OWNER, "kind": "Deployment"}], id="another controller's"),
+    ],
+)
+def test_what_no_workload_controls_is_no_child_whatever_its_labels_say(owners: list[dict[str, Any]]) -> None:
+    labels = {"metainf.dev/workload": "chat"}
+    body = {**CHILD, "metadata": {**CHILD["metadata"], "ownerReferences": owners, "labels": labels}}
+    assert project_child(body) is None
+    assert project_deployment(body) is None
+
+
+def test_the_controller_is_one_of_the_owners() -> None:
+    assert controller_uid({"ownerReferences": [{"uid": "x"}, OWNER]}) == "u1"
+    assert controller_uid({}) is None
+
+
+def test_a_deployment_says_how_far_it_got() -> None:
+    body: dict[str, Any] = {
+        **CHILD,
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"metainf.dev/serving": "abc"}},
+            "strategy": {"rollingUpdate": {"maxSurge": 1}},
+        },
+        "status": {
+            "observedGeneration": 3,
+            "updatedReplicas": 2,
+            "availableReplicas": 1,
+            "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "message": "too slow"}],
+        },
+    }
+    found = project_deployment(body)
+    assert found is not None
+    assert (found.serving, found.surge) == ("abc", True)
+    seen = found.deployment
+    assert seen is not None
+    assert (seen.replicas, seen.updated, seen.available, seen.deadline_exceeded) == (2, 2, 1, True)
+    assert (seen.message, seen.settled) == ("too slow", False)
+    body["status"] = None
+    body["spec"]["strategy"] = {"type": "Recreate"}
+    fresh = project_deployment(body)
+    assert fresh is not None
+    assert fresh.surge is False
+    assert fresh.deployment is not None
+    assert (fresh.deployment.available, fresh.deployment.observed_generation) == (0, 0)

@@ -1,0 +1,269 @@
+"""What to do about one workload: mode x outcome x what runs, as a table, and that deciding twice holds."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from choices import VERSION, architecture
+from choices import pool as node_pool
+from controller_passes import STUB
+from controller_passes import workload as manifest
+from metainf.candidates import CandidateName
+from metainf.manifests import InferenceWorkload, Reservation, parse_decision_head, parse_workload
+from metainf.planning import Plan, plan
+from metainf.selection import Selection
+from metainf.switching import MoveReason
+from metainf_operator.reconcile import (
+    Activate,
+    Choice,
+    Hold,
+    Idle,
+    Propose,
+    Refuse,
+    Stop,
+    decide,
+    retargeted,
+    serving_inputs,
+)
+from metainf_operator.world import DecisionState
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ON_CHEAP = CandidateName("cheap", "default", "TP1", 1)
+THREE = CandidateName("cheap", "default", "TP1", 3)
+ON_FAST = CandidateName("fast", "default", "TP1", 1)
+POOLS = (
+    node_pool("cheap", "A100-SXM-80GB", per_node=1, nodes=4, price="1"),
+    node_pool("fast", per_node=1, nodes=4, price="10"),
+)
+
+
+def asked_for(**spec: Any) -> InferenceWorkload:
+    return parse_workload(manifest(**spec))
+
+
+def planned(workload: InferenceWorkload, current: CandidateName | None, *, cheap: bool = True) -> Plan:
+    return plan(
+        workload,
+        architecture(),
+        revision=None,
+        pools=POOLS if cheap else POOLS[1:],
+        predictor=STUB,
+        engine_version=VERSION,
+        current=current,
+    )
+
+
+def in_force(
+    workload: InferenceWorkload, name: CandidateName, *, released: bool = False, asked: str | None = None
+) -> DecisionState:
+    made = planned(workload, name)
+    head = parse_decision_head(
+        {
+            "metadata": {
+                "name": "chat-1",
+                "namespace": "team",
+                "uid": "d1",
+                "labels": {"metainf.dev/workload": "chat"},
+                "annotations": {
+                    **made.manifest["metadata"]["annotations"],
+                    "metainf.dev/choice": f"{name.pool}/{name.method}/{name.layout}/{name.replicas}",
+                },
+            }
+        }
+    )
+    held = head.reservation
+    request = made.chosen.candidate.option.request if made.chosen is not None else None
+    if held is None and request is not None:
+        held = Reservation(name.pool, request, name.replicas)
+    if held is None:
+        any_plan = planned(asked_for(), None)
+        assert any_plan.chosen is not None
+        held = Reservation(name.pool, any_plan.chosen.candidate.option.request, name.replicas)
+    return DecisionState(
+        head=replace(head, choice=name, limit=None, reservation=held),
+        activated_at=NOW - timedelta(days=1),
+        serving_inputs=serving_inputs(workload, None) if asked is None else asked,
+        image="vllm:1",
+        released=released,
+    )
+
+
+PINNED = {"mode": "Pinned", "pinned": {"candidate": {"pool": "fast", "method": "default", "replicas": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "runs", "kind", "reason"),
+    [
+        pytest.param({}, None, Activate, MoveReason.NOTHING_RUNS, id="Auto, chosen, nothing runs -> run it"),
+        pytest.param({}, ON_CHEAP, Hold, "", id="Auto, the best runs -> hold"),
+        pytest.param({}, ON_FAST, Activate, MoveReason.BETTER, id="Auto, a better one is there -> move"),
+        pytest.param(
+            {"policy": {"minimumGain": "0.99"}},
+            ON_FAST,
+            Hold,
+            "another candidate would gain 90.0%",
+            id="gain too small",
+        ),
+        pytest.param(
+            {"policy": {"cooldown": "48h"}}, ON_FAST, Hold, "policy.cooldown is not over yet", id="cooling down"
+        ),
+        pytest.param({"budget": "5"}, ON_FAST, Activate, MoveReason.LIMIT_BROKEN, id="over budget -> move"),
+        pytest.param({"budget": "0.5"}, None, Refuse, None, id="refused, nothing runs -> refuse"),
+        pytest.param({"budget": "0.5"}, ON_CHEAP, Hold, "no candidate keeps every limit", id="refused, Keep -> hold"),
+        pytest.param(
+            {"budget": "0.5", "policy": {"onViolation": "Stop"}}, ON_CHEAP, Stop, None, id="refused, Stop -> stop"
+        ),
+        pytest.param(
+            {"budget": "0.5", "policy": {"onViolation": "Stop"}}, None, Refuse, None, id="stopped already -> refuse"
+        ),
+        pytest.param({"policy": {"mode": "Recommend"}}, None, Propose, None, id="Recommend, nothing runs -> propose"),
+        pytest.param({"policy": {"mode": "Recommend"}}, ON_CHEAP, Hold, "", id="Recommend, the best runs -> hold"),
+        pytest.param({"policy": {"mode": "Recommend"}}, ON_FAST, Propose, None, id="Recommend, better -> propose"),
+        pytest.param({"policy": PINNED}, None, Activate, MoveReason.NOTHING_RUNS, id="Pinned, nothing runs -> run it"),
+        pytest.param({"policy": PINNED}, ON_FAST, Hold, "", id="Pinned, it runs -> hold"),
+        pytest.param({"policy": PINNED}, ON_CHEAP, Activate, None, id="Pinned, another runs -> move"),
+        pytest.param({"policy": PINNED, "budget": "5"}, None, Refuse, None, id="Pinned over budget -> refuse"),
+        pytest.param({"suspend": True}, None, Idle, None, id="suspended"),
+        pytest.param({"suspend": True}, ON_CHEAP, Idle, None, id="suspended while it runs"),
+        pytest.param({"suspend": True, "budget": "0.5"}, ON_CHEAP, Idle, None, id="suspended goes before all"),
+        pytest.param({"scaling": {"replicas": 0}}, ON_CHEAP, Idle, None, id="scaled to zero by hand"),
+        pytest.param({"scaling": {"replicas": 3}}, ON_CHEAP, Activate, MoveReason.SCALED, id="scaled by hand"),
+        pytest.param({"scaling": {"minReplicas": 2}}, ON_CHEAP, Activate, MoveReason.SCALED, id="minReplicas raised"),
+        pytest.param({"scaling": {"maxReplicas": 1}}, THREE, Activate, MoveReason.SCALED, id="maxReplicas lowered"),
+        pytest.param({"scaling": {"replicas": 2}}, THREE, Activate, MoveReason.SCALED, id="scaled down by hand"),
+    ],
+)
+def test_mode_outcome_and_what_runs_say_what_to_do(
+    spec: dict[str, Any], runs: CandidateName | None, kind: type[Choice], reason: MoveReason | str | None
+) -> None:
+    workload = asked_for(**spec)
+    made = planned(workload, runs)
+    active = None if runs is None else in_force(workload, runs)
+    choice = decide(workload, made, active, asked=serving_inputs(workload, None), now=NOW)
+    assert type(choice) is kind
+    if isinstance(choice, Activate):
+        assert reason is None or choice.reason is reason
+        assert choice.plan.argv
+    if isinstance(choice, Hold):
+        assert str(reason) in choice.message
+        assert bool(choice.message) is bool(reason)
+
+
+def test_a_pool_that_is_gone_leads_elsewhere() -> None:
+    workload = asked_for()
+    choice = decide(
+        workload,
+        planned(workload, ON_CHEAP, cheap=False),
+        in_force(workload, ON_CHEAP),
+        asked=serving_inputs(workload, None),
+        now=NOW,
+    )
+    assert isinstance(choice, Activate)
+    assert (choice.reason, choice.plan.chosen and choice.plan.chosen.candidate.name) == (MoveReason.GONE, ON_FAST)
+
+
+def test_what_was_released_runs_nothing_and_is_taken_up_again() -> None:
+    workload = asked_for()
+    active = in_force(workload, ON_CHEAP, released=True)
+    choice = decide(workload, planned(workload, ON_CHEAP), active, asked=serving_inputs(workload, None), now=NOW)
+    assert isinstance(choice, Activate)
+    assert choice.reason is MoveReason.NOTHING_RUNS
+
+
+def test_the_same_candidate_asked_for_differently_is_put_in_force_anew() -> None:
+    workload = asked_for()
+    active = in_force(workload, ON_CHEAP, asked="something else")
+    choice = decide(workload, planned(workload, ON_CHEAP), active, asked=serving_inputs(workload, None), now=NOW)
+    assert isinstance(choice, Activate)
+    assert choice.reason is MoveReason.ASKED
+
+
+@pytest.mark.parametrize(
+    ("spec", "same"),
+    [
+        pytest.param({}, True, id="nothing changed"),
+        pytest.param({"budget": "7"}, True, id="the budget"),
+        pytest.param({"rps": "3"}, True, id="the rate"),
+        pytest.param({"policy": {"cooldown": "1h"}}, True, id="the policy"),
+        pytest.param(
+            {"model": {"id": "Qwen/Qwen2.5-7B-Instruct", "tokenSecretRef": {"name": "s"}}},
+            True,
+            id="the token's Secret",
+        ),
+        pytest.param({"engine": {"image": "mine:1"}}, False, id="the image"),
+        pytest.param({"engine": {"version": "0.32.0"}}, False, id="the version"),
+        pytest.param({"engine": {"extraArgs": ["--seed=1"]}}, False, id="an argument"),
+        pytest.param({"model": {"id": "Qwen/Qwen2.5-7B-Instruct", "servedName": "x"}}, False, id="the served name"),
+        pytest.param(
+            {
+                "traffic": {
+                    "requestsPerSecond": "2",
+                    "inputTokens": {"mean": 900},
+                    "outputTokens": {"mean": 100},
+                }
+            },
+            False,
+            id="the lengths",
+        ),
+    ],
+)
+def test_what_the_pods_are_asked_for_is_told_from_the_rest(spec: dict[str, Any], same: bool) -> None:
+    assert (serving_inputs(asked_for(), None) == serving_inputs(asked_for(**spec), None)) is same
+
+
+def test_another_commit_is_asked_for_differently() -> None:
+    assert serving_inputs(asked_for(), "a" * 40) != serving_inputs(asked_for(), "b" * 40)
+
+
+def test_a_plan_may_be_turned_to_another_of_its_candidates() -> None:
+    made = planned(asked_for(), ON_FAST)
+    assert isinstance(made.outcome, Selection)
+    current = made.outcome.current
+    assert current is not None
+    turned = retargeted(made, current)
+    assert turned.chosen is current
+    assert isinstance(turned.outcome, Selection)
+    names = [s.candidate.name for s in turned.outcome.alternatives]
+    assert made.outcome.chosen.candidate.name in names
+    assert ON_FAST not in names
+    assert turned.name != made.name
+    assert retargeted(made, made.outcome.chosen) is made
+    refused = planned(asked_for(budget="0.1"), None)
+    assert retargeted(refused, current) is refused
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    budget=st.sampled_from(["0.5", "1", "3", "9", "100"]),
+    rps=st.sampled_from(["1", "6", "30", "500"]),
+    runs=st.sampled_from([None, ON_CHEAP, ON_FAST, replace(ON_CHEAP, replicas=3)]),
+    mode=st.sampled_from(["Auto", "Recommend"]),
+    violation=st.sampled_from(["Keep", "Stop"]),
+    replicas=st.sampled_from([None, 0, 2, 9]),
+)
+def test_it_always_has_an_answer_and_deciding_twice_holds(
+    budget: str, rps: str, runs: CandidateName | None, mode: str, violation: str, replicas: int | None
+) -> None:
+    scaling = {} if replicas is None else {"scaling": {"replicas": replicas}}
+    workload = asked_for(budget=budget, rps=rps, policy={"mode": mode, "onViolation": violation}, **scaling)
+    asked = serving_inputs(workload, None)
+    active = None if runs is None else in_force(workload, runs)
+    choice = decide(workload, planned(workload, runs), active, asked=asked, now=NOW)
+    if isinstance(choice, Activate):
+        assert choice.plan.chosen is not None
+        now_runs = choice.plan.chosen.candidate.name
+        again = decide(workload, planned(workload, now_runs), in_force(workload, now_runs), asked=asked, now=NOW)
+        assert isinstance(again, Hold), (choice.reason, again)
+        limits = workload.workload.replicas
+        assert limits.fixed is None or now_runs.replicas <= limits.fixed
+    elif isinstance(choice, Stop):
+        assert active is not None
+        again = decide(workload, planned(workload, runs), replace(active, released=True), asked=asked, now=NOW)
+        assert isinstance(again, Refuse)
+    else:
+        again = decide(workload, planned(workload, runs), active, asked=asked, now=NOW)
+        assert type(again) is type(choice)

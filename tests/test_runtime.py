@@ -1,0 +1,281 @@
+"""The order in which the operator starts, and what a change of one thing makes it look at again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import kopf
+import pytest
+import yaml
+
+import virtual_time
+from controller_passes import SETTINGS, STUB, pool, workload
+from fake_cluster import FakeCluster
+from metainf.errors import InvalidWorkloadError
+from metainf_operator.api_errors import NotFoundError, UnreachableError
+from metainf_operator.cluster_api import Verb
+from metainf_operator.ledger import WorkloadKey
+from metainf_operator.metrics import Metrics
+from metainf_operator.pool_reporter import PoolKey
+from metainf_operator.resources import ACCELERATOR_POOL, INFERENCE_WORKLOAD, NODE, SERVICE
+from metainf_operator.runtime import Runtime, read_pools_file
+from node_bodies import node
+
+A, B = WorkloadKey("team", "a"), WorkloadKey("team", "b")
+
+
+def cluster() -> FakeCluster:
+    found = FakeCluster()
+    found.put(ACCELERATOR_POOL, pool("cheap"))
+    found.put(NODE, node("cheap-0", labels={"pool": "cheap"}))
+    for name in ("a", "b"):
+        found.put(INFERENCE_WORKLOAD, workload(name))
+    return found
+
+
+def run(main: Callable[[Runtime], Awaitable[Any]], *, on: FakeCluster | None = None, **settings: Any) -> Any:
+    async def go() -> Any:
+        runtime = Runtime(on or cluster(), STUB, replace(SETTINGS, **settings), Metrics())
+        return await main(runtime)
+
+    return virtual_time.run(go())
+
+
+async def queued(runtime: Runtime, wait_s: float = 5.0) -> set[Any]:
+    """Keys that are looked at within so long."""
+    await asyncio.sleep(wait_s)
+    found = set()
+    while True:
+        try:
+            key = await asyncio.wait_for(runtime.queue.get(), 0.01)
+        except TimeoutError:
+            return found
+        found.add(key)
+        runtime.queue.done(key)
+
+
+def test_every_cache_is_filled_before_anything_is_looked_at() -> None:
+    async def main(runtime: Runtime) -> tuple[bool, bool, set[Any]]:
+        before = runtime.world.synced
+        await runtime.sync()
+        return before, runtime.world.synced, await queued(runtime)
+
+    before, after, keys = run(main)
+    assert (before, after) == (False, True)
+    assert keys == {A, B, PoolKey("cheap")}
+
+
+def test_it_waits_for_kinds_that_are_not_installed_and_for_an_api_server_that_is_away() -> None:
+    on = cluster()
+    on.fail(NotFoundError("no such kind", code=404), verb=Verb.LIST, resource=INFERENCE_WORKLOAD, times=2)
+    on.fail(UnreachableError("away"), verb=Verb.LIST, resource=NODE)
+
+    async def main(runtime: Runtime) -> float:
+        started = virtual_time.now_s()
+        await runtime.sync()
+        assert runtime.world.synced
+        return virtual_time.now_s() - started
+
+    assert run(main, on=on) == pytest.approx(15.0)
+
+
+def _feed_of(runtime: Runtime, resource: Any) -> Any:
+    feeds = runtime.feeds
+    found = (feeds.workloads, feeds.nodes, feeds.pools, feeds.services)
+    return next(feed for feed in found if feed.resource == resource)
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "namespace", "patch", "looks_at"),
+    [
+        pytest.param(INFERENCE_WORKLOAD, "a", "team", {"spec": {"suspend": True}}, {A}, id="a spec"),
+        pytest.param(INFERENCE_WORKLOAD, "a", "team", {"status": {"replicas": 3}}, set(), id="our own status"),
+        pytest.param(
+            NODE,
+            "cheap-0",
+            None,
+            {"spec": {"unschedulable": True}},
+            {A, B, PoolKey("cheap")},
+            id="a node that is cordoned",
+        ),
+        pytest.param(NODE, "cheap-0", None, {"status": {"images": ["x"]}}, set(), id="a node's chatter"),
+        pytest.param(
+            ACCELERATOR_POOL,
+            "cheap",
+            None,
+            {"spec": {"price": {"perHour": "7"}}},
+            {A, B, PoolKey("cheap")},
+            id="a price",
+        ),
+        pytest.param(
+            ACCELERATOR_POOL, "cheap", None, {"status": {"nodes": 1}}, {PoolKey("cheap")}, id="a pool's status"
+        ),
+    ],
+)
+def test_a_change_is_looked_at_by_those_it_concerns(
+    resource: Any, name: str, namespace: str | None, patch: dict[str, Any], looks_at: set[Any]
+) -> None:
+    on = cluster()
+
+    async def main(runtime: Runtime) -> set[Any]:
+        await runtime.sync()
+        await queued(runtime)
+        on.edit(resource, name, patch, namespace)
+        body = on.peek(resource, name, namespace)
+        _feed_of(runtime, resource).saw({"type": "MODIFIED", "object": body})
+        return await queued(runtime)
+
+    assert run(main, on=on) == looks_at
+
+
+def test_a_deleted_workload_is_looked_at_once_more_and_a_freed_name_wakes_who_wants_it() -> None:
+    on = cluster()
+    on.put(SERVICE, {"metadata": {"name": "a", "namespace": "team"}, "spec": {}})
+
+    async def main(runtime: Runtime) -> list[set[Any]]:
+        await runtime.sync()
+        await queued(runtime)
+        runtime.feeds.workloads.saw({"type": "DELETED", "object": on.peek(INFERENCE_WORKLOAD, "b", "team")})
+        found = [await queued(runtime)]
+        runtime.feeds.services.saw({"type": "DELETED", "object": on.peek(SERVICE, "a", "team")})
+        found.append(await queued(runtime))
+        return found
+
+    deleted, freed = run(main, on=on)
+    assert B in deleted
+    assert A not in deleted
+    assert freed == {A}
+
+
+def test_a_burst_of_node_events_is_one_look() -> None:
+    on = cluster()
+
+    async def main(runtime: Runtime) -> int:
+        await runtime.sync()
+        await queued(runtime)
+        versions = []
+        for i in range(20):
+            body = on.put(NODE, node("cheap-0", labels={"pool": "cheap", "n": str(i)}))
+            runtime.feeds.nodes.saw({"type": "MODIFIED", "object": body})
+            versions.append(len(runtime._pending))
+        return max(versions)
+
+    assert run(main, on=on) == 1
+
+
+def test_a_resync_looks_at_everything_and_lists_anew() -> None:
+    async def main(runtime: Runtime) -> tuple[set[Any], bool]:
+        await runtime.sync()
+        await queued(runtime)
+        task = asyncio.create_task(runtime.resync())
+        found = await queued(runtime, SETTINGS.resync_s + 1)
+        wanted = all(feed.relist_wanted.is_set() for feed in runtime.watched_by_kopf)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return found, wanted
+
+    assert run(main) == ({A, B, PoolKey("cheap")}, True)
+
+
+def test_a_listing_that_is_wanted_finds_a_deletion_that_no_watch_told() -> None:
+    on = cluster()
+
+    async def main(runtime: Runtime) -> tuple[bool, bool]:
+        await runtime.sync()
+        task = asyncio.create_task(runtime.relist_when_wanted(runtime.feeds.workloads))
+        on.remove(INFERENCE_WORKLOAD, "b", "team")
+        on.fail(UnreachableError("away"), verb=Verb.LIST)
+        runtime.feeds.workloads.relist_wanted.set()
+        await asyncio.sleep(1)
+        early = B in runtime.world.workloads
+        await asyncio.sleep(10)
+        late = B in runtime.world.workloads
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return early, late
+
+    assert run(main, on=on) == (True, False)
+
+
+def test_prices_of_opencost_stay_when_it_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [{"cheap-0": Decimal(3)}, OSError("away"), ValueError("no metrics"), {"cheap-0": Decimal(4)}]
+
+    async def fetch(url: str) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("metainf_operator.runtime.fetch_prices", fetch)
+
+    async def main(runtime: Runtime) -> list[Decimal]:
+        prices = []
+        for _ in range(4):
+            await runtime.refresh_prices()
+            prices.append(runtime.world.opencost["cheap-0"])
+        return prices
+
+    assert run(main, opencost_url="http://opencost:9003/metrics") == [3, 3, 3, 4]
+
+
+# Without access to nodes
+
+
+def pools_file(folder: Path, text: str | None = None) -> Path:
+    file = folder / "pools.yaml"
+    given = {**pool("file"), "spec": {**pool("file")["spec"], "nodes": {"max": 2}}}
+    file.write_text(yaml.safe_dump_all([given]) if text is None else text, encoding="utf-8")
+    return file
+
+
+def test_without_access_to_nodes_pools_come_from_a_file_that_may_change(tmp_path: Path) -> None:
+    file = pools_file(tmp_path)
+    on = cluster()
+
+    async def main(runtime: Runtime) -> list[list[str]]:
+        await runtime.sync()
+        names = [[r.pool.name for r in runtime.world.inventory.pools]]
+        file.write_text("nonsense: [", encoding="utf-8")
+        runtime._use_pools_file()
+        names.append([r.pool.name for r in runtime.world.inventory.pools])
+        pools_file(tmp_path, file.read_text(encoding="utf-8").replace("nonsense: [", ""))
+        runtime._use_pools_file()
+        names.append([r.pool.name for r in runtime.world.inventory.pools])
+        return names
+
+    assert run(main, on=on, node_access=False, pools_file=file, namespaces=("team",)) == [["file"], ["file"], []]
+    assert NODE not in {call.resource for call in on.calls}
+    assert {call.namespace for call in on.calls} == {"team"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"a: [", id="no YAML"),
+        pytest.param(b"\xff\xfe\x00", id="no text"),
+        pytest.param(b"kind: ConfigMap", id="no pool"),
+        pytest.param(b"- 1\n- 2", id="a list"),
+        pytest.param(yaml.safe_dump(pool("unbounded")).encode(), id="without nodes.max"),
+    ],
+)
+def test_a_pools_file_that_is_no_good_says_so(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "pools.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InvalidWorkloadError):
+        read_pools_file(file)
+    with pytest.raises(InvalidWorkloadError, match="reading pools from"):
+        read_pools_file(tmp_path / "none.yaml")
+
+
+def test_kopf_keeps_no_state_on_objects_and_posts_nothing() -> None:
+    async def main(runtime: Runtime) -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        runtime.configure_kopf(settings)
+        return settings
+
+    settings = run(main)
+    assert (settings.posting.enabled, settings.scanning.disabled) == (False, True)
+    assert isinstance(settings.watching.server_timeout, int)
