@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(VENV)/.ready: requirements/dev.txt pyproject.toml
+$(VENV)/.ready: requirements/dev.txt requirements/build.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the pinned requirements into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt -r requirements/build.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -44,11 +44,13 @@ demo: setup ## the main job, live, on a cluster of its own
 bench: setup ## the operator's figures, at full size
 	@$(BIN)/python -m e2e.bench
 
-requirements: ## compile requirements/*.txt from pyproject.toml, with hashes
-	@$(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/python -m pip install --quiet uv
-	$(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra operator -o requirements/operator.txt pyproject.toml
-	$(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
-	@rm -rf $(VENV)-uv
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
+
+requirements: setup ## compile requirements/*.txt from pyproject.toml, with hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/$(UV_COMPILE) --extra operator -o requirements/operator.txt pyproject.toml
+	$(BIN)/$(UV_COMPILE) --extra dev -c requirements/operator.txt -o requirements/dev.txt pyproject.toml
+	printf 'hatchling>=1.27\neditables\n' | $(BIN)/$(UV_COMPILE) -o requirements/build.txt -
 
 clean: ## remove what was built in the tree; caches outside of it stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
