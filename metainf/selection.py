@@ -267,7 +267,8 @@ def _ranked(assessment: Assessment) -> list[int]:
         while left:
             best = float(objective[left[0]])
             margin = abs(best) * TIE_RATIO
-            tied = [row for row in left if objective[row] <= best + margin]
+            # The first is always taken: a predictor that answers NaN must not hold the loop.
+            tied = [left[0], *(row for row in left[1:] if objective[row] <= best + margin)]
             ranked.extend(sorted(tied, key=tie_key))
             left = left[len(tied) :]
         return ranked

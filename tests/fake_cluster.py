@@ -24,7 +24,6 @@ from fake_objects import (
     without_status,
 )
 from field_sets import Fields, Path, flatten, overlaps, put, unflatten
-
 from metainf_operator.api_errors import (
     AlreadyExistsError,
     ClusterError,

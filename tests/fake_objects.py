@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from field_sets import Fields, flatten
-
 from metainf_operator.cluster_api import JsonObject, Selector
 from metainf_operator.resources import CONFIG_MAP, EVENT, LEASE, NAMESPACE, Resource
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from choices import architecture
 from controller_passes import SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
 from metainf.manifests import parse_pool, standing_pool
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
 from metainf_operator.ledger import WorkloadKey
+from metainf_operator.models import KnownModel, _Answer
 from metainf_operator.resources import (
     ACCELERATOR_POOL,
     CONFIG_MAP,
@@ -451,6 +453,23 @@ def test_the_old_side_goes_first_where_there_is_no_room_for_both() -> None:
     assert around.condition("Ready") == ("True", "Serving")
 
 
+def test_a_template_rolls_with_one_more_replica_only_where_there_is_room_for_it() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload())
+    around.settle()
+
+    def surge() -> int:
+        (body,) = around.deployments()
+        return int(body["spec"]["strategy"]["rollingUpdate"]["maxSurge"])
+
+    assert surge() == 1  # two cheap nodes, one replica
+    price(around, "cheap", CHEAP_GONE_DEAR)
+    around.now += timedelta(hours=2)
+    around.settle()
+    assert around.running() == {"fast": 1}
+    assert surge() == 0  # one fast node: the old side's room was elsewhere
+
+
 def test_only_so_many_workloads_switch_at_a_time_and_a_switch_under_way_may_turn() -> None:
     around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
     for name in ("a", "b"):
@@ -611,6 +630,59 @@ def test_suspended_it_runs_nothing_keeps_the_record_and_resumes() -> None:
     assert around.running() == {"cheap": 1}
     assert around.condition("Ready") == ("True", "Serving")
     assert around.decisions() == {record: "Active"}
+
+
+def test_suspend_is_obeyed_also_while_the_spec_is_wrong() -> None:
+    around = serving()
+    around.edit(suspend=True, engine={"extraArgs": ["--tensor-parallel-size=4"]})
+    around.settle()
+    assert around.running() == {"cheap": 0}
+    assert around.world.holds() == []
+    assert around.condition("Accepted")[0] == "False"
+
+
+def test_a_branch_that_moves_on_restarts_nobody() -> None:
+    around = serving()
+    (before,) = around.deployments()
+    around.restart()
+    model = KnownModel(architecture(), "f" * 40)  # what the hub answers now
+    around.controller.models._answers["Qwen/Qwen2.5-7B-Instruct", None] = _Answer(model, None, 0.0)
+    around.settle()
+    (after,) = around.deployments()
+    assert after["metadata"]["name"] == before["metadata"]["name"]
+
+
+def test_a_users_disruption_budget_is_left_alone() -> None:
+    around = serving()
+    own = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "chat", "namespace": "team"},
+        "spec": {"minAvailable": 1},
+    }
+    around.cluster.put(POD_DISRUPTION_BUDGET, own)
+    around.edit(scaling={"replicas": 2}, placement={"pools": ["cheap"]})
+    around.settle()
+    kept = around.cluster.peek(POD_DISRUPTION_BUDGET, "chat", "team")
+    assert kept is not None and kept["spec"] == {"minAvailable": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_pin_that_cannot_be_does_not_stop_what_serves() -> None:
+    around = serving(policy={"onViolation": "Stop"})
+    candidate = {"pool": "cheap", "method": "default", "layout": {"tensorParallel": 1}, "replicas": 900}
+    around.edit(policy={"mode": "Pinned", "onViolation": "Stop", "pinned": {"candidate": candidate}})
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Available")[0] == "True"
+
+
+def test_more_replicas_than_there_is_room_for_do_not_stop_those_that_serve() -> None:
+    around = serving(policy={"onViolation": "Stop"}, placement={"pools": ["cheap"]})
+    around.edit(scaling={"minReplicas": 900})
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Feasible")[0] == "False"
 
 
 def test_suspended_from_the_start_nothing_is_decided_or_held() -> None:

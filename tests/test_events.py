@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fake_cluster import FakeCluster
 
+from fake_cluster import FakeCluster
 from metainf_operator.api_errors import ForbiddenError, NotLeaderError
 from metainf_operator.events import EventReason, EventSender, Notice, Regarding, manifest
 from metainf_operator.resources import ACCELERATOR_POOL, EVENT, INFERENCE_WORKLOAD

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+
 from fake_cluster import FakeCluster
 from fake_objects import selects
-
 from metainf_operator.api_errors import (
     AlreadyExistsError,
     ConflictError,

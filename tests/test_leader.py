@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-import virtual_time
-from fake_cluster import FakeCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import virtual_time
+from fake_cluster import FakeCluster
 from metainf_operator.api_errors import ClusterError, ForbiddenError, NotLeaderError, UnreachableError
 from metainf_operator.cluster_api import Verb
 from metainf_operator.cluster_decorator import ClusterDecorator

@@ -3,8 +3,8 @@ from collections.abc import Callable, Iterator
 
 import aiohttp
 import pytest
-from fake_cluster import FakeCluster
 
+from fake_cluster import FakeCluster
 from metainf_operator.api_errors import NotFoundError, WatchExpiredError
 from metainf_operator.cluster_api import as_is
 from metainf_operator.health import HealthServer, Heartbeats

@@ -86,7 +86,7 @@ def in_force(
     return DecisionState(
         head=replace(head, choice=name, limit=None, reservation=held),
         activated_at=NOW - timedelta(days=1),
-        serving_inputs=serving_inputs(workload, None) if asked is None else asked,
+        serving_inputs=serving_inputs(workload) if asked is None else asked,
         image="vllm:1",
         released=released,
     )
@@ -143,7 +143,7 @@ def test_mode_outcome_and_what_runs_say_what_to_do(
     workload = asked_for(**spec)
     made = planned(workload, runs)
     active = None if runs is None else in_force(workload, runs)
-    choice = decide(workload, made, active, asked=serving_inputs(workload, None), now=NOW)
+    choice = decide(workload, made, active, asked=serving_inputs(workload), now=NOW)
     assert type(choice) is kind
     if isinstance(choice, Activate):
         assert reason is None or choice.reason is reason
@@ -159,7 +159,7 @@ def test_a_pool_that_is_gone_leads_elsewhere() -> None:
         workload,
         planned(workload, ON_CHEAP, cheap=False),
         in_force(workload, ON_CHEAP),
-        asked=serving_inputs(workload, None),
+        asked=serving_inputs(workload),
         now=NOW,
     )
     assert isinstance(choice, Activate)
@@ -169,7 +169,7 @@ def test_a_pool_that_is_gone_leads_elsewhere() -> None:
 def test_what_was_released_runs_nothing_and_is_taken_up_again() -> None:
     workload = asked_for()
     active = in_force(workload, ON_CHEAP, released=True)
-    choice = decide(workload, planned(workload, ON_CHEAP), active, asked=serving_inputs(workload, None), now=NOW)
+    choice = decide(workload, planned(workload, ON_CHEAP), active, asked=serving_inputs(workload), now=NOW)
     assert isinstance(choice, Activate)
     assert choice.reason is MoveReason.NOTHING_RUNS
 
@@ -177,7 +177,7 @@ def test_what_was_released_runs_nothing_and_is_taken_up_again() -> None:
 def test_the_same_candidate_asked_for_differently_is_put_in_force_anew() -> None:
     workload = asked_for()
     active = in_force(workload, ON_CHEAP, asked="something else")
-    choice = decide(workload, planned(workload, ON_CHEAP), active, asked=serving_inputs(workload, None), now=NOW)
+    choice = decide(workload, planned(workload, ON_CHEAP), active, asked=serving_inputs(workload), now=NOW)
     assert isinstance(choice, Activate)
     assert choice.reason is MoveReason.ASKED
 
@@ -212,11 +212,12 @@ def test_the_same_candidate_asked_for_differently_is_put_in_force_anew() -> None
     ],
 )
 def test_what_the_pods_are_asked_for_is_told_from_the_rest(spec: dict[str, Any], same: bool) -> None:
-    assert (serving_inputs(asked_for(), None) == serving_inputs(asked_for(**spec), None)) is same
+    assert (serving_inputs(asked_for()) == serving_inputs(asked_for(**spec))) is same
 
 
-def test_another_commit_is_asked_for_differently() -> None:
-    assert serving_inputs(asked_for(), "a" * 40) != serving_inputs(asked_for(), "b" * 40)
+def test_another_revision_is_asked_for_differently() -> None:
+    first, second = ({"id": "Qwen/Qwen2.5-7B-Instruct", "revision": each * 40} for each in "ab")
+    assert serving_inputs(asked_for(model=first)) != serving_inputs(asked_for(model=second))
 
 
 def test_a_plan_may_be_turned_to_another_of_its_candidates() -> None:
@@ -250,7 +251,7 @@ def test_it_always_has_an_answer_and_deciding_twice_holds(
 ) -> None:
     scaling = {} if replicas is None else {"scaling": {"replicas": replicas}}
     workload = asked_for(budget=budget, rps=rps, policy={"mode": mode, "onViolation": violation}, **scaling)
-    asked = serving_inputs(workload, None)
+    asked = serving_inputs(workload)
     active = None if runs is None else in_force(workload, runs)
     choice = decide(workload, planned(workload, runs), active, asked=asked, now=NOW)
     if isinstance(choice, Activate):

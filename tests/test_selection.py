@@ -332,6 +332,16 @@ def test_the_least_number_of_replicas_is_found_between_the_points_of_the_grid(re
     assert outcome.cheapest_budget == per_hour(f"{replicas}.00")
 
 
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("replicas", [23, 37])
+def test_the_budget_that_a_refusal_names_is_exact_whatever_the_objective(objective: Objective, replicas: int) -> None:
+    many = pool("l4", "L4-PCIe-24GB", per_node=1, nodes=64, price="1")
+    asked = workload("0.5", load=RateLoad(4.0 * replicas - 1), objective=objective)
+    assert refused(request(asked, many)).cheapest_budget == per_hour(f"{replicas}.00")
+    enough = request(with_budget(asked, Decimal(replicas)), many)
+    assert chosen(enough).replicas == replicas
+
+
 def test_a_pin_is_taken_or_refused_and_nothing_else_is_looked_at() -> None:
     pin = CandidateName("h100", "default", "TP1", 2)
     assert chosen(request(workload(), L4, H100, only=pin)) == pin

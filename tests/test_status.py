@@ -156,9 +156,7 @@ def test_where_a_price_was_read_and_when_is_shown() -> None:
 @pytest.mark.parametrize(
     ("given", "kind", "expected", "says"),
     [
-        pytest.param(
-            {"record": None, "error": "no such"}, "Ready", ("False", "InvalidSpec"), "such", id="bad"
-        ),
+        pytest.param({"record": None, "error": "no such"}, "Ready", ("False", "InvalidSpec"), "such", id="bad"),
         pytest.param({"record": None}, "PriceKnown", ("False", "PriceUnknown"), "spec.price.perHour", id="no pool"),
         pytest.param(
             {"record": replace(RECORD, problems=("node x has an L4",))},

@@ -2,11 +2,11 @@ import asyncio
 import logging
 
 import pytest
-import virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+import virtual_time
 from metainf.errors import ArtifactError, HubError, InvalidWorkloadError
 from metainf_operator.api_errors import (
     AlreadyExistsError,
@@ -19,7 +19,7 @@ from metainf_operator.api_errors import (
     UnreachableError,
 )
 from metainf_operator.metrics import Metrics
-from metainf_operator.workers import FORBIDDEN_DELAY_S, Drop, Retry, Workers, verdict
+from metainf_operator.workers import FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S, Drop, Retry, Workers, verdict
 from metainf_operator.workqueue import Backoff, Priority, QueueClosed, WorkQueue
 
 
@@ -209,7 +209,7 @@ def test_tells_how_long_a_key_waited_for_a_worker() -> None:
         ),
         pytest.param(HubError("x"), Retry(logging.WARNING), id="hub away -> again with back-off"),
         pytest.param(
-            ForbiddenError("x"), Retry(logging.WARNING, at_least_s=FORBIDDEN_DELAY_S), id="forbidden -> much later"
+            ForbiddenError("x"), Retry(logging.WARNING, at_least_s=FORBIDDEN_FIRST_S), id="forbidden -> step by step"
         ),
         pytest.param(
             NamespaceTerminatingError("x"),

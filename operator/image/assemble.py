@@ -206,7 +206,8 @@ def write_archive(layers: list[Layer], output: Path, tag: str) -> str:
 
 def assemble(output: Path, tag: str, cache: Path, mirror: str) -> str:
     """Make the image and give its id; the base is kept in `cache`."""
-    base = cache / f"{_SUITE}-python{_PYTHON}"
+    made_of = hashlib.sha256("\0".join((_SUITE, _PYTHON, _PACKAGES)).encode()).hexdigest()
+    base = cache / f"{_SUITE}-python{_PYTHON}-{made_of[:8]}"
     _base(base, mirror)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:

@@ -33,13 +33,13 @@ from metainf_operator.metrics import Metrics
 from metainf_operator.models import ConfigMapMissingError, KnownModel, Models
 from metainf_operator.outlook import Outlook, outlook_of
 from metainf_operator.pod_template import pod_template_conflicts
-from metainf_operator.reconcile import Activate, Choice, Idle, Propose, Refuse, Stop, decide, serving_inputs
+from metainf_operator.reconcile import Activate, Choice, Idle, Propose, Refuse, Stop, decide, idle, serving_inputs
 from metainf_operator.records import Records
 from metainf_operator.reporter import Reporter, Seen
 from metainf_operator.resources import INFERENCE_DECISION
 from metainf_operator.roller import Rolled, Roller
 from metainf_operator.settings import OperatorSettings
-from metainf_operator.workers import FORBIDDEN_DELAY_S
+from metainf_operator.workers import FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S
 from metainf_operator.world import DecisionState, WorkloadState, World
 
 __all__ = ["Controller", "TroubleError"]
@@ -95,6 +95,7 @@ class Controller:
         self._capacity_freed = capacity_freed
         self._deciding = asyncio.Lock()
         self._outlooks: dict[WorkloadKey, tuple[object, Outlook]] = {}
+        self._forbidden: dict[WorkloadKey, int] = {}
 
     async def reconcile(self, key: WorkloadKey) -> float | None:
         """One pass; seconds until the next look, None where only an event or a resync brings one."""
@@ -107,6 +108,7 @@ class Controller:
     def _gone(self, key: WorkloadKey) -> None:
         self.world.forget(key)
         self._outlooks.pop(key, None)
+        self._forbidden.pop(key, None)
         self.metrics.forget_workload(key.namespace, key.name)
         self._capacity_freed()
 
@@ -130,9 +132,13 @@ class Controller:
         except NamespaceTerminatingError:
             return None  # it takes no new objects, and what is in it goes
         except ForbiddenError as exc:
-            return await self._in_trouble(seen, active, TroubleError(Fault.FORBIDDEN, str(exc), FORBIDDEN_DELAY_S))
+            # An API server that just came up refuses everybody for a second: the long delay comes step by step.
+            times = self._forbidden[state.key] = self._forbidden.get(state.key, 0) + 1
+            retry_s = min(FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S**times)
+            return await self._in_trouble(seen, active, TroubleError(Fault.FORBIDDEN, str(exc), retry_s))
         except TroubleError as exc:
             return await self._in_trouble(seen, active, exc)
+        self._forbidden.pop(state.key, None)
         if not self._still_there(state):
             return None
         await self.reporter.report(seen, decision)
@@ -196,7 +202,11 @@ class Controller:
             self._outlooks.pop(key, None)
 
     async def _in_trouble(self, seen: Seen, active: DecisionState | None, trouble: TroubleError) -> float | None:
-        """Say what is wrong; what is in force serves on."""
+        """Say what is wrong; what is in force serves on, unless it is to run nothing."""
+        if seen.state.manifest is not None and idle(seen.state.manifest) and active is not None and active.holds:
+            active = await self.records.release(active)
+            await self.roller.halt(seen.state)
+            self._capacity_freed()
         told = replace(
             seen,
             outlook=None,
@@ -252,6 +262,8 @@ class Controller:
     async def _decide(self, seen: Seen, understood: Understood, active: DecisionState | None) -> tuple[Plan, Choice]:
         """Select among what is free and reserve it before anybody else looks."""
         state = seen.state
+        asked = serving_inputs(understood.workload)
+        revision = await self._revision(understood, active, asked)
         async with self._deciding:
             pools = self.world.pools_for(state.key, state.created_at)
             started = time.perf_counter()
@@ -260,7 +272,7 @@ class Controller:
                     plan,
                     understood.workload,
                     understood.model.architecture,
-                    revision=understood.model.revision,
+                    revision=revision,
                     pools=pools,
                     predictor=self.predictor,
                     engine_version=self.settings.engine_version,
@@ -269,12 +281,19 @@ class Controller:
                 )
             except InvalidWorkloadError as exc:
                 raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
-            asked = serving_inputs(understood.workload, made.inputs.revision)
             spent = overspent(understood.workload.workload.budget, seen.accrued)
             choice = decide(understood.workload, made, active, asked=asked, now=self._now(), overspent=spent)
             self._count(made, choice, time.perf_counter() - started)
             self._reserve(state, choice)
         return made, choice
+
+    async def _revision(self, understood: Understood, active: DecisionState | None, asked: str) -> str | None:
+        """The commit to serve: that of the decision in force, as long as the same model and revision are asked for."""
+        if active is not None and active.serving_inputs == asked:
+            decision = await self._in_force(active)
+            if decision is not None:
+                return decision.inputs.revision
+        return understood.model.revision
 
     def _count(self, made: Plan, choice: Choice, took_s: float) -> None:
         outcome = made.outcome
@@ -316,7 +335,7 @@ class Controller:
         workload = understood.workload
         match choice:
             case Activate():
-                asked = serving_inputs(workload, made.inputs.revision)
+                asked = serving_inputs(workload)
                 chosen = choice.plan.chosen
                 if chosen is None:
                     raise AssertionError("what is activated was chosen")

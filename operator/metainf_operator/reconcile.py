@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from metainf.manifests import InferenceWorkload, OnViolation, PolicyMode
 from metainf.planning import Plan, candidate_argv
-from metainf.selection import NoSelection, Scored, Selection
+from metainf.selection import BindingLimit, NoSelection, Scored, Selection
 from metainf.switching import Keep, KeepReason, Move, MoveReason, compare
 from metainf_operator.children import startup_s
 from metainf_operator.world import DecisionState
@@ -65,12 +65,15 @@ class Idle:
 Choice = Activate | Hold | Propose | Refuse | Stop | Idle
 
 
-def serving_inputs(workload: InferenceWorkload, revision: str | None) -> str:
-    """Digest of what the user asked of the pods themselves: when it moves, the same candidate is recorded anew."""
+def serving_inputs(workload: InferenceWorkload) -> str:
+    """Digest of what the user asked of the pods themselves: when it moves, the same candidate is recorded anew.
+
+    The revision is the one that was asked for, not the commit that it stood for: a branch that moves on restarts
+    nobody's pods.
+    """
     traffic = workload.workload.traffic
     facts = [
         repr(replace(workload.model, token_secret=None, config_map=None)),
-        revision,
         repr((workload.engine.image, workload.engine.version, workload.engine.extra_args)),
         repr((traffic.input_tokens, traffic.output_tokens)),
     ]
@@ -130,10 +133,21 @@ def idle(workload: InferenceWorkload) -> bool:
 def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:
     if not runs:
         return Refuse(plan)
-    broken = outcome.current is None or outcome.current.broken is not None
-    if broken and workload.policy.on_violation is OnViolation.STOP:
+    if workload.policy.on_violation is OnViolation.STOP and _known_broken(workload, outcome):
         return Stop(plan)
     return Hold("no candidate keeps every limit")
+
+
+def _known_broken(workload: InferenceWorkload, outcome: NoSelection) -> bool:
+    """Whether what runs breaks a limit, or its pool is gone; not where the refusal is about something else.
+
+    A pin is asked about alone, so it says nothing of what runs; and where only room for more replicas is missing, what
+    serves breaks nothing.
+    """
+    if outcome.current is not None:
+        return outcome.current.broken is not None
+    pinned_elsewhere = workload.policy.mode is PolicyMode.PINNED
+    return not pinned_elsewhere and outcome.limit is not BindingLimit.NO_CAPACITY
 
 
 def _allowed_replicas(workload: InferenceWorkload, outcome: Selection) -> range:

@@ -189,13 +189,25 @@ class Roller:
             known = store.get((state.key.namespace, name))
             if known is not None and known.owner_uid == state.uid:
                 continue
-            try:
-                body = await self.cluster.get(resource, name, state.key.namespace, metadata_only=True)
-            except NotFoundError:
-                continue
-            if controller_uid(body["metadata"]) != state.uid:
+            if await self._is_foreign(resource, state, name):
                 return f"{resource.kind} {state.key.namespace}/{name} exists and is not ours: rename the workload or it"
         return None
+
+    async def _is_foreign(self, resource: Resource, state: WorkloadState, name: str) -> bool:
+        """Whether a child's name is held by an object that another controls, or nobody."""
+        if resource not in (SERVICE, DEPLOYMENT, POD_DISRUPTION_BUDGET):
+            raise ValueError(f"{resource.kind} is no child")
+        try:
+            body = await self.cluster.get(resource, name, state.key.namespace, metadata_only=True)
+        except NotFoundError:
+            return False
+        return controller_uid(body["metadata"]) != state.uid
+
+    async def halt(self, state: WorkloadState) -> None:
+        """Scale what runs to zero, as it stands: for a workload of which nothing else is understood now."""
+        for child in self.world.children(state.key, self.world.deployments, state.uid):
+            if child.deployment is not None and child.deployment.replicas > 0:
+                await self.cluster.patch_merge(DEPLOYMENT, child.name, {"spec": {"replicas": 0}}, child.namespace)
 
     async def _take(
         self,
@@ -285,6 +297,8 @@ class Roller:
         last = self._applied.get((f"pdb:{key[0]}", key[1]))
         if standing is not None and standing.digest == digest and last == (digest, standing.generation):
             return
+        if standing is None and await self._is_foreign(POD_DISRUPTION_BUDGET, state, workload.name):
+            return  # a user's own: it may well cover the pods, and is none of ours to change
         if standing is not None and standing.owner_uid != state.uid:
             return
         body = await self.cluster.apply(POD_DISRUPTION_BUDGET, manifest)

@@ -15,6 +15,7 @@ from metainf.errors import HubError
 from metainf_operator.api_errors import (
     ConflictError,
     ForbiddenError,
+    NamespaceTerminatingError,
     NotFoundError,
     NotLeaderError,
     UnreachableError,
@@ -22,7 +23,7 @@ from metainf_operator.api_errors import (
 from metainf_operator.metrics import Metrics
 from metainf_operator.workqueue import QueueClosed, WorkQueue
 
-__all__ = ["FORBIDDEN_DELAY_S", "Drop", "Retry", "Verdict", "Workers", "verdict"]
+__all__ = ["FORBIDDEN_DELAY_S", "FORBIDDEN_FIRST_S", "Drop", "Retry", "Verdict", "Workers", "verdict"]
 
 K = TypeVar("K")
 
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 FORBIDDEN_DELAY_S = 300.0
 """A person has to change a role first; a change of the object queues the key earlier."""
+
+FORBIDDEN_FIRST_S = 2.0
+"""The first delay on the way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,10 @@ def verdict(error: Exception) -> Verdict:
     match error:
         case NotLeaderError():
             return Drop()
-        case ForbiddenError():
+        case NamespaceTerminatingError():
             return Retry(logging.WARNING, at_least_s=FORBIDDEN_DELAY_S)
+        case ForbiddenError():  # step by step up to minutes: an API server that just came up refuses everybody
+            return Retry(logging.WARNING, at_least_s=FORBIDDEN_FIRST_S)
         case UnreachableError():
             return Retry(logging.WARNING, at_least_s=error.retry_after_s or 0.0)
         case HubError():

@@ -137,7 +137,7 @@ class Planner:
             pinned=await self._pinned(workload),
             current=None if active is None else active.head.choice,
         )
-        asked = serving_inputs(workload, made.inputs.revision)
+        asked = serving_inputs(workload)
         return made, decide(workload, made, active, asked=asked, now=self._now()), active
 
     async def _pinned(self, workload: InferenceWorkload) -> CandidateName | None:
