@@ -9,12 +9,14 @@ from .fake_nodes import gpu_node, lose_node, named, recover_node, wait_ready
 from .kubectl import KubectlError, apply, apply_crds, delete, get, kubectl, token_kubeconfig, wait_until
 from .lifecycle import down, find, running_cluster, start_apiserver, stop_apiserver, up
 from .model import Cluster, ClusterSetupError, Kind
+from .real_node import Node, the_node, why_no_real_node
 
 __all__ = [
     "Cluster",
     "ClusterSetupError",
     "Kind",
     "KubectlError",
+    "Node",
     "Request",
     "apply",
     "apply_crds",
@@ -33,8 +35,10 @@ __all__ = [
     "running_cluster",
     "start_apiserver",
     "stop_apiserver",
+    "the_node",
     "token_kubeconfig",
     "up",
     "wait_ready",
     "wait_until",
+    "why_no_real_node",
 ]

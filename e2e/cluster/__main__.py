@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what)
         command.add_argument("--kind", choices=kinds, help="default: a given kubeconfig, else kind, else built")
         if name == "up":
+            command.add_argument("--real-node", action="store_true", help="add a node that runs pods; needs root")
             command.add_argument("--address", default="127.0.0.1", help="where a built API server listens")
             command.add_argument("--crds", type=Path, help="apply the definitions of this folder")
     removing = commands.add_parser("down", help="end the cluster and remove its state")
@@ -73,7 +74,10 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.command == "up":
         cluster: Cluster | None = up(
-            options.state_dir, kind=Kind(options.kind) if options.kind else None, address=options.address
+            options.state_dir,
+            kind=Kind(options.kind) if options.kind else None,
+            address=options.address,
+            with_node=options.real_node,
         )
         if cluster is not None and options.crds is not None:
             for name in apply_crds(cluster, options.crds):

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
-from . import control_plane, kind_cluster
-from .binaries import CONTROL_PLANE, HELM, KWOK, Artifact, build, cache_folder, locked
+from . import control_plane, kind_cluster, real_node
+from .binaries import CONTAINERD, CONTROL_PLANE, HELM, KWOK, Artifact, build, cache_folder, locked
 from .kubectl import KubectlError, kubectl, wait_until
 from .kwok import start_kwok
 from .model import Cluster, ClusterSetupError, Kind
@@ -80,16 +80,16 @@ def choose(environment: Mapping[str, str] = os.environ) -> Kind:
     return Kind.KIND if _docker_answers() else Kind.BUILT
 
 
-def needed_artifacts(kind: Kind) -> tuple[Artifact, ...]:
+def needed_artifacts(kind: Kind, *, with_node: bool = False) -> tuple[Artifact, ...]:
     """Say what has to be built for a kind of cluster: the control plane's kubectl serves only where it is built."""
     if kind is Kind.BUILT:
-        return (CONTROL_PLANE, KWOK, HELM)
+        return (CONTROL_PLANE, KWOK, HELM, *((CONTAINERD,) if with_node else ()))
     kubectl_here = () if shutil.which("kubectl") else (CONTROL_PLANE,)
     return (KWOK, HELM, *kubectl_here, *((kind_cluster.KIND,) if kind is Kind.KIND else ()))
 
 
-def _programs(kind: Kind, state_dir: Path, progress: Progress) -> Path:
-    programs = build(needed_artifacts(kind), progress)
+def _programs(kind: Kind, state_dir: Path, progress: Progress, with_node: bool) -> Path:
+    programs = build(needed_artifacts(kind, with_node=with_node), progress)
     if (programs / "kubectl").exists():
         return programs
     # The system's kubectl, put beside the built programs in a folder of this cluster.
@@ -140,31 +140,43 @@ def up(
     *,
     kind: Kind | None = None,
     address: str = "127.0.0.1",
+    with_node: bool = False,
     progress: Progress | None = None,
 ) -> Cluster:
     """Give a cluster that answers, with kwok at work: the one of this state folder, or a new one.
 
-    `address` is what the API server of a built cluster listens on; pods of a real node reach it only at an address
-    that is not loopback.
+    `address` is what the API server of a built cluster listens on. `with_node` adds a real node to a built cluster,
+    and an address that its pods reach goes with it.
     """
     state_dir = (state_dir or default_state_dir()).absolute()
     progress = progress or Progress()
-    kind = kind or choose()
+    kind = kind or (Kind.BUILT if with_node else choose())
+    if with_node and kind is not Kind.BUILT:
+        raise ClusterSetupError(f"starting a real node: a cluster of {kind} has its own; take --kind built")
     with locked(state_dir.with_name(f"{state_dir.name}.lock"), progress):
         found = find(state_dir)
         if found is not None and found.kind is kind:
+            if with_node and not real_node.has_real_node(state_dir):
+                raise ClusterSetupError("adding a real node: a cluster without one runs here; end it first, by down")
             return found
         _remove(state_dir)
-        bin_dir = _programs(kind, state_dir, progress)
+        bin_dir = _programs(kind, state_dir, progress, with_node)
         try:
+            if with_node:
+                real_node.prepare(state_dir, progress)
+                address = real_node.ADDRESS
             with progress.task(f"starting a cluster ({kind})"):
                 cluster = _start(kind, state_dir, bin_dir, address)
                 start_kwok(state_dir, bin_dir, _kwok_kubeconfig(cluster), cluster.environment())
                 wait_until(
                     "the default service account", lambda: _has_default_service_account(cluster), 60, interval_s=0.3
                 )
+            if with_node:
+                with progress.task("starting a real node"):
+                    real_node.add_real_node(cluster)
         except BaseException:
             _stop_processes(state_dir)  # the logs stay, to be read
+            real_node.remove(state_dir)
             raise
         (state_dir / "cluster.json").write_text(cluster.to_json())
     return cluster
@@ -208,6 +220,7 @@ def _stop_processes(state_dir: Path) -> None:
     """End what was started, the last first; an API server that has lost its etcd would take long to end."""
     processes = state_dir / "processes"
     failures = []
+    real_node.stop(state_dir)
     for name in reversed(known_processes(processes)):
         try:
             stop_process(processes, name, grace_s=STOP_GRACE_S)
@@ -219,6 +232,7 @@ def _stop_processes(state_dir: Path) -> None:
 
 def _remove(state_dir: Path) -> None:
     _stop_processes(state_dir)
+    real_node.remove(state_dir)
     if (state_dir / kind_cluster.NAME_FILE).exists():
         kind_cluster.remove(state_dir)
     shutil.rmtree(state_dir, ignore_errors=True)
@@ -260,7 +274,9 @@ def _start_watcher(state_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def running_cluster(state_dir: Path | None = None, *, kind: Kind | None = None) -> Iterator[Cluster]:
+def running_cluster(
+    state_dir: Path | None = None, *, kind: Kind | None = None, with_node: bool = False
+) -> Iterator[Cluster]:
     """Give a cluster for the time of a `with`, and take it down whatever happens in it.
 
     Without a state folder the cluster is a fresh one of its own, in a folder that is removed with it. A watcher
@@ -268,7 +284,7 @@ def running_cluster(state_dir: Path | None = None, *, kind: Kind | None = None) 
     """
     folder = (state_dir or Path(tempfile.mkdtemp(prefix=_OWN_FOLDER)) / "cluster").absolute()
     try:
-        cluster = up(folder, kind=kind)
+        cluster = up(folder, kind=kind, with_node=with_node)
         _start_watcher(folder)
         yield cluster
     finally:

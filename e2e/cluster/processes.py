@@ -24,6 +24,7 @@ __all__ = [
     "forget_process",
     "is_running",
     "known_processes",
+    "process_id",
     "start_process",
     "stop_process",
     "tail",
@@ -78,6 +79,12 @@ def is_running(folder: Path, name: str) -> bool:
     """Tell whether the process of that name still is the one that was started, and lives."""
     mark = _read(folder, name)
     return mark is not None and _started(mark.pid) == mark.started
+
+
+def process_id(folder: Path, name: str) -> int | None:
+    """Give the id of the process of that name, None where none was started."""
+    mark = _read(folder, name)
+    return mark.pid if mark else None
 
 
 def start_process(
