@@ -349,7 +349,7 @@ def _sized(workload: Workload, option: Option, pinned_replicas: int | None) -> S
     limits = workload.replicas
     least, most = limits.minimum, limits.maximum or _MOST_REPLICAS
     if limits.fixed is not None:
-        least, most = 1, limits.fixed
+        least, most = 1, min(limits.fixed, most)
     if pinned_replicas is not None:
         least = most = pinned_replicas
     limit = min(room, most, _MOST_REPLICAS)

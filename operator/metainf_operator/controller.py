@@ -47,6 +47,7 @@ __all__ = ["Controller", "TroubleError"]
 logger = logging.getLogger(__name__)
 
 _ACCRUED_LOOK_S = 60.0
+_DEFINITIONS_LOOK_S = 30.0  # what the API server refuses changes with its definitions, which nobody watches
 
 
 class TroubleError(Exception):
@@ -128,7 +129,7 @@ class Controller:
                 seen = replace(seen, rolled=await self._roll(state, understood, seen.active, decision))
         except InvalidObjectError as exc:
             fault, message = _refused_by_server(exc)
-            return await self._in_trouble(seen, active, TroubleError(fault, message, self.settings.resync_s))
+            return await self._in_trouble(seen, active, TroubleError(fault, message, _DEFINITIONS_LOOK_S))
         except NamespaceTerminatingError:
             return None  # it takes no new objects, and what is in it goes
         except ForbiddenError as exc:
@@ -141,7 +142,8 @@ class Controller:
         self._forbidden.pop(state.key, None)
         if not self._still_there(state):
             return None
-        await self.reporter.report(seen, decision)
+        if not await self.reporter.report(seen, decision):
+            return _DEFINITIONS_LOOK_S
         await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
         return _next_look_s(seen)
 

@@ -103,12 +103,27 @@ class Feed(Generic[K, T]):
         """List and watch for ever: for a kind that kopf does not watch, by its metadata alone."""
         await asyncio.gather(*(self._watch_namespace(cluster, namespace) for namespace in self._namespaces))
 
+    async def _list_to_watch(self, cluster: ClusterApi, namespace: str | None) -> str:
+        """List everything; the version from which to watch one namespace, its own listing's where there are several."""
+        version = await self.list(cluster)
+        if len(self._namespaces) == 1:
+            return version
+
+        def keep(body: JsonObject) -> K | None:
+            self._keep(body, deleted=False)
+            return None
+
+        listing = await cluster.list(
+            self.resource, project=keep, namespace=namespace, metadata_only=self._metadata_only
+        )
+        return listing.resource_version
+
     async def _watch_namespace(self, cluster: ClusterApi, namespace: str | None) -> None:
         version = ""
         while True:
             try:
                 if not version:
-                    version = await self.list(cluster)
+                    version = await self._list_to_watch(cluster, namespace)
                 watching = cluster.watch(
                     self.resource, resource_version=version, namespace=namespace, metadata_only=self._metadata_only
                 )

@@ -40,6 +40,8 @@ class KnownModel:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """A model, an error, or both: bundled facts while the hub is away."""
+
     model: KnownModel | None
     error: MetaInfError | None
     at_s: float
@@ -139,10 +141,8 @@ class Models:
             )
             return _Answer(KnownModel(architecture, found.commit), None, self._clock())
         except HubError as exc:
-            if known is not None:
-                # The bundled facts are those of the same model; only its commit stays unpinned until the hub answers.
-                return _Answer(KnownModel(known, revision), None, self._clock())
-            return _Answer(None, exc, self._clock())
+            # The bundled facts are those of the same model; its commit is asked for again when the hub may be back.
+            return _Answer(None if known is None else KnownModel(known, revision), exc, self._clock())
         except InvalidWorkloadError as exc:
             if known is not None and not isinstance(exc, UnknownModelError):
                 return _Answer(KnownModel(known, revision), None, self._clock())  # gated: its facts are known
@@ -150,4 +150,4 @@ class Models:
 
     def forget_failures(self) -> None:
         """Ask again about what failed."""
-        self._answers = {key: answer for key, answer in self._answers.items() if answer.model is not None}
+        self._answers = {key: answer for key, answer in self._answers.items() if answer.error is None}

@@ -117,8 +117,8 @@ class Reporter:
         self.metrics = metrics
         self._now = now
 
-    async def report(self, seen: Seen, decision: Decision | None) -> None:
-        """Report one pass."""
+    async def report(self, seen: Seen, decision: Decision | None) -> bool:
+        """Report one pass; False where the installed definitions are too old to hold it."""
         state, facts = seen.state, facts_of(seen, decision)
         before = state.status
         shown = decision if facts.running is not None or facts.suspended or facts.stopped else None
@@ -140,12 +140,15 @@ class Reporter:
         elif "observed" in before:
             status["observed"] = before["observed"]
         if differs or status.get("observed") != before.get("observed"):
-            await self._write(seen, status)
+            if not await self._write(seen, status):
+                return False
             await self._tell(seen, before, status)
+        return True
 
-    async def _write(self, seen: Seen, status: dict[str, Any]) -> None:
+    async def _write(self, seen: Seen, status: dict[str, Any]) -> bool:
         try:
             await self._apply(seen.state, status)
+            return True
         except InvalidObjectError as error:
             # Definitions older than this operator lack a field: what they do have must say so.
             message = f"{error}: apply the CRDs of this version"
@@ -154,6 +157,7 @@ class Reporter:
             generation = seen.state.generation
             told = merged(conditions(facts), before, generation=generation, now=self._now())
             await self._apply(seen.state, {"observedGeneration": generation, "conditions": told})
+            return False
 
     async def _apply(self, state: WorkloadState, status: dict[str, Any]) -> None:
         manifest = {
