@@ -128,16 +128,6 @@ class Assessment:
         """By how much the candidate breaks the budget, whatever else it breaks; None where it keeps it."""
         return self._rejected(row, len(self.limits) - 1) if self.ratio[row, -1] > _SLACK else None
 
-    def probability(self, row: int) -> float:
-        """Probability, at least, that the candidate keeps every limit: misses add up as if they excluded each other."""
-        miss = 0.0
-        for ratio, sd in zip(self.ratio[row], self.log_sd[row], strict=True):
-            if sd == 0 or not np.isfinite(ratio) or ratio <= 0:
-                miss += float(ratio > _SLACK)
-            else:
-                miss += 1.0 - NormalDist().cdf(self.z - float(np.log(ratio)) / float(sd))
-        return max(0.0, 1.0 - miss)
-
     def rejection_counts(self) -> tuple[RejectionCount, ...]:
         """The rejections of all candidates, counted by the first kind of limit that each breaks."""
         broken = self.ratio > _SLACK
@@ -250,10 +240,10 @@ def _performance_limits(workload: Workload, predictions: Predictions, z: float) 
     load = workload.traffic.load
     limits: list[_Limit] = []
     if isinstance(load, RateLoad):
-        carried = predictions.capacity_requests_per_second * np.exp(-z * predictions.throughput_log_sd)
+        carried = predictions.capacity_requests_per_second * np.exp(-z * predictions.capacity_log_sd)
         column = LimitColumn(RejectionReason.OVERLOADED, "load", load.requests_per_second, " requests/s")
         with np.errstate(divide="ignore"):
-            limits.append((column, load.requests_per_second / carried, predictions.throughput_log_sd))
+            limits.append((column, load.requests_per_second / carried, predictions.capacity_log_sd))
     upper = predictions.latency_at(z)
     for bound in workload.slo.bounds:
         at = (slice(None), LATENCY_METRICS.index(bound.metric), STATISTICS.index(bound.statistic))

@@ -28,11 +28,11 @@ from metainf.manifests import (
 )
 from metainf.methods import portfolio
 from metainf.pools import NodePool
-from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictor
+from metainf.predictors.contract import Predictor
 from metainf.rejections import RejectionReason
 from metainf.selection import NoSelection, Request, Scored, Selection, select
 from metainf.techniques import Technique
-from metainf.workload import BudgetKind, MethodLimits, RateLoad, SloBound, Workload
+from metainf.workload import MethodLimits, Workload
 
 __all__ = [
     "HTTP_PORT",
@@ -214,7 +214,7 @@ def outlooks(scored: Scored) -> tuple[LimitOutlook, ...]:
     """How every limit of the workload stands for the candidate, in the order in which they are looked at."""
     assessment, row = scored.assessment, scored.row
     return tuple(
-        _outlook(scored, column, float(assessment.ratio[row, i]), _log_sd(scored, i, column))
+        _outlook(scored, column, float(assessment.ratio[row, i]), float(assessment.log_sd[row, i]))
         for i, column in enumerate(assessment.limits)
     )
 
@@ -246,27 +246,6 @@ def _probability_within(ratio: float, log_sd: float) -> float:
     if log_sd <= 0 or ratio <= 0:
         return 1.0 if ratio <= 1 else 0.0
     return NormalDist().cdf(-math.log(ratio) / log_sd)
-
-
-def _log_sd(scored: Scored, index: int, column: LimitColumn) -> float:
-    """Standard deviation of the logarithm of what the limit is held against; 0 where it is certain."""
-    assessment, row = scored.assessment, scored.row
-    predictions, workload = assessment.predictions, assessment.workload
-    if column.reason is RejectionReason.SLO_MISSED:
-        bound = _bound_of(scored, index)
-        metric, statistic = LATENCY_METRICS.index(bound.metric), STATISTICS.index(bound.statistic)
-        return float(predictions.latency_log_sd[row, metric, statistic])
-    kind, load = workload.budget.kind, workload.traffic.load
-    certain = kind is BudgetKind.PER_HOUR or (kind is BudgetKind.PER_MILLION_TOKENS and isinstance(load, RateLoad))
-    if column.reason is RejectionReason.OVER_BUDGET and certain:
-        return 0.0
-    return float(predictions.throughput_log_sd[row])
-
-
-def _bound_of(scored: Scored, index: int) -> SloBound:
-    limits = scored.assessment.limits
-    before = sum(column.reason is RejectionReason.SLO_MISSED for column in limits[:index])
-    return scored.assessment.workload.slo.bounds[before]
 
 
 def confidence_kept(scored: Scored) -> float:

@@ -55,6 +55,7 @@ class StubPredictor:
             output_tokens_per_second=served * tokens,
             requests_per_second=served,
             throughput_log_sd=np.full(count, self._log_sd),
+            capacity_log_sd=np.full(count, self._log_sd),
             capacity_requests_per_second=whole,
             makespan_s=np.array(makespan, dtype=np.float64) / whole,
             utilization=offered / whole,

@@ -69,6 +69,7 @@ class SteadyPredictor:
             output_tokens_per_second=rate * 100,
             requests_per_second=rate,
             throughput_log_sd=np.full(n, self.log_sd),
+            capacity_log_sd=np.full(n, self.log_sd),
             capacity_requests_per_second=rate,
             makespan_s=np.array(batch, dtype=np.float64) / rate,
             utilization=np.full(n, 0.5),

@@ -59,6 +59,7 @@ def _check_shapes(found: Predictions, count: int) -> None:
         "output_tokens_per_second",
         "requests_per_second",
         "throughput_log_sd",
+        "capacity_log_sd",
         "capacity_requests_per_second",
         "makespan_s",
         "utilization",
@@ -89,6 +90,7 @@ def _check_intervals(found: Predictions) -> None:
     assert np.isfinite(found.latency_log_sd).all()
     assert (found.latency_log_sd > 0).all()
     assert (found.throughput_log_sd > 0).all()
+    assert (found.capacity_log_sd > 0).all()
     finite = np.isfinite(found.latency_s)
     assert (found.latency_at(-1.6)[finite] < found.latency_s[finite]).all()
     assert (found.latency_at(1.6)[finite] > found.latency_s[finite]).all()

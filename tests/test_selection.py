@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from choices import bound, pool, request, workload
 from metainf.candidates import CandidateName
+from metainf.planning import confidence_kept
 from metainf.pools import NodePool, Taint
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import Predictor, Question
@@ -474,7 +475,7 @@ def test_what_is_chosen_breaks_no_limit(asked: Workload, pools: tuple[NodePool, 
     assert answer.capacity_requests_per_second[0] >= asked.traffic.load.requests_per_second * (1 - 1e-9)
     for promise in asked.slo.bounds:
         assert answer.latency_s[0, 0, 2] <= promise.bound_s * (1 + 1e-9)
-    assert outcome.chosen.assessment.probability(outcome.chosen.row) >= asked.confidence - 1e-9
+    assert confidence_kept(outcome.chosen) >= asked.confidence - 1e-9
     assert candidate.replicas >= (1 if asked.replicas.fixed else asked.replicas.minimum)
     assert candidate.replicas <= (asked.replicas.fixed or 10**6)
 

@@ -102,6 +102,7 @@ def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:
         output_tokens_per_second=delivered * t.output_tokens,
         requests_per_second=delivered,
         throughput_log_sd=around.throughput_log_sd,
+        capacity_log_sd=around.capacity_log_sd,
         capacity_requests_per_second=capacity,
         makespan_s=np.where(lanes.feasible | ~is_batch, makespan, np.inf),
         utilization=np.where(lanes.feasible, utilization, np.inf),

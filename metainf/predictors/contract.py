@@ -79,6 +79,9 @@ class Predictions:
     output_tokens_per_second, requests_per_second : arrays of shape (n,)
         Delivered by all replicas together.
     throughput_log_sd : array of shape (n,)
+        Of the delivered throughput: small where what is offered fits, since it is then delivered.
+    capacity_log_sd : array of shape (n,)
+        Of `capacity_requests_per_second`, whatever is offered.
     capacity_requests_per_second : array of shape (n,)
         The most that all replicas together could deliver.
     makespan_s : array of shape (n,), seconds
@@ -94,6 +97,7 @@ class Predictions:
     output_tokens_per_second: FloatArray
     requests_per_second: FloatArray
     throughput_log_sd: FloatArray
+    capacity_log_sd: FloatArray
     capacity_requests_per_second: FloatArray
     makespan_s: FloatArray
     utilization: FloatArray

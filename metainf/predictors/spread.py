@@ -53,6 +53,7 @@ class Spread:
 
     latency_log_sd: FloatArray
     throughput_log_sd: FloatArray
+    capacity_log_sd: FloatArray
     out_of_distribution: BoolArray
 
 
@@ -94,4 +95,4 @@ def spread(penalties: FloatArray, is_open: BoolArray, utilization: FloatArray) -
     # What is offered is delivered while it fits: only near the capacity is the throughput uncertain.
     delivered = np.maximum(_OFFERED_LOG_SD, scale * rho**4)
     throughput = np.where(is_open & (utilization < 1.0), delivered, scale)
-    return Spread(np.minimum(latency, _MOST_LOG_SD), throughput, outside)
+    return Spread(np.minimum(latency, _MOST_LOG_SD), throughput, scale, outside)
