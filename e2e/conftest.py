@@ -18,7 +18,8 @@ from e2e.cluster import Cluster, apply_crds, mark, requests, running_cluster, up
 from e2e.cluster.processes import known_processes, stop_process
 from e2e.kube import ROOT, Kube, KubeError
 from e2e.operator_process import Operators, install_account
-from e2e.story import Story
+from e2e.story import Story, workload
+from e2e.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,24 @@ def operators(cluster: Given, administrator: Kube) -> Iterator[Operators]:
         if name.startswith("operator"):
             stop_process(processes, name, grace_s=0)  # of a run that was killed
     found = Operators(cluster, administrator, install_account(cluster, administrator))
+    await_garbage_collection(administrator)
     yield found
     found.end_others()
     found.rest()
+
+
+def await_garbage_collection(kube: Kube) -> None:
+    """Wait until what a deleted workload owns goes with it: of a kind that is new the collector learns within 30 s."""
+    body = kube.apply(workload("collected", suspend=True))
+    owner = {key: body[key] for key in ("apiVersion", "kind")} | {"name": "collected", "uid": body["metadata"]["uid"]}
+    metadata = {"name": "collected", "ownerReferences": [owner]}
+    kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    kube.delete("InferenceWorkload", "collected")
+
+    def assert_collected() -> None:
+        assert kube.find("ConfigMap", "collected") is None, "the garbage collector does not know of workloads yet"
+
+    eventually(assert_collected, within_s=90)
 
 
 @pytest.fixture

@@ -127,6 +127,20 @@ def release(tools: _Tools) -> Iterator[Callable[..., str]]:
     yield install
     for name in names:
         tools.run("helm", "uninstall", name, "--namespace", _SYSTEM, "--ignore-not-found")
+    _delete_definitions(tools)
+
+
+def _delete_definitions(tools: _Tools) -> None:
+    """Delete this run's definitions once they can be listed.
+
+    The API server cleans up one whose storage it is still setting up only at its next try, minutes later.
+    """
+    deadline = time.monotonic() + 60
+    for name in _CRDS:
+        while tools.run("kubectl", "get", "crd", name).returncode == 0 and time.monotonic() < deadline:
+            if tools.run("kubectl", "get", name, "--all-namespaces").returncode == 0:
+                break
+            time.sleep(0.5)
     tools.run("kubectl", "delete", "crd", *_CRDS, "--ignore-not-found")
 
 

@@ -96,7 +96,7 @@ def test_the_decision_records_inputs_prices_and_what_was_not_taken(story: Story)
     assert decision["status"]["phase"] == "Active"
     assert (spec["outcome"], spec["chosen"]["accelerator"][:2]) == ("Chosen", "L4")
     prices = {float(price["perHour"]): price["source"] for price in spec["prices"]}
-    assert prices == {3.4: "Annotation", 40.0: "Annotation"}
+    assert prices == {3.4: "NodeAnnotation", 40.0: "NodeAnnotation"}
     assert spec["workloadRef"]["name"] == "chat"
     assert spec["inputs"]["digest"].startswith("sha256:")
     assert 0 < len(spec["alternatives"]) <= 10
