@@ -17,7 +17,7 @@ import pytest
 from e2e.cluster import Cluster, apply_crds, mark, requests, running_cluster, up
 from e2e.cluster.processes import known_processes, stop_process
 from e2e.kube import ROOT, Kube, KubeError
-from e2e.operator_process import Operators, install_account
+from e2e.operator_process import OperatorProcess, Operators, install_account
 from e2e.story import Story, workload
 from e2e.waiting import eventually
 
@@ -93,10 +93,17 @@ def place(request: pytest.FixtureRequest, cluster: Given, administrator: Kube) -
 def story(operators: Operators, place: Story) -> Iterator[Story]:
     """A place with the shared operator at work; whatever the story tells, it must not crash nor lack a right."""
     operator = place.operator = operators.usual()
+    eventually(lambda: assert_up_to_date(operator, place.kube))
     since = operator.mark()
     with watching_rights(operators, place):
         yield place
     operator.assert_sane(since)
+
+
+def assert_up_to_date(operator: OperatorProcess, kube: Kube) -> None:
+    """Assert that the operator knows the nodes that stand and no others: pools are what decisions are made from."""
+    standing = len(kube.list("Node"))
+    assert operator.known("nodes") == standing, f"{operator.name} knows {operator.known('nodes')} of {standing} nodes"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Separate because pods of the fake nodes run nothing: here the operator is starte
 rights are still exactly those that an installation gives it.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -159,6 +160,19 @@ class OperatorProcess:
             except OSError:
                 continue
         return 0
+
+    def known(self, kind: str) -> int | None:
+        """How many objects of a kind (`nodes`) it knows of, by its metrics; None for no answer."""
+        port = next((line["metrics_port"] for line in self.lines() if line.get("message") == "started"), None)
+        if port is None:
+            return None
+        for host in ("127.0.0.1", "[::1]"):
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
+                    lines = answer.read().decode().splitlines()
+                wanted = f'metainf_cached_objects{{kind="{kind}"}}'
+                return next((int(float(line.split()[-1])) for line in lines if line.startswith(wanted)), None)
+        return None
 
     def lines(self, since: int | None = None) -> list[dict[str, Any]]:
         """Its log lines of this life, or since a place in the log; what is no JSON as {"message": ...}."""

@@ -28,6 +28,7 @@ NAMES = {
     "metainf_api_errors_total",
     "metainf_queue_length",
     "metainf_queue_wait_seconds",
+    "metainf_cached_objects",
     "metainf_leader",
 }
 

@@ -121,6 +121,9 @@ class Metrics:
             registry=registry,
             buckets=_PASS_BUCKETS_S,
         )
+        self.cached_objects = Gauge(
+            "metainf_cached_objects", "Objects that the operator knows of, by kind.", ("kind",), registry=registry
+        )
         self.leader = Gauge("metainf_leader", "1 while this replica holds the Lease.", registry=registry)
 
     def use_predictor(self, schema: str, digest: str) -> None:

@@ -173,6 +173,8 @@ class Runtime:
         )
         self.pool_reporter = PoolReporter(writer, self.world, now=now)
         self.workers: Workers[Key] = Workers(self.queue, self._handle, metrics)
+        for store in self.world.stores:
+            metrics.cached_objects.labels(kind=store.name).set_function(store.__len__)
         metrics.use_predictor(predictor.identity.name, predictor.identity.digest)
         self._pending: dict[str, asyncio.TimerHandle] = {}
         self._stock: Inventory | None = None
