@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from metainf.pools import Billing, NodeCapacity, NodePool
+from metainf.pools import Billing, NodeCapacity, NodePool, NodeShape
 from metainf.workload import PlacementLimits, SpotPolicy, Toleration
 
 __all__ = [
+    "SPOT_TAINT_KEYS",
     "ReplicaRequest",
     "Room",
+    "empty_node",
     "max_replicas",
     "node_share",
     "node_slots",
@@ -25,7 +27,8 @@ __all__ = [
 
 _MONEY_STEP = Decimal("0.000001")
 _DENSE_COUNTS = 8
-_SPOT_TAINT_KEYS = frozenset({"kubernetes.azure.com/scalesetpriority", "cloud.google.com/gke-spot"})
+SPOT_TAINT_KEYS = ("kubernetes.azure.com/scalesetpriority", "cloud.google.com/gke-spot")
+"""Taints of the clouds' spot nodes: taken as tolerated where spot is allowed, so pods sent there must tolerate them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,9 @@ def node_slots(node: NodeCapacity, request: ReplicaRequest) -> int:
     return max(0, min(slots))
 
 
-def _empty_node(pool: NodePool) -> NodeCapacity:
-    shape = pool.shape
-    return NodeCapacity("", shape.accelerators, shape.cpu_cores, shape.memory_bytes)
+def empty_node(shape: NodeShape, name: str = "") -> NodeCapacity:
+    """A node of this shape with nothing on it."""
+    return NodeCapacity(name, shape.accelerators, shape.cpu_cores, shape.memory_bytes)
 
 
 def node_share(pool: NodePool, request: ReplicaRequest) -> Fraction:
@@ -121,11 +124,10 @@ class Room:
 
 def room_for(pool: NodePool, request: ReplicaRequest) -> Room:
     """Where replicas of this size go in the pool."""
-    shape = pool.shape
     slots = sorted((node_slots(node, request) for node in pool.nodes), reverse=True)
-    empty = NodeCapacity("", shape.accelerators, shape.cpu_cores, shape.memory_bytes)
     standing = tuple(n for n in slots if n)
-    return Room(pool, standing, sum(standing), node_slots(empty, request), node_share(pool, request))
+    per_added_node = node_slots(empty_node(pool.shape), request)
+    return Room(pool, standing, sum(standing), per_added_node, node_share(pool, request))
 
 
 def max_replicas(pool: NodePool, request: ReplicaRequest) -> int:
@@ -154,7 +156,7 @@ def untolerated_taints(pool: NodePool, limits: PlacementLimits) -> tuple[str, ..
     for taint in pool.taints:
         if taint.effect == "PreferNoSchedule" or taint.key == pool.resource_name:
             continue
-        if limits.spot is SpotPolicy.ALLOW and taint.key in _SPOT_TAINT_KEYS:
+        if limits.spot is SpotPolicy.ALLOW and taint.key in SPOT_TAINT_KEYS:
             continue
         if not any(tolerates(t, taint.key, taint.value, taint.effect) for t in limits.tolerations):
             keys.append(taint.key)

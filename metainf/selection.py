@@ -15,8 +15,8 @@ import numpy as np
 from metainf.architecture import ModelArchitecture
 from metainf.assessment import Assessment, assess
 from metainf.candidates import Candidate, CandidateName, SizedOption, enumerate_candidates
-from metainf.placement import max_replicas
-from metainf.pools import NodeCapacity, NodePool
+from metainf.placement import empty_node, max_replicas
+from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor, PredictorIdentity
 from metainf.rejections import Rejection, RejectionCount, RejectionReason, count_rejections
 from metainf.search import search
@@ -181,11 +181,7 @@ def select(request: Request, predictor: Predictor) -> Selection | NoSelection:
 
 
 def _emptied(pool: NodePool) -> NodePool:
-    shape = pool.shape
-    return replace(
-        pool,
-        nodes=tuple(NodeCapacity(n.name, shape.accelerators, shape.cpu_cores, shape.memory_bytes) for n in pool.nodes),
-    )
+    return replace(pool, nodes=tuple(empty_node(pool.shape, node.name) for node in pool.nodes))
 
 
 def _select_within(request: Request, predictor: Predictor) -> Selection | NoSelection:

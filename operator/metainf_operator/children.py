@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metainf.accelerators import Vendor
-from metainf.manifests import InferenceWorkload
+from metainf.manifests import MANAGED_BY_LABEL, WORKLOAD_LABEL, InferenceWorkload
 from metainf.placement import ReplicaRequest
 from metainf.planning import HTTP_PORT, MODEL_MOUNT_PATH, SHUTDOWN_TIMEOUT_S
 from metainf.workload import Toleration
@@ -37,9 +37,8 @@ __all__ = [
 
 Manifest = dict[str, Any]
 
-LABEL_WORKLOAD = "metainf.dev/workload"
+LABEL_WORKLOAD = WORKLOAD_LABEL
 LABEL_SERVING = "metainf.dev/serving"
-LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_DECISION = "metainf.dev/decision"
 ANNOTATION_CANDIDATE = "metainf.dev/candidate"
 ANNOTATION_DIGEST = "metainf.dev/desired-digest"
@@ -113,7 +112,7 @@ def _metadata(workload: InferenceWorkload, name: str, labels: Mapping[str, str])
     return {
         "name": name,
         "namespace": workload.namespace,
-        "labels": {LABEL_MANAGED_BY: "metainf", **labels},
+        "labels": {MANAGED_BY_LABEL: "metainf", **labels},
         "ownerReferences": [
             {
                 "apiVersion": "metainf.dev/v1alpha1",
@@ -184,7 +183,7 @@ def _pod(workload: InferenceWorkload, serving: Serving, labels: dict[str, str], 
     node_selector = dict(workload.workload.placement.node_selector)
     if node_selector:
         spec["nodeSelector"] = node_selector
-    return {"metadata": {"labels": {LABEL_MANAGED_BY: "metainf", **labels}}, "spec": spec}
+    return {"metadata": {"labels": {MANAGED_BY_LABEL: "metainf", **labels}}, "spec": spec}
 
 
 def _container(workload: InferenceWorkload, serving: Serving, start_s: float) -> Manifest:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from metainf.placement import ReplicaRequest, node_slots
+from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
 
 __all__ = ["Hold", "PodUse", "WorkloadKey", "pool_for_workload"]
@@ -127,9 +127,7 @@ def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int) -> NodePool
             if addable == 0:
                 break
             addable -= 1
-            shape = pool.shape
-            name = f"added-{number}-{addable}"
-            nodes.append(NodeCapacity(name, shape.accelerators, shape.cpu_cores, shape.memory_bytes))
+            nodes.append(empty_node(pool.shape, f"added-{number}-{addable}"))
             fitting = [len(nodes) - 1]
             if node_slots(nodes[-1], request) == 0:
                 break

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from metainf.manifests import Decision, InferenceWorkload
-from metainf.placement import max_replicas
+from metainf.placement import SPOT_TAINT_KEYS, max_replicas
 from metainf.pools import CapacityType, NodePool
 from metainf.workload import BudgetKind, Toleration
 from metainf_operator.api_errors import NamespaceTerminatingError, NotFoundError
@@ -334,8 +334,5 @@ def _tolerations(workload: InferenceWorkload, pool: NodePool) -> tuple[Toleratio
     if pool.resource_name is not None:
         found.append(Toleration(key=pool.resource_name, operator="Exists", effect="NoSchedule"))
     if pool.capacity_type is CapacityType.SPOT:
-        found += [Toleration(key=key, operator="Exists", effect="NoSchedule") for key in _SPOT_TAINTS]
+        found += [Toleration(key=key, operator="Exists", effect="NoSchedule") for key in SPOT_TAINT_KEYS]
     return tuple(dict.fromkeys(found))
-
-
-_SPOT_TAINTS = ("kubernetes.azure.com/scalesetpriority", "cloud.google.com/gke-spot")
