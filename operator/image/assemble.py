@@ -109,9 +109,18 @@ def _compile(root: Path, folder: str, left_out: str) -> None:
 
 
 def _install(target: Path, requirements: Path, *, any_python: bool = False) -> None:
-    """Wheels alone, with their hashes, for the image's Python."""
+    """Wheels alone, with their hashes, for the image's Python; the files are whole, so nothing is resolved."""
     uv = shutil.which("uv")
-    options: list[str | Path] = ["--require-hashes", "--only-binary", ":all:", "--target", target, "-r", requirements]
+    options: list[str | Path] = [
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--target",
+        target,
+        "-r",
+        requirements,
+    ]
     if uv is not None:
         platform = [] if any_python else ["--python-version", _PYTHON, "--python-platform", "x86_64-manylinux_2_28"]
         _run(uv, "pip", "install", "--quiet", *platform, *options)
