@@ -5,7 +5,7 @@ rows that say how methods did on it.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from metainf.layouts import Layout
@@ -26,14 +26,14 @@ class TrafficKind(StrEnum):
 class Task:
     """What may be known before anything runs; `model` is a bundled id, `accelerator` a name of the catalogue.
 
-    The rate of a `RateLoad` is what the workload declares; the truth's rate is searched for, so it is only a hint there.
+    The rate of a `RateLoad` is what the workload declares; the truth's rate is searched for, so it is a hint there.
     """
 
     model: str
     accelerator: str
     layout: Layout
     traffic: Traffic
-    slo: Slo = Slo()
+    slo: Slo = field(default_factory=Slo)
     max_model_len: int | None = None
     engine_version: str = "0.32.0"
     origin: str = "grid"

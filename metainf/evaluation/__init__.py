@@ -1,0 +1,1 @@
+"""How good a selector is: metrics, splits that do not flatter, intervals, tables and plots."""

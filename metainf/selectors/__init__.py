@@ -1,0 +1,1 @@
+"""Selectors of methods: the published baselines, simple ones, and MetaInf's own, under one contract."""

@@ -1,0 +1,1 @@
+"""A discrete-event simulator of vLLM's scheduler over tables of step times: truth where there is no GPU."""
