@@ -1,0 +1,143 @@
+"""Step times from datasheet and architecture: the roofline as tables, for any model on any accelerator.
+
+Separate from `metainf.roofline`, which gives the formula that predictors use: here it is cut into the parts that a
+simulator adds up chunk by chunk, and sampled. Its parts are what hidden worlds bend.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.efficiencies import Efficiency
+from metainf.predictors.contract import ReplicaSpec
+from metainf.roofline import StepModel, calibrated, step_work
+from metainf.settings import PerformanceMode
+from metainf.simulator.contract import HostTimes, StepTimes
+from metainf.speculation import draft_cost
+from metainf.step_times.graphs import captured_tokens
+
+__all__ = ["RooflineParts", "host_times", "roofline_parts", "roofline_step_times", "with_method_costs"]
+
+FloatArray = NDArray[np.float64]
+
+_MOST_TOKENS = float(1 << 17)
+_MOST_CONTEXT = float(1 << 20)
+_RATIO = 1.25
+"""Between neighbouring points: a parabola is off by ((r - 1) / (r + 1))^2 = 1.2 % halfway, experts by 0.5 %."""
+_SYNC_HOST_FACTOR = 2.0
+"""Host work that the accelerator waits for without asynchronous scheduling; as in `metainf.predictors.lanes`."""
+_INTERACTIVITY_SCALE = 0.985
+"""Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity on top of MTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class RooflineParts:
+    """The parts of a step as functions of what they depend on; numpy in, numpy out, seconds."""
+
+    model: StepModel
+    floor_s: float
+    """Kernels of all layers at their least, and the latencies of collectives: in every step, whatever its size."""
+    host_s: float
+    tokens_per_sequence: float
+    """Of a decoding sequence in one step: drafts and one."""
+
+    def token_s(self, tokens: FloatArray) -> FloatArray:
+        """Projections, dense MLPs, norms and collectives."""
+        m = self.model
+        both = _overlapped(np.full_like(tokens, m.dense_read_s), tokens * m.dense_token_s, m.overlap)
+        return self.floor_s + both + tokens * m.token_s
+
+    def expert_s(self, tokens: FloatArray) -> FloatArray:
+        """Routed experts, by the tokens of all ranks."""
+        m = self.model
+        read = -m.expert_read_s * np.expm1(tokens * m.expert_miss_log)
+        return _overlapped(read, tokens * m.expert_token_s, m.overlap)
+
+    def decode_s(self, sequences: FloatArray, context_tokens: FloatArray) -> FloatArray:
+        """Attention of all decoding sequences."""
+        m = self.model
+        full = max(m.cache_read_s, self.tokens_per_sequence * m.cache_token_s) * context_tokens
+        return np.asarray(sequences * (full + m.window_read_s * np.minimum(context_tokens, m.window_tokens)))
+
+    def chunk_s(self, tokens: FloatArray, context_tokens: FloatArray) -> FloatArray:
+        """Attention of one prompt chunk: each token attends to what is before it, or to a window of that."""
+        m = self.model
+        pairs = tokens * (context_tokens + (tokens + 1.0) / 2.0)
+        inside = np.clip(m.window_tokens - context_tokens, 0.0, tokens)  # tokens that see less than a window
+        windowed = inside * (context_tokens + (inside + 1.0) / 2.0) + (tokens - inside) * m.window_tokens
+        return np.asarray(m.prompt_pair_s * pairs + m.prompt_pair_window_s * windowed)
+
+
+def roofline_parts(replica: ReplicaSpec, efficiency: Efficiency) -> RooflineParts:
+    """The parts of one rank's step."""
+    model = calibrated(step_work(replica), efficiency)
+    speculation = replica.settings.speculation
+    tokens_per_sequence = 1.0 + (speculation.tokens if speculation else 0)
+    return RooflineParts(model, model.fixed_s - efficiency.host_s, efficiency.host_s, tokens_per_sequence)
+
+
+def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency) -> StepTimes:
+    """The roofline's step times of one rank, with what the replica's settings add to each step."""
+    parts = roofline_parts(replica, efficiency)
+    m = parts.model
+    bends = (m.dense_read_s / m.dense_token_s,) if m.dense_token_s > 0 else ()
+    tokens = _grid(1.0, _MOST_TOKENS, bends, ratio=2.0)
+    experts = _grid(1.0, _MOST_TOKENS * m.expert_lanes)
+    sequences = np.array([0.0, 1.0, 4096.0])
+    windows = tuple(m.window_tokens * share for share in (0.25, 0.5, 0.75, 1.0)) if m.window_tokens > 0 else ()
+    contexts = _grid(1024.0, _MOST_CONTEXT, windows, ratio=32.0)
+    chunks = _grid(1.0, _MOST_TOKENS)[1:]
+    plain = StepTimes(
+        tokens=tokens,
+        token_s=parts.token_s(tokens),
+        decode_sequences=sequences,
+        decode_context_tokens=contexts,
+        decode_s=parts.decode_s(sequences[:, None], contexts),
+        chunk_tokens=chunks,
+        chunk_context_tokens=contexts,
+        chunk_s=parts.chunk_s(chunks[:, None], contexts),
+        expert_tokens=experts,
+        expert_s=parts.expert_s(experts),
+        fixed_s=parts.host_s,
+        sequence_s=m.sequence_s,
+        head_s=m.head_read_s,
+        head_row_s=m.head_row_s,
+        graph_tokens=captured_tokens(replica),
+    )
+    return with_method_costs(plain, replica, efficiency)
+
+
+def with_method_costs(times: StepTimes, replica: ReplicaSpec, efficiency: Efficiency) -> StepTimes:
+    """The same steps with drafters, finer graphs, and host work that is waited for or saved by fewer messages."""
+    settings = replica.settings
+    draft = draft_cost(settings.speculation, replica.architecture)
+    scale = 1.0 + draft.step_ratio
+    if settings.performance_mode is PerformanceMode.INTERACTIVITY:
+        scale *= _INTERACTIVITY_SCALE
+    waits = 0.0 if settings.asynchronous_scheduling else _SYNC_HOST_FACTOR - 1.0
+    stream = 0.5 * (1.0 - 1.0 / settings.stream_interval)  # half of the work per sequence is sending it out
+    extra_s = draft.step_s + waits * efficiency.host_s
+    sequence_s = draft.sequence_s + (waits - stream) * efficiency.sequence_host_s
+    return replace(
+        times,
+        fixed_s=times.fixed_s + extra_s / scale,
+        sequence_s=max(0.0, times.sequence_s + sequence_s / scale),
+        scale=times.scale * scale,
+    )
+
+
+def host_times(efficiency: Efficiency) -> HostTimes:
+    """What a request meets outside of the steps."""
+    return HostTimes(efficiency.request_s, efficiency.request_token_s, efficiency.frontend_token_s)
+
+
+def _overlapped(read: FloatArray, compute: FloatArray, overlap: float) -> FloatArray:
+    return np.asarray(np.maximum(read, compute) + overlap * np.minimum(read, compute))
+
+
+def _grid(first: float, last: float, bends: tuple[float, ...] = (), *, ratio: float = _RATIO) -> FloatArray:
+    """0, geometric points from `first` to `last`, and the places where a line bends."""
+    count = int(np.ceil(np.log(last / first) / np.log(ratio))) + 1
+    inside = [bend for bend in bends if 0.0 < bend < last]
+    return np.unique(np.concatenate([[0.0], np.geomspace(first, last, count), inside]))
