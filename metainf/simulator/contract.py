@@ -29,7 +29,8 @@ class StepTimes:
 
     step = fixed_s + sequences x sequence_s + token_s(tokens, padded to a captured graph)
     + expert_s(tokens of all ranks) + decode_s(decoding sequences, their mean context)
-    + the sum over prompt chunks of chunk_s(new tokens, tokens before) + head_s + sampled rows x head_row_s.
+    + prompt_step_s in a step with prompt chunks + the sum over them of chunk_s(new tokens, tokens before)
+    + head_s + sampled rows x head_row_s.
 
     Beyond the last point of a table it goes on along the last slope. All points rise strictly.
     """
@@ -58,6 +59,8 @@ class StepTimes:
     """Host work that is not hidden and the launch of what no table holds."""
     sequence_s: float = 0.0
     """Host work per scheduled sequence, decoding or prompt."""
+    prompt_step_s: float = 0.0
+    """Once in a step with prompt chunks: their attention is one launch, however many they are."""
     head_s: float = 0.0
     head_row_s: float = 0.0
     graph_tokens: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))

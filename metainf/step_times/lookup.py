@@ -44,6 +44,7 @@ def step_s(
         + token_s(times, tokens)
         + expert_s(times, tokens if all_tokens is None else all_tokens)
         + np.where(decoding > 0, decode_s(times, decoding, context_tokens), 0.0)
+        + times.prompt_step_s * (prompts > 0)
         + prompts * chunk_s(times, np.maximum(chunk_tokens, 1.0), chunk_context_tokens)
         + times.head_s
         + (decoding * tokens_per_sequence + prompts) * times.head_row_s
