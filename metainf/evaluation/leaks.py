@@ -1,0 +1,72 @@
+"""Spoilt tables that show whether an evaluation leaks: with shuffled truth, or with ids alone, nobody may win.
+
+Separate from the outcomes, which these only feed. Physics is taken out of both: a selector that
+computes instead of learning is rightly untouched by shuffled labels, and would hide a leak beside it.
+"""
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.selectors.contract import FloatArray, MethodTable
+
+__all__ = ["with_ids_only", "with_shuffled_labels", "without_physics"]
+
+StringArray = NDArray[np.str_]
+
+_BUCKETS = 64  # workloads are too many for a column each
+
+
+def without_physics(table: MethodTable) -> MethodTable:
+    """The table with everything that the analytical predictor says set to zero, NaN left where it was."""
+    tasks = table.tasks
+    return replace(
+        table,
+        tasks=replace(tasks, pair_features=_zeros(tasks.pair_features), analytical=_zeros(tasks.analytical)),
+    )
+
+
+def with_shuffled_labels(table: MethodTable, seed: int) -> MethodTable:
+    """The table with each method's gain over the default permuted among the tasks that ran both.
+
+    Which method is best on average stays true, and where a method is infeasible; which task it is best for does not.
+    """
+    rng = np.random.default_rng(seed)
+    default = table.performance[:, table.tasks.default]
+    ran = np.isfinite(table.performance) & (table.performance > 0.0) & np.isfinite(default)[:, None]
+    shuffled = table.performance.copy()
+    for column in range(shuffled.shape[1]):
+        rows = np.flatnonzero(ran[:, column] & (default > 0.0))
+        if column != table.tasks.default and len(rows):
+            ratios = table.performance[rows, column] / default[rows]
+            shuffled[rows, column] = default[rows] * rng.permutation(ratios)
+    return replace(table, performance=shuffled)
+
+
+def with_ids_only(table: MethodTable) -> MethodTable:
+    """The table whose features say only which model, accelerator and workload it is, and nothing of what they are."""
+    tasks = table.tasks
+    buckets = np.array([zlib.crc32(each.encode()) % _BUCKETS for each in tasks.workload.tolist()])
+    blocks = {
+        "model": _one_hot(tasks.model),
+        "accelerator": _one_hot(tasks.accelerator),
+        "workload": (buckets[:, None] == np.arange(_BUCKETS)).astype(np.float64),
+    }
+    names = tuple(f"{block}_{place}" for block, values in blocks.items() for place in range(values.shape[1]))
+    bare = without_physics(table)
+    return replace(
+        bare,
+        tasks=replace(bare.tasks, features=np.concatenate(list(blocks.values()), axis=1), feature_names=names),
+    )
+
+
+def _zeros(values: FloatArray) -> FloatArray:
+    return np.where(np.isnan(values), np.nan, 0.0)
+
+
+def _one_hot(ids: StringArray) -> FloatArray:
+    """Shape (n, number of ids). The columns are named by place: the width is the same for train and test."""
+    found: FloatArray = (ids[:, None] == np.unique(ids)[None, :]).astype(np.float64)
+    return found

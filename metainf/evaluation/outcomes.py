@@ -1,0 +1,194 @@
+"""What selectors choose on the held-out tasks of a split, and the figures of that with their intervals.
+
+Separate from the metrics (definitions) and from the report (which selectors, splits and kinds): this is the one place
+where a selector meets data, so here it is seen to that it learns from a fold's train rows alone, and that the single
+best and the classes of the macro F1 are fixed on these too.
+
+Figures pool the folds: each task is judged once, by a selector that has seen nothing of its group.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.errors import UndefinedMetricError
+from metainf.evaluation import metrics
+from metainf.evaluation.splits import Fold, Split
+from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, Selector, TaskTable, choose
+
+__all__ = [
+    "CEILING",
+    "DEFAULT",
+    "SINGLE_BEST",
+    "VIRTUAL_BEST",
+    "Evidence",
+    "Outcome",
+    "SelectorFactory",
+    "ceiling_outcome",
+    "reference_outcomes",
+    "run_selector",
+]
+
+IntArray = NDArray[np.intp]
+
+SelectorFactory = Callable[[], Selector]
+Clock = Callable[[], float]
+
+DEFAULT = "vLLM default"
+SINGLE_BEST = "single best (SBS)"
+VIRTUAL_BEST = "virtual best (VBS), a bound"
+CEILING = "ceiling: the best by half of the seeds"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """The tasks of one kind of traffic with their truth, and what else is known of them for the figures.
+
+    Attributes
+    ----------
+    broken : array of shape (n, m), bool, or None
+        What runs but breaks an SLO or the budget in truth.
+    price_usd_per_hour : array of shape (n,), or None
+        Of one replica.
+    batch_size : array of shape (n,), or None
+        Requests at once, for the comparison with serving one at a time.
+    one_at_a_time : int or None
+        Column of that method.
+    performance_by_seed : array of shape (n, m, seeds), or None
+        For the ceiling; their mean is the table's performance.
+    """
+
+    table: MethodTable
+    broken: BoolArray | None = None
+    price_usd_per_hour: FloatArray | None = None
+    batch_size: FloatArray | None = None
+    one_at_a_time: int | None = None
+    performance_by_seed: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows(self, index: IntArray | BoolArray) -> "Evidence":
+        """The tasks that `index` picks."""
+        arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed")
+        picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
+        return replace(self, table=self.table.rows(index), **picked)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What one selector chose on all held-out tasks of a split.
+
+    Attributes
+    ----------
+    judged : array of shape (k,)
+        Rows of the evidence, in the order of the folds.
+    chosen : array of shape (k,)
+        Columns; -1 refuses.
+    single : array of shape (k,)
+        Choices of the single best of each row's train half; the default's column where there is none.
+    classes : array of shape (k, m), bool
+        Which methods are classes of the macro F1, by each row's train half.
+    fit_s, decide_s : seconds, all folds together
+    failure : why it has no choices, empty where it has
+    """
+
+    selector: str
+    judged: IntArray
+    chosen: IntArray
+    single: IntArray
+    classes: BoolArray
+    fit_s: float = 0.0
+    decide_s: float = 0.0
+    failure: str = field(default="")
+
+
+def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock) -> Outcome:
+    """Fit a new selector on each fold's train rows and let it choose for the test rows.
+
+    A selector that cannot be fitted on this evidence says so in the outcome: one of many must not end a report of
+    hours. Nothing but our own errors and numbers that do not work out is taken for that.
+    """
+    chosen: list[IntArray] = []
+    fit_s = decide_s = 0.0
+    try:
+        for fold in split.folds:
+            train, test = evidence.table.rows(fold.train), evidence.table.rows(fold.test)
+            start = clock()
+            fitted = make().fit(train)
+            fit_s += clock() - start
+            start = clock()
+            scores = fitted.scores(test.tasks)
+            chosen.append(choose(test.tasks, _checked(name, scores, test.tasks)))
+            decide_s += clock() - start
+    except (ValueError, np.linalg.LinAlgError) as error:
+        return replace(_blank(name, evidence, split), failure=str(error), fit_s=fit_s, decide_s=decide_s)
+    blank = _blank(name, evidence, split)
+    return replace(blank, chosen=_joined(chosen), fit_s=fit_s, decide_s=decide_s)
+
+
+def reference_outcomes(evidence: Evidence, split: Split) -> tuple[Outcome, ...]:
+    """The default, the single best of each train half, and the virtual best, which no selector can pass."""
+    blank = _blank(DEFAULT, evidence, split)
+    table = evidence.table
+    best = metrics.virtual_best(table, evidence.broken)[blank.judged]
+    return (
+        replace(blank, chosen=metrics.default_choice(table)[blank.judged]),
+        replace(blank, selector=SINGLE_BEST, chosen=blank.single),
+        replace(blank, selector=VIRTUAL_BEST, chosen=best),
+    )
+
+
+def ceiling_outcome(evidence: Evidence, split: Split) -> tuple[Evidence, Outcome] | None:
+    """Choices by the truth of every other seed, with the evidence of the rest to judge them: noise alone is between.
+
+    None where there are fewer than two seeds.
+    """
+    seeds = evidence.performance_by_seed
+    if seeds is None or seeds.shape[2] < 2:
+        return None
+    known = replace(evidence.table, performance=seeds[:, :, 0::2].mean(axis=2))
+    rest = replace(evidence, table=replace(evidence.table, performance=seeds[:, :, 1::2].mean(axis=2)))
+    blank = _blank(CEILING, rest, split)
+    return rest, replace(blank, chosen=metrics.labels(known, evidence.broken)[blank.judged])
+
+
+def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
+    """An outcome without choices yet, with what each fold's train half fixes."""
+    judged = _joined([fold.test for fold in split.folds])
+    single, classes = [], []
+    for fold in split.folds:
+        column, members = _fixed_on_train(evidence, fold)
+        test = evidence.table.rows(fold.test)
+        single.append(metrics.single_best_choice(test, column))
+        classes.append(np.broadcast_to(members, (len(fold.test), len(members))))
+    width = len(evidence.table.tasks.methods)
+    return Outcome(
+        selector=name,
+        judged=judged,
+        chosen=np.full(len(judged), -1, dtype=np.intp),
+        single=_joined(single),
+        classes=np.concatenate(classes) if classes else np.zeros((0, width), dtype=np.bool_),
+    )
+
+
+def _fixed_on_train(evidence: Evidence, fold: Fold) -> tuple[int, BoolArray]:
+    train = evidence.rows(fold.train)
+    members = np.zeros(len(train.table.tasks.methods), dtype=np.bool_)
+    members[metrics.class_labels(train.table, train.broken)] = True
+    try:
+        return metrics.single_best(train.table, train.broken), members
+    except UndefinedMetricError:
+        return train.table.tasks.default, members
+
+
+def _checked(name: str, scores: FloatArray, tasks: TaskTable) -> FloatArray:
+    if scores.shape != tasks.feasible.shape or np.isnan(scores).any() or np.isfinite(scores[~tasks.feasible]).any():
+        raise ValueError(f"{name}: scores must be {tasks.feasible.shape}, without NaN, and -inf where infeasible")
+    return scores
+
+
+def _joined(parts: list[IntArray]) -> IntArray:
+    return np.concatenate(parts).astype(np.intp) if parts else np.zeros(0, dtype=np.intp)

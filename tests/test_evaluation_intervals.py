@@ -1,0 +1,182 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metainf.errors import UndefinedMetricError
+from metainf.evaluation.bootstrap import (
+    GroupDraws,
+    Interval,
+    interval_of_sums,
+    paired_comparison,
+    wilcoxon_over_groups,
+)
+from metainf.evaluation.calibration import CalibrationCase, Guarantee, cheapest_with, fit_inflation, least_groups
+from metainf.evaluation.intervals import coverage_by_group, interval_figures, winkler_scores
+from metainf.selectors.contract import FloatArray
+
+RNG = np.random.default_rng(5)
+GROUPS = np.array([f"group-{i % 8}" for i in range(80)])
+
+
+def mean_of(values: FloatArray, draws: GroupDraws) -> Interval:
+    columns = np.stack([values, np.ones(len(values))], axis=1)
+    return interval_of_sums(columns, lambda sums: sums[..., 0] / sums[..., 1], draws)
+
+
+def test_the_same_seed_draws_the_same_interval() -> None:
+    values = RNG.normal(size=80)
+    first, second = (mean_of(values, GroupDraws([GROUPS], seed=3)) for _ in range(2))
+    assert first == second
+    assert first != mean_of(values, GroupDraws([GROUPS], seed=4))
+    assert first.low < first.value < first.high
+
+
+def test_groups_that_differ_widen_the_interval_and_equal_ones_close_it() -> None:
+    place = np.array([int(name[-1]) for name in GROUPS], dtype=float)
+    wide, narrow = mean_of(place, GroupDraws([GROUPS])), mean_of(RNG.permutation(place), GroupDraws([GROUPS]))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    flat = mean_of(np.ones(80), GroupDraws([GROUPS]))
+    assert flat == Interval(1.0, 1.0, 1.0)
+
+
+def test_interval_of_the_mean_matches_drawing_the_groups_by_hand() -> None:
+    values = RNG.normal(size=80)
+    by_group = np.array([values[np.unique(GROUPS)[i] == GROUPS].mean() for i in range(8)])
+    drawn = np.random.default_rng(9).choice(by_group, size=(4000, 8)).mean(axis=1)
+    found = mean_of(values, GroupDraws([GROUPS], draws=4000))
+    assert found.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.03)
+    assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.03)
+
+
+def test_two_factors_are_drawn_each_by_itself_and_widen_the_interval() -> None:
+    other = np.array([f"device-{i // 8 % 5}" for i in range(80)])
+    effect = np.array([float(name[-1]) for name in other])
+    one, two = mean_of(effect, GroupDraws([GROUPS])), mean_of(effect, GroupDraws([GROUPS, other]))
+    assert two.high - two.low > one.high - one.low
+
+
+def test_two_groups_are_too_few_for_an_interval() -> None:
+    found = mean_of(np.ones(4), GroupDraws([np.array(["a", "a", "b", "b"])]))
+    assert found.value == 1.0
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_pairs_are_compared_on_the_tasks_that_both_have() -> None:
+    draws = GroupDraws([GROUPS])
+    first = RNG.normal(size=80)
+    second = first - 0.1
+    second[0] = math.nan
+    found = paired_comparison(first, second, draws)
+    assert found.difference.value == pytest.approx(0.1)
+    assert found.difference.low == pytest.approx(0.1)
+    assert found.confidence == 1.0
+    assert paired_comparison(first, first, draws).confidence == 0.5
+    with pytest.raises(UndefinedMetricError):
+        paired_comparison(first, np.full(80, math.nan), draws)
+
+
+def test_wilcoxon_counts_groups_not_tasks() -> None:
+    first = RNG.normal(size=80)
+    found = wilcoxon_over_groups(first + 0.1, first, GROUPS)
+    assert (found.groups, found.better, found.worse) == (8, 8, 0)
+    assert found.p_value == pytest.approx(2 / 2**8)
+    assert math.isnan(wilcoxon_over_groups(first, first, GROUPS).p_value)
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        pytest.param(1.5, 1.0, id="inside: the width"),
+        pytest.param(2.0, 1.0, id="at the end: inside"),
+        pytest.param(2.5, 1.0 + 20 * 0.5, id="above: 20 times the distance at 0.9"),
+        pytest.param(0.9, 1.0 + 20 * 0.1, id="below"),
+    ],
+)
+def test_winkler_score(truth: float, expected: float) -> None:
+    found = winkler_scores(np.array([truth]), np.array([1.0]), np.array([2.0]), 0.9)
+    assert found.tolist() == pytest.approx([expected])
+
+
+def test_interval_figures_count_groups_alike_and_name_the_worst() -> None:
+    truth = np.array([0.0] * 9 + [5.0])
+    low, high = np.full(10, -1.0), np.full(10, 1.0)
+    high[9] = 3.0
+    groups = np.array(["a"] * 9 + ["b"])
+    found = interval_figures(truth, low, high, groups, confidence=0.9)
+    assert coverage_by_group(truth, low, high, groups) == {"a": 1.0, "b": 0.0}
+    assert (found.coverage, found.worst_coverage, found.worst_group) == (0.5, 0.0, "b")
+    assert found.median_width == pytest.approx((2.0 + 4.0) / 2)
+    assert found.interval_score == pytest.approx((2.0 + 4.0 + 20 * 2.0) / 2)
+    with pytest.raises(UndefinedMetricError):
+        interval_figures(truth[:0], low[:0], high[:0], groups[:0], confidence=0.9)
+
+
+def case(groups: int, seed: int = 0, each: int = 60) -> CalibrationCase:
+    """Ten candidates a task whose predicted margins miss the true ones by one standard deviation."""
+    rng = np.random.default_rng(seed)
+    n = groups * each
+    true_margin = rng.normal(0.0, 2.0, size=(n, 10))
+    return CalibrationCase(
+        margin=true_margin + rng.normal(size=(n, 10)),
+        kept=true_margin >= 0.0,
+        cost=rng.uniform(size=(n, 10)),
+        groups=np.repeat([f"g{i:02}" for i in range(groups)], each),
+    )
+
+
+def test_the_cheapest_candidate_with_room_is_chosen_and_none_without() -> None:
+    small = CalibrationCase(
+        margin=np.array([[3.0, 1.0, -np.inf], [0.5, 0.1, 0.2]]),
+        kept=np.ones((2, 3), dtype=bool),
+        cost=np.array([[5.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),
+        groups=np.array(["a", "b"]),
+    )
+    assert cheapest_with(small, 0.0).tolist() == [1, 0]
+    assert cheapest_with(small, 2.0).tolist() == [0, -1]
+
+
+def test_the_inflation_keeps_the_promise_on_groups_that_it_never_saw() -> None:
+    fitted = fit_inflation(case(20), 0.9)
+    assert fitted.guarantee is Guarantee.UNSEEN_GROUPS
+    assert 0.0 < fitted.value < 5.0
+    assert fitted.violation_rate <= 0.1
+    unseen = case(50, seed=1)
+    chosen = cheapest_with(unseen, fitted.value)
+    broke = ~unseen.kept[np.arange(len(chosen)), np.maximum(chosen, 0)]
+    assert broke[chosen >= 0].mean() <= 0.1
+    naive = cheapest_with(unseen, 0.0)
+    assert (~unseen.kept[np.arange(len(naive)), np.maximum(naive, 0)])[naive >= 0].mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("confidence", "groups"),
+    [pytest.param(0.9, 9, id="0.9"), pytest.param(0.95, 19, id="0.95"), pytest.param(0.5, 1, id="0.5")],
+)
+def test_a_guarantee_needs_so_many_groups(confidence: float, groups: int) -> None:
+    assert least_groups(confidence) == groups
+
+
+def test_too_few_groups_are_not_guaranteed() -> None:
+    fitted = fit_inflation(case(8), 0.9)
+    assert fitted.guarantee is Guarantee.NOT_GUARANTEED
+    assert str(fitted.guarantee) == "not guaranteed"
+    assert fitted.violation_rate <= 0.1
+    assert fit_inflation(case(9), 0.9).guarantee is Guarantee.UNSEEN_GROUPS
+
+
+def test_where_nothing_keeps_its_limits_all_is_refused() -> None:
+    hopeless = case(12)
+    hopeless = CalibrationCase(hopeless.margin, np.zeros_like(hopeless.kept), hopeless.cost, hopeless.groups)
+    fitted = fit_inflation(hopeless, 0.9)
+    assert fitted.value == math.inf
+    assert fitted.refusal_rate == 1.0
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 30), more=st.floats(0.0, 0.2))
+def test_more_confidence_never_needs_less_inflation(seed: int, more: float) -> None:
+    some = case(12, seed, each=10)
+    assert fit_inflation(some, 0.75 + more).value >= fit_inflation(some, 0.75).value
