@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from choices import pool
 from metainf.placement import ReplicaRequest, max_replicas
 from metainf.pools import NodePool
-from metainf_operator.ledger import Hold, PodUse, WorkloadKey, pool_for_workload
+from metainf_operator.ledger import Hold, PodUse, WorkloadKey, pool_for_workload, uses_of
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (WorkloadKey("team", name) for name in "abc")
@@ -33,7 +33,7 @@ def free_for(
     who: WorkloadKey, pods: list[PodUse], holds: list[Hold], where: NodePool | None = None, at: int = 9, **more: bool
 ) -> int:
     where = where or pool(GPU)
-    left = pool_for_workload(where, pods, holds, who, created_at=T0 + timedelta(minutes=at), **more)
+    left = pool_for_workload(where, uses_of(pods), holds, who, created_at=T0 + timedelta(minutes=at), **more)
     return max_replicas(left, asks())
 
 
@@ -78,10 +78,10 @@ def test_own_pods_on_a_cordoned_node_keep_their_room() -> None:
     mine = [PodUse("cordoned", 2, 2.0, 2, A), PodUse("cordoned", 1, 1.0, 1, B)]
     members = frozenset({"cordoned", f"{GPU}-0"})
     for listed in (mine, mine[::-1]):
-        left = pool_for_workload(where, listed, [], A, created_at=T0, members=members)
+        left = pool_for_workload(where, uses_of(listed), [], A, created_at=T0, members=members)
         assert max_replicas(left, asks()) == 8 + 2
         assert max_replicas(left, asks(2)) == 4 + 1
-    others = pool_for_workload(where, mine, [], C, created_at=T0, members=members)
+    others = pool_for_workload(where, uses_of(mine), [], C, created_at=T0, members=members)
     assert max_replicas(others, asks()) == 8
 
 
@@ -89,28 +89,28 @@ def test_a_running_pod_on_a_cordoned_node_is_not_held_a_second_time() -> None:
     where = pool(GPU, nodes=1)
     mine = [PodUse("cordoned", 1, 1.0, 1, B)]
     members = frozenset({"cordoned", f"{GPU}-0"})
-    left = pool_for_workload(where, mine, [hold(B, 1)], A, created_at=T0, members=members)
+    left = pool_for_workload(where, uses_of(mine), [hold(B, 1)], A, created_at=T0, members=members)
     assert max_replicas(left, asks()) == 8
 
 
 def test_a_replica_of_eight_has_no_room_where_eight_nodes_have_one_free_each() -> None:
     where = pool(GPU, nodes=8)
     taken = [pod(node, None, 7) for node in range(8)]
-    left = pool_for_workload(where, taken, [], A, created_at=T0)
+    left = pool_for_workload(where, uses_of(taken), [], A, created_at=T0)
     assert max_replicas(left, asks(8)) == 0
     assert max_replicas(left, asks(1)) == 8
 
 
 def test_reservations_fill_the_fullest_node_so_that_whole_nodes_stay_whole() -> None:
-    left = pool_for_workload(pool(GPU, nodes=2), [pod(0, None, 4)], [hold(B, 4)], A, created_at=T0)
+    left = pool_for_workload(pool(GPU, nodes=2), uses_of([pod(0, None, 4)]), [hold(B, 4)], A, created_at=T0)
     assert max_replicas(left, asks(8)) == 1
 
 
 def test_reservations_take_nodes_that_would_be_added() -> None:
     empty = pool(GPU, nodes=0, addable=2)
-    left = pool_for_workload(empty, [], [hold(B, 9)], A, created_at=T0)
+    left = pool_for_workload(empty, {}, [hold(B, 9)], A, created_at=T0)
     assert (left.addable_nodes, max_replicas(left, asks()), max_replicas(left, asks(8))) == (0, 7, 0)
-    huge = pool_for_workload(empty, [], [hold(B, 1, accelerators=16)], A, created_at=T0)
+    huge = pool_for_workload(empty, {}, [hold(B, 1, accelerators=16)], A, created_at=T0)
     assert max_replicas(huge, asks()) <= 16
 
 
@@ -132,12 +132,12 @@ def test_whatever_is_reserved_one_after_the_other_never_exceeds_what_there_is(
         if leaves:
             held.pop(who, None)
             continue
-        left = pool_for_workload(where, [], list(held.values()), who, created_at=T0)
+        left = pool_for_workload(where, {}, list(held.values()), who, created_at=T0)
         if max_replicas(left, asks(accelerators)) >= replicas:
             held[who] = Hold(who, T0, GPU, asks(accelerators), replicas)
         assert sum(h.replicas * h.request.accelerators for h in held.values()) <= 8 * nodes
         # And there is a way to put them on nodes: a stranger sees exactly the rest.
-        rest = pool_for_workload(where, [], list(held.values()), WorkloadKey("x", "stranger"), created_at=T0)
+        rest = pool_for_workload(where, {}, list(held.values()), WorkloadKey("x", "stranger"), created_at=T0)
         used = sum(h.replicas * h.request.accelerators for h in held.values())
         assert sum(n.accelerators_free for n in rest.nodes) == 8 * nodes - used
 

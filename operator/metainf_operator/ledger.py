@@ -8,14 +8,15 @@ Why claims of the waiting count: without them a workload that needs a whole node
 ones that come after it. Rejected: moving the small ones away, which would break their service for another's start.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
 
-__all__ = ["Hold", "PodUse", "WorkloadKey", "pool_for_workload"]
+__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "WorkloadKey", "node_use", "pool_for_workload", "uses_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,9 +59,63 @@ class PodUse:
     terminating: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PodSum:
+    """What some pods of one node take of it together."""
+
+    pods: int = 0
+    accelerators: int = 0
+    cpu_cores: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeUse:
+    """The pods of one node, added up: of all, and of each workload, those that stay apart from those that go."""
+
+    total: PodSum
+    own: Mapping[WorkloadKey, PodSum]
+    staying: Mapping[WorkloadKey, PodSum]
+
+
+_NOTHING = PodSum()
+
+
+def node_use(pods: Iterable[PodUse]) -> NodeUse:
+    """The pods of one node added up; their order does not matter."""
+    listed = list(pods)
+    own: dict[WorkloadKey, list[PodUse]] = {}
+    for pod in listed:
+        if pod.workload is not None:
+            own.setdefault(pod.workload, []).append(pod)
+    staying = {key: [pod for pod in mine if not pod.terminating] for key, mine in own.items()}
+    return NodeUse(
+        _sum(listed),
+        {key: _sum(mine) for key, mine in own.items()},
+        {key: _sum(mine) for key, mine in staying.items() if mine},
+    )
+
+
+def uses_of(pods: Iterable[PodUse]) -> dict[str, NodeUse]:
+    """The use of every node that has pods, by its name."""
+    by_node: dict[str, list[PodUse]] = {}
+    for pod in pods:
+        by_node.setdefault(pod.node, []).append(pod)
+    return {name: node_use(mine) for name, mine in by_node.items()}
+
+
+def _sum(pods: Sequence[PodUse]) -> PodSum:
+    return PodSum(
+        len(pods),
+        sum(pod.accelerators for pod in pods),
+        math.fsum(pod.cpu_cores for pod in pods),
+        sum(pod.memory_bytes for pod in pods),
+    )
+
+
 def pool_for_workload(
     pool: NodePool,
-    pods: Iterable[PodUse],
+    uses: Mapping[str, NodeUse],
     holds: Sequence[Hold],
     workload: WorkloadKey,
     *,
@@ -70,50 +125,66 @@ def pool_for_workload(
 ) -> NodePool:
     """The pool with what is free for this workload.
 
-    `pool.nodes` say what each node offers when empty. What the workload itself holds counts as free; with
-    `own_pods_count` its pods do not, as for the new side of a switch that starts beside the old. `members` name all
-    nodes of the pool, those that are no capacity now (cordoned, not ready) included: pods of the workload that still
-    run there keep their room.
+    `pool.nodes` say what each node offers when empty, `uses` what runs on nodes by their names. What the workload
+    itself holds counts as free; with `own_pods_count` its pods do not, as for the new side of a switch that starts
+    beside the old. `members` name all nodes of the pool, those that are no capacity now (cordoned, not ready)
+    included: pods of the workload that still run there keep their room.
     """
-    usable = frozenset(node.name for node in pool.nodes)
-    standing = {node.name: node for node in pool.nodes}
+    usable = {node.name: node for node in pool.nodes}
+    standing = dict(usable)
     ours: dict[WorkloadKey, int] = {}
-    for pod in pods:
-        own = pod.workload == workload and not own_pods_count
-        if pod.workload is not None and not pod.terminating and (pod.node in usable or pod.node in members):
-            ours[pod.workload] = ours.get(pod.workload, 0) + 1
-        if pod.node in usable:
-            if not own:
-                standing[pod.node] = _taken(standing[pod.node], pod.accelerators, pod.cpu_cores, pod.memory_bytes)
-        elif own and not pod.terminating and pod.node in members:
-            standing[pod.node] = _grown(standing.get(pod.node), pod)
+    for name in usable.keys() | members:
+        use = uses.get(name)
+        if use is None:
+            continue
+        for key, mine in use.staying.items():
+            ours[key] = ours.get(key, 0) + mine.pods
+        if name in usable:
+            standing[name] = _less(usable[name], use.total, _NOTHING if own_pods_count else use.own.get(workload))
+        elif not own_pods_count and workload in use.staying:
+            mine = use.staying[workload]
+            standing[name] = NodeCapacity(name, mine.accelerators, mine.cpu_cores, mine.memory_bytes)
     free = replace(pool, nodes=tuple(standing[name] for name in sorted(standing)))
-    for hold in sorted(holds, key=lambda h: h.turn):
-        if hold.pool != pool.name or hold.workload == workload:
-            continue
-        if hold.waiting and hold.turn >= (created_at, workload):
-            continue
-        running = 0 if hold.waiting else ours.get(hold.workload, 0)
-        free = _reserve(free, hold.request, hold.replicas - running)
+    for hold in sorted(_unmet(pool.name, holds, ours, workload, created_at), key=lambda h: h.turn):
+        free = _reserve(free, hold.request, hold.replicas)
     return free
 
 
-def _taken(node: NodeCapacity, accelerators: int, cpu_cores: float, memory_bytes: int) -> NodeCapacity:
-    return replace(
-        node,
-        accelerators_free=max(0, node.accelerators_free - accelerators),
-        cpu_free_cores=max(0.0, node.cpu_free_cores - cpu_cores),
-        memory_free_bytes=max(0, node.memory_free_bytes - memory_bytes),
+def _unmet(
+    pool: str, holds: Iterable[Hold], ours: Mapping[WorkloadKey, int], workload: WorkloadKey, created_at: datetime
+) -> list[Hold]:
+    """What others hold on the pool beyond the pods that run: their reservations, and claims that come first."""
+    found: list[Hold] = []
+    for hold in holds:
+        if hold.pool != pool or hold.workload == workload:
+            continue
+        if hold.waiting:
+            if hold.turn < (created_at, workload):
+                found.append(hold)
+            continue
+        missing = hold.replicas - ours.get(hold.workload, 0)
+        if missing > 0:
+            found.append(replace(hold, replicas=missing))
+    return found
+
+
+def _less(node: NodeCapacity, total: PodSum, own: PodSum | None) -> NodeCapacity:
+    """The node less what runs there, `own` left out of that."""
+    mine = own or _NOTHING
+    return NodeCapacity(
+        node.name,
+        max(0, node.accelerators_free - (total.accelerators - mine.accelerators)),
+        max(0.0, node.cpu_free_cores - (total.cpu_cores - mine.cpu_cores)),
+        max(0, node.memory_free_bytes - (total.memory_bytes - mine.memory_bytes)),
     )
 
 
-def _grown(node: NodeCapacity | None, pod: PodUse) -> NodeCapacity:
-    base = node or NodeCapacity(pod.node, 0, 0.0, 0)
-    return replace(
-        base,
-        accelerators_free=base.accelerators_free + pod.accelerators,
-        cpu_free_cores=base.cpu_free_cores + pod.cpu_cores,
-        memory_free_bytes=base.memory_free_bytes + pod.memory_bytes,
+def _taken(node: NodeCapacity, request: ReplicaRequest) -> NodeCapacity:
+    return NodeCapacity(
+        node.name,
+        max(0, node.accelerators_free - request.accelerators),
+        max(0.0, node.cpu_free_cores - request.cpu_cores),
+        max(0, node.memory_free_bytes - request.memory_bytes),
     )
 
 
@@ -132,5 +203,5 @@ def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int) -> NodePool
             if node_slots(nodes[-1], request) == 0:
                 break
         tightest = min(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name))
-        nodes[tightest] = _taken(nodes[tightest], request.accelerators, request.cpu_cores, request.memory_bytes)
+        nodes[tightest] = _taken(nodes[tightest], request)
     return replace(pool, nodes=tuple(nodes), addable_nodes=addable)

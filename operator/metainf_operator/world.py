@@ -21,7 +21,7 @@ from metainf.manifests import (
 )
 from metainf.pools import NodePool
 from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, take_inventory
-from metainf_operator.ledger import Hold, PodUse, WorkloadKey, pool_for_workload
+from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
 from metainf_operator.projections import ChildState, NodeFacts, timestamp
 from metainf_operator.store import Store
 
@@ -176,11 +176,15 @@ class World:
         self.inventory_version = 0
         self._fixed: tuple[NodePool, ...] | None = None
         self._on_node: dict[str, dict[ObjectKey, PodUse]] = {}
+        self._uses: dict[str, NodeUse] = {}
+        self._stale_nodes: set[str] = set()
+        self._held: dict[WorkloadKey, tuple[Hold, ...]] = {}
         self._children: dict[WorkloadKey, dict[str, dict[ObjectKey, ChildState]]] = {}
         self._decided: dict[WorkloadKey, dict[str, DecisionState]] = {}
         for store in (self.deployments, self.services, self.budgets):
             store.listen(self._index_child(store.name))
         self.decisions.listen(self._index_decision)
+        self.workloads.listen(self._index_workload)
         self.pods.listen(self._index_pod)
 
     @property
@@ -214,18 +218,39 @@ class World:
 
         return changed
 
+    def _index_workload(self, key: WorkloadKey, old: WorkloadState | None, new: WorkloadState | None) -> None:
+        self._held.pop(key, None)
+
     def _index_decision(self, key: ObjectKey, old: DecisionState | None, new: DecisionState | None) -> None:
         for state in (old, new):
             if state is not None:
-                self._decided.setdefault(WorkloadKey(key[0], state.head.workload), {}).pop(key[1], None)
+                owner = WorkloadKey(key[0], state.head.workload)
+                self._decided.setdefault(owner, {}).pop(key[1], None)
+                self._held.pop(owner, None)
+                if new is None and not self._decided[owner]:
+                    del self._decided[owner]
         if new is not None:
-            self._decided[WorkloadKey(key[0], new.head.workload)][key[1]] = new
+            self._decided.setdefault(WorkloadKey(key[0], new.head.workload), {})[key[1]] = new
 
     def _index_pod(self, key: ObjectKey, old: PodUse | None, new: PodUse | None) -> None:
         if old is not None:
             self._on_node.get(old.node, {}).pop(key, None)
+            self._stale_nodes.add(old.node)
         if new is not None:
             self._on_node.setdefault(new.node, {})[key] = new
+            self._stale_nodes.add(new.node)
+
+    def _node_uses(self) -> dict[str, NodeUse]:
+        """What runs on each node, added up anew only where a pod came, went or changed."""
+        for name in self._stale_nodes:
+            pods = self._on_node.get(name)
+            if pods:
+                self._uses[name] = node_use(pods.values())
+            else:
+                self._on_node.pop(name, None)
+                self._uses.pop(name, None)
+        self._stale_nodes.clear()
+        return self._uses
 
     def inventory_changed(self) -> None:
         """Nodes, pools or prices moved: the next question takes stock anew."""
@@ -275,17 +300,24 @@ class World:
     def holds(self) -> list[Hold]:
         """All reservations, and the claims of those who wait."""
         found: list[Hold] = list(self.reserving.values())
-        for owner, decisions in self._decided.items():
-            workload = self.workloads.get(owner)
-            if workload is None or owner in self.reserving:
-                continue
-            for decision in decisions.values():
-                kept = decision.head.reservation
-                if kept is None or not decision.holds or workload.uid != decision.head.owner_uid:
-                    continue
-                found.append(Hold(owner, workload.created_at, kept.pool, kept.request, kept.replicas))
+        for owner in self._decided:
+            if owner not in self.reserving:
+                found.extend(self._holds_of(owner))
         found.extend(hold for hold in self.waiting.values() if self.workloads.get(hold.workload) is not None)
         return found
+
+    def _holds_of(self, owner: WorkloadKey) -> tuple[Hold, ...]:
+        """What the workload's records reserve, worked out anew only where it or one of them changed."""
+        held = self._held.get(owner)
+        if held is None:
+            workload = self.workloads.get(owner)
+            reserved = [] if workload is None else self.decisions_of(owner, workload.uid)
+            held = self._held[owner] = tuple(
+                Hold(owner, workload.created_at, kept.pool, kept.request, kept.replicas)
+                for decision in reserved
+                if workload is not None and decision.holds and (kept := decision.head.reservation) is not None
+            )
+        return held
 
     def _standing(self, key: WorkloadKey, created_at: datetime) -> list[Hold]:
         """What the workload's Deployments hold by their records: for pools whose nodes, and so pods, are not seen."""
@@ -306,14 +338,13 @@ class World:
         own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
         for hold in (*self.holds(), *own):
             by_pool.setdefault(hold.pool, []).append(hold)
+        uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
-            names = record.members | {n.name for n in record.pool.nodes}
-            mine = [pod for name in names for pod in self._on_node.get(name, {}).values()]
             pools.append(
                 pool_for_workload(
                     record.pool,
-                    mine,
+                    uses,
                     by_pool.get(record.pool.name, []),
                     key,
                     created_at=created_at,

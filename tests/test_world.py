@@ -1,0 +1,113 @@
+"""What the operator knows of the cluster: the same whatever way it came to know it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metainf.candidates import CandidateName
+from metainf.manifests import DecisionHead
+from metainf.manifests.decision_record import Reservation
+from metainf.placement import ReplicaRequest
+from metainf_operator.ledger import PodUse, WorkloadKey
+from metainf_operator.projections import project_node
+from metainf_operator.world import DecisionState, WorkloadState, World
+from node_bodies import node
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+NODES = ("n1", "n2")
+NAMES = ("a", "b", "c")
+
+
+def world() -> World:
+    made = World()
+    for name in NODES:
+        made.nodes.upsert(name, project_node(node(name, price="27.40")))
+    return made
+
+
+def workload(name: str, uid: str) -> WorkloadState:
+    return WorkloadState(WorkloadKey("team", name), uid, 1, T0, False, None, None, "{}")
+
+
+def decision(name: str, owner: str, uid: str, replicas: int, released: bool) -> DecisionState:
+    pool = world().inventory.pools[0].pool.name
+    reservation = Reservation(pool, ReplicaRequest(1, 4.0, 1 << 30), replicas)
+    head = DecisionHead(
+        name=name,
+        namespace="team",
+        uid=f"uid-{name}",
+        created_at=T0,
+        deleting=False,
+        workload=owner,
+        owner_uid=uid,
+        inputs_digest="sha256:0",
+        choice=CandidateName(pool, "default", "TP1", replicas),
+        limit=None,
+        reservation=reservation,
+    )
+    return DecisionState(head, T0, None, "", released)
+
+
+PODS = st.builds(
+    PodUse,
+    st.sampled_from(NODES),
+    st.integers(0, 3),
+    st.sampled_from([0.1, 0.2, 4.0]),
+    st.integers(0, 1 << 30),
+    st.sampled_from([None, *(WorkloadKey("team", name) for name in NAMES)]),
+    st.booleans(),
+)
+UIDS = st.sampled_from(["old", "new"])
+CHANGES = st.one_of(
+    st.tuples(st.just("pod"), st.sampled_from(["p1", "p2", "p3"]), st.none() | PODS),
+    st.tuples(st.just("workload"), st.sampled_from(NAMES), st.none() | UIDS),
+    st.tuples(
+        st.just("decision"),
+        st.sampled_from(["d1", "d2"]),
+        st.none() | st.tuples(st.sampled_from(NAMES), UIDS, st.integers(1, 4), st.booleans()),
+    ),
+)
+
+
+def change(known: World, kind: str, name: str, value: object) -> None:
+    if kind == "pod":
+        known.pods.delete(("team", name)) if value is None else known.pods.upsert(("team", name), value)
+    elif kind == "workload":
+        key = WorkloadKey("team", name)
+        known.workloads.delete(key) if value is None else known.workloads.upsert(key, workload(name, str(value)))
+    else:
+        key = ("team", name)
+        known.decisions.delete(key) if value is None else known.decisions.upsert(key, decision(name, *value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(CHANGES, max_size=14))
+def test_what_is_free_follows_from_what_is_there_and_not_from_how_it_came(
+    changes: list[tuple[str, str, object]],
+) -> None:
+    lived = world()
+    for kind, name, value in changes:
+        change(lived, kind, name, value)
+        lived.pools_for(WorkloadKey("team", "a"), T0)  # asked in between, so that whatever is kept must be renewed
+    fresh = world()
+    for (kind, name), value in {(kind, name): value for kind, name, value in changes}.items():
+        if value is not None:
+            change(fresh, kind, name, value)
+    for asked in NAMES:
+        key = WorkloadKey("team", asked)
+        assert lived.pools_for(key, T0) == fresh.pools_for(key, T0)
+        assert lived.pools_for(key, T0, own_pods_count=True) == fresh.pools_for(key, T0, own_pods_count=True)
+    assert sorted(map(repr, lived.holds())) == sorted(map(repr, fresh.holds()))
+
+
+def test_a_released_record_and_one_of_an_earlier_workload_of_the_name_hold_nothing() -> None:
+    known = world()
+    known.workloads.upsert(WorkloadKey("team", "a"), workload("a", "new"))
+    kept = decision("d1", "a", "new", 2, released=False)
+    known.decisions.upsert(("team", "d1"), kept)
+    known.decisions.upsert(("team", "d2"), decision("d2", "a", "old", 3, released=False))
+    assert [hold.replicas for hold in known.holds()] == [2]
+    known.decisions.upsert(("team", "d1"), replace(kept, released=True))
+    assert known.holds() == []
