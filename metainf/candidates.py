@@ -195,7 +195,7 @@ def _options(
     )
     rooms = {request: room_for(pool, request) for request in {p.request for p in possible.options}}
     options = [Option(pool, p.method, p.layout, p.replica, p.request, rooms[p.request]) for p in possible.options]
-    return options, [replace(r, pool=pool.name) for r in possible.rejections]
+    return options, list(_rejections_on(possible, pool.name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,6 +210,11 @@ class _ShapeOption:
 class _ShapeOptions:
     options: tuple[_ShapeOption, ...]
     rejections: tuple[Rejection, ...]
+
+
+@lru_cache(maxsize=1024)
+def _rejections_on(possible: _ShapeOptions, pool: str) -> tuple[Rejection, ...]:
+    return tuple(replace(rejection, pool=pool) for rejection in possible.rejections)
 
 
 @lru_cache(maxsize=1024)

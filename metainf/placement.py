@@ -4,7 +4,7 @@ Separate because the operator's ledger and the selection must count capacity and
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
@@ -80,6 +80,8 @@ class Room:
     on_standing: int
     per_added_node: int
     share: Fraction
+    _costs: dict[int, Decimal] = field(default_factory=dict, compare=False, repr=False)
+    """What was asked for before: the options of a pool that are of one size share the room."""
 
     @property
     def replicas(self) -> int:
@@ -97,6 +99,12 @@ class Room:
         ValueError
             The pool's price is not known, or the replicas do not fit: both are rejected before this is asked.
         """
+        cost = self._costs.get(replicas)
+        if cost is None:
+            cost = self._costs[replicas] = self._cost(replicas)
+        return cost
+
+    def _cost(self, replicas: int) -> Decimal:
         pool = self.pool
         if pool.price is None:
             raise ValueError(f"pricing pool {pool.name}: its price is not known")

@@ -10,6 +10,7 @@ per second. Slots (KV cache, `max_num_seqs`) and the token budget bound y. Loads
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,6 @@ __all__ = [
     "largest_requests_per_step",
     "prompt_load",
     "prompt_wait_s",
-    "queued_prompt_s",
     "slot_wait_s",
     "solve",
     "startup_wait_s",
@@ -49,7 +49,7 @@ Source: public serving benchmarks send ten requests per client and start all cli
 _BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what follows from the lane alone is worked out once and kept
 class Lane:
     """One lane and the requests it gets; every field an array of shape (n,) or of (n, 1) for a grid."""
 
@@ -89,6 +89,19 @@ class Lane:
         """The same with a trailing axis of length 1."""
         rest = (np.asarray(getattr(self, f.name))[:, None] for f in fields(Lane)[1:])
         return Lane(mapped(self.steps, lambda values: values[:, None]), *rest)
+
+    @cached_property
+    def empty(self) -> "OperatingPoint":
+        """The lane when next to nothing passes."""
+        return at(self, np.full_like(self.slots, 1e-9))
+
+    @cached_property
+    def queued_prompt_s(self) -> FloatArray:
+        """Time that a mean prompt adds to a queue of prompts, seconds: those that wait share steps up to the budget."""
+        full = np.maximum(self.budget_tokens, 1.0)
+        one = np.where(self.decode_steps > 0, 1.0, 0.0)
+        without_s, with_s = _step(self, one, np.stack([np.zeros_like(full), full]))
+        return np.asarray(self.prompt_tokens / full * (with_s - without_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +152,8 @@ def at(lane: Lane, requests_per_step: FloatArray) -> OperatingPoint:
     met = np.where(lane.decode_steps > 0, met, 0.0)
     room = np.maximum(lane.budget_tokens - decoding * lane.tokens_per_sequence, 1.0)
     chunk = np.maximum(np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), room), per_step)
-    decode_s = _step(lane, met, np.zeros_like(chunk))
-    prompt_s = np.maximum(_step(lane, met, chunk), decode_s)
+    decode_s, with_chunk_s = _step(lane, met, np.stack([np.zeros_like(chunk), chunk]))
+    prompt_s = np.maximum(with_chunk_s, decode_s)
     share = np.minimum(per_step / chunk, 1.0)
     step_s = decode_s + share * (prompt_s - decode_s)
     chunks = np.maximum(lane.prompt_tokens / chunk, 1.0)
@@ -159,23 +172,15 @@ def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> Float
     return time_s * lane.step_scale + lane.step_extra_s + sequences * lane.sequence_draft_s
 
 
-def queued_prompt_s(lane: Lane) -> FloatArray:
-    """Time that a mean prompt adds to a queue of prompts, seconds: those that wait share steps up to the budget."""
-    full = np.maximum(lane.budget_tokens, 1.0)
-    one = np.where(lane.decode_steps > 0, 1.0, 0.0)
-    longer_s = _step(lane, one, full) - _step(lane, one, np.zeros_like(full))
-    return np.asarray(lane.prompt_tokens / full * longer_s)
-
-
 def alone_prompt_s(lane: Lane) -> FloatArray:
     """Time that one mean prompt adds to a lane that does nothing else, seconds."""
-    point = at(lane, np.full_like(lane.slots, 1e-9))
+    point = lane.empty
     return np.asarray(lane.prompt_tokens / point.chunk_tokens * (point.prompt_step_s - point.decode_step_s))
 
 
 def prompt_load(lane: Lane, point: OperatingPoint) -> FloatArray:
     """Share of the lane's time that prompts take: what an arriving prompt finds ahead of it."""
-    return np.minimum(point.requests_per_second * queued_prompt_s(lane), 0.999)
+    return np.minimum(point.requests_per_second * lane.queued_prompt_s, 0.999)
 
 
 def prompt_wait_s(lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray) -> FloatArray:
@@ -185,7 +190,7 @@ def prompt_wait_s(lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatAr
     """
     load = prompt_load(lane, point)
     spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
-    return load / (1.0 - load) * spread * queued_prompt_s(lane)
+    return load / (1.0 - load) * spread * lane.queued_prompt_s
 
 
 def slot_wait_s(
@@ -224,7 +229,7 @@ def frontend_wait_s(lane: Lane, point: OperatingPoint) -> FloatArray:
 def startup_wait_s(lane: Lane, clients: FloatArray) -> FloatArray:
     """Mean wait of the requests that a closed loop sends at once at its start, seconds."""
     ahead = np.maximum(np.minimum(clients, lane.slots) - 1.0, 0.0)
-    return 0.5 * ahead * queued_prompt_s(lane)
+    return 0.5 * ahead * lane.queued_prompt_s
 
 
 def batch_makespan_s(
@@ -236,7 +241,7 @@ def batch_makespan_s(
     its decoding, of which the last answer is the longest of the wave (mean of the largest of n lognormal lengths).
     """
     wave = np.minimum(requests, lane.slots)
-    prompts_s = wave * queued_prompt_s(lane)
+    prompts_s = wave * lane.queued_prompt_s
     # Largest of n normal values: about sqrt(2 ln n), less its second-order term. Source: Cramer, 28.6.
     spread = np.sqrt(2.0 * np.log(np.maximum(wave, 1.0)))
     longest = np.exp(np.maximum(spread - 0.5, 0.0) * output_log_sd - output_log_sd**2 / 2.0)
@@ -288,7 +293,7 @@ def solve(lane: Lane, load: FloatArray, of: NDArray[np.intp]) -> tuple[FloatArra
     is_closed = lane.open_loop[of] == 0
     if is_closed.any():
         rows = of[is_closed]
-        share, one_s = prompt_load(wide, curve.point), queued_prompt_s(wide)
+        share, one_s = prompt_load(wide, curve.point), wide.queued_prompt_s
         wait_s = closed_prompt_wait_s(share[rows], one_s[rows], load[is_closed][:, None])
         inside = curve.y * (wide.decode_steps + curve.point.chunks)
         away_s = lane.request_s[rows][:, None] + wait_s

@@ -1,10 +1,12 @@
 """How many replicas each option needs: which candidates to look at, without looking at all of them.
 
 Separate from `selection`, which chooses among what was looked at. Two ways: where the cheapest is wanted and more
-replicas never cost less, the fewest replicas that perform are found by doubling and halving, all options at a time;
+replicas never cost less, the fewest replicas that perform are found by growing strides and halving, all options at a
+time;
 otherwise a grid of numbers is looked at, and the numbers around the best of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ import numpy as np
 from metainf.assessment import Assessment, assess
 from metainf.candidates import Candidate, SizedOption
 from metainf.predictors.contract import Predictor
+from metainf.rejections import RejectionReason
 from metainf.workload import BatchLoad, BudgetKind, Objective, RateLoad, Workload
 
 __all__ = ["search"]
@@ -51,13 +54,22 @@ class _Bracket:
     option: SizedOption
     misses: int
     performs: int | None = None
+    stride: int = 1
 
     @property
     def next(self) -> int | None:
         """The number to look at next; None where there is nothing left to find."""
         if self.performs is None:
-            return min(self.misses * 2, self.option.most) if self.misses < self.option.most else None
+            return min(self.misses + self.stride, self.option.most) if self.misses < self.option.most else None
         return (self.misses + self.performs) // 2 if self.performs - self.misses > 1 else None
+
+    def looked(self, replicas: int, performs: bool) -> None:
+        """Take in what a look at this number showed: the stride doubles until one performs."""
+        if performs:
+            self.performs = replicas
+        else:
+            self.misses = replicas
+            self.stride *= 2
 
 
 class _Fewest:
@@ -70,12 +82,11 @@ class _Fewest:
         self.assessment = assess(workload, [sized.with_replicas(sized.least) for sized in options], predictor)
 
     def found(self) -> Assessment:
-        """Double, then halve, all options at a time."""
-        performs = self.assessment.performs
+        """Go up from what the load needs in growing strides, then halve, all options at a time."""
         open_ = [
-            _Bracket(sized, sized.least)
-            for sized, done in zip(self.options, performs, strict=True)
-            if not done and sized.most > sized.least
+            _Bracket(sized, misses)
+            for sized, misses, done in zip(self.options, self._too_few(), self.assessment.performs, strict=True)
+            if not done and sized.most > misses
         ]
         while True:
             round_ = self._pursued(open_)
@@ -84,12 +95,24 @@ class _Fewest:
             candidates = [candidate for _, candidate in round_]
             looked = assess(self.workload, candidates, self.predictor)
             for (bracket, candidate), done in zip(round_, looked.performs, strict=True):
-                if done:
-                    bracket.performs = candidate.replicas
-                else:
-                    bracket.misses = candidate.replicas
+                bracket.looked(candidate.replicas, bool(done))
             self.assessment = self.assessment.extended(looked)
             open_ = [bracket for bracket, _ in round_]
+
+    def _too_few(self) -> list[int]:
+        """The most replicas of each option that cannot carry the load.
+
+        Twice the replicas carry twice the load (`Predictions.capacity_requests_per_second` is of all together), so the
+        least number that does follows from the first look. Clients that wait for answers are no load to be carried.
+        """
+        least = [sized.least for sized in self.options]
+        if not self.assessment.limits or self.assessment.limits[0].reason is not RejectionReason.OVERLOADED:
+            return least
+        overload = np.nan_to_num(self.assessment.ratio[:, 0], nan=np.inf)
+        return [
+            max(count, math.ceil(min(count * ratio, sized.most) - 1e-9) - 1)
+            for sized, count, ratio in zip(self.options, least, overload.tolist(), strict=True)
+        ]
 
     def _pursued(self, brackets: Sequence[_Bracket]) -> list[tuple[_Bracket, Candidate]]:
         cheapest = self._cheapest()

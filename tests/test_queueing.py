@@ -14,7 +14,6 @@ from metainf.queueing import (
     closed_prompt_wait_s,
     largest_requests_per_step,
     prompt_wait_s,
-    queued_prompt_s,
     slot_wait_s,
     solve,
     startup_wait_s,
@@ -78,7 +77,7 @@ def test_a_threshold_cuts_prompts_smaller() -> None:
 def test_prompts_that_share_a_step_share_its_cost() -> None:
     found = lane(prompt_tokens=10, decode_steps=0)
     assert at(found, np.array([100.0])).chunk_tokens[0] == pytest.approx(1000)
-    assert queued_prompt_s(found)[0] == pytest.approx(10 * 1e-5)
+    assert found.queued_prompt_s[0] == pytest.approx(10 * 1e-5)
     assert alone_prompt_s(found)[0] == pytest.approx(10 * 1e-5)
 
 
@@ -114,7 +113,7 @@ def test_the_most_is_reached_where_slots_are_full() -> None:
 def test_waits_follow_the_named_approximations() -> None:
     found = lane()
     point = at(found, np.array([0.3]))
-    work = queued_prompt_s(found)
+    work = found.queued_prompt_s
     rho = float((point.requests_per_second * work)[0])
     assert prompt_wait_s(found, point, np.array([1.0]))[0] == pytest.approx(rho / (1 - rho) / 2 * float(work[0]))
     assert prompt_wait_s(found, point, np.array([4.0]))[0] == pytest.approx(rho / (1 - rho) * 2 * float(work[0]))
@@ -132,7 +131,7 @@ def test_a_closed_loop_never_queues_more_than_the_other_clients() -> None:
 
 def test_clients_that_start_together_wait_for_half_of_the_others() -> None:
     found = lane(open_loop=0)
-    expected = 0.5 * 9 * float(queued_prompt_s(found)[0])
+    expected = 0.5 * 9 * float(found.queued_prompt_s[0])
     assert startup_wait_s(found, np.array([10.0]))[0] == pytest.approx(expected)
 
 

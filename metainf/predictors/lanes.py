@@ -18,7 +18,7 @@ from metainf.memory import memory_plan
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.queueing import Lane
 from metainf.roofline import StepModel, StepWork, calibrated, stacked, step_work, taken
-from metainf.settings import PerformanceMode
+from metainf.settings import PerformanceMode, Speculation
 from metainf.speculation import draft_cost, tokens_per_step
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitiveness, Traffic
 
@@ -28,6 +28,7 @@ Facts = TypeVar("Facts", "ReplicaFacts", "TrafficFacts")
 __all__ = ["LaneSet", "ReplicaFacts", "TrafficFacts", "lanes_of", "replica_facts", "traffic_facts"]
 
 _REPETITIVENESS = tuple(Repetitiveness)
+_NO_GAIN = (1.0,) * len(_REPETITIVENESS)
 _PREFIX_SHARE = 0.5
 """Largest share of the KV cache that idle prefixes keep while requests run; the rest is what the requests pin."""
 _SYNC_HOST_FACTOR = 2.0
@@ -240,12 +241,19 @@ def lanes_of(questions: Sequence[Question], facts: Callable[[ReplicaSpec], tuple
     r = _columns(ReplicaFacts, [k[1] for k in known], first)
     t = _columns(TrafficFacts, [traffic_facts(item) for item in traffics.items], second)
     gains = np.array(
-        [[tokens_per_step(s.settings.speculation, kind) for kind in _REPETITIVENESS] for s in replicas.items],
+        [_gains(s.settings.speculation) for s in replicas.items],
         dtype=np.float64,
     ).reshape(len(known), len(_REPETITIVENESS))
     per_step = gains[first, np.asarray(t.repetitiveness).astype(np.intp)]
     lanes = table[:, 2] * np.asarray(r.lanes)[of]
     return _lane_set(steps, r, t, per_step, (lanes, of.reshape(len(questions))))
+
+
+def _gains(speculation: Speculation | None) -> tuple[float, ...]:
+    """Tokens per step for each repetitiveness."""
+    if speculation is None:
+        return _NO_GAIN
+    return tuple(tokens_per_step(speculation, kind) for kind in _REPETITIVENESS)
 
 
 def _lane_set(

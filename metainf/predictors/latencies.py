@@ -18,7 +18,6 @@ from metainf.queueing import (
     frontend_wait_s,
     prompt_load,
     prompt_wait_s,
-    queued_prompt_s,
     slot_wait_s,
     startup_wait_s,
 )
@@ -58,7 +57,7 @@ def steady_latencies(
     residual = running * point.decode_step_s * (0.5 + lanes.replica.asynchronous)
     utilization = np.where(is_open, load / capacity, 0.0)
     ca = np.asarray(lanes.traffic.arrival_squared_cv)
-    closed = closed_prompt_wait_s(prompt_load(lane, point), queued_prompt_s(lane), clients)
+    closed = closed_prompt_wait_s(prompt_load(lane, point), lane.queued_prompt_s, clients)
     queued = np.where(is_open, prompt_wait_s(lane, point, ca), closed)
     slot = np.where(is_open, slot_wait_s(lane, point, utilization, ca), 0.0)
     base = lane.request_s + residual + point.prefill_s + frontend_wait_s(lane, point)
@@ -122,17 +121,16 @@ def _tpot(lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatA
     """
     lane = lanes.lane
     steps = np.maximum(lane.decode_steps, 1.0)
-    empty = at(lane, np.full_like(lane.slots, 1e-9))
+    empty = lane.empty
     together = np.maximum(point.requests_per_step * lane.prompt_tokens / empty.chunk_tokens, 1.0)
     extra = (empty.prompt_step_s - empty.decode_step_s) * together
     from_prompts = np.sqrt(share * steps * (1.0 + lane.prompt_squared_cv)) * extra / steps
     # The median is put at the mean: it is a little below, by less than the spread grows with the load.
-    columns = [step, step]
-    for z in _Z[1:]:
-        # In open loops the batch of a request is about Poisson: its quantile, by the normal approximation.
-        more = at(lane, point.requests_per_step * (1.0 + lane.open_loop * z / np.sqrt(point.decoding + 1.0)))
-        columns.append(step + more.step_s - point.step_s + z * np.hypot(_TPOT_LOG_SD * step, from_prompts))
-    return np.stack(columns, axis=1) / lanes.tokens_per_step[:, None]
+    z = np.array(_Z[1:])[:, None]
+    # In open loops the batch of a request is about Poisson: its quantile, by the normal approximation.
+    more = at(lane, point.requests_per_step * (1.0 + lane.open_loop * z / np.sqrt(point.decoding + 1.0)))
+    late = step + more.step_s - point.step_s + z * np.hypot(_TPOT_LOG_SD * step, from_prompts)
+    return np.stack([step, step, *late], axis=1) / lanes.tokens_per_step[:, None]
 
 
 def _e2e(lanes: LaneSet, ttft: FloatArray, tpot: FloatArray, decode_s: FloatArray) -> FloatArray:
@@ -157,7 +155,7 @@ def batch_latencies(lanes: LaneSet, point: OperatingPoint, requests: FloatArray,
     """Latencies of a batch whose requests are all sent at the start, seconds, shape (n, 3, 4)."""
     lane = lanes.lane
     wave = np.minimum(requests, lane.slots)
-    one_s = queued_prompt_s(lane)
+    one_s = lane.queued_prompt_s
     decode_s = lane.decode_steps * decode_step_s(lane, wave)
     later_s = np.maximum(makespan_s - decode_s - wave * one_s - lane.request_s, 0.0)
 
