@@ -35,7 +35,22 @@ _POOLS = (
     ("l40s", "L40S-PCIe-48GB", 4, "7.2", 2),
     ("l4", "L4-PCIe-24GB", 4, "3.2", 2),
     ("a10g", "A10G-PCIe-24GB", 4, "5.67", 2),
+    ("a100-40", "A100-SXM-40GB", 8, "21.96", 2),
+    ("a100-pcie", "A100-PCIe-80GB", 8, "22.40", 2),
+    ("a30", "A30-PCIe-24GB", 4, "4.40", 2),
+    ("a40", "A40-PCIe-48GB", 8, "5.60", 2),
+    ("a6000", "RTX-A6000-PCIe-48GB", 8, "6.40", 2),
+    ("b200", "B200-SXM-180GB", 8, "113.93", 2),
+    ("h100-pcie", "H100-PCIe-80GB", 8, "35.20", 2),
+    ("h20", "H20-SXM-96GB", 8, "24.00", 2),
+    ("h100-nvl", "H100-NVL-94GB", 2, "13.96", 2),
+    ("h200", "H200-SXM-141GB", 8, "63.30", 2),
+    ("l40", "L40-PCIe-48GB", 8, "12.80", 2),
+    ("mi300x", "MI300X-OAM-192GB", 8, "48.00", 2),
+    ("rtx-6000-ada", "RTX-6000-Ada-PCIe-48GB", 8, "9.60", 2),
+    ("t4", "T4-PCIe-16GB", 4, "3.91", 4),
 )
+"""Enough pools for more than 1,000 candidates to be predicted in each decision. Prices of the order of the market's."""
 
 
 @dataclass(frozen=True, slots=True)
