@@ -84,6 +84,14 @@ def test_nodes_that_differ_in_kind_or_price_are_pools_of_their_own(other: Any, p
     assert sorted(members) == ["n1", "n2"]
 
 
+def test_one_node_that_is_priced_anew_does_not_rename_the_pool_of_the_others() -> None:
+    before = one_pool(*(facts(f"n{i}", price="12") for i in range(1, 4)))
+    inventory = take_inventory([facts("n1", price="11"), facts("n2", price="12"), facts("n3", price="12")], ())
+    by_name = {record.pool.name: record.members for record in inventory.pools}
+    assert by_name[before.name] == {"n2", "n3"}
+    assert len(by_name) == 2
+
+
 def test_pools_that_only_the_price_tells_apart_are_told_apart_by_hostname() -> None:
     inventory = take_inventory([facts("n1", price="12"), facts("n2", price="13"), facts("n3", price="13")], ())
     assert {r.pool.hostnames for r in inventory.pools} == {("n1",), ("n2", "n3")}

@@ -15,7 +15,7 @@ from metainf.accelerator_names import Ambiguous, Exact, Unknown
 from metainf.pools import CapacityType
 from metainf_operator.node_labels import NodeAccelerators, ProblemReason, read_accelerators
 from metainf_operator.node_origin import read_capacity_type, read_origin
-from metainf_operator.quantities import parse_quantity
+from metainf_operator.quantities import quantity_or_none
 
 _MIB = 2**20
 _FOLDER = Path(__file__).parent / "data" / "node_labels"
@@ -110,7 +110,7 @@ def test_sizes_the_cpu_by_physical_cores(name: str) -> None:
     assert found.accelerator is not None
     assert found.accelerator.cpu is not None
     assert found.accelerator.cpu.physical_cores == pytest.approx(expect["cores"])
-    assert found.accelerator.cpu.cores == pytest.approx(float(parse_quantity(_SETS[name]["allocatable"]["cpu"]) or 0))
+    assert found.accelerator.cpu.cores == pytest.approx(float(quantity_or_none(_SETS[name]["allocatable"]["cpu"]) or 0))
     assert found.accelerator.memory_bytes == found.memory_bytes
 
 

@@ -59,6 +59,7 @@ from metainf.manifests.quantities import (
     format_memory,
     format_money,
     memory_bytes,
+    parse_quantity,
 )
 from metainf.manifests.verdicts import verdict
 from metainf.manifests.workload import (
@@ -131,6 +132,7 @@ __all__ = [
     "parse_decision",
     "parse_decision_head",
     "parse_pool",
+    "parse_quantity",
     "parse_workload",
     "read_documents",
     "resource_name",

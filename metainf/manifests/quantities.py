@@ -18,11 +18,12 @@ __all__ = [
     "format_memory",
     "format_money",
     "memory_bytes",
+    "parse_quantity",
 ]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,2})|([numkMGTPE]|[KMGTPE]i)?)")
+_QUANTITY = re.compile(r"\+?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,2})|([numkMGTPE]|[KMGTPE]i)?)")
 # Source: Kubernetes API reference, Quantity.
 _SUFFIXES = {
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
@@ -77,7 +78,14 @@ def format_duration(seconds: float) -> str:
     return "".join(parts)
 
 
-def _quantity(text: str) -> Decimal:
+def parse_quantity(text: str) -> Decimal:
+    """The number that a non-negative Kubernetes quantity stands for, such as `3920m`, `80Gi` or `1.5G`.
+
+    Raises
+    ------
+    ValueError
+        The text is no quantity.
+    """
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(f"write an amount such as 80Gi, 4 or 500m, not {text!r}")
@@ -93,7 +101,7 @@ def memory_bytes(text: str) -> int:
     ValueError
         The text is no quantity.
     """
-    return int(_quantity(text))
+    return int(parse_quantity(text))
 
 
 def cpu_cores(text: str) -> float:
@@ -104,7 +112,7 @@ def cpu_cores(text: str) -> float:
     ValueError
         The text is no quantity.
     """
-    return float(_quantity(text))
+    return float(parse_quantity(text))
 
 
 def format_memory(amount_bytes: int) -> str:

@@ -193,7 +193,8 @@ def _derived_pools(
             prices.setdefault(_price(node, opencost), []).append(node)
         # A price is no label: pods can be kept to nodes of one price only by naming them.
         apart = len(prices) > 1
-        groups = sorted(prices.items(), key=lambda item: item[1][0].name)
+        # The most keep the plain name: one node that is priced anew must not take it from those that stand.
+        groups = sorted(prices.items(), key=lambda item: (-len(item[1]), item[1][0].name))
         for number, (price, group) in enumerate(groups):
             suffix = "" if number == 0 else f"-{_digest(str(price))[:4]}"
             records.append(_derived_pool(kind, group, price, suffix, apart or _others_match(kind, members, everyone)))

@@ -22,7 +22,7 @@ from metainf_operator.node_label_keys import (
     product_names,
 )
 from metainf_operator.node_origin import read_origin
-from metainf_operator.quantities import parse_quantity
+from metainf_operator.quantities import quantity_or_none
 
 __all__ = [
     "OVERRIDE_LABEL",
@@ -162,7 +162,7 @@ def read_accelerators(labels: Mapping[str, str], allocatable: Mapping[str, str])
 
 def _resources(allocatable: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Accelerator resources with something to give: whole devices first, then the largest partitions."""
-    counts = {name: int(parse_quantity(text) or 0) for name, text in allocatable.items() if _is_device(name)}
+    counts = {name: int(quantity_or_none(text) or 0) for name, text in allocatable.items() if _is_device(name)}
 
     def order(name: str) -> tuple[bool, int, str]:
         slices = re.search(r"(\d+)gb", name) if name not in _WHOLE_RESOURCES else None
@@ -299,8 +299,8 @@ def _cpu_node(
     named = find(labels.get(OVERRIDE_LABEL, ""))
     if isinstance(named, Exact):
         source, raw, device = OVERRIDE_LABEL, named.raw, named.accelerator
-    cpus = parse_quantity(allocatable.get("cpu") or labels.get("karpenter.k8s.aws/instance-cpu"))
-    memory = parse_quantity(allocatable.get("memory"))
+    cpus = quantity_or_none(allocatable.get("cpu") or labels.get("karpenter.k8s.aws/instance-cpu"))
+    memory = quantity_or_none(allocatable.get("memory"))
     memory = memory or Decimal(integer(labels.get("karpenter.k8s.aws/instance-memory")) * _MIB)
     problems: tuple[Problem, ...] = ()
     if cpus and memory:

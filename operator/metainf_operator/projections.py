@@ -21,7 +21,7 @@ from metainf_operator.children import (
 from metainf_operator.ledger import PodUse, WorkloadKey
 from metainf_operator.node_labels import NodeAccelerators, read_accelerators
 from metainf_operator.node_origin import NodeOrigin, read_origin
-from metainf_operator.quantities import parse_quantity
+from metainf_operator.quantities import quantity_or_none
 from metainf_operator.rollout import ObservedDeployment
 
 __all__ = [
@@ -108,8 +108,8 @@ def project_node(body: Mapping[str, Any]) -> NodeFacts:
         labels=tuple(sorted(labels.items())),
         accelerators=read_accelerators(labels, allocatable),
         origin=read_origin(labels),
-        cpu_cores=float(parse_quantity(allocatable.get("cpu")) or 0),
-        memory_bytes=int(parse_quantity(allocatable.get("memory")) or 0),
+        cpu_cores=float(quantity_or_none(allocatable.get("cpu")) or 0),
+        memory_bytes=int(quantity_or_none(allocatable.get("memory")) or 0),
         usable=ready and not unwell and not spec.get("unschedulable") and not metadata.get("deletionTimestamp"),
         taints=tuple(sorted(taints, key=lambda t: (t.key, t.value, t.effect))),
         price=price,
@@ -151,7 +151,7 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
             _add(sidecars, requests)
         else:
             for name, text in requests.items():
-                peak[name] = max(peak.get(name, Decimal(0)), parse_quantity(text) or Decimal(0))
+                peak[name] = max(peak.get(name, Decimal(0)), quantity_or_none(text) or Decimal(0))
     for name in {*totals, *sidecars, *peak}:
         running = totals.get(name, Decimal(0)) + sidecars.get(name, Decimal(0))
         totals[name] = max(running, peak.get(name, Decimal(0)))
@@ -170,7 +170,7 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
 
 def _add(totals: dict[str, Decimal], requests: Mapping[str, str]) -> None:
     for name, text in requests.items():
-        totals[name] = totals.get(name, Decimal(0)) + (parse_quantity(text) or Decimal(0))
+        totals[name] = totals.get(name, Decimal(0)) + (quantity_or_none(text) or Decimal(0))
 
 
 def _is_accelerator(resource: str) -> bool:

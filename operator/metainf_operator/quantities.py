@@ -1,30 +1,19 @@
-"""Reads Kubernetes quantities ("3920m", "32777408Ki", "1.5G") as numbers.
+"""Quantities as nodes and pods state them, read with patience.
 
-Separate because every reader of nodes and pods needs it and it knows nothing of either.
+Separate from `metainf.manifests`, whose reader refuses what a person wrote wrong: here the API server has checked the
+text already, and one odd annotation or device must not hide a node.
 """
 
-import re
 from decimal import Decimal
 
-__all__ = ["parse_quantity"]
+from metainf.manifests import parse_quantity
 
-_SCALES = {
-    "": Decimal(1),
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)},
-    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", start=1)},
-}
-"""Source: Kubernetes API, resource.Quantity."""
-
-_QUANTITY = re.compile(
-    r"(?P<number>\+?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)"
-    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]?)"
-)
+__all__ = ["quantity_or_none"]
 
 
-def parse_quantity(text: str | None) -> Decimal | None:
+def quantity_or_none(text: str | None) -> Decimal | None:
     """The number that a non-negative quantity stands for; None for what is none."""
-    match = _QUANTITY.fullmatch(text or "")
-    return Decimal(match["number"]) * _SCALES[match["suffix"]] if match else None
+    try:
+        return parse_quantity(text or "")
+    except ValueError:
+        return None
