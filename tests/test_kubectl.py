@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from fake_cluster import FakeCluster
+from metainf.cli.console import printable
 from metainf.known_models import known_model_config
 from metainf.layouts import Layout
 from metainf.manifests import CHOICE_ANNOTATION
@@ -21,7 +22,6 @@ from metainf_operator.kubectl import main
 from metainf_operator.plugin import diff, pin
 from metainf_operator.plugin.inventory import read_world
 from metainf_operator.plugin.planner import Planner
-from metainf_operator.plugin.screen import printable
 from metainf_operator.resources import (
     ACCELERATOR_POOL,
     CONFIG_MAP,

@@ -1,20 +1,19 @@
 """Plans as tables for people: what was chosen, how each limit stands, and why not the others.
 
-Separate from the command because `kubectl metainf plan` shows the same. On a terminal there is colour, and lines wrap
-to its width; elsewhere each row is one line of plain text, so that grep and awk can work on it.
+Separate from the command because `kubectl metainf plan` shows the same.
 """
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from metainf.cli.console import is_terminal, show
 from metainf.manifests import format_money, verdict
 from metainf.planning import LimitOutlook, Plan, confidence_kept, outlooks
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
@@ -37,21 +36,12 @@ __all__ = ["plan_view", "print_plans"]
 _SHOWN_RUNNERS_UP = 5
 _BAR_CELLS = 12
 _NEARLY_USED_RATIO = 0.9
-_PLAIN_WIDTH = 1000  # wide enough for every row to be one line
-_WIDEST = 120  # lines longer than this are hard to read, however wide the terminal is
 
 
 def print_plans(plans: Sequence[Plan], stream: TextIO) -> None:
     """Print the plans one after another, with an empty line between them."""
-    console = Console(file=stream, highlight=False)
-    if console.is_terminal:
-        console = Console(file=stream, highlight=False, width=min(console.width, _WIDEST))
-        console.print(_joined(plan_view(plan, decorated=True) for plan in plans))
-        return
-    buffer = io.StringIO()
-    plain = Console(file=buffer, highlight=False, width=_PLAIN_WIDTH, color_system=None)
-    plain.print(_joined(plan_view(plan, decorated=False) for plan in plans))
-    stream.writelines(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+    decorated = is_terminal(stream)
+    show([_joined(plan_view(plan, decorated=decorated) for plan in plans)], stream)
 
 
 def _joined(views: Iterable[RenderableType]) -> RenderableType:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
+from metainf.cli.console import Row, date, duration, number, printable, show, table
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import Chosen, Decision, format_money
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.plugin.lookup import History, Record, find_workload, read_history
-from metainf_operator.plugin.screen import Row, date, duration, number, printable, show, table
 
 __all__ = ["run"]
 

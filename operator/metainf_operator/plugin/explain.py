@@ -14,6 +14,18 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from metainf.cli.console import (
+    Row,
+    date,
+    duration,
+    indented,
+    labelled,
+    note,
+    number,
+    printable,
+    show,
+    table,
+)
 from metainf.manifests import (
     Alternative,
     Chosen,
@@ -28,18 +40,6 @@ from metainf.pools import Price
 from metainf.workload import Budget, BudgetKind, Objective, Slo
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.plugin.lookup import History, Record, find_workload, read_history
-from metainf_operator.plugin.screen import (
-    Row,
-    date,
-    duration,
-    indented,
-    labelled,
-    note,
-    number,
-    printable,
-    show,
-    table,
-)
 from metainf_operator.world import WorkloadState
 
 __all__ = ["run"]

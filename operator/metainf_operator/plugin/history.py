@@ -7,10 +7,10 @@ import argparse
 
 from rich.text import Text
 
+from metainf.cli.console import Row, date, note, show, table
 from metainf.manifests import Decision, format_money
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.plugin.lookup import Record, find_workload, read_history
-from metainf_operator.plugin.screen import Row, date, note, show, table
 
 __all__ = ["run"]
 

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metainf.cli.console import note
 from metainf.pools import NodePool
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.feeds import Feed
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.opencost import fetch_prices
-from metainf_operator.plugin.screen import note
 from metainf_operator.projections import project_node, project_pod
 from metainf_operator.resources import ACCELERATOR_POOL, INFERENCE_DECISION, INFERENCE_WORKLOAD, NODE, POD
 from metainf_operator.world import ObjectKey, World, project_decision, project_pool, project_workload

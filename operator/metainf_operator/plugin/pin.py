@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
+from metainf.cli.console import note, printable
 from metainf.errors import InvalidWorkloadError
 from metainf.layouts import Layout
 from metainf.manifests import API_VERSION, WORKLOAD_KIND, Chosen, PolicyMode
 from metainf_operator.cluster_api import ClusterApi, JsonObject
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.plugin.lookup import History, Record, find_workload, read_history
-from metainf_operator.plugin.screen import note, printable
 from metainf_operator.resources import INFERENCE_WORKLOAD
 from metainf_operator.world import WorkloadState
 

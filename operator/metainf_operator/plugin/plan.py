@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metainf.cli import BAD_INPUT, CHOSEN, REFUSED
+from metainf.cli.console import labelled, note, show
 from metainf.cli.plan import write_plans
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import (
@@ -33,7 +34,6 @@ from metainf_operator.ledger import WorkloadKey
 from metainf_operator.plugin.inventory import read_namespace, read_world
 from metainf_operator.plugin.lookup import find_workload
 from metainf_operator.plugin.planner import Planner, Proposal
-from metainf_operator.plugin.screen import labelled, note, show
 from metainf_operator.resources import CONFIG_MAP, INFERENCE_DECISION, Resource
 from metainf_operator.world import PoolState, WorkloadState, World
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from metainf.candidates import CandidateName
+from metainf.cli.console import note
 from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.manifests import InferenceWorkload, parse_decision
 from metainf.planning import Plan, plan
@@ -19,7 +20,6 @@ from metainf_operator.api_errors import ClusterError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.models import ConfigMapMissingError, Models
-from metainf_operator.plugin.screen import note
 from metainf_operator.pod_template import pod_template_conflicts
 from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop, decide, serving_inputs
 from metainf_operator.resources import INFERENCE_DECISION

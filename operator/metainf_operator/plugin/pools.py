@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from rich.console import RenderableType
 from rich.text import Text
 
+from metainf.cli.console import Row, note, show, table
 from metainf.manifests import format_money
 from metainf.pools import Billing, CapacityType, NodePool, PriceSource
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.inventory import Inventory, PoolRecord
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.plugin.inventory import read_world
-from metainf_operator.plugin.screen import Row, note, show, table
 from metainf_operator.world import World
 
 __all__ = ["run"]

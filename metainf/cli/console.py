@@ -1,7 +1,7 @@
-"""How `kubectl metainf` prints: tables by rich, colour on a terminal, plain lines elsewhere.
+"""How `metainf` and `kubectl metainf` print: tables by rich, colour on a terminal, plain lines elsewhere.
 
-Separate from the subcommands, which only say what stands in a row. Texts come from the cluster, and so from others:
-what a terminal would take for a command is made harmless here.
+Separate from the subcommands, which only say what stands in a row. Texts come from manifests and clusters, and so from
+others: what a terminal would take for a command is made harmless here.
 """
 
 import io
@@ -19,7 +19,19 @@ from rich.text import Text
 
 from metainf.manifests import format_duration
 
-__all__ = ["Row", "date", "duration", "indented", "labelled", "note", "number", "printable", "show", "table"]
+__all__ = [
+    "Row",
+    "date",
+    "duration",
+    "indented",
+    "is_terminal",
+    "labelled",
+    "note",
+    "number",
+    "printable",
+    "show",
+    "table",
+]
 
 _PLAIN_WIDTH = 1000  # wide enough for every row to be one line, so that grep and awk can work on it
 _WIDEST = 120  # lines longer than this are hard to read, however wide the terminal is
@@ -31,7 +43,7 @@ def show(parts: Iterable[RenderableType], stream: TextIO | None = None) -> None:
     """Print the parts one under the other."""
     stream = sys.stdout if stream is None else stream
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if console.is_terminal:
+    if is_terminal(stream):
         width = min(console.width, _WIDEST)
         Console(file=stream, highlight=False, markup=False, emoji=False, width=width).print(Group(*parts))
         return
@@ -41,6 +53,11 @@ def show(parts: Iterable[RenderableType], stream: TextIO | None = None) -> None:
     )
     plain.print(Group(*parts))
     stream.writelines(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person reads what is printed there, and bars and colours are of use."""
+    return Console(file=stream).is_terminal
 
 
 def note(text: str) -> None:
