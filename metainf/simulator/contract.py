@@ -121,6 +121,9 @@ class EngineModel:
     offload_block_s: float = 0.0
     """Time to bring one block back, seconds."""
     stream_interval: int = 1
+    same_step_hits: bool = False
+    """Whether a prompt's blocks can be hit by others in the very step that computes them, as vLLM has it for attention
+    layers (vllm-project/vllm#29387 says so and takes it away for recurrent ones); otherwise from the next step on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,155 @@
+"""Time, compiled: steps end, requests arrive, ranks start their next step, in this order at any one moment.
+
+Separate from what a step holds (`scheduling`) and what it leads to (`completion`). Ranks that step together make one
+pipeline: all of them in lock-step, each for itself otherwise. A pipeline has as many batches under way as it has stages;
+each stage takes its part of a batch's time, one batch after the other.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from metainf.simulator.completion import complete, notify, send
+from metainf.simulator.scheduling import schedule
+from metainf.simulator.timing import at_point, rank_step_s
+
+__all__ = ["run"]
+
+
+@numba.njit(error_model="numpy")
+def run(state: Any, limits: Any, tables: Any, order: Any, arrival_s: Any) -> None:
+    """Simulate until nothing is left to do.
+
+    `order` and `arrival_s` are the requests of an open loop as they reach the engine; empty in a closed loop.
+    """
+    for _ in range(limits.clients):
+        send(state, limits, 0.0)
+    arrived = 0
+    while True:
+        now_s = _next_event_s(state, limits)
+        if arrived < len(order):
+            now_s = min(now_s, arrival_s[arrived])
+        if now_s == np.inf:
+            break
+        for pipeline in range(len(state.pipelines)):
+            line = state.pipelines[pipeline]
+            if line.flying > 0 and state.done_s[pipeline, line.oldest] <= now_s:
+                _finish_batch(state, limits, pipeline, now_s)
+        while arrived < len(order) and arrival_s[arrived] <= now_s:
+            _enqueue(state, limits, order[arrived])
+            arrived += 1
+        while state.totals[3] > 0 and state.heap_s[0] <= now_s:
+            _enqueue(state, limits, _earliest(state))
+        for pipeline in range(len(state.pipelines)):
+            _start_batch(state, limits, tables, pipeline, now_s)
+
+
+@numba.njit(error_model="numpy")
+def _next_event_s(state: Any, limits: Any) -> float:
+    """When the next batch ends or can start, or a closed loop's next request arrives."""
+    next_s = state.heap_s[0] if state.totals[3] > 0 else np.inf
+    for pipeline in range(len(state.pipelines)):
+        line = state.pipelines[pipeline]
+        if line.flying > 0:
+            next_s = min(next_s, state.done_s[pipeline, line.oldest])
+        if line.eager and line.flying < limits.stages:
+            next_s = min(next_s, state.stage_free_s[pipeline, 0])
+        next_s = min(next_s, line.wake_s)
+    return next_s
+
+
+@numba.njit(error_model="numpy")
+def _finish_batch(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
+    line = state.pipelines[pipeline]
+    if limits.asynchronous:
+        notify(state, limits, pipeline, now_s)  # of the step before this one
+    for member in range(limits.ranks_per_pipeline):
+        complete(state, limits, pipeline * limits.ranks_per_pipeline + member, line.oldest, pipeline)
+    if not limits.asynchronous:
+        notify(state, limits, pipeline, now_s)
+    line.oldest = (line.oldest + 1) % limits.stages
+    line.flying -= 1
+    line.eager = True
+
+
+@numba.njit(error_model="numpy")
+def _start_batch(state: Any, limits: Any, tables: Any, pipeline: int, now_s: float) -> None:
+    line = state.pipelines[pipeline]
+    if line.wake_s <= now_s:
+        line.wake_s = np.inf
+        line.eager = True
+    if not line.eager or line.flying == limits.stages or state.stage_free_s[pipeline, 0] > now_s:
+        return
+    batch = (line.oldest + line.flying) % limits.stages
+    first, tokens = pipeline * limits.ranks_per_pipeline, 0
+    for rank in range(first, first + limits.ranks_per_pipeline):
+        tokens += schedule(state, limits, tables, rank, batch, now_s)
+    if tokens == 0:
+        line.eager = False
+        if line.flying == 0:
+            notify(state, limits, pipeline, now_s)
+        return
+    step_s, expert_tokens = 0.0, 0
+    for rank in range(first, first + limits.ranks_per_pipeline):
+        step_s = max(step_s, rank_step_s(tables, state.loads[rank]))
+        expert_tokens += max(state.loads[rank].tokens, 1)
+    step_s = (step_s + at_point(tables.expert_tokens, tables.expert_s, float(expert_tokens))) * tables.scale
+    part_s = step_s / limits.stages
+    at_s = now_s
+    for stage in range(limits.stages):
+        at_s = max(at_s, state.stage_free_s[pipeline, stage]) + part_s
+        state.stage_free_s[pipeline, stage] = at_s
+    for rank in range(first, first + limits.ranks_per_pipeline):
+        if state.loads[rank].tokens > 0:
+            state.ranks[rank].busy_s += part_s
+    state.done_s[pipeline, batch] = at_s
+    line.flying += 1
+    state.totals[0] += 1
+    state.totals[1] += tokens
+
+
+@numba.njit(error_model="numpy")
+def _enqueue(state: Any, limits: Any, request: int) -> None:
+    """Put a request at the end of the queue of the rank with the least to do.
+
+    Source: vLLM's load balancer over data-parallel ranks, vllm/v1/engine/core_client.py: 4 x waiting + running.
+    """
+    rank, least = 0, np.iinfo(np.int64).max
+    for candidate in range(limits.ranks):
+        score = 4 * state.ranks[candidate].waiting + state.ranks[candidate].running
+        if score < least:
+            rank, least = candidate, score
+    pool = state.ranks[rank]
+    if pool.tail >= 0:
+        state.requests[pool.tail].next = request
+    else:
+        pool.head = request
+    pool.tail = request
+    state.requests[request].next = -1
+    pool.waiting += 1
+    state.pipelines[rank // limits.ranks_per_pipeline].eager = True
+
+
+@numba.njit(error_model="numpy")
+def _earliest(state: Any) -> int:
+    """Take the request that arrives next out of the heap."""
+    request = state.heap[0]
+    size = state.totals[3] - 1
+    state.totals[3] = size
+    at_s, moved = state.heap_s[size], state.heap[size]
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        if child + 1 < size and state.heap_s[child + 1] < state.heap_s[child]:
+            child += 1
+        if at_s <= state.heap_s[child]:
+            break
+        state.heap_s[place] = state.heap_s[child]
+        state.heap[place] = state.heap[child]
+        place = child
+    state.heap_s[place] = at_s
+    state.heap[place] = moved
+    return request

@@ -1,0 +1,217 @@
+"""The state of a simulation as arrays of records, and its constants, in forms that compiled code can read and write.
+
+Separate because every compiled part shares it: one record per request, per running sequence, per cache block and per
+rank, so that what belongs together lies together in memory and keeps its name.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "BLOCK",
+    "ENTRY",
+    "FULL",
+    "GROUP",
+    "HOST_BLOCK",
+    "LOAD",
+    "NEVER",
+    "NOTICE",
+    "NO_KEY",
+    "PIPELINE",
+    "RANK",
+    "REQUEST",
+    "SEQUENCE",
+    "STATE",
+    "WINDOW",
+    "Limits",
+    "State",
+]
+
+NO_KEY = np.iinfo(np.int64).min
+"""Key of a block whose content nobody can hit: not full yet, or evicted."""
+NEVER = np.iinfo(np.int64).max // 4
+"""A number of tokens that no sequence reaches."""
+
+FULL, WINDOW, STATE = 0, 1, 2
+"""Kinds of KV groups."""
+
+REQUEST = np.dtype(
+    [
+        ("input", np.int64),
+        ("output", np.int64),
+        ("arrival_s", np.float64),
+        ("sent_s", np.float64),
+        ("first_s", np.float64),
+        ("last_s", np.float64),
+        ("hashes", np.int64),  # where its hashes begin
+        ("shared", np.int64),  # leading blocks whose content may be another request's too
+        ("cached", np.int64),
+        ("preemptions", np.int64),
+        ("next", np.int32),  # in the queue of its rank
+        ("sequence", np.int32),  # -1 until it is first scheduled
+        ("refused", np.bool_),
+    ],
+    align=True,
+)
+
+SEQUENCE = np.dtype(
+    [
+        ("known", np.int64),  # prompt and generated tokens
+        ("computed", np.int64),  # tokens in the cache, or on their way in a step under way
+        ("check", np.int64),  # up to fewer tokens than this nothing changes in its blocks
+        ("prompt", np.int64),
+        ("end", np.int64),  # prompt and all of the answer
+        ("blocks", np.int64),  # entries of its block table
+        ("registered", np.int64),  # of these, full and known to the prefix cache
+        ("streamed", np.int64),  # tokens known when a message was last sent
+        ("ready_s", np.float64),  # when its blocks are back from host memory
+        ("request", np.int32),  # -1: free
+        ("epoch", np.int32),  # rises when it is preempted or freed: steps under way no longer count
+    ],
+    align=True,
+)
+
+BLOCK = np.dtype(
+    [
+        ("key", np.int64),  # >= 0: content that others can hit; < 0: content of one request; NO_KEY: none
+        ("prev", np.int32),  # among the free blocks
+        ("next", np.int32),
+        ("twin_prev", np.int32),  # among blocks of equal content
+        ("twin_next", np.int32),
+        ("users", np.int32),
+    ],
+    align=True,
+)
+
+HOST_BLOCK = np.dtype([("key", np.int64), ("prev", np.int32), ("next", np.int32)], align=True)
+
+RANK = np.dtype(
+    [
+        ("running", np.int64),
+        ("waiting", np.int64),
+        ("head", np.int32),  # of its queue
+        ("tail", np.int32),
+        ("free_sequences", np.int64),
+        ("free", np.int64),  # blocks
+        ("untouched", np.int64),  # blocks never used yet, counted from the first
+        ("free_head", np.int32),
+        ("free_tail", np.int32),
+        ("peak", np.int64),
+        ("due", np.int64),  # sequences whose full blocks are still to be registered
+        ("host_used", np.int64),
+        ("host_head", np.int32),  # least recently used
+        ("host_tail", np.int32),
+        ("busy_s", np.float64),
+    ],
+    align=True,
+)
+
+LOAD = np.dtype(
+    [
+        ("tokens", np.int64),
+        ("sequences", np.int64),
+        ("decodes", np.int64),
+        ("context", np.int64),  # cached tokens of the decoding sequences together
+        ("rows", np.int64),
+        ("chunk_s", np.float64),
+    ],
+    align=True,
+)
+"""What a rank does in one step."""
+
+ENTRY = np.dtype([("sequence", np.int32), ("epoch", np.int32), ("sampled", np.int32)], align=True)
+"""One sequence in a step under way; `sampled` is 0 for a prompt that goes on, otherwise 1 and its drafts."""
+
+NOTICE = np.dtype([("request", np.int32), ("place", np.int32), ("first", np.bool_), ("last", np.bool_)], align=True)
+"""A first or last token on its way to the client, with its place among the messages of its step."""
+
+GROUP = np.dtype([("kind", np.int64), ("window", np.int64)], align=True)
+
+PIPELINE = np.dtype(
+    [
+        ("oldest", np.int64),
+        ("flying", np.int64),  # batches under way
+        ("eager", np.bool_),  # something changed since it last found nothing to schedule
+        ("wake_s", np.float64),  # when blocks are back from host memory
+        ("notices", np.int64),
+        ("messages", np.int64),
+    ],
+    align=True,
+)
+"""Ranks that step together, one or all of them."""
+
+
+class Limits(NamedTuple):
+    """The engine's numbers; those of `EngineModel`, and what follows from them."""
+
+    max_num_seqs: int
+    budget: int
+    rank_blocks: int
+    block_tokens: int
+    max_model_len: int
+    chunked: bool
+    threshold: int
+    caching: bool
+    same_step_hits: bool
+    table_groups: int
+    state_groups: int
+    windowed: bool
+    drafts: int
+    acceptance: float
+    ranks: int
+    ranks_per_pipeline: int
+    stages: int
+    asynchronous: bool
+    host_blocks: int
+    host_block_s: float
+    stream_interval: int
+    contents: int
+    hash_blocks: int
+    block_hashes: int
+    seed: int
+    request_s: float
+    request_token_s: float
+    frontend_token_s: float
+    clients: int
+
+
+class State(NamedTuple):
+    """All arrays of one simulation. `table` has shape (sequences, groups, blocks), the others are named in records."""
+
+    requests: Any
+    sequences: Any
+    ranks: Any
+    blocks: Any
+    groups: Any
+    table: Any
+    live_from: Any
+    """Shape (sequences, groups): first block that a window group has not given back."""
+    contents: Any
+    """Identity of each of the requests' hashes, dense."""
+    first: Any
+    """Block that holds a content, by group and content; -1: none."""
+    running: Any
+    free_sequences: Any
+    due: Any
+    loads: Any
+    entries: Any
+    """Shape (ranks, batches under way, sequences)."""
+    entry_counts: Any
+    pipelines: Any
+    done_s: Any
+    """Shape (pipelines, batches under way)."""
+    stage_free_s: Any
+    """Shape (pipelines, stages)."""
+    notices: Any
+    host: Any
+    host_of: Any
+    """Host block that holds a content; -1: none."""
+    host_table: Any
+    """Shape (sequences, blocks): where a sequence's own contents may be in host memory."""
+    totals: Any
+    """Steps, computed tokens, next request to be sent, requests on their way."""
+    clock: Any
+    """Time at which the frontend is free, seconds."""
+    heap_s: Any
+    heap: Any

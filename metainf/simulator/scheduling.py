@@ -1,0 +1,133 @@
+"""Who computes how many tokens in the next step of one rank, compiled: running sequences first, then those that wait.
+
+Separate from the blocks (`sequences`) and from time (`event_loop`): this is vLLM's schedule() and nothing else.
+
+Source: vLLM V1, vllm/v1/core/sched/scheduler.py. Each sequence catches up with the tokens that are known of it, inside a
+budget that all share; a step that preempted admits nobody; `long_prefill_token_threshold` counts where there is anyone
+else to hold up.
+"""
+
+from typing import Any
+
+import numba
+
+from metainf.simulator.records import NEVER
+from metainf.simulator.sequences import grow, hit_blocks, preempt, register_due, start
+from metainf.simulator.timing import chunk_s
+
+__all__ = ["schedule"]
+
+
+@numba.njit(error_model="numpy")
+def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s: float) -> int:
+    """Fill the rank's part of a batch; returns the tokens in it."""
+    load = state.loads[rank]
+    load.tokens = 0
+    load.sequences = 0
+    load.decodes = 0
+    load.context = 0
+    load.rows = 0
+    load.chunk_s = 0.0
+    state.entry_counts[rank, batch] = 0
+    pool = state.ranks[rank]
+    threshold = limits.threshold if pool.running + pool.waiting > 1 else 0
+    if threshold <= 0:
+        threshold = NEVER
+    if _schedule_running(state, limits, tables, rank, batch, threshold, now_s):
+        _schedule_waiting(state, limits, tables, rank, batch, threshold)
+    register_due(state, limits, rank)
+    return load.tokens
+
+
+@numba.njit(error_model="numpy")
+def _schedule_running(
+    state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
+) -> bool:
+    """Returns whether nobody was preempted."""
+    pool, load = state.ranks[rank], state.loads[rank]
+    running, entries = state.running[rank], state.entries[rank, batch]
+    budget, drafts, count = limits.budget, limits.drafts, 0
+    decodes, context, rows, place = 0, 0, 0, 0
+    undisturbed = True
+    while place < pool.running and budget > 0:
+        sequence = running[place]
+        place += 1
+        slot = state.sequences[sequence]
+        missing = slot.known - slot.computed
+        if missing <= 0 or slot.ready_s > now_s:
+            continue
+        decoding = missing == 1 and slot.known > slot.prompt
+        new = missing
+        if decoding:
+            new = min(1 + drafts, limits.max_model_len - 1 - slot.computed)
+        new = min(new, threshold, budget)
+        upto = slot.computed + new
+        if upto >= slot.check:
+            room = grow(state, limits, rank, sequence, upto)
+            while not room:
+                undisturbed = False
+                if preempt(state, limits, rank) == sequence:
+                    break
+                room = grow(state, limits, rank, sequence, upto)
+            if not room:
+                break
+        entry = entries[count]
+        entry.sequence = sequence
+        entry.epoch = slot.epoch
+        count += 1
+        budget -= new
+        if decoding:
+            decodes += 1
+            context += slot.computed
+            rows += new
+            entry.sampled = new
+        else:
+            rows += 1
+            entry.sampled = 1 if new == missing else 0
+            load.chunk_s += chunk_s(tables, new, slot.computed)
+        slot.computed = upto
+    load.tokens = limits.budget - budget
+    load.sequences = count
+    load.decodes = decodes
+    load.context = context
+    load.rows = rows
+    state.entry_counts[rank, batch] = count
+    return undisturbed
+
+
+@numba.njit(error_model="numpy")
+def _schedule_waiting(state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int) -> None:
+    pool, load = state.ranks[rank], state.loads[rank]
+    while pool.waiting > 0 and load.tokens < limits.budget and pool.running < limits.max_num_seqs:
+        budget = limits.budget - load.tokens
+        request = pool.head
+        record = state.requests[request]
+        known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
+        hit = 0
+        if limits.caching and (record.shared > 0 or record.sequence >= 0):
+            hit = hit_blocks(state, limits, rank, request, (known - 1) // limits.block_tokens)
+        cached = hit * limits.block_tokens
+        missing = known - cached
+        if not limits.chunked and missing > budget:
+            break
+        new = min(missing, threshold, budget)
+        if not start(state, limits, rank, request, hit, cached + new):
+            break
+        pool.head = record.next
+        pool.waiting -= 1
+        if pool.waiting == 0:
+            pool.tail = -1
+        state.running[rank, pool.running] = record.sequence
+        pool.running += 1
+        count = state.entry_counts[rank, batch]
+        entry = state.entries[rank, batch, count]
+        slot = state.sequences[record.sequence]
+        entry.sequence = record.sequence
+        entry.epoch = slot.epoch
+        entry.sampled = 1 if new == missing else 0
+        state.entry_counts[rank, batch] = count + 1
+        slot.computed = cached + new
+        load.chunk_s += chunk_s(tables, new, cached)
+        load.tokens += new
+        load.sequences += 1
+        load.rows += 1

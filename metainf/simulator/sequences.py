@@ -1,0 +1,274 @@
+"""What happens to one sequence's blocks, compiled: admission with prefix hits, growth, windows, preemption, the end.
+
+Separate from the pool, which knows no sequences, and from the scheduler, which decides who is next.
+
+Source: vLLM V1, vllm/v1/core/kv_cache_manager.py allocate_slots and get_computed_blocks: at most all but the last token
+are taken from the cache, and a request is admitted only where the whole of what is known of it would fit into the free
+blocks (`scheduler_reserve_full_isl`, on by default), though only the first chunk's blocks are taken.
+"""
+
+from typing import Any
+
+import numba
+
+from metainf.simulator.block_pool import cached_block, give_back, register, release_sequence, take_block, use_again
+from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
+
+__all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "preempt", "register_due", "start"]
+
+
+@numba.njit(error_model="numpy")
+def _window_need(limits: Any, window: int) -> int:
+    """Blocks before a position that a window there looks into."""
+    return max(1, -(-(window - 1) // limits.block_tokens))
+
+
+@numba.njit(error_model="numpy")
+def blocks_to_hold(state: Any, limits: Any, tokens: int) -> int:
+    """Most blocks that a sequence holds while it grows to so many tokens: windows give back what they left behind."""
+    whole = -(-tokens // limits.block_tokens)
+    total = 0
+    for group in range(limits.table_groups):
+        kind = state.groups[group].kind
+        if kind == STATE:
+            total += 1
+        elif kind == WINDOW:
+            widest = state.groups[group].window - 1 + limits.budget
+            total += min(whole, -(-widest // limits.block_tokens) + 1)
+        else:
+            total += whole
+    return total
+
+
+@numba.njit(error_model="numpy")
+def _window_hit(state: Any, limits: Any, rank: int, group: int, request: int, most: int) -> int:
+    """Longest hit of at most `most` blocks whose last window is cached as a whole."""
+    need = _window_need(limits, state.groups[group].window)
+    run = 0
+    for block in range(most - 1, -1, -1):
+        if cached_block(state, limits, rank, group, request, block) < 0:
+            run = 0
+            continue
+        run += 1
+        if run >= need:
+            return block + run
+    return run
+
+
+@numba.njit(error_model="numpy")
+def hit_blocks(state: Any, limits: Any, rank: int, request: int, most: int) -> int:
+    """Leading blocks of the request, at most `most`, that every group has in its cache."""
+    hit = most
+    for group in range(limits.table_groups):
+        if state.groups[group].kind == FULL:
+            found = 0
+            while found < hit and cached_block(state, limits, rank, group, request, found) >= 0:
+                found += 1
+            hit = found
+    settled = not limits.windowed
+    while not settled and hit > 0:
+        settled = True
+        for group in range(limits.table_groups):
+            if state.groups[group].kind == WINDOW:
+                found = _window_hit(state, limits, rank, group, request, hit)
+                settled = settled and found == hit
+                hit = found
+    return hit
+
+
+@numba.njit(error_model="numpy")
+def _first_live(state: Any, limits: Any, group: int, hit: int) -> int:
+    if state.groups[group].kind == FULL:
+        return 0
+    return max(0, hit - _window_need(limits, state.groups[group].window))
+
+
+@numba.njit(error_model="numpy")
+def _fits(state: Any, limits: Any, rank: int, request: int, hit: int, known: int, upto: int) -> bool:
+    """Whether the blocks for `upto` tokens now, and for all `known` ones in the end, are free."""
+    taken, used = 0, 0
+    for group in range(limits.table_groups):
+        if state.groups[group].kind == STATE:
+            continue
+        for block in range(_first_live(state, limits, group, hit), hit):
+            used += 1
+            index = cached_block(state, limits, rank, group, request, block)
+            taken += state.blocks[index].users == 0
+    growing = limits.table_groups - limits.state_groups
+    now = (-(-upto // limits.block_tokens) - hit) * growing + limits.state_groups
+    whole = blocks_to_hold(state, limits, known) - used
+    return max(now, whole) + taken <= state.ranks[rank].free
+
+
+@numba.njit(error_model="numpy")
+def _take_hits(state: Any, limits: Any, rank: int, request: int, sequence: int, hit: int) -> None:
+    for group in range(limits.table_groups):
+        if state.groups[group].kind == STATE:
+            continue
+        first = _first_live(state, limits, group, hit)
+        for block in range(first):
+            state.table[sequence, group, block] = -1
+        for block in range(first, hit):
+            index = cached_block(state, limits, rank, group, request, block)
+            use_again(state, rank, index)
+            state.table[sequence, group, block] = index
+        state.live_from[sequence, group] = first
+
+
+@numba.njit(error_model="numpy")
+def _take_blocks(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+    slot = state.sequences[sequence]
+    blocks = -(-upto // limits.block_tokens)
+    for group in range(limits.table_groups):
+        if state.groups[group].kind == STATE:
+            continue
+        for block in range(slot.blocks, blocks):
+            state.table[sequence, group, block] = take_block(state, limits, rank)
+    slot.blocks = max(slot.blocks, blocks)
+    pool = state.ranks[rank]
+    pool.peak = max(pool.peak, limits.rank_blocks - pool.free)
+
+
+@numba.njit(error_model="numpy")
+def _next_check(state: Any, limits: Any, sequence: int) -> int:
+    """Tokens from which on the sequence's blocks need attention again."""
+    slot = state.sequences[sequence]
+    check = slot.blocks * limits.block_tokens + 1
+    if limits.caching and slot.registered < state.requests[slot.request].shared:
+        check = min(check, (slot.registered + 1) * limits.block_tokens)
+    if limits.windowed:
+        for group in range(limits.table_groups):
+            if state.groups[group].kind == WINDOW:
+                left = (state.live_from[sequence, group] + 1) * limits.block_tokens
+                check = min(check, left + state.groups[group].window)
+    return check
+
+
+@numba.njit(error_model="numpy")
+def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+    """Register shared blocks that this step fills: at once, or when all of the step is scheduled."""
+    slot = state.sequences[sequence]
+    full = min(min(upto, slot.known) // limits.block_tokens, state.requests[slot.request].shared)
+    if not limits.caching or full <= slot.registered:
+        return
+    if limits.same_step_hits:
+        register(state, limits, rank, sequence, full)
+        return
+    pool = state.ranks[rank]
+    state.due[rank, pool.due] = sequence
+    pool.due += 1
+
+
+@numba.njit(error_model="numpy")
+def register_due(state: Any, limits: Any, rank: int) -> None:
+    """Let later steps hit what this one computes."""
+    pool = state.ranks[rank]
+    for i in range(pool.due):
+        sequence = state.due[rank, i]
+        slot = state.sequences[sequence]
+        full = min(slot.computed, slot.known) // limits.block_tokens
+        register(state, limits, rank, sequence, min(full, state.requests[slot.request].shared))
+        slot.check = _next_check(state, limits, sequence)
+    pool.due = 0
+
+
+@numba.njit(error_model="numpy")
+def start(state: Any, limits: Any, rank: int, request: int, hit: int, upto: int) -> bool:
+    """Give the request its hits and the blocks for `upto` tokens; False, and nothing changed, where they are not free."""
+    record = state.requests[request]
+    known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
+    if not _fits(state, limits, rank, request, hit, known, upto):
+        return False
+    pool = state.ranks[rank]
+    sequence = record.sequence
+    if sequence < 0:
+        pool.free_sequences -= 1
+        sequence = state.free_sequences[rank, pool.free_sequences]
+        slot = state.sequences[sequence]
+        slot.request = request
+        slot.known = record.input
+        slot.prompt = record.input
+        slot.end = record.input + record.output
+        slot.streamed = record.input
+        slot.blocks = 0
+        record.cached = hit * limits.block_tokens
+    slot = state.sequences[sequence]
+    _take_hits(state, limits, rank, request, sequence, hit)
+    record.sequence = sequence
+    slot.blocks = hit
+    slot.registered = hit
+    slot.computed = hit * limits.block_tokens
+    for group in range(limits.table_groups):
+        if state.groups[group].kind == STATE:
+            state.table[sequence, group, 0] = take_block(state, limits, rank)
+    _take_blocks(state, limits, rank, sequence, upto)
+    _note_full(state, limits, rank, sequence, upto)
+    slot.check = _next_check(state, limits, sequence)
+    return True
+
+
+@numba.njit(error_model="numpy")
+def grow(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> bool:
+    """Give a running sequence the blocks for `upto` tokens; False where they are not free."""
+    slot = state.sequences[sequence]
+    if limits.windowed:
+        _leave_behind(state, limits, rank, sequence)
+    more = -(-upto // limits.block_tokens) - slot.blocks
+    if more > 0:
+        if more * (limits.table_groups - limits.state_groups) > state.ranks[rank].free:
+            return False
+        _take_blocks(state, limits, rank, sequence, upto)
+    _note_full(state, limits, rank, sequence, upto)
+    slot.check = _next_check(state, limits, sequence)
+    return True
+
+
+@numba.njit(error_model="numpy")
+def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
+    """Give back the blocks that have fallen out of every later token's window."""
+    slot = state.sequences[sequence]
+    for group in range(limits.table_groups):
+        if state.groups[group].kind != WINDOW:
+            continue
+        useful = (slot.computed - state.groups[group].window + 1) // limits.block_tokens
+        first = state.live_from[sequence, group]
+        for block in range(min(useful, slot.blocks) - 1, first - 1, -1):
+            give_back(state, rank, state.table[sequence, group, block])
+            state.table[sequence, group, block] = -1
+        state.live_from[sequence, group] = max(first, useful)
+
+
+@numba.njit(error_model="numpy")
+def preempt(state: Any, limits: Any, rank: int) -> int:
+    """Send the last running sequence back to the head of the queue, to be computed again; returns it."""
+    pool = state.ranks[rank]
+    pool.running -= 1
+    sequence = state.running[rank, pool.running]
+    slot = state.sequences[sequence]
+    if limits.caching:
+        register(state, limits, rank, sequence, min(slot.computed, slot.known) // limits.block_tokens)
+    release_sequence(state, limits, rank, sequence)
+    slot.computed = 0
+    slot.check = NEVER
+    slot.epoch += 1
+    request = slot.request
+    record = state.requests[request]
+    record.preemptions += 1
+    record.next = pool.head
+    pool.head = request
+    if pool.tail < 0:
+        pool.tail = request
+    pool.waiting += 1
+    return sequence
+
+
+@numba.njit(error_model="numpy")
+def end(state: Any, limits: Any, rank: int, sequence: int) -> None:
+    """Free all that a finished sequence holds."""
+    slot = state.sequences[sequence]
+    release_sequence(state, limits, rank, sequence)
+    slot.request = -1
+    slot.epoch += 1
+    pool = state.ranks[rank]
+    state.free_sequences[rank, pool.free_sequences] = sequence
+    pool.free_sequences += 1
