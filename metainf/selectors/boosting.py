@@ -1,0 +1,60 @@
+"""Boosted trees as all learners here train them: one thread, one seed, the same to the bit each time.
+
+Separate so that only this module calls LightGBM's training, and its switches for determinism are in one place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.selectors.contract import FloatArray
+
+__all__ = ["Boosting", "raw_scores"]
+
+IntArray = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Boosting:
+    """How trees are grown; `extra` goes to LightGBM as it is."""
+
+    trees: int
+    leaves: int
+    learning_rate: float
+    smallest_leaf: int
+    random_state: int
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def train(
+        self,
+        inputs: FloatArray,
+        target: FloatArray | IntArray,
+        *,
+        objective: str,
+        weight: FloatArray | None = None,
+        group: IntArray | None = None,
+    ) -> lightgbm.Booster:
+        """A booster over `inputs`, shape (rows, columns), NaN allowed; `group` holds rows per group, in order."""
+        parameters = {
+            "objective": objective,
+            "num_leaves": self.leaves,
+            "learning_rate": self.learning_rate,
+            "min_data_in_leaf": self.smallest_leaf,
+            "seed": self.random_state,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": 1,
+            "feature_pre_filter": False,
+            "verbosity": -1,
+            **self.extra,
+        }
+        rows = lightgbm.Dataset(inputs, label=target, weight=weight, group=group, params=parameters)
+        return lightgbm.train(parameters, rows, num_boost_round=self.trees)
+
+
+def raw_scores(booster: lightgbm.Booster, inputs: FloatArray) -> FloatArray:
+    """What the trees add up to, before any link: shape (rows,), or (rows, classes)."""
+    return np.asarray(booster.predict(inputs, raw_score=True, num_threads=1), dtype=np.float64)

@@ -1,0 +1,73 @@
+"""MetaInf's third part: a ranking of each task's methods (LambdaMART), which cares for the top of the list.
+
+Separate, as each selector is. Gains are quantised by the task's own tolerance, so that it does not learn noise.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.selectors.base import BaseSelector
+from metainf.selectors.boosting import Boosting, raw_scores
+from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
+from metainf.selectors.pair_inputs import candidate_rows
+from metainf.selectors.targets import log_gains
+
+__all__ = ["LEVELS", "RankingBoosting", "relevance"]
+
+LEVELS = 8
+
+
+class RankingBoosting(BaseSelector):
+    """A score of no unit that orders the methods of one task; LambdaMART, one group for each task."""
+
+    def __init__(
+        self,
+        *,
+        trees: int = 200,
+        leaves: int = 31,
+        learning_rate: float = 0.05,
+        smallest_leaf: int = 20,
+        random_state: int = 0,
+    ) -> None:
+        self.trees = trees
+        self.leaves = leaves
+        self.learning_rate = learning_rate
+        self.smallest_leaf = smallest_leaf
+        self.random_state = random_state
+
+    def _fit(self, table: MethodTable) -> None:
+        gains = log_gains(table)
+        ran = np.isfinite(gains)
+        rows, columns = np.nonzero(ran)
+        boosting = Boosting(self.trees, self.leaves, self.learning_rate, self.smallest_leaf, self.random_state)
+        self.booster_ = boosting.train(
+            candidate_rows(table.tasks, rows, columns),
+            relevance(gains, table.tolerance)[rows, columns],
+            objective="lambdarank",
+            group=ran.sum(axis=1),
+        )
+
+    def _scores(self, tasks: TaskTable) -> FloatArray:
+        rows, columns = np.nonzero(tasks.feasible)
+        scores = np.full(tasks.feasible.shape, np.nan)
+        if len(rows):
+            scores[rows, columns] = raw_scores(self.booster_, candidate_rows(tasks, rows, columns))
+        return scores
+
+
+def relevance(gains: FloatArray, tolerance: FloatArray) -> NDArray[np.intp]:
+    """Level of each (task, method), shape (n, m): the highest within the tolerance of the best.
+
+    Then one lower for each doubling of the distance; 0 is the lowest, and wherever nothing ran.
+
+    Parameters
+    ----------
+    gains : array of shape (n, m), log ratios, NaN where not run
+    tolerance : array of shape (n,), relative
+    """
+    known = np.where(np.isfinite(gains), gains, -np.inf)
+    width = -np.log1p(-np.minimum(tolerance, 0.5))[:, None]
+    behind = (known.max(axis=1, keepdims=True) - known) / np.maximum(width, 1e-6)
+    with np.errstate(divide="ignore"):
+        steps = np.ceil(np.log2(np.maximum(behind, 0.0))) + 1.0
+    return (LEVELS - 1 - np.clip(np.where(behind <= 1.0, 0.0, steps), 0, LEVELS - 1)).astype(np.intp)
