@@ -1,0 +1,178 @@
+"""Pair features: what physics says of each (task, method), absolute and relative to the default on the same task.
+
+Separate from the task's features: these differ between the methods of one task, and ratios to the default are what a
+selector has to rank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.corpus.task import Task, TrafficKind
+from metainf.meta_features.answers import LoadedLanes, declared, goodput_share, slo_bounds, slo_excess, sustained_rate
+from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
+from metainf.meta_features.schema import FeatureDescription
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictions, Question
+from metainf.workload import LatencyMetric, Statistic
+
+__all__ = ["PAIR_FEATURES", "PairTable", "pair_table"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+_HALF = 0.5
+_LATENCY_LOG = (-14.0, 10.0)  # a microsecond to six hours; longer and infinite waits are not told apart
+_LONGEST_S = 1e9
+_EXCESS_LOG = (-7.0, 10.0)  # below: no promise, or one that is kept a thousandfold
+_TTFT, _TPOT = LATENCY_METRICS.index(LatencyMetric.TTFT), LATENCY_METRICS.index(LatencyMetric.TPOT)
+_MEAN, _P95 = STATISTICS.index(Statistic.MEAN), STATISTICS.index(Statistic.P95)
+
+_ANSWERS = (
+    FeatureDescription("pair_capacity", "ln(requests/s)", "Most requests per second of a replica."),
+    FeatureDescription("pair_ttft_empty", "ln(s)", "Mean time to first token on an empty replica."),
+    FeatureDescription("pair_tpot_empty", "ln(s)", "Mean time per output token on an empty replica."),
+    FeatureDescription("pair_ttft_half", "ln(s)", "p95 of the first token at half of the default's capacity."),
+    FeatureDescription("pair_tpot_half", "ln(s)", "p95 of the time per token at half of the default's capacity."),
+    FeatureDescription("pair_ttft_declared", "ln(s)", "Mean time to first token at the declared load."),
+    FeatureDescription("pair_tpot_declared", "ln(s)", "Mean time per output token at the declared load."),
+    FeatureDescription("pair_throughput", "ln(tokens/s)", "Output tokens per second at the declared load."),
+    FeatureDescription("pair_performance", "ln(P)", "What `analytical` says: performance by the kind of traffic."),
+)
+_PROMISES = (
+    FeatureDescription("pair_excess_empty", "ln(1)", "Worst latency over its SLO on an empty replica; above 0 broken."),
+    FeatureDescription("pair_excess_half", "ln(1)", "The same at half of the default's capacity."),
+    FeatureDescription("pair_spread", "1", "Log standard deviation that the predictor gives for its capacity."),
+)
+_OF_QUESTIONS = (
+    "tpot_full_s",
+    "batching_gain",
+    "weight_read_share",
+    "cache_read_share_full",
+    "fixed_share",
+    "host_share_full",
+    "arithmetic_intensity_full",
+    "prefill_share",
+    "slots",
+    "cache_sequences",
+    "prompt_budget_ratio",
+    "prefix_saved_share",
+    "frontend_busy",
+    "load_to_capacity",
+    "kv_pressure",
+    "set_budget",
+    "set_sequences",
+    "weights_memory_ratio",
+)
+"""Question features that the settings move."""
+_PLACES = tuple([f.name for f in QUESTION_FEATURES].index(name) for name in _OF_QUESTIONS)
+
+_ABSOLUTE = (
+    *_ANSWERS,
+    *_PROMISES,
+    *(
+        FeatureDescription(f"pair_{f.name}", f.unit, f"Under the method: {f.sentence[0].lower()}{f.sentence[1:]}")
+        for f in (QUESTION_FEATURES[place] for place in _PLACES)
+    ),
+)
+PAIR_FEATURES: tuple[FeatureDescription, ...] = (
+    *_ABSOLUTE,
+    *(
+        FeatureDescription(
+            f"{f.name}_gain", f"{f.unit} - {f.unit}", f"Less the default's: {f.sentence[0].lower()}{f.sentence[1:]}"
+        )
+        for f in _ABSOLUTE
+        if f.name != "pair_spread"
+    ),
+)
+"""All absolute ones, then all but the spread less the default's: of logarithms that is the log ratio."""
+_WITH_GAIN = tuple(place for place, f in enumerate(_ABSOLUTE) if f.name != "pair_spread")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairTable:
+    """k feasible pairs of tasks and methods.
+
+    Attributes
+    ----------
+    features : array of shape (k, q), columns as PAIR_FEATURES describes them
+    performance_log : array of shape (k,)
+        The logarithm of the analytical performance: requests per second and accelerator, output tokens per second,
+        or 1 / makespan.
+    question_features : array of shape (k, d), columns as QUESTION_FEATURES describes them
+    empty_latency_s : array of shape (k, 3, 4), seconds
+    """
+
+    features: FloatArray
+    performance_log: FloatArray
+    question_features: FloatArray
+    empty_latency_s: FloatArray
+
+
+def pair_table(
+    tasks: Sequence[Task], questions: Sequence[Question], task_of: IntArray, base_of: IntArray, known: QuestionFeatures
+) -> PairTable:
+    """What physics says of k pairs.
+
+    Parameters
+    ----------
+    questions : the pairs as questions about one replica
+    task_of : array of shape (k,), the task of each
+    base_of : array of shape (k,), the pair that it is compared with: the default's on the same task
+    """
+    lanes = known.lanes(questions)
+    penalties = known.penalties(questions)
+    bounds_s = slo_bounds([task.slo for task in tasks])[task_of]
+    loaded, predictions = LoadedLanes.of(lanes), declared(lanes, penalties)
+    empty_s = loaded.empty_latency_s()
+    half_s = loaded.latency_at_rate_s(_HALF * loaded.capacity[base_of])
+    kinds = np.array([task.kind for task in tasks])[task_of]
+    performance = _performance_log(kinds, loaded, predictions, bounds_s, _accelerators(questions))
+    inputs = known.of_lanes(questions, lanes)
+    columns = (
+        np.log(loaded.capacity),
+        _latency_log(empty_s[:, _TTFT, _MEAN]),
+        _latency_log(empty_s[:, _TPOT, _MEAN]),
+        _latency_log(half_s[:, _TTFT, _P95]),
+        _latency_log(half_s[:, _TPOT, _P95]),
+        _latency_log(predictions.latency_s[:, _TTFT, _MEAN]),
+        _latency_log(predictions.latency_s[:, _TPOT, _MEAN]),
+        np.log(np.maximum(predictions.output_tokens_per_second, 1e-6)),
+        performance,
+        _excess_log(slo_excess(empty_s, bounds_s)),
+        _excess_log(slo_excess(half_s, bounds_s)),
+        predictions.capacity_log_sd,
+        *inputs[:, _PLACES].T,
+    )
+    absolute = np.stack(columns, axis=1)
+    gains = (absolute - absolute[base_of])[:, _WITH_GAIN]
+    return PairTable(np.concatenate([absolute, gains], axis=1), performance, inputs, empty_s)
+
+
+def _performance_log(
+    kinds: NDArray[np.str_],
+    loaded: LoadedLanes,
+    predictions: Predictions,
+    bounds_s: FloatArray,
+    accelerators: FloatArray,
+) -> FloatArray:
+    """Performance by the kind of traffic; where no load keeps the SLO, the less the further it is from that."""
+    rate, excess = sustained_rate(loaded, bounds_s)
+    by_rate = np.log(rate / accelerators) - np.log(np.maximum(excess, 1.0))
+    tokens = np.maximum(predictions.output_tokens_per_second, 1e-6)
+    by_clients = np.log(tokens * goodput_share(predictions, bounds_s))
+    by_batch = -np.log(np.minimum(predictions.makespan_s, _LONGEST_S))
+    return np.select([kinds == TrafficKind.RATE, kinds == TrafficKind.BATCH], [by_rate, by_batch], by_clients)
+
+
+def _accelerators(questions: Sequence[Question]) -> FloatArray:
+    return np.array([q.replica.layout.accelerators for q in questions], dtype=np.float64)
+
+
+def _latency_log(seconds: FloatArray) -> FloatArray:
+    return np.clip(np.log(seconds), *_LATENCY_LOG)
+
+
+def _excess_log(excess: FloatArray) -> FloatArray:
+    return np.clip(np.log(np.maximum(excess, 1e-9)), *_EXCESS_LOG)

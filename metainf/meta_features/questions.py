@@ -1,0 +1,149 @@
+"""Meta-features of questions to a predictor: the one definition that task tables and run time share.
+
+Separate from the task tables so that a trained predictor computes its inputs in the operator with numpy alone. What
+depends on one replica or one traffic is worked out once and kept by identity, as the analytical predictor does it;
+what depends on both is arithmetic on arrays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.accelerators import Vendor
+from metainf.efficiencies import Efficiency, efficiency_of
+from metainf.memory import memory_plan
+from metainf.meta_features.derived import DERIVED_FEATURES, LOAD_FEATURES, lane_state, load_state
+from metainf.meta_features.hardware import HARDWARE_FEATURES
+from metainf.meta_features.methods import SETTINGS_FEATURES
+from metainf.meta_features.models import MODEL_FEATURES
+from metainf.meta_features.schema import FeatureDescription, described, values_of
+from metainf.meta_features.traffic import TRAFFIC_FEATURES
+from metainf.predictors.contract import Question, ReplicaSpec
+from metainf.predictors.lanes import LaneSet, ReplicaFacts, lanes_of, replica_facts
+from metainf.predictors.spread import replica_penalty
+from metainf.roofline import StepModel, step_work
+from metainf.workload import Traffic
+
+__all__ = ["QUESTION_FEATURES", "QuestionFeatures", "question_features"]
+
+FloatArray = NDArray[np.float64]
+
+QUESTION_FEATURES: tuple[FeatureDescription, ...] = described(
+    MODEL_FEATURES, HARDWARE_FEATURES, TRAFFIC_FEATURES, DERIVED_FEATURES, LOAD_FEATURES, SETTINGS_FEATURES
+)
+_REPLICA_WIDTH = len(MODEL_FEATURES) + len(HARDWARE_FEATURES)
+_REMEMBERED = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _KnownReplica:
+    """What of a replica no traffic changes; holds the replica, so that its id cannot come to mean another."""
+
+    replica: ReplicaSpec
+    steps: StepModel
+    facts: ReplicaFacts
+    penalty: tuple[float, bool]
+    shape: FloatArray
+    settings: FloatArray
+    extras: FloatArray
+
+
+class QuestionFeatures:
+    """Computes the features of questions; equal questions always get equal features.
+
+    Parameters
+    ----------
+    efficiency : Efficiency, optional
+        Constants for every accelerator, in place of those of its generation: for studies.
+    """
+
+    def __init__(self, efficiency: Efficiency | None = None) -> None:
+        self.efficiency = efficiency
+        self._replicas: dict[int, _KnownReplica] = {}
+        self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(description.name for description in QUESTION_FEATURES)
+
+    def transform(self, questions: Sequence[Question]) -> FloatArray:
+        """The features of n questions, shape (n, d), columns as QUESTION_FEATURES describes them."""
+        return self.of_lanes(questions, self.lanes(questions))
+
+    def lanes(self, questions: Sequence[Question]) -> LaneSet:
+        """The lanes of the questions, as the analytical predictor makes them."""
+        return lanes_of(questions, self._steps_and_facts)
+
+    def penalties(self, questions: Sequence[Question]) -> FloatArray:
+        """`replica_penalty` of each question's replica, shape (n, 2)."""
+        return np.array([self._known(q.replica).penalty for q in questions], dtype=np.float64).reshape(-1, 2)
+
+    def of_lanes(self, questions: Sequence[Question], lanes: LaneSet) -> FloatArray:
+        """The same where the lanes are at hand already."""
+        known = [self._known(question.replica) for question in questions]
+        n, of = len(known), lanes.of
+        _, first = np.unique(of, return_index=True)
+        state = lane_state(lanes, np.array([known[i].extras for i in first], dtype=np.float64).reshape(-1, 3))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            loads = load_state(state, of, lanes.lanes)
+            derived = np.array(values_of(DERIVED_FEATURES, state), dtype=np.float64).reshape(len(DERIVED_FEATURES), -1)
+            load = np.array(values_of(LOAD_FEATURES, loads), dtype=np.float64).reshape(len(LOAD_FEATURES), -1)
+        blocks = (
+            np.array([each.shape for each in known], dtype=np.float64).reshape(n, _REPLICA_WIDTH),
+            np.array([self._traffic(q.traffic) for q in questions], dtype=np.float64).reshape(n, len(TRAFFIC_FEATURES)),
+            derived.T[of],
+            load.T,
+            np.array([each.settings for each in known], dtype=np.float64).reshape(n, len(SETTINGS_FEATURES)),
+        )
+        return np.concatenate(blocks, axis=1)
+
+    def _steps_and_facts(self, replica: ReplicaSpec) -> tuple[StepModel, ReplicaFacts]:
+        known = self._known(replica)
+        return known.steps, known.facts
+
+    def _known(self, replica: ReplicaSpec) -> _KnownReplica:
+        found = self._replicas.get(id(replica))
+        if found is not None:
+            return found
+        if len(self._replicas) >= _REMEMBERED:
+            self._replicas.clear()
+        entry = self._replicas[id(replica)] = self._learn(replica)
+        return entry
+
+    def _learn(self, replica: ReplicaSpec) -> _KnownReplica:
+        accelerator = replica.accelerator
+        efficiency = self.efficiency or efficiency_of(accelerator.generation, cpu=accelerator.vendor is Vendor.CPU)
+        work = step_work(replica)
+        steps, facts = replica_facts(replica, efficiency, work)
+        plan = memory_plan(replica)
+        collectives = (work.collectives + work.hops) * efficiency.collective_s
+        extras = (float(replica.layout.accelerators), collectives, plan.weight_bytes / plan.usable_bytes)
+        return _KnownReplica(
+            replica=replica,
+            steps=steps,
+            facts=facts,
+            penalty=replica_penalty(replica),
+            shape=np.array(
+                (*values_of(MODEL_FEATURES, replica.architecture), *values_of(HARDWARE_FEATURES, replica)),
+                dtype=np.float64,
+            ),
+            settings=np.array(values_of(SETTINGS_FEATURES, replica), dtype=np.float64),
+            extras=np.array(extras, dtype=np.float64),
+        )
+
+    def _traffic(self, traffic: Traffic) -> FloatArray:
+        found = self._traffics.get(id(traffic))
+        if found is None:
+            if len(self._traffics) >= _REMEMBERED:
+                self._traffics.clear()
+            found = (traffic, np.array(values_of(TRAFFIC_FEATURES, traffic), dtype=np.float64))
+            self._traffics[id(traffic)] = found
+        return found[1]
+
+
+def question_features(questions: Sequence[Question]) -> FloatArray:
+    """The features of n questions, shape (n, d), without anything kept for later calls."""
+    return QuestionFeatures().transform(questions)

@@ -1,0 +1,352 @@
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from meta_tasks import task, tasks
+from metainf.corpus.replicas import replica_of
+from metainf.corpus.task import Task, TrafficKind
+from metainf.errors import InvalidWorkloadError
+from metainf.layouts import Layout
+from metainf.meta_features.methods import METHOD_FEATURES, method_features
+from metainf.meta_features.pairs import PAIR_FEATURES
+from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures, question_features
+from metainf.meta_features.tasks import TASK_FEATURES, task_features, task_table
+from metainf.methods import method, portfolio
+from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.contract import Question, ReplicaSpec
+from metainf.selectors.contract import TaskTable
+from metainf.workload import (
+    ConcurrencyLoad,
+    LatencyMetric,
+    RateLoad,
+    SharedPrefix,
+    Slo,
+    SloBound,
+    Statistic,
+    TokenLengths,
+    Traffic,
+)
+
+KINDS = [pytest.param(kind, id=str(kind)) for kind in TrafficKind]
+GROUPS = [
+    pytest.param(group, id=name)
+    for name, group in (
+        ("task", TASK_FEATURES),
+        ("question", QUESTION_FEATURES),
+        ("pair", PAIR_FEATURES),
+        ("method", METHOD_FEATURES),
+    )
+]
+_TABLES: dict[TrafficKind, TaskTable] = {}
+
+
+def table(kind: TrafficKind) -> TaskTable:
+    if kind not in _TABLES:
+        _TABLES[kind] = task_table(tasks(kind))
+    return _TABLES[kind]
+
+
+def question(asked: Task, name: str = "default") -> Question:
+    replica = replica_of(asked, method(name))
+    assert isinstance(replica, ReplicaSpec)
+    return Question(replica, asked.traffic)
+
+
+def feature(asked: Task, name: str) -> float:
+    return float(task_features([asked])[0, [f.name for f in TASK_FEATURES].index(name)])
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_feature_has_a_name_of_its_own_a_unit_and_a_sentence(group: tuple) -> None:  # type: ignore[type-arg]
+    names = [f.name for f in group]
+    assert len(set(names)) == len(names)
+    for f in group:
+        assert f.unit
+        assert f.sentence.endswith(".")
+        assert f.name.replace("_", "").isalnum() and f.name == f.name.lower()
+
+
+def test_no_feature_is_an_id() -> None:
+    # Called otherwise, the same model on the same silicon has the same features.
+    asked = question(task())
+    replica = asked.replica
+    renamed = replace(
+        replica,
+        architecture=replace(replica.architecture, name="somebody/else", architecture="Other", model_type="other"),
+        accelerator=replace(replica.accelerator, name="X1", family="X", aliases=(), family_names=()),
+    )
+    other = Question(renamed, replace(asked.traffic, description="Something else."))
+    assert np.array_equal(question_features([asked]), question_features([other]))
+    tail = (f.name for f in (*TASK_FEATURES, *PAIR_FEATURES, *METHOD_FEATURES))
+    assert not {name for name in tail if name.split("_")[-1] in {"id", "name", "index", "hash"}}
+
+
+def test_no_feature_is_constant_over_varied_tasks() -> None:
+    features = np.concatenate([table(kind).features[table(kind).feasible.any(axis=1)] for kind in TrafficKind])
+    assert np.isfinite(features).all()
+    still = [f.name for f, spread in zip(TASK_FEATURES, np.ptp(features, axis=0), strict=True) if spread < 1e-9]
+    assert not still
+
+
+def test_no_pair_feature_is_constant_over_varied_tasks() -> None:
+    pairs = np.concatenate([table(kind).pair_features[table(kind).feasible] for kind in TrafficKind])
+    assert np.isfinite(pairs).all()
+    still = [f.name for f, spread in zip(PAIR_FEATURES, np.ptp(pairs, axis=0), strict=True) if spread < 1e-9]
+    assert not still
+
+
+def test_no_settings_feature_is_constant_over_the_portfolio() -> None:
+    asked = [question(task(), m.name) for m in portfolio() if isinstance(replica_of(task(), m), ReplicaSpec)]
+    names = [f.name for f in QUESTION_FEATURES]
+    features = question_features(asked)
+    for name in ("set_budget", "set_sequences", "set_copied_drafts", "set_cache_value_bytes", "set_fp8_weights"):
+        assert np.ptp(features[:, names.index(name)]) > 0, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_keeps_the_contract(kind: TrafficKind) -> None:
+    found = table(kind)
+    n, m = len(tasks(kind)), len(portfolio())
+    assert found.features.shape == (n, len(TASK_FEATURES)) == (n, len(found.feature_names))
+    assert found.method_features.shape == (m, len(METHOD_FEATURES))
+    assert found.pair_features.shape == (n, m, len(PAIR_FEATURES))
+    assert len(found.pair_feature_names) == len(PAIR_FEATURES)
+    assert found.methods[found.default] == "default"
+    assert found.complexity.shape == (m,) and found.complexity[found.default] == 0
+    assert np.array_equal(np.isfinite(found.analytical), found.feasible)
+    assert np.array_equal(np.isfinite(found.pair_features).all(axis=2), found.feasible)
+    assert np.isnan(found.pair_features[~found.feasible]).all()
+    assert found.model.shape == found.accelerator.shape == found.workload.shape == (n,)
+    assert 0.2 < found.feasible.mean() < 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gains_are_zero_for_the_default(kind: TrafficKind) -> None:
+    found = table(kind)
+    gains = [
+        place
+        for place, name in enumerate(found.pair_feature_names)
+        if name.endswith("_gain") and "batching" not in name
+    ]
+    of_default = found.pair_features[found.feasible[:, found.default], found.default]
+    assert (of_default[:, gains] == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_has_the_same_row_alone_as_among_others(kind: TrafficKind) -> None:
+    found = table(kind)
+    for row in (3, 40):
+        alone = task_table([tasks(kind)[row]])
+        np.testing.assert_allclose(alone.pair_features[0], found.pair_features[row], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(alone.features[0], found.features[row], rtol=1e-9, atol=1e-12)
+
+
+def test_tables_and_questions_share_one_definition() -> None:
+    some = [
+        each for each in tasks(TrafficKind.RATE)[::7] if isinstance(replica_of(each, method("default")), ReplicaSpec)
+    ]
+    names = {f.name: place for place, f in enumerate(QUESTION_FEATURES)}
+    asked = question_features([question(each) for each in some])
+    shared = [f.name for f in TASK_FEATURES if f.name in names]
+    expected = asked[:, [names[name] for name in shared]]
+    assert len(shared) > 80
+    np.testing.assert_array_equal(task_features(some)[:, : len(shared)], expected)
+    np.testing.assert_array_equal(task_table(some).features[:, : len(shared)], expected)
+
+
+def test_a_task_that_no_method_can_serve_has_no_features() -> None:
+    too_big = task(model="meta-llama/Llama-3.1-405B", accelerator="L40S-PCIe-48GB")
+    found = task_table([too_big, task()])
+    assert not found.feasible[0].any()
+    assert np.isnan(found.features[0]).all()
+    assert np.isnan(task_features([too_big])).all()
+    assert np.isfinite(found.features[1]).all()
+
+
+def test_requests_longer_than_the_context_are_infeasible() -> None:
+    assert not task_table([task(max_model_len=1024)]).feasible.any()
+
+
+def test_a_method_that_needs_what_is_not_there_is_infeasible() -> None:
+    found = task_table([task()])
+    allowed = dict(zip(found.methods, found.feasible[0], strict=True))
+    assert allowed["default"] and allowed["fp8-weights"] and allowed["ngram"]
+    assert not allowed["mtp"] and not allowed["eagle"]
+
+
+def test_kinds_of_traffic_do_not_mix() -> None:
+    with pytest.raises(InvalidWorkloadError, match="one kind of traffic"):
+        task_table([task(TrafficKind.RATE), task(TrafficKind.BATCH)])
+
+
+def test_a_table_needs_the_default() -> None:
+    with pytest.raises(InvalidWorkloadError, match="default"):
+        task_table([task()], [method("ngram")])
+
+
+def test_no_tasks_make_an_empty_table() -> None:
+    found = task_table([])
+    assert len(found) == 0
+    assert found.features.shape == (0, len(TASK_FEATURES))
+    assert task_features([]).shape == (0, len(TASK_FEATURES))
+    assert question_features([]).shape == (0, len(QUESTION_FEATURES))
+
+
+def test_the_default_method_changes_nothing() -> None:
+    found = method_features(portfolio())
+    assert (found[0] == 0).all()
+    assert len(np.unique(found, axis=0)) == len(portfolio())
+
+
+def test_workloads_group_by_their_requests_and_not_by_their_load() -> None:
+    same, other = task(), task(traffic=replace(task().traffic, load=RateLoad(3.0)))
+    longer = task(traffic=replace(task().traffic, input_tokens=TokenLengths(1500, 2500)))
+    found = task_table([same, other, longer]).workload
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Qwen2.5-7B: 28 layers, 4 KV heads of 128, keys and values of 2 bytes.
+        pytest.param("model_kv_bytes_per_token", math.log1p(28 * 4 * 128 * 2 * 2), id="KV bytes per token"),
+        pytest.param("model_queries_per_kv_head", 7.0, id="28 query heads over 4"),
+        pytest.param("model_full_share", 1.0, id="all layers see the whole context"),
+        pytest.param("model_experts", 0.0, id="dense"),
+        pytest.param("hw_fp8_speedup", math.log(1979 / 989.5), id="FP8 is twice as fast on Hopper"),
+        pytest.param("hw_scale_up_link", 1.0, id="NVLink"),
+        pytest.param("prefix_token_share", 0.7 * 512 / 1000, id="shared tokens"),
+        pytest.param("prefix_saved_share", 0.7 * 512 / 1000, id="and all of them stay in the cache"),
+        pytest.param("repetitiveness_unknown", 1.0, id="nothing is said about repetition"),
+        pytest.param("slo_quantile", 0.0, id="no promise"),
+    ],
+)
+def test_features_are_what_one_computes_by_hand(name: str, expected: float) -> None:
+    assert feature(task(), name) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        pytest.param("hw_bandwidth", {"accelerator": "B200-SXM-180GB"}, id="more bandwidth"),
+        pytest.param("capacity", {"accelerator": "B200-SXM-180GB"}, id="more capacity"),
+        pytest.param("weights_memory_ratio", {"accelerator": "A10-PCIe-24GB"}, id="weights take more of a small card"),
+        pytest.param("collective_share", {"layout": Layout(tensor_parallel=2)}, id="collectives with more ranks"),
+        pytest.param("ttft_unloaded_s", {"accelerator": "L4-PCIe-24GB"}, id="a slow card answers later"),
+        pytest.param(
+            "load_to_capacity", {"traffic": replace(task().traffic, load=RateLoad(50.0))}, id="a heavier load"
+        ),
+        pytest.param(
+            "kv_pressure", {"traffic": replace(task().traffic, load=ConcurrencyLoad(4000))}, id="more clients"
+        ),
+        pytest.param(
+            "prefix_pressure",
+            {"traffic": replace(task().traffic, shared_prefix=SharedPrefix(512, 0.7, 20_000))},
+            id="more distinct prefixes",
+        ),
+        pytest.param(
+            "slo_ttft_tightness",
+            {"slo": Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, 0.2),))},
+            id="a promise is tighter than none",
+        ),
+    ],
+)
+def test_features_rise_with_what_they_stand_for(name: str, change: dict[str, object]) -> None:
+    assert feature(task(**change), name) > feature(task(), name)
+
+
+def test_features_of_replicas_together_see_less_load_each() -> None:
+    names = [f.name for f in QUESTION_FEATURES]
+    asked = question(task())
+    one, four = question_features([asked, replace(asked, replicas=4)])
+    place = names.index("load_to_capacity")
+    assert four[place] == pytest.approx(one[place] - math.log(4))
+    assert np.array_equal(
+        np.delete(one, [place, names.index("kv_pressure")]), np.delete(four, [place, names.index("kv_pressure")])
+    )
+
+
+def test_remembered_replicas_and_traffics_give_the_same_features() -> None:
+    known = QuestionFeatures()
+    asked = [question(each, name) for each in (task(), task(TrafficKind.BATCH)) for name in ("default", "ngram")]
+    first = known.transform(asked)
+    np.testing.assert_array_equal(known.transform(asked[::-1])[::-1], first)
+    np.testing.assert_array_equal(question_features(asked), first)
+    assert first.shape[1] == len(known.names)
+
+
+SLO = Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, 0.5), SloBound(LatencyMetric.TPOT, Statistic.P95, 0.03)))
+
+
+@pytest.mark.parametrize("name", ["default", "small-token-budget", "ngram", "fp8-weights"])
+def test_the_sustained_rate_is_the_highest_that_the_predictor_says_keeps_the_slo(name: str) -> None:
+    asked = task(slo=SLO)
+    found = task_table([asked])
+    rate = math.exp(found.analytical[0, found.methods.index(name)])
+    replica = question(asked, name).replica
+
+    def keeps(requests_per_second: float) -> bool:
+        traffic = replace(asked.traffic, load=RateLoad(requests_per_second))
+        latency = AnalyticalPredictor().predict([Question(replica, traffic)]).latency_s[0]
+        return bool(latency[0, 2] <= 0.5 and latency[1, 2] <= 0.03)
+
+    assert keeps(rate * 0.97)
+    assert not keeps(rate * 1.03)
+
+
+def test_without_a_promise_the_sustained_rate_is_the_capacity() -> None:
+    found = task_table([task()])
+    capacity = AnalyticalPredictor().predict([question(task())]).capacity_requests_per_second[0]
+    assert math.exp(found.analytical[0, found.default]) == pytest.approx(capacity, rel=1e-6)
+
+
+def test_the_sustained_rate_counts_per_accelerator() -> None:
+    two = task(layout=Layout(tensor_parallel=2))
+    found = task_table([two])
+    capacity = AnalyticalPredictor().predict([question(two)]).capacity_requests_per_second[0]
+    assert math.exp(found.analytical[0, found.default]) == pytest.approx(capacity / 2, rel=1e-6)
+
+
+def test_a_promise_out_of_reach_counts_the_less_the_further_it_is() -> None:
+    def performance(bound_s: float) -> float:
+        found = task_table([task(slo=Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, bound_s),)))])
+        return float(found.analytical[0, found.default])
+
+    values = [performance(bound_s) for bound_s in (1.0, 0.01, 0.005, 0.001)]
+    assert all(a > b for a, b in itertools.pairwise(values))
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("kind", [TrafficKind.CONCURRENCY, TrafficKind.BATCH])
+def test_other_performance_is_what_the_predictor_says(kind: TrafficKind) -> None:
+    found = task_table([task(kind)])
+    answer = AnalyticalPredictor().predict([question(task(kind))])
+    expected = answer.output_tokens_per_second[0] if kind is TrafficKind.CONCURRENCY else 1.0 / answer.makespan_s[0]
+    assert math.exp(found.analytical[0, found.default]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_goodput_is_the_throughput_of_the_requests_that_keep_the_slo() -> None:
+    load = replace(task().traffic, load=ConcurrencyLoad(64))
+
+    def share(bound_s: float, statistic: Statistic = Statistic.P95) -> float:
+        slo = Slo((SloBound(LatencyMetric.TPOT, statistic, bound_s),))
+        with_slo, without = (task_table([task(traffic=load, slo=each)]) for each in (slo, Slo()))
+        return float(np.exp(with_slo.analytical[0, with_slo.default] - without.analytical[0, without.default]))
+
+    tpot = AnalyticalPredictor().predict([question(task(traffic=load))]).latency_s[0, 1]
+    assert share(float(tpot[1])) == pytest.approx(0.5, abs=1e-3)
+    assert share(float(tpot[2])) == pytest.approx(0.95, abs=1e-3)
+    assert share(float(tpot[3])) == pytest.approx(0.99, abs=1e-3)
+    assert share(10.0) == pytest.approx(1.0, abs=1e-3)
+    assert share(float(tpot[2]), Statistic.MEAN) == pytest.approx(0.95, abs=1e-3)
+    assert 0 < share(1e-6) < 1e-3
+
+
+def test_traffic_of_one_token_has_features_too() -> None:
+    shortest = Traffic(RateLoad(1.0), TokenLengths(1), TokenLengths(1))
+    found = task_table([task(traffic=shortest)])
+    assert np.isfinite(found.features).all()
+    assert np.isfinite(found.pair_features[found.feasible]).all()
