@@ -15,7 +15,7 @@ from metainf.layouts import Layout
 from metainf.memory import memory_plan
 from metainf.methods import Method, applicable, effective_settings
 from metainf.predictors.contract import ReplicaSpec
-from metainf.workload import Traffic
+from metainf.workload import TokenLengths
 
 __all__ = ["Infeasible", "longest_tokens", "place_of", "replica_of"]
 
@@ -46,9 +46,9 @@ def place_of(task: Task) -> tuple[ModelArchitecture, Accelerator]:
     return architecture, accelerator
 
 
-def longest_tokens(traffic: Traffic) -> float:
+def longest_tokens(input_tokens: TokenLengths, output_tokens: TokenLengths) -> float:
     """Prompt and answer at the 99th percentile of each, tokens: what one request's cache must hold."""
-    return traffic.input_tokens.quantile(_Z_99) + traffic.output_tokens.quantile(_Z_99)
+    return input_tokens.quantile(_Z_99) + output_tokens.quantile(_Z_99)
 
 
 def replica_of(task: Task, method: Method) -> ReplicaSpec | Infeasible:
@@ -58,9 +58,10 @@ def replica_of(task: Task, method: Method) -> ReplicaSpec | Infeasible:
     found = _replica(place, method, task.max_model_len)
     if isinstance(found, Infeasible):
         return found
-    plan, longest = memory_plan(found), longest_tokens(task.traffic)
-    if plan.missing_bytes(longest) > 0:
-        return Infeasible("MemoryTooSmall", plan.explanation(longest))
+    plan = memory_plan(found)
+    for tokens in (longest_tokens(task.traffic.input_tokens, task.traffic.output_tokens), found.settings.max_model_len):
+        if plan.missing_bytes(tokens) > 0:  # the engine does not start where one request of max-model-len does not fit
+            return Infeasible("MemoryTooSmall", plan.explanation(tokens))
     return found
 
 

@@ -1,0 +1,118 @@
+"""What runs say: statistics with honest intervals, and the search for the highest rate."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metainf.corpus.estimates import Latencies, kept, latencies, margin_of, request_latencies
+from metainf.corpus.rate_search import RATE_TOLERANCE, highest_rate
+from metainf.simulator.contract import SimulationResult
+from metainf.workload import LatencyMetric, Slo, SloBound, Statistic
+
+TTFT_P95 = SloBound(LatencyMetric.TTFT, Statistic.P95, 1.0)
+
+
+def result(sent, first, last):
+    count = len(sent)
+    none = np.zeros(count, dtype=np.int64)
+    return SimulationResult(*map(np.array, (sent, first, last)), none, none, 1, 1.0, 1, 1, 1.0)
+
+
+def test_latencies_are_by_request_and_nan_where_there_is_none():
+    run = result([0.0, 1.0, np.nan], [0.5, 1.2, np.nan], [2.5, 1.2, np.nan])
+    found = request_latencies(run, np.array([5, 1, 3]))
+    assert found[0].tolist() == pytest.approx([0.5, 0.2, math.nan], nan_ok=True)
+    assert found[1].tolist() == pytest.approx([0.5, math.nan, math.nan], nan_ok=True)
+    assert found[2].tolist() == pytest.approx([2.5, 0.2, math.nan], nan_ok=True)
+
+
+def test_statistics_leave_the_warm_up_out():
+    values = np.tile(np.concatenate([[9.0] * 100, np.linspace(0.0, 1.0, 1001)]), (3, 1))
+    found = latencies(values, first=100)
+    assert found.requests == 1001
+    assert found.value_s[0] == pytest.approx([0.5, 0.5, 0.95, 0.99])
+
+
+def test_few_requests_have_no_interval_and_decide_nothing():
+    found = latencies(np.full((3, 50), 0.5))
+    assert np.isnan(found.interval_ratio).all()
+    assert margin_of(found, Slo((TTFT_P95,))) == (pytest.approx(math.log(0.5)), math.inf)
+
+
+def test_neighbours_that_wait_together_widen_the_interval():
+    random = np.random.default_rng(0)
+    noise = random.standard_normal(4000)
+    slow = np.cumsum(noise) / 20.0
+    alone, together = (np.tile(np.exp(0.2 * values), (3, 1)) for values in (noise, slow / slow.std()))
+    assert latencies(together).interval_ratio[0, 2] > 3.0 * latencies(alone).interval_ratio[0, 2]
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    truth = math.exp(1.6448536)
+    hits = 0
+    for _ in range(200):
+        found = latencies(np.tile(np.exp(random.standard_normal(4000)), (3, 1)))
+        value, interval = found.value_s[0, 2], found.interval_ratio[0, 2]
+        hits += abs(value - truth) <= interval * value
+    assert 0.88 <= hits / 200 <= 1.0
+
+
+def test_the_worst_promise_is_the_margin():
+    values = np.stack([np.full(300, 0.5), np.full(300, 0.03), np.full(300, 4.0)])
+    bounds = (TTFT_P95, SloBound(LatencyMetric.TPOT, Statistic.P50, 0.02))
+    margin, interval = margin_of(latencies(values), Slo(bounds))
+    assert margin == pytest.approx(math.log(1.5))
+    assert interval == pytest.approx(0.0)
+    assert margin_of(latencies(values), Slo())[0] == -math.inf
+    assert margin_of(Latencies.unstable(10), Slo(bounds))[0] == math.inf
+
+
+def test_a_latency_that_no_request_has_breaks_nothing():
+    values = np.stack([np.full(300, 0.5), np.full(300, math.nan), np.full(300, 0.5)])
+    assert margin_of(latencies(values), Slo((SloBound(LatencyMetric.TPOT, Statistic.P95, 1e-9),)))[0] == -math.inf
+
+
+def test_requests_keep_an_slo_one_by_one_and_refused_ones_do_not():
+    values = np.array([[0.5, 1.5, 0.5, math.nan], [0.1, 0.1, math.nan, math.nan], [1.0, 1.0, 1.0, math.nan]])
+    bounds = (TTFT_P95, SloBound(LatencyMetric.TPOT, Statistic.P95, 0.2))
+    assert kept(values, Slo(bounds)).tolist() == [True, False, True, False]
+    assert kept(values, Slo()).tolist() == [True, True, True, False]
+
+
+def hockey_stick(idle_ratio, root_of):
+    """log(latency / bound) of a queue with capacity 1."""
+    return lambda rate: math.log(idle_ratio * (1.0 + root_of * rate / (1.0 - rate)))
+
+
+@given(st.floats(0.05, 0.9), st.floats(0.01, 3.0))
+def test_the_highest_rate_is_found_within_the_tolerance(idle_ratio, slope):
+    root = (1.0 / idle_ratio - 1.0) / (slope + 1.0 / idle_ratio - 1.0)
+    found = highest_rate(hockey_stick(idle_ratio, slope), 1.0)
+    assert root / (1.0 + RATE_TOLERANCE) <= found.rate <= root * (1.0 + 1e-9)
+    assert found.probes <= 16
+
+
+@given(st.floats(0.05, 0.9), st.floats(0.01, 3.0), st.floats(0.01, 0.99))
+def test_a_guess_changes_how_long_it_takes_and_not_what_is_found(idle_ratio, slope, guess):
+    root = (1.0 / idle_ratio - 1.0) / (slope + 1.0 / idle_ratio - 1.0)
+    found = highest_rate(hockey_stick(idle_ratio, slope), 1.0, guess=guess)
+    assert root / (1.0 + RATE_TOLERANCE) <= found.rate <= root * (1.0 + 1e-9)
+
+
+def test_a_right_guess_takes_two_probes():
+    margin = hockey_stick(0.5, 0.2)
+    first = highest_rate(margin, 1.0)
+    assert first.probes > 4
+    assert highest_rate(margin, 1.0, guess=first.rate * 1.002).probes == 2
+
+
+def test_promises_that_never_hold_give_zero():
+    assert highest_rate(lambda rate: 0.1, 1.0).rate == 0.0
+
+
+def test_promises_that_always_hold_give_the_capacity():
+    assert highest_rate(lambda rate: -1.0, 2.0).rate == pytest.approx(2.0, rel=RATE_TOLERANCE)
