@@ -18,7 +18,7 @@ from metainf_operator.feeds import Feed
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.pool_reporter import PoolKey, PoolReporter
-from metainf_operator.projections import project_child, project_deployment, project_node, project_pod
+from metainf_operator.projections import project_node, project_pod
 from metainf_operator.reporter import Reporter
 from metainf_operator.resources import (
     ACCELERATOR_POOL,
@@ -28,13 +28,11 @@ from metainf_operator.resources import (
     INFERENCE_WORKLOAD,
     NODE,
     POD,
-    POD_DISRUPTION_BUDGET,
-    SERVICE,
     Resource,
 )
 from metainf_operator.settings import OperatorSettings
-from metainf_operator.store import Store
-from metainf_operator.world import World, project_decision, project_pool, project_workload
+from metainf_operator.watched_kinds import feeds_into
+from metainf_operator.world import World
 from node_bodies import node
 from stub_predictor import StubPredictor, capacity_by_accelerator
 
@@ -106,33 +104,13 @@ class Around:
         reporter = Reporter(api, EventSender(api.create, "test", clock), metrics, now=clock)
         self.metrics = metrics
         self.controller = Controller(
-            api, self.world, self.predictor, self.settings, metrics, reporter, now=clock, capacity_freed=lambda: None
+            api, self.world, self.predictor, self.settings, metrics, reporter=reporter, now=clock
         )
 
     def _feeds(self) -> list[Feed[Any, Any]]:
-        world = self.world
-
-        def named(metadata: Any) -> tuple[str, str]:
-            return metadata["namespace"], metadata["name"]
-
-        def feed(resource: Resource, store: Store[Any, Any], project: Any, key: Any = named, **more: Any) -> Any:
-            return Feed(resource, store, project, key, **more)
-
-        return [
-            feed(
-                INFERENCE_WORKLOAD,
-                world.workloads,
-                project_workload,
-                lambda m: WorkloadKey(m["namespace"], m["name"]),
-            ),
-            feed(ACCELERATOR_POOL, world.pools, project_pool, lambda m: m["name"]),
-            feed(NODE, world.nodes, project_node, lambda m: m["name"]),
-            feed(POD, world.pods, project_pod),
-            feed(DEPLOYMENT, world.deployments, project_deployment),
-            feed(SERVICE, world.services, project_child),
-            feed(POD_DISRUPTION_BUDGET, world.budgets, project_child),
-            feed(INFERENCE_DECISION, world.decisions, project_decision, metadata_only=True),
-        ]
+        feeds = feeds_into(self.world, self.settings, name_freed=lambda _: None)
+        children = [feeds.deployments, feeds.services, feeds.budgets]
+        return [feeds.workloads, feeds.pools, feeds.nodes, feeds.pods, *children, feeds.decisions]
 
     async def _see(self) -> None:
         for feed in self._feeds():

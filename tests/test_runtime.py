@@ -20,8 +20,9 @@ from metainf_operator.cluster_api import Verb
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.pool_reporter import PoolKey
+from metainf_operator.pools_file import read_pools_file
 from metainf_operator.resources import ACCELERATOR_POOL, INFERENCE_WORKLOAD, NODE, SERVICE
-from metainf_operator.runtime import Runtime, read_pools_file
+from metainf_operator.runtime import Runtime
 from node_bodies import node
 
 A, B = WorkloadKey("team", "a"), WorkloadKey("team", "b")
@@ -160,7 +161,7 @@ def test_a_burst_of_node_events_is_one_look() -> None:
         for i in range(20):
             body = on.put(NODE, node("cheap-0", labels={"pool": "cheap", "n": str(i)}))
             runtime.feeds.nodes.saw({"type": "MODIFIED", "object": body})
-            versions.append(len(runtime._pending))
+            versions.append(len(runtime.triggers._pending))
         return max(versions)
 
     assert run(main, on=on) == 1

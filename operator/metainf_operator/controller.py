@@ -5,67 +5,39 @@ the world as it is, never from what an earlier one remembers, and may be cut off
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
-from metainf.candidates import CandidateName
-from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
-from metainf.manifests import Decision, InferenceWorkload, parse_decision
+from metainf.errors import InvalidWorkloadError
+from metainf.manifests import Decision, InferenceWorkload
 from metainf.planning import Plan, plan
 from metainf.predictors.contract import Predictor
 from metainf.selection import NoSelection, Selection
 from metainf.workload import BatchLoad
 from metainf_operator.accrual import Accrued, accrue, overspent
-from metainf_operator.api_errors import (
-    ForbiddenError,
-    InvalidObjectError,
-    NamespaceTerminatingError,
-    NotFoundError,
-)
+from metainf_operator.api_errors import ForbiddenError, InvalidObjectError, NamespaceTerminatingError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Fault
 from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
-from metainf_operator.models import ConfigMapMissingError, KnownModel, Models
+from metainf_operator.models import Models
 from metainf_operator.outlook import Outlook, outlook_of
-from metainf_operator.pod_template import pod_template_conflicts
 from metainf_operator.reconcile import Activate, Choice, Idle, Propose, Refuse, Stop, decide, idle, serving_inputs
 from metainf_operator.records import Records
 from metainf_operator.reporter import Reporter, Seen
-from metainf_operator.resources import INFERENCE_DECISION
 from metainf_operator.roller import Rolled, Roller
 from metainf_operator.settings import OperatorSettings
+from metainf_operator.understanding import TroubleError, Understood, understand
 from metainf_operator.workers import FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S
 from metainf_operator.world import DecisionState, WorkloadState, World
 
-__all__ = ["Controller", "TroubleError"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Controller"]
 
 _ACCRUED_LOOK_S = 60.0
 _DEFINITIONS_LOOK_S = 30.0  # what the API server refuses changes with its definitions, which nobody watches
-
-
-class TroubleError(Exception):
-    """No decision can be made for this workload now; the fault says why, in a condition and without a crash."""
-
-    def __init__(self, fault: Fault, message: str, retry_s: float | None) -> None:
-        super().__init__(message)
-        self.fault = fault
-        self.retry_s = retry_s
-
-
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """A workload whose spec makes sense, and its model."""
-
-    workload: InferenceWorkload
-    model: KnownModel
-    pinned: CandidateName | None
 
 
 class Controller:
@@ -78,8 +50,8 @@ class Controller:
         predictor: Predictor,
         settings: OperatorSettings,
         metrics: Metrics,
-        reporter: Reporter,
         *,
+        reporter: Reporter,
         now: Callable[[], datetime],
         capacity_freed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -113,39 +85,65 @@ class Controller:
         self.metrics.forget_workload(key.namespace, key.name)
         self._capacity_freed()
 
+    def decide_anew(self, key: WorkloadKey | None = None) -> None:
+        """Forget how one workload stood, or all of them: the next pass over it decides again."""
+        if key is None:
+            self._outlooks.clear()
+        else:
+            self._outlooks.pop(key, None)
+
     async def _pass(self, state: WorkloadState) -> float | None:
+        """Observe, decide, apply, report; `seen` grows on the way, and what cuts it short is reported with it."""
         active = self.world.active_decision(state.key, state.uid)
         seen = Seen(state, state.manifest, active=active)
         try:
-            understood = await self._understand(state)
+            understood = await understand(state, self.world, self.models, self.cluster, resync_s=self.settings.resync_s)
             seen = replace(seen, accrued=await self._accrued(state, understood.workload, active))
-            remembered = self._remembered(state, understood, seen)
-            if remembered is None:
-                seen = await self._decide_and_record(seen, understood, active)
-            else:
-                seen = replace(seen, outlook=remembered)
+            seen = await self._decide_where_needed(seen, understood, active)
             decision = await self._in_force(seen.active)
             if decision is not None and seen.active is not None:
                 seen = replace(seen, rolled=await self._roll(state, understood, seen.active, decision))
         except InvalidObjectError as exc:
-            fault, message = _refused_by_server(exc)
-            return await self._in_trouble(seen, active, TroubleError(fault, message, _DEFINITIONS_LOOK_S))
+            return await self._in_trouble(seen, active, _refused_by_server(exc))
         except NamespaceTerminatingError:
             return None  # it takes no new objects, and what is in it goes
         except ForbiddenError as exc:
-            # An API server that just came up refuses everybody for a second: the long delay comes step by step.
-            times = self._forbidden[state.key] = self._forbidden.get(state.key, 0) + 1
-            retry_s = min(FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S**times)
-            return await self._in_trouble(seen, active, TroubleError(Fault.FORBIDDEN, str(exc), retry_s))
+            return await self._in_trouble(seen, active, self._no_rights(state.key, exc))
         except TroubleError as exc:
             return await self._in_trouble(seen, active, exc)
         self._forbidden.pop(state.key, None)
-        if not self._still_there(state):
+        return await self._report(seen, understood, decision)
+
+    # observe
+
+    async def _accrued(
+        self, state: WorkloadState, workload: InferenceWorkload, active: DecisionState | None
+    ) -> Accrued | None:
+        """What a batch has cost so far; None for what is no batch."""
+        if not isinstance(workload.workload.traffic.load, BatchLoad):
             return None
-        if not await self.reporter.report(seen, decision):
-            return _DEFINITIONS_LOOK_S
-        await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
-        return _next_look_s(seen)
+        decision = await self._in_force(active)
+        cost = None if decision is None or decision.chosen is None else decision.chosen.cost_per_hour
+        children = self.world.children(state.key, self.world.deployments, state.uid)
+        serving = any(c.deployment is not None and c.deployment.available > 0 for c in children)
+        return accrue(state.status.get("observed") or {}, cost, serving=serving, now=self._now())
+
+    async def _in_force(self, active: DecisionState | None) -> Decision | None:
+        return None if active is None else await self.records.read(active)
+
+    def _still_there(self, state: WorkloadState) -> bool:
+        """Whether nothing was deleted, or made anew under its name: of the old one nothing is to be written."""
+        newest = self.world.workloads.get(state.key)
+        return newest is not None and newest.uid == state.uid and not newest.deleting
+
+    # decide
+
+    async def _decide_where_needed(self, seen: Seen, understood: Understood, active: DecisionState | None) -> Seen:
+        """How things stand: as remembered, or by a new decision."""
+        remembered = self._remembered(seen.state, understood, seen)
+        if remembered is not None:
+            return replace(seen, outlook=remembered)
+        return await self._decide_and_record(seen, understood, active)
 
     async def _decide_and_record(self, seen: Seen, understood: Understood, active: DecisionState | None) -> Seen:
         """Choose anew, write the records that the choice asks for, and remember how things stand."""
@@ -161,11 +159,6 @@ class Controller:
         self._outlooks[state.key] = (self._situation(understood, replace(seen, active=active)), outlook)
         activated, stopped = isinstance(choice, Activate), isinstance(choice, Stop)
         return replace(seen, active=active, outlook=outlook, activated=activated, stopped=stopped)
-
-    def _still_there(self, state: WorkloadState) -> bool:
-        """Whether nothing was deleted, or made anew under its name: of the old one nothing is to be written."""
-        newest = self.world.workloads.get(state.key)
-        return newest is not None and newest.uid == state.uid and not newest.deleting
 
     def _situation(self, understood: Understood, seen: Seen) -> object:
         """What a decision rests on, but for the capacity that is free: while it is the same, the decision stands."""
@@ -183,83 +176,6 @@ class Controller:
         situation, outlook = self._outlooks.get(state.key, (None, None))
         settled = outlook is not None and ((seen.active is not None and seen.active.holds) or outlook.idle)
         return outlook if settled and situation == self._situation(understood, seen) else None
-
-    async def _accrued(
-        self, state: WorkloadState, workload: InferenceWorkload, active: DecisionState | None
-    ) -> Accrued | None:
-        """What a batch has cost so far; None for what is no batch."""
-        if not isinstance(workload.workload.traffic.load, BatchLoad):
-            return None
-        decision = await self._in_force(active)
-        cost = None if decision is None or decision.chosen is None else decision.chosen.cost_per_hour
-        children = self.world.children(state.key, self.world.deployments, state.uid)
-        serving = any(c.deployment is not None and c.deployment.available > 0 for c in children)
-        return accrue(state.status.get("observed") or {}, cost, serving=serving, now=self._now())
-
-    def decide_anew(self, key: WorkloadKey | None = None) -> None:
-        """Forget how one workload stood, or all of them: the next pass over it decides again."""
-        if key is None:
-            self._outlooks.clear()
-        else:
-            self._outlooks.pop(key, None)
-
-    async def _in_trouble(self, seen: Seen, active: DecisionState | None, trouble: TroubleError) -> float | None:
-        """Say what is wrong; what is in force serves on, unless it is to run nothing."""
-        if seen.state.manifest is not None and idle(seen.state.manifest) and active is not None and active.holds:
-            active = await self.records.release(active)
-            await self.roller.halt(seen.state)
-            self._capacity_freed()
-        told = replace(
-            seen,
-            outlook=None,
-            active=active,
-            rolled=self.roller.as_it_stands(seen.state),
-            fault=trouble.fault,
-            fault_message=str(trouble),
-        )
-        await self.reporter.report(told, await self._in_force(active))
-        return trouble.retry_s
-
-    async def _in_force(self, active: DecisionState | None) -> Decision | None:
-        return None if active is None else await self.records.read(active)
-
-    # observe
-
-    async def _understand(self, state: WorkloadState) -> Understood:
-        workload = state.manifest
-        if workload is None:
-            raise TroubleError(Fault.INVALID_SPEC, state.error or "the spec cannot be read", None)
-        resources = sorted({r.pool.resource_name for r in self.world.inventory.pools if r.pool.resource_name})
-        conflicts = pod_template_conflicts(workload.engine.pod_template, resources)
-        if conflicts:
-            raise TroubleError(Fault.OVERRIDES_DECISION, "; ".join(conflicts), None)
-        try:
-            model = await self.models.find(workload)
-        except UnknownModelError as exc:
-            raise TroubleError(Fault.UNKNOWN_MODEL, str(exc), self.settings.resync_s) from exc
-        except InvalidWorkloadError as exc:
-            raise TroubleError(Fault.INVALID_SPEC, str(exc), self.settings.resync_s) from exc
-        except HubError as exc:
-            raise TroubleError(Fault.HUB_UNREACHABLE, str(exc), 60.0) from exc
-        except ConfigMapMissingError as exc:
-            raise TroubleError(Fault.CONFIG_MAP_MISSING, str(exc), 15.0) from exc
-        return Understood(workload, model, await self._pinned(workload))
-
-    async def _pinned(self, workload: InferenceWorkload) -> CandidateName | None:
-        pin = workload.policy.pinned
-        if pin is None or pin.decision is None:
-            return None
-        try:
-            decision = parse_decision(await self.cluster.get(INFERENCE_DECISION, pin.decision, workload.namespace))
-        except (NotFoundError, InvalidWorkloadError) as exc:
-            message = f"policy.pinned.decision names {pin.decision}, which is not there: name one of this namespace"
-            raise TroubleError(Fault.PIN_NOT_FOUND, message, 15.0) from exc
-        if decision.chosen is None:
-            message = f"policy.pinned.decision names {pin.decision}, which is a refusal: name one that chose"
-            raise TroubleError(Fault.PIN_NOT_FOUND, message, None)
-        return decision.chosen.candidate
-
-    # decide
 
     async def _decide(self, seen: Seen, understood: Understood, active: DecisionState | None) -> tuple[Plan, Choice]:
         """Select among what is free and reserve it before anybody else looks."""
@@ -387,13 +303,47 @@ class Controller:
             stopped=not active.holds,
         )
 
+    # report
 
-def _refused_by_server(error: InvalidObjectError) -> tuple[Fault, str]:
+    async def _report(self, seen: Seen, understood: Understood, decision: Decision | None) -> float | None:
+        """Say how things stand, and drop records that nobody needs; seconds until the next look."""
+        state = seen.state
+        if not self._still_there(state):
+            return None
+        if not await self.reporter.report(seen, decision):
+            return _DEFINITIONS_LOOK_S
+        await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
+        return _next_look_s(seen)
+
+    async def _in_trouble(self, seen: Seen, active: DecisionState | None, trouble: TroubleError) -> float | None:
+        """Say what is wrong; what is in force serves on, unless it is to run nothing."""
+        if seen.state.manifest is not None and idle(seen.state.manifest) and active is not None and active.holds:
+            active = await self.records.release(active)
+            await self.roller.halt(seen.state)
+            self._capacity_freed()
+        told = replace(
+            seen,
+            outlook=None,
+            active=active,
+            rolled=self.roller.as_it_stands(seen.state),
+            fault=trouble.fault,
+            fault_message=str(trouble),
+        )
+        await self.reporter.report(told, await self._in_force(active))
+        return trouble.retry_s
+
+    def _no_rights(self, key: WorkloadKey, error: ForbiddenError) -> TroubleError:
+        """An API server that just came up refuses everybody for a second: the long delay comes step by step."""
+        times = self._forbidden[key] = self._forbidden.get(key, 0) + 1
+        return TroubleError(Fault.FORBIDDEN, str(error), min(FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S**times))
+
+
+def _refused_by_server(error: InvalidObjectError) -> TroubleError:
     """A child or a record that the API server does not take: a part of the user's template, or an old CRD."""
     text = str(error)
     if "metainf.dev" in text or "InferenceDecision" in text:
-        return Fault.CRD_TOO_OLD, f"{text}: apply the CRDs of this version"
-    return Fault.INVALID_SPEC, text
+        return TroubleError(Fault.CRD_TOO_OLD, f"{text}: apply the CRDs of this version", _DEFINITIONS_LOOK_S)
+    return TroubleError(Fault.INVALID_SPEC, text, _DEFINITIONS_LOOK_S)
 
 
 def _next_look_s(seen: Seen) -> float | None:
