@@ -9,7 +9,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 
 import kopf
@@ -56,77 +56,98 @@ async def _run(settings: OperatorSettings) -> int:
     await health.start(settings.health_port, settings.metrics_port)
     logger.info("started", extra={"health_port": health.health_port, "metrics_port": health.metrics_port})
     try:
-        return await _serve(runtime, cluster, settings, stop)
+        return await _Parts(runtime, cluster, settings).run(stop)
     finally:
         await health.stop()
         await cluster.close()
 
 
-async def _serve(runtime: Runtime, cluster: Cluster, settings: OperatorSettings, stop: asyncio.Event) -> int:
-    """Sync, watch, and act while the Lease is held."""
-    lost = asyncio.Event()
+class _Parts:
+    """What runs side by side as long as the process does: each waits for what it needs, and all end together."""
 
-    def started() -> None:
-        runtime.metrics.leader.set(1)
-        runtime.workers.start(settings.workers)
+    def __init__(self, runtime: Runtime, cluster: Cluster, settings: OperatorSettings) -> None:
+        self._runtime = runtime
+        self._cluster = cluster
+        self._settings = settings
+        self._synced = asyncio.Event()
+        self._watching = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._kopf_stop = asyncio.Event()
 
-    def ended() -> None:
-        runtime.metrics.leader.set(0)
-        lost.set()
+    async def run(self, stop: asyncio.Event) -> int:
+        """Sync, watch, and act while the Lease is held; the exit code."""
+        tasks = {name: asyncio.create_task(each, name=name) for name, each in self._forever().items()}
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(each.wait()) for each in (stop, self._lost)]
+        await asyncio.wait([*tasks.values(), *waits], return_when=asyncio.FIRST_COMPLETED)
+        # kopf takes the signals for itself once it runs, and then ends without an error: that is a stop as well.
+        stopped = stop.is_set() or _ended_well(tasks["watch"])
+        code = 0 if stopped and not self._lost.is_set() else 1
+        _log_failures(tasks)
+        if code == 0:
+            await self._hand_over(tasks["lead"])
+        else:
+            await self._runtime.workers.abandon()
+        self._kopf_stop.set()
+        for task in [*tasks.values(), *waits]:
+            task.cancel()
+        await asyncio.gather(*tasks.values(), *waits, return_exceptions=True)
+        return code
 
-    async def lead() -> None:
-        await runtime.sync()
-        synced.set()
-        await runtime.election.run(started, ended)
+    def _forever(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """The parts by name, in the order in which they start; where one ends, the process does."""
+        runtime = self._runtime
+        return {
+            "lead": self._lead(),
+            "watch": self._watch(),
+            "guard": self._guard(),
+            "resync": runtime.resync(),
+            **runtime.own_watches(),
+            **{f"relist {f.resource.plural}": runtime.relist_when_wanted(f) for f in runtime.watched_by_kopf},
+        }
 
-    async def watch() -> None:
-        await synced.wait()  # kopf looks for the kinds once, when it starts: they have to be there
-        watching.set()
+    async def _lead(self) -> None:
+        await self._runtime.sync()
+        self._synced.set()
+        await self._runtime.election.run(self._lead_began, self._lead_ended)
+
+    def _lead_began(self) -> None:
+        self._runtime.metrics.leader.set(1)
+        self._runtime.workers.start(self._settings.workers)
+
+    def _lead_ended(self) -> None:
+        self._runtime.metrics.leader.set(0)
+        self._lost.set()
+
+    async def _watch(self) -> None:
+        await self._synced.wait()  # kopf looks for the kinds once, when it starts: they have to be there
+        self._watching.set()
         await kopf.operator(
-            registry=register(runtime, cluster.credentials),
-            identity=cast(Any, runtime.election.identity),  # else it looks the user up, whom an image may lack
+            registry=register(self._runtime, self._cluster.credentials),
+            identity=cast(Any, self._runtime.election.identity),  # else it looks the user up, whom an image may lack
             standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            stop_flag=kopf_stop,
+            clusterwide=not self._settings.namespaces,
+            namespaces=self._settings.namespaces,
+            stop_flag=self._kopf_stop,
         )
 
-    async def guard() -> None:
-        await watching.wait()
-        await runtime.guard_watches()
+    async def _guard(self) -> None:
+        await self._watching.wait()
+        await self._runtime.guard_watches()
 
-    synced, watching, kopf_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    forever: dict[str, Coroutine[Any, Any, None]] = {
-        "lead": lead(),
-        "watch": watch(),
-        "guard": guard(),
-        "resync": runtime.resync(),
-        **runtime.own_watches(),
-        **{f"relist {f.resource.plural}": runtime.relist_when_wanted(f) for f in runtime.watched_by_kopf},
-    }
-    tasks: dict[str, asyncio.Task[Any]] = {name: asyncio.create_task(each, name=name) for name, each in forever.items()}
-    waits: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
-    await asyncio.wait([*tasks.values(), *waits], return_when=asyncio.FIRST_COMPLETED)
-    # kopf takes the signals for itself once it runs, and then ends without an error: that is a stop as well.
-    stopped = stop.is_set() or _ended_well(tasks["watch"])
-    code = 0 if stopped and not lost.is_set() else 1
+    async def _hand_over(self, lead: asyncio.Task[None]) -> None:
+        """Finish the passes that run, then give the Lease to whoever wants it."""
+        logger.info("stopping")
+        await self._runtime.workers.drain(self._settings.drain_s)
+        lead.cancel()
+        await asyncio.gather(lead, return_exceptions=True)
+        with contextlib.suppress(Exception):  # the Lease runs out by itself
+            await self._runtime.election.release()
+
+
+def _log_failures(tasks: Mapping[str, asyncio.Task[None]]) -> None:
     for name, task in tasks.items():
         if task.done() and not task.cancelled() and task.exception() is not None:
             logger.error("a part ended", extra={"part": name}, exc_info=task.exception())
-    if code == 0:
-        logger.info("stopping")
-        await runtime.workers.drain(settings.drain_s)
-        tasks["lead"].cancel()
-        await asyncio.gather(tasks["lead"], return_exceptions=True)
-        with contextlib.suppress(Exception):  # the Lease runs out by itself
-            await runtime.election.release()
-    else:
-        await runtime.workers.abandon()
-    kopf_stop.set()
-    for task in [*tasks.values(), *waits]:
-        task.cancel()
-    await asyncio.gather(*tasks.values(), *waits, return_exceptions=True)
-    return code
 
 
 def _ended_well(task: asyncio.Task[Any]) -> bool:
