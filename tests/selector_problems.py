@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, object]] = {
     "random-forest-regressor": {"trees": 20},
     "gradient-boosting-classifier": {"trees": 15, "smallest_leaf": 5},
     "gradient-boosting-regressor": {"trees": 25, "smallest_leaf": 5},
-    "satzilla": {"trees": 15},
+    "satzilla": {"trees": 9},
     "network": {"epochs": 60, "learning_rate": 5e-3},
     "metainf-regression": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
     "metainf-pairwise": {"trees": 15, "leaves": 7, "smallest_leaf": 5},

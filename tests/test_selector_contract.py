@@ -16,10 +16,7 @@ from selector_problems import METHODS, halves, locked, permuted, problem, small
 EACH = [
     pytest.param(
         name,
-        marks=[
-            pytest.mark.skipif(find_spec(part) is None, reason=f"needs {part}, which the extra `train` does not have")
-            for part in entry.parts
-        ],
+        marks=[pytest.mark.skipif(find_spec(part) is None, reason=f"needs {part}") for part in entry.parts],
     )
     for name, entry in SELECTORS.items()
 ]

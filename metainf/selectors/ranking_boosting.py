@@ -69,5 +69,5 @@ def relevance(gains: FloatArray, tolerance: FloatArray) -> NDArray[np.intp]:
     width = -np.log1p(-np.minimum(tolerance, 0.5))[:, None]
     behind = (known.max(axis=1, keepdims=True) - known) / np.maximum(width, 1e-6)
     with np.errstate(divide="ignore"):
-        steps = np.ceil(np.log2(np.maximum(behind, 0.0))) + 1.0
+        steps = np.ceil(np.log2(np.maximum(behind, 0.0)))
     return (LEVELS - 1 - np.clip(np.where(behind <= 1.0, 0.0, steps), 0, LEVELS - 1)).astype(np.intp)
