@@ -22,6 +22,7 @@ REFUSED = 3
 _INTERRUPTED = 130
 
 _COMMANDS = {
+    "evaluate": "judge every selector of methods on a corpus",
     "plan": "decide for InferenceWorkload manifests from files, without a cluster",
     "predict": "predict latency and throughput of one replica, or of many from JSON lines",
 }

@@ -186,9 +186,10 @@ def _macro_f1(judged: JudgedTasks, labelled: BoolArray, draws: GroupDraws) -> In
     hits = (is_label & is_taken).astype(np.float64)
     claims = is_label.astype(np.float64) + is_taken
     width = len(methods)
+    labelled_once = is_label.any(axis=0)
 
     def finish(sums: FloatArray) -> FloatArray:
-        occurs = sums[..., width:] > 0.0
+        occurs = (sums[..., width:] > 0.0) & labelled_once
         each = np.where(occurs, 2.0 * sums[..., :width] / np.where(occurs, sums[..., width:], 1.0), 0.0)
         return _ratio(np.stack([each.sum(axis=-1), occurs.sum(axis=-1)], axis=-1))
 

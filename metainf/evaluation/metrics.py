@@ -193,7 +193,7 @@ def acceleration_over(
     known = np.isfinite(base) & (base > 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         gain = np.log(score(table, chosen, broken)) - np.log(base)
-    known &= np.isfinite(gain)
+    known &= np.isfinite(gain) & np.isfinite(sizes)
     return {float(s): float(np.exp(gain[known & (sizes == s)].mean())) for s in np.unique(sizes[known])}
 
 
@@ -277,7 +277,8 @@ def macro_f1(
 ) -> float:
     """Mean F1 over classes that were fixed on train; a pick within the tolerance counts as the label unless strict.
 
-    A class that is neither label nor pick of any task has no F1 and is left out of the mean.
+    A class that is the label of no task here is left out of the mean: its F1 would be 0 however rare a wrong pick of it
+    is, and on decisive tasks the default is such a class. A wrong pick of it still misses the class that it should be.
 
     Raises
     ------
@@ -293,7 +294,7 @@ def macro_f1(
     for each in classes:
         hits = np.sum((taken == each) & (label == each))
         claims = np.sum(taken == each) + np.sum(label == each)
-        if claims:
+        if np.any(label == each):
             found.append(2.0 * hits / claims)
     if not found:
         raise UndefinedMetricError("taking the macro F1: no class occurs in the tasks")
@@ -321,7 +322,7 @@ def total_usd(
     Parameters
     ----------
     price_usd_per_hour : array of shape (n,)
-        Of one replica, since performance is a replica's.
+        Of what the performance is of: a replica, or one accelerator for rates.
 
     Raises
     ------

@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT",
     "SINGLE_BEST",
     "VIRTUAL_BEST",
+    "Clock",
     "Evidence",
     "Outcome",
     "SelectorFactory",
@@ -36,10 +37,10 @@ IntArray = NDArray[np.intp]
 SelectorFactory = Callable[[], Selector]
 Clock = Callable[[], float]
 
-DEFAULT = "vLLM default"
-SINGLE_BEST = "single best (SBS)"
-VIRTUAL_BEST = "virtual best (VBS), a bound"
-CEILING = "ceiling: the best by half of the seeds"
+DEFAULT = "vllm-default"
+SINGLE_BEST = "single-best"
+VIRTUAL_BEST = "virtual-best"
+CEILING = "ceiling"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +52,7 @@ class Evidence:
     broken : array of shape (n, m), bool, or None
         What runs but breaks an SLO or the budget in truth.
     price_usd_per_hour : array of shape (n,), or None
-        Of one replica.
+        Of what the performance is of: a replica, or one accelerator for rates.
     batch_size : array of shape (n,), or None
         Requests at once, for the comparison with serving one at a time.
     one_at_a_time : int or None

@@ -1,0 +1,254 @@
+"""The whole evaluation as a value: every selector on every split of every kind of traffic, with its studies.
+
+Separate from how it is written (`report_files`) and drawn (`plots`): what a report says can be tested without reading
+it back from text.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from metainf.corpus.task import TrafficKind
+from metainf.errors import UndefinedMetricError
+from metainf.evaluation.bootstrap import (
+    Comparison,
+    GroupDraws,
+    WilcoxonResult,
+    paired_comparison,
+    wilcoxon_over_groups,
+)
+from metainf.evaluation.figures import Figures, JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.metrics import acceleration_over
+from metainf.evaluation.outcomes import (
+    Clock,
+    Evidence,
+    SelectorFactory,
+    ceiling_outcome,
+    reference_outcomes,
+    run_selector,
+)
+from metainf.evaluation.splits import Split, SplitKind, split
+from metainf.evaluation.studies import (
+    CurvePoint,
+    Failure,
+    Importance,
+    LeakCheck,
+    feature_importance,
+    leak_checks,
+    learning_curve,
+    worst_failures,
+)
+from metainf.selectors.contract import BoolArray
+
+__all__ = ["Evaluation", "KindReport", "Plan", "Result", "Scope", "evaluate"]
+
+
+class Scope(StrEnum):
+    """Which tasks a figure is over; aims bind on the decisive ones."""
+
+    DECISIVE = "decisive"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to evaluate. `focus` is the selector that others are compared with and that is studied."""
+
+    focus: str
+    splits: tuple[SplitKind, ...] = tuple(SplitKind)
+    most_folds: int | None = None
+    curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    studies: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row of a table.
+
+    `against_focus` is the mean of log(P / P[default]), this selector's minus the focus'; None for the focus itself.
+    """
+
+    split: SplitKind
+    selector: str
+    scope: Scope
+    figures: Figures
+    against_focus: Comparison | None = None
+    wilcoxon: WilcoxonResult | None = None
+    fit_s: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KindReport:
+    """One kind of traffic. `acceleration_by_batch` is the focus over one request at a time: size -> ratio."""
+
+    kind: TrafficKind
+    tasks: int
+    decisive_share: float
+    methods: int
+    results: tuple[Result, ...]
+    spent_s: Mapping[str, float]
+    """Seconds by selector, fitting and choosing in all splits."""
+    curve: tuple[CurvePoint, ...] = ()
+    importance: tuple[Importance, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    leaks: tuple[LeakCheck, ...] = ()
+    acceleration_by_batch: Mapping[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that a report holds."""
+
+    focus: str
+    kinds: tuple[KindReport, ...]
+    spent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Selectors on one split, all drawn alike."""
+
+    split: Split
+    tasks: Mapping[str, JudgedTasks]
+    draws: GroupDraws
+
+
+def evaluate(
+    evidence: Mapping[TrafficKind, Evidence],
+    selectors: Mapping[str, SelectorFactory],
+    plan: Plan,
+    *,
+    clock: Clock,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Run every selector on every split of every kind.
+
+    Parameters
+    ----------
+    clock : function
+        Seconds, such as time.perf_counter.
+    progress : function
+        Told what is about to run, one line each.
+    """
+    start = clock()
+    kinds = tuple(_kind(kind, evidence[kind], selectors, plan, (clock, progress)) for kind in evidence)
+    return Evaluation(plan.focus, kinds, clock() - start)
+
+
+def _kind(
+    kind: TrafficKind,
+    evidence: Evidence,
+    selectors: Mapping[str, SelectorFactory],
+    plan: Plan,
+    tools: tuple[Clock, Callable[[str], None]],
+) -> KindReport:
+    clock, progress = tools
+    results: list[Result] = []
+    spent = dict.fromkeys(selectors, 0.0)
+    studied: _Judged | None = None
+    decisive_share = np.nan
+    for each in plan.splits:
+        found = split(evidence.table.tasks, each, most_folds=plan.most_folds, seed=plan.seed)
+        if not found.folds:
+            progress(f"{kind}, {each}: fewer than two groups, nothing to hold out")
+            continue
+        judged = _judged(evidence, found, selectors, _prefixed(progress, f"{kind}, {each}: "), clock)
+        for name in selectors:
+            spent[name] += judged.tasks[name].outcome.fit_s + judged.tasks[name].outcome.decide_s
+        results += _results(judged, plan.focus)
+        decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
+        studied = studied or (judged if plan.focus in judged.tasks else None)
+    report = KindReport(
+        kind=kind,
+        tasks=len(evidence),
+        decisive_share=decisive_share,
+        methods=len(evidence.table.tasks.methods),
+        results=tuple(results),
+        spent_s=spent,
+    )
+    if not plan.studies or studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
+        return report
+    progress(f"{kind}, {studied.split.kind}: studies of {plan.focus}")
+    return _with_studies(report, evidence, studied, selectors[plan.focus], plan, clock=clock)
+
+
+def _prefixed(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda line: progress(prefix + line)
+
+
+def _judged(
+    evidence: Evidence,
+    found: Split,
+    selectors: Mapping[str, SelectorFactory],
+    progress: Callable[[str], None],
+    clock: Clock,
+) -> _Judged:
+    tasks: dict[str, JudgedTasks] = {}
+    for name, make in selectors.items():
+        progress(name)
+        tasks[name] = judged_tasks(evidence, run_selector(name, make, evidence, found, clock=clock))
+    for outcome in reference_outcomes(evidence, found):
+        tasks.setdefault(outcome.selector, judged_tasks(evidence, outcome))
+    ceiling = ceiling_outcome(evidence, found)
+    if ceiling is not None:
+        tasks[ceiling[1].selector] = judged_tasks(*ceiling)
+    judged = next(iter(tasks.values())).outcome.judged
+    return _Judged(found, tasks, GroupDraws([factor[judged] for factor in found.groups]))
+
+
+def _results(judged: _Judged, focus: str) -> list[Result]:
+    rows = []
+    base = judged.tasks.get(focus)
+    for name, each in judged.tasks.items():
+        for scope in Scope:
+            counted = each.decisive if scope is Scope.DECISIVE else np.ones(len(each.gain), dtype=np.bool_)
+            comparison, ranks = None, None
+            if base is not None and name != focus and not each.outcome.failure and not base.outcome.failure:
+                comparison, ranks = _against(each, base, counted, judged)
+            rows.append(
+                Result(
+                    split=judged.split.kind,
+                    selector=name,
+                    scope=scope,
+                    figures=figures_of(each, counted, judged.draws),
+                    against_focus=comparison,
+                    wilcoxon=ranks,
+                    fit_s=each.outcome.fit_s,
+                    failure=each.outcome.failure,
+                )
+            )
+    return rows
+
+
+def _against(
+    each: JudgedTasks, base: JudgedTasks, counted: BoolArray, judged: _Judged
+) -> tuple[Comparison | None, WilcoxonResult | None]:
+    mine, other = np.where(counted, each.gain, np.nan), np.where(counted, base.gain, np.nan)
+    try:
+        comparison = paired_comparison(mine, other, judged.draws)
+    except UndefinedMetricError:
+        return None, None
+    groups = judged.split.groups[0][base.outcome.judged]
+    return comparison, wilcoxon_over_groups(mine, other, groups)
+
+
+def _with_studies(
+    report: KindReport, evidence: Evidence, studied: _Judged, make: SelectorFactory, plan: Plan, *, clock: Clock
+) -> KindReport:
+    focus = studied.tasks[plan.focus]
+    by_batch = None
+    part = focus.evidence
+    if part.batch_size is not None and part.one_at_a_time is not None:
+        by_batch = acceleration_over(part.table, focus.outcome.chosen, part.one_at_a_time, part.batch_size, part.broken)
+    return replace(
+        report,
+        curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock),
+        importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
+        failures=worst_failures(focus),
+        leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed),
+        acceleration_by_batch=by_batch,
+    )

@@ -1,0 +1,82 @@
+"""An evaluation as files: report.md for people, figures.csv and report.json for programs, pictures as PNG and SVG.
+
+Separate from the values and from the drawing: this alone touches the disk.
+"""
+
+import csv
+import json
+import math
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from metainf.evaluation.outcomes import VIRTUAL_BEST
+from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, save
+from metainf.evaluation.report import Evaluation, KindReport, Scope
+from metainf.evaluation.report_text import markdown
+
+__all__ = ["write_report"]
+
+_GAP_SHOWN = (-1.0, 1.0)
+_PLOTTED = {
+    "closed_gap": ("Closed gap on decisive tasks", "closed gap (0 = single best, 1 = virtual best)", _GAP_SHOWN),
+    "tolerant_accuracy": ("Accuracy on decisive tasks", "share of tasks within the tolerance of the best", (0.0, 1.0)),
+    "acceleration_ratio": ("Acceleration on decisive tasks", "geometric mean of P[chosen] / P[default]", None),
+}
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
+    """Write all files into the folder, which is made if it is not there; what is returned starts with report.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [path for report in evaluation.kinds for path in _pictures(report, evaluation.focus, folder)]
+    shown = [path.name for path in pictures if path.suffix == ".png"]
+    text, table, document = folder / "report.md", folder / "figures.csv", folder / "report.json"
+    text.write_text(markdown(evaluation, shown), encoding="utf-8")
+    _write_csv(evaluation, table)
+    document.write_text(json.dumps(_plain(evaluation), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return (text, table, document, *pictures)
+
+
+def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
+    paths: list[Path] = []
+    for name, (title, axis, bounds) in _PLOTTED.items():
+        rows = [
+            ForestRow(str(each.split), each.selector, dict(each.figures.named())[name])
+            for each in report.results
+            if each.scope is Scope.DECISIVE and not (name == "closed_gap" and each.selector == VIRTUAL_BEST)
+        ]
+        if any(math.isfinite(row.interval.value) for row in rows):
+            figure = forest_plot(rows, f"{title}: {report.kind}", axis, focus=focus, bounds=bounds)
+            paths += save(figure, folder, f"{name.replace('_', '-')}-{report.kind}")
+    if report.curve:
+        paths += save(learning_plot(report.curve, f"{focus}: {report.kind}"), folder, f"learning-curve-{report.kind}")
+    if report.importance:
+        figure = importance_plot(report.importance, f"What matters to {focus}: {report.kind}")
+        paths += save(figure, folder, f"importance-{report.kind}")
+    return paths
+
+
+def _write_csv(evaluation: Evaluation, path: Path) -> None:
+    """One line per figure: easy to filter, and new figures change no column."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("kind", "split", "scope", "selector", "tasks", "groups", "figure", "value", "low", "high"))
+        for report in evaluation.kinds:
+            for each in report.results:
+                key = (report.kind, each.split, each.scope, each.selector, each.figures.tasks, each.figures.groups)
+                for name, interval in each.figures.named():
+                    ends = (interval.value, interval.low, interval.high)
+                    writer.writerow((*key, name, *("" if math.isnan(end) else f"{end:.6g}" for end in ends)))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has: dataclasses as objects, no number that is not finite."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

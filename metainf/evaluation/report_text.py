@@ -1,0 +1,137 @@
+"""An evaluation as Markdown: one table per kind of traffic, decisive tasks first, the published one beside it.
+
+Separate from the files, which also hold CSV, JSON and pictures: this is plain text from a value, for people.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from metainf.corpus.task import TrafficKind
+from metainf.evaluation.bootstrap import Interval
+from metainf.evaluation.figures import FIGURE_TITLES
+from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
+from metainf.evaluation.report import Evaluation, KindReport, Result, Scope
+from metainf.evaluation.splits import SplitKind
+
+__all__ = ["markdown"]
+
+_PERFORMANCE = {
+    TrafficKind.RATE: "the highest request rate per accelerator at which every SLO holds",
+    TrafficKind.CONCURRENCY: "output tokens per second; with an SLO those of requests that keep it",
+    TrafficKind.BATCH: "1 / makespan",
+}
+_SHOWN_FEATURES = 15
+_DEFINITIONS = """\
+Label: the simplest method within the tolerance of the best. A pick within the tolerance is right (tolerant accuracy;
+macro F1 over labels of at least 1 % of the train tasks). Acceleration ratio: geometric mean of P[chosen] / P[default];
+a pick that is infeasible or breaks an SLO or the budget counts as a tenth of the default, a refusal as the default.
+Closed gap: (SBS - s) / (SBS - VBS) on the mean of log(P / P[default]), with the single best fixed on train. Regret:
+1 - P[chosen] / P[best]. Decisive tasks: the default is worse than the best by more than twice the tolerance; aims bind
+there. In brackets 95 % intervals over held-out groups (1,000 draws of whole groups); where fewer than three groups were
+held out there are none. "-" is undefined, never 0. The random split only shows how much it flatters."""
+
+
+def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
+    """The report; `pictures` are file names, each shown in the section whose kind its name ends with."""
+    parts = ["# Evaluation of selectors", _DEFINITIONS]
+    for report in evaluation.kinds:
+        mine = [name for name in pictures if name.removesuffix(".png").endswith(f"-{report.kind}")]
+        parts += _kind(report, evaluation.focus, mine)
+    parts += ["## Published figures", NOT_COMPARABLE, _published()]
+    parts += ["## Time", *_time(evaluation)]
+    return "\n\n".join(parts) + "\n"
+
+
+def figure_text(interval: Interval) -> str:
+    """The value with its interval, `-` where undefined."""
+    if not np.isfinite(interval.value):
+        return "-"
+    value = _number(interval.value)
+    return value if not np.isfinite(interval.low) else f"{value} [{_number(interval.low)}, {_number(interval.high)}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.0095 or value == 0.0 else f"{value:.1e}"
+
+
+def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
+    parts = [
+        f"## Traffic: {report.kind}",
+        f"P is {_PERFORMANCE[report.kind]}. {report.tasks:,} tasks, {report.methods} methods; "
+        f"{report.decisive_share:.1%} of the tasks are decisive.",
+    ]
+    parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
+    for scope in Scope:
+        parts += [f"### {scope.value.capitalize()} tasks", _results(report.results, scope, focus)]
+    failed = {f"{each.selector}, {each.split}: {each.failure}" for each in report.results if each.failure}
+    if failed:
+        parts += ["Without figures:\n" + "\n".join(f"- {each}" for each in sorted(failed))]
+    without = max((each.figures.without_reference for each in report.results), default=0)
+    if without:
+        parts += [f"The default does not run on {without:,} tasks: they count for all but ratios to it and closed gap."]
+    if report.acceleration_by_batch:
+        cells = [(f"{size:g}", f"{ratio:.2f}") for size, ratio in report.acceleration_by_batch.items()]
+        parts += [f"### {focus} over one request at a time", _table(("requests at once", "acceleration ratio"), cells)]
+    return parts + _studies(report, focus)
+
+
+def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
+    heads = ["split", "selector", "tasks", "groups", *FIGURE_TITLES.values(), f"better than {focus} (share of draws)"]
+    heads += ["Wilcoxon p over groups"]
+    rows = []
+    for each in (each for each in results if each.scope is scope):
+        name = f"**{each.selector}**" if each.selector == focus else each.selector
+        against = "-" if each.against_focus is None else f"{each.against_focus.confidence:.3f}"
+        ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
+        figures = [figure_text(interval) for _, interval in each.figures.named()]
+        counts = [f"{each.figures.tasks:,}", str(each.figures.groups)]
+        rows.append((_split_name(each.split), name, *counts, *figures, against, ranks))
+    return _table(heads, rows)
+
+
+def _split_name(kind: SplitKind) -> str:
+    return "random (flatters)" if kind is SplitKind.RANDOM else str(kind)
+
+
+def _studies(report: KindReport, focus: str) -> list[str]:
+    parts: list[str] = []
+    if report.leaks:
+        rows = [(each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
+        parts += [f"### Leak checks of {focus}", _table(("check", "holds", "figures"), rows)]
+    if report.curve:
+        rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
+        heads = ("train groups", "train tasks", "closed gap, decisive")
+        parts += [f"### Learning curve of {focus}", _table(heads, rows)]
+    if report.importance:
+        shown = report.importance[:_SHOWN_FEATURES]
+        rows = [(each.feature, f"{each.lost_gain:.4f}", f"{each.standard_error:.4f}") for each in shown]
+        heads = ("feature", "gain lost, log(P / P[default])", "standard error")
+        parts += [f"### What matters to {focus}, permuted on test tasks", _table(heads, rows)]
+    if report.failures:
+        failures = [
+            (each.model, each.accelerator, each.workload, each.chosen, each.best, f"{each.regret:.3f}")
+            for each in report.failures
+        ]
+        columns = ("model", "accelerator", "workload", "chosen", "best", "regret")
+        parts += [f"### Worst failures of {focus}", _table(columns, failures)]
+    return parts
+
+
+def _published() -> str:
+    heads = ("selector", "accuracy", "F1", "acceleration ratio")
+    rows = [(p.selector, f"{p.accuracy:.3f}", f"{p.f1:.2f}", f"{p.acceleration_ratio:.2f}") for p in PUBLISHED]
+    return _table(heads, rows)
+
+
+def _time(evaluation: Evaluation) -> list[str]:
+    names = list(dict.fromkeys(name for report in evaluation.kinds for name in report.spent_s))
+    rows = [(name, *(f"{report.spent_s.get(name, 0.0):.1f}" for report in evaluation.kinds)) for name in names]
+    heads = ("selector", *(f"{report.kind}, s" for report in evaluation.kinds))
+    return [f"All of it took {evaluation.spent_s:.0f} s. Fitting and choosing, all splits:", _table(heads, rows)]
+
+
+def _table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

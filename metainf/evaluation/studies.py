@@ -1,0 +1,206 @@
+"""Why a selector does as it does: learning curves, importance of features, worst failures, and the leak checks.
+
+Separate from the outcomes, which are the figures themselves: each study fits one selector several times, so a report
+asks for them by name and for few selectors.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.evaluation import metrics
+from metainf.evaluation.bootstrap import GroupDraws, Interval
+from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
+from metainf.evaluation.outcomes import Clock, Evidence, SelectorFactory, reference_outcomes, run_selector
+from metainf.evaluation.splits import Fold, Split
+from metainf.selectors.contract import FloatArray, MethodTable, TaskTable, choose
+
+__all__ = [
+    "CurvePoint",
+    "Failure",
+    "Importance",
+    "LeakCheck",
+    "feature_importance",
+    "leak_checks",
+    "learning_curve",
+    "worst_failures",
+]
+
+IntArray = NDArray[np.intp]
+
+_ALL_PAIRS = "physics of the pair: "
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Closed gap on decisive tasks when each fold learns from a share of its train groups."""
+
+    share: float
+    train_tasks: float
+    closed_gap: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """What is lost on test tasks when a feature is permuted among them, in log(P / P[default])."""
+
+    feature: str
+    lost_gain: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task where the choice loses much."""
+
+    model: str
+    accelerator: str
+    workload: str
+    chosen: str
+    best: str
+    regret: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeakCheck:
+    """A closed gap that must not show a win. `passed` as the check's name says; `note` has the numbers."""
+
+    name: str
+    passed: bool
+    note: str
+
+
+def learning_curve(
+    make: SelectorFactory, evidence: Evidence, split: Split, shares: Sequence[float], *, clock: Clock
+) -> tuple[CurvePoint, ...]:
+    """The selector with less to learn from; train groups are dropped whole, the same ones for every selector."""
+    points: list[CurvePoint] = []
+    for share in shares:
+        folds = tuple(replace(fold, train=_thinned(fold, split, share)) for fold in split.folds)
+        if points and sum(len(fold.train) for fold in folds) == points[-1].train_tasks * len(folds):
+            continue  # with few groups two shares can be the same ones
+        judged = judged_tasks(evidence, run_selector("", make, evidence, replace(split, folds=folds), clock=clock))
+        found = figures_of(judged, judged.decisive, _draws(split, judged))
+        mean = float(np.mean([len(fold.train) for fold in folds])) if folds else 0.0
+        points.append(CurvePoint(share, mean, found.closed_gap))
+    return tuple(points)
+
+
+def feature_importance(
+    make: SelectorFactory, evidence: Evidence, split: Split, *, repeats: int = 3, seed: int = 0
+) -> tuple[Importance, ...]:
+    """Permutation importance on held-out tasks, the largest first; the physics of pairs a column at a time.
+
+    The error is that of the mean over folds and repeats.
+    """
+    rng = np.random.default_rng(seed)
+    lost: dict[str, list[float]] = {}
+    for fold in split.folds:
+        test = evidence.rows(fold.test)
+        fitted = make().fit(evidence.table.rows(fold.train))
+        whole = _mean_gain(test, choose(test.table.tasks, fitted.scores(test.table.tasks)))
+        for name in _feature_names(test.table):
+            for _ in range(repeats):
+                spoilt = _permuted(test.table.tasks, name, rng.permutation(len(test)))
+                lost.setdefault(name, []).append(whole - _mean_gain(test, choose(spoilt, fitted.scores(spoilt))))
+    found = [Importance(name, float(np.mean(each)), _standard_error(each)) for name, each in lost.items()]
+    return tuple(sorted(found, key=lambda each: (-each.lost_gain, each.feature)))
+
+
+def worst_failures(judged: JudgedTasks, most: int = 20) -> tuple[Failure, ...]:
+    """The tasks with the largest regret, in the order of it."""
+    table = judged.evidence.table
+    names = (*table.tasks.methods, "refused")
+    best = metrics.virtual_best(table, judged.evidence.broken)
+    order = np.argsort(-np.nan_to_num(judged.lost, nan=-1.0), kind="stable")[:most]
+    return tuple(
+        Failure(
+            model=str(table.tasks.model[row]),
+            accelerator=str(table.tasks.accelerator[row]),
+            workload=str(table.tasks.workload[row]),
+            chosen=names[judged.outcome.chosen[row]],
+            best=names[best[row]],
+            regret=float(judged.lost[row]),
+        )
+        for row in order
+        if judged.lost[row] > 0.0
+    )
+
+
+def leak_checks(
+    make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock, seed: int = 0
+) -> tuple[LeakCheck, LeakCheck]:
+    """Whether shuffled labels fall to no better than the single best, and whether ids alone fail to win.
+
+    A closed gap above 0 counts as better only where its interval is above 0 too: among noise, half of all are.
+    """
+    honest = _gap(make, evidence, evidence, split, clock)
+    shuffled_table = with_shuffled_labels(without_physics(evidence.table), seed)
+    shuffled = _gap(make, replace(evidence, table=shuffled_table), evidence, split, clock)
+    ids = _gap(make, replace(evidence, table=with_ids_only(evidence.table)), evidence, split, clock)
+    better = shuffled.low > 0.0 if np.isfinite(shuffled.low) else shuffled.value > 0.0
+    return (
+        LeakCheck(
+            "shuffled labels are no better than the single best",
+            not better,
+            f"closed gap {shuffled.value:.2f} ({shuffled.low:.2f} to {shuffled.high:.2f})",
+        ),
+        LeakCheck(
+            "ids alone do not win",
+            bool(ids.value < honest.value),
+            f"closed gap {ids.value:.2f} with ids alone, {honest.value:.2f} with features",
+        ),
+    )
+
+
+def _gap(make: SelectorFactory, learnt: Evidence, truth: Evidence, split: Split, clock: Clock) -> Interval:
+    """Learnt from one table, judged by the other's truth, single best included."""
+    single = reference_outcomes(truth, split)[0].single
+    judged = judged_tasks(truth, replace(run_selector("", make, learnt, split, clock=clock), single=single))
+    # All tasks, not the decisive ones: on those anything but the default does better by their definition.
+    everything = np.ones(len(judged.gain), dtype=np.bool_)
+    return figures_of(judged, everything, _draws(split, judged)).closed_gap
+
+
+def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
+    return GroupDraws([factor[judged.outcome.judged] for factor in split.groups])
+
+
+def _thinned(fold: Fold, split: Split, share: float) -> IntArray:
+    """Train rows of the first so many groups, by a checksum: an order that means nothing and never changes."""
+    groups = split.groups[0][fold.train]
+    names = sorted(np.unique(groups).tolist(), key=lambda name: (zlib.crc32(name.encode()), name))
+    kept = names[: max(1, round(share * len(names)))]
+    return fold.train[np.isin(groups, kept)]
+
+
+def _mean_gain(evidence: Evidence, chosen: IntArray) -> float:
+    gain = metrics.log_gain(evidence.table, chosen, evidence.broken)
+    known = np.isfinite(gain)
+    return float(gain[known].mean()) if known.any() else 0.0
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _feature_names(table: MethodTable) -> tuple[str, ...]:
+    return (*table.tasks.feature_names, *(f"{_ALL_PAIRS}{name}" for name in table.tasks.pair_feature_names))
+
+
+def _permuted(tasks: TaskTable, name: str, order: IntArray) -> TaskTable:
+    """One column taken from other tasks; where a method is infeasible stays so, and a NaN is filled from the task."""
+    if name in tasks.feature_names:
+        features = tasks.features.copy()
+        column = tasks.feature_names.index(name)
+        features[:, column] = features[order, column]
+        return replace(tasks, features=features)
+    column = tasks.pair_feature_names.index(name.removeprefix(_ALL_PAIRS))
+    pairs: FloatArray = tasks.pair_features.copy()
+    moved = pairs[order, :, column]
+    pairs[:, :, column] = np.where(tasks.feasible & np.isfinite(moved), moved, pairs[:, :, column])
+    return replace(tasks, pair_features=pairs)

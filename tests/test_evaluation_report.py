@@ -1,0 +1,293 @@
+import csv
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metainf.corpus.task import TrafficKind
+from metainf.evaluation import metrics
+from metainf.evaluation.bootstrap import GroupDraws, Interval
+from metainf.evaluation.figures import figures_of, judged_tasks
+from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
+from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
+from metainf.evaluation.plots import ForestRow, PublishedPoint, forest_plot, published_plot, save
+from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate
+from metainf.evaluation.report_files import write_report
+from metainf.evaluation.splits import SplitKind, split
+from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
+from metainf.methods import Reading
+from metainf.selectors.contract import MethodTable, TaskTable
+from selection_tables import AlwaysDefault, Broken, NearestTasks, learnable_table, method_table
+
+TABLE = learnable_table(240)
+
+
+def ticks() -> "itertools.count[int]":
+    return itertools.count()
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    rng = np.random.default_rng(1)
+    evidence = Evidence(
+        TABLE,
+        price_usd_per_hour=np.full(len(TABLE), 3.6),
+        batch_size=np.where(np.arange(len(TABLE)) % 2, 4.0, 64.0),
+        one_at_a_time=3,
+        performance_by_seed=TABLE.performance[:, :, None] * np.exp(rng.normal(0, 0.01, (*TABLE.performance.shape, 4))),
+    )
+    selectors = {"default-only": AlwaysDefault, "broken": Broken, "nearest": NearestTasks}
+    clock = ticks()
+    return evaluate(
+        {TrafficKind.BATCH: evidence}, selectors, Plan("nearest", most_folds=4), clock=lambda: float(next(clock))
+    )
+
+
+def results(evaluation: Evaluation, kind: SplitKind, scope: Scope = Scope.DECISIVE) -> Mapping[str, Result]:
+    return {r.selector: r for r in evaluation.kinds[0].results if r.split is kind and r.scope is scope}
+
+
+def test_a_selector_that_learns_stands_between_single_and_virtual_best(evaluation: Evaluation) -> None:
+    found = results(evaluation, SplitKind.MODEL)
+    gap = {name: result.figures.closed_gap.value for name, result in found.items() if not result.failure}
+    assert gap["vllm-default"] < gap["single-best"] == 0.0 < 0.5 < gap["nearest"] < gap[VIRTUAL_BEST] == 1.0
+    assert gap["default-only"] == gap["vllm-default"]
+    assert found["nearest"].figures.usd_ratio.value < 0.8
+    assert found["nearest"].figures.acceleration_ratio.low > 1.2
+
+
+def test_every_selector_is_on_every_split_and_in_both_scopes(evaluation: Evaluation) -> None:
+    names = {"default-only", "broken", "nearest", "vllm-default", "single-best", VIRTUAL_BEST, CEILING}
+    for kind in SplitKind:
+        for scope in Scope:
+            assert set(results(evaluation, kind, scope)) == names
+
+
+def test_a_selector_that_cannot_be_fitted_says_why_and_stops_nobody(evaluation: Evaluation) -> None:
+    found = results(evaluation, SplitKind.RANDOM)["broken"]
+    assert found.failure == "the matrix is singular"
+    assert np.isnan(found.figures.tolerant_accuracy.value)
+
+
+def test_others_are_compared_with_the_focus_in_pairs(evaluation: Evaluation) -> None:
+    found = results(evaluation, SplitKind.MODEL)
+    assert found["nearest"].against_focus is None
+    worse, bound = found["default-only"].against_focus, found[VIRTUAL_BEST].against_focus
+    assert worse is not None and worse.difference.high < 0.0 and worse.confidence == 0.0
+    assert bound is not None and bound.confidence == 1.0
+
+
+def test_noise_between_seeds_makes_the_ceiling(evaluation: Evaluation) -> None:
+    ceiling = results(evaluation, SplitKind.MODEL)[CEILING].figures
+    assert 0.95 < ceiling.closed_gap.value <= 1.0
+    assert ceiling_outcome(Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL)) is None
+
+
+def test_studies_are_of_the_focus(evaluation: Evaluation) -> None:
+    report = evaluation.kinds[0]
+    assert report.importance[0].feature == "feature_0"
+    assert [point.share for point in report.curve] == sorted(point.share for point in report.curve)
+    assert report.failures == tuple(sorted(report.failures, key=lambda each: -each.regret))
+    assert all(check.passed for check in report.leaks)
+    assert report.acceleration_by_batch is not None and list(report.acceleration_by_batch) == [4.0, 64.0]
+    assert 0.5 < report.decisive_share < 1.0
+    assert report.spent_s["nearest"] > 0
+
+
+@pytest.fixture(scope="module")
+def written(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    return write_report(shortened(evaluation), tmp_path_factory.mktemp("report") / "not" / "there")
+
+
+def shortened(evaluation: Evaluation) -> Evaluation:
+    """One split, since drawing takes longest."""
+    (report,) = evaluation.kinds
+    kept = tuple(each for each in report.results if each.split is SplitKind.MODEL)
+    return replace(evaluation, kinds=(replace(report, results=kept),))
+
+
+def test_report_is_written_whole(written: tuple[Path, ...]) -> None:
+    assert all(path.stat().st_size > 0 for path in written)
+    assert {path.suffix for path in written} == {".md", ".csv", ".json", ".png", ".svg"}
+    text = written[0].read_text()
+    for part in ("Decisive tasks", "All tasks", "not comparable", "0.898", "Learning curve", "Worst failures"):
+        assert part in text
+    for path in written:
+        assert path.suffix != ".png" or f"]({path.name})" in text
+    widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| leave-")}
+    assert len(widths) == 1
+
+
+def test_tables_for_programs_hold_the_same_figures(written: tuple[Path, ...], evaluation: Evaluation) -> None:
+    rows = list(csv.DictReader(written[1].read_text().splitlines()))
+    gap = next(r for r in rows if (r["selector"], r["figure"], r["scope"]) == ("nearest", "closed_gap", "decisive"))
+    expected = results(evaluation, SplitKind.MODEL)["nearest"].figures.closed_gap
+    assert (float(gap["low"]), float(gap["value"]), float(gap["high"])) == pytest.approx(
+        (expected.low, expected.value, expected.high), rel=1e-5
+    )
+    document = json.loads(written[2].read_text())
+    assert document["focus"] == "nearest"
+    assert {each["kind"] for each in document["kinds"]} == {"batch"}
+
+
+def test_the_same_evaluation_gives_the_same_bytes(
+    written: tuple[Path, ...], evaluation: Evaluation, tmp_path: Path
+) -> None:
+    for one, other in zip(written, write_report(shortened(evaluation), tmp_path), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), methods=st.integers(2, 5))
+def test_pooled_figures_are_the_metrics(seed: int, methods: int) -> None:
+    rng = np.random.default_rng(seed)
+    performance = rng.lognormal(0.0, 0.3, size=(40, methods))
+    performance[rng.uniform(size=performance.shape) < 0.1] = np.nan
+    table = method_table(performance)
+    broken = rng.uniform(size=performance.shape) < 0.1
+    chosen = rng.integers(-1, methods, size=40).astype(np.intp)
+    single = np.full(40, 1, dtype=np.intp)
+    classes = metrics.class_labels(table, broken)
+    members = np.broadcast_to(np.isin(np.arange(methods), classes), performance.shape)
+    outcome = Outcome("any", np.arange(40), chosen, single, members)
+    judged = judged_tasks(Evidence(table, broken), outcome)
+    found = figures_of(judged, np.ones(40, dtype=bool), GroupDraws([table.tasks.model]))
+    lost = metrics.regret(table, chosen, broken)
+    assert found.tolerant_accuracy.value == pytest.approx(metrics.tolerant_accuracy(table, chosen, broken))
+    assert found.strict_accuracy.value == pytest.approx(metrics.strict_accuracy(table, chosen, broken))
+    assert found.macro_f1.value == pytest.approx(metrics.macro_f1(table, chosen, classes, broken))
+    assert found.acceleration_ratio.value == pytest.approx(metrics.acceleration_ratio(table, chosen, broken))
+    assert found.closed_gap.value == pytest.approx(metrics.closed_gap(table, chosen, 1, broken))
+    assert (found.regret_mean.value, found.regret_p95.value) == pytest.approx((lost.mean, lost.p95))
+    assert found.violation_rate.value == pytest.approx(metrics.violation_rate(table, chosen, broken))
+    assert found.false_refusal_rate.value == pytest.approx(metrics.false_refusal_rate(table, chosen, broken))
+
+
+def test_train_rows_alone_reach_a_selector() -> None:
+    seen: list[TaskTable] = []
+
+    class Watching(AlwaysDefault):
+        def fit(self, table: MethodTable) -> "Watching":
+            seen.append(table.tasks)
+            return self
+
+    found = split(TABLE.tasks, SplitKind.MODEL)
+    run_selector("watching", Watching, Evidence(TABLE), found, clock=lambda: 0.0)
+    assert [len(tasks) for tasks in seen] == [len(fold.train) for fold in found.folds]
+    for tasks, fold in zip(seen, found.folds, strict=True):
+        assert not set(tasks.model.tolist()) & set(TABLE.tasks.model[fold.test].tolist())
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        pytest.param(np.zeros((3, 3)), id="another shape"),
+        pytest.param(np.full((1, 4), np.nan), id="not a number"),
+    ],
+)
+def test_scores_that_break_the_contract_are_a_failure(scores: np.ndarray) -> None:
+    class Wrong(AlwaysDefault):
+        def scores(self, tasks: TaskTable) -> np.ndarray:
+            return scores if scores.shape[1] == 3 else np.broadcast_to(scores, tasks.feasible.shape)
+
+    found = run_selector("wrong", Wrong, Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL), clock=lambda: 0.0)
+    assert "scores must be" in found.failure
+
+
+class Memorising(NearestTasks):
+    """Leaks on purpose: it knows the truth of every task of the whole table."""
+
+    def fit(self, table: MethodTable) -> "Memorising":
+        super().fit(TABLE)
+        return self
+
+
+def test_leak_checks_pass_an_honest_selector_and_catch_a_leak() -> None:
+    found = split(TABLE.tasks, SplitKind.MODEL)
+    honest = leak_checks(NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0)
+    assert [check.passed for check in honest] == [True, True]
+    leaking = leak_checks(Memorising, Evidence(TABLE), found, clock=lambda: 0.0)
+    assert not leaking[0].passed
+
+
+def test_shuffled_labels_keep_what_is_true_of_methods_alone() -> None:
+    table = replace(TABLE, performance=np.where(np.arange(len(TABLE))[:, None] % 7 == 3, np.nan, TABLE.performance))
+    shuffled = with_shuffled_labels(table, 0)
+    assert (np.isnan(shuffled.performance) == np.isnan(table.performance)).all()
+    assert (shuffled.performance[:, 0] == table.performance[:, 0])[~np.isnan(table.performance[:, 0])].all()
+    assert not np.allclose(shuffled.performance, table.performance, equal_nan=True)
+    for name in (table, shuffled):
+        gains = np.sort(name.performance / name.performance[:, [0]], axis=0)
+        assert gains == pytest.approx(np.sort(table.performance / table.performance[:, [0]], axis=0), nan_ok=True)
+    assert metrics.single_best(shuffled.rows(~np.isnan(table.performance[:, 0]))) == metrics.single_best(
+        table.rows(~np.isnan(table.performance[:, 0]))
+    )
+
+
+def test_ids_alone_say_nothing_of_what_a_task_is() -> None:
+    bare = with_ids_only(TABLE).tasks
+    assert set(np.unique(bare.features).tolist()) == {0.0, 1.0}
+    assert bare.features.shape == (len(TABLE), len(bare.feature_names))
+    assert (bare.analytical == 0.0).all() and (bare.pair_features == 0.0).all()
+    infeasible = method_table([[1.0, np.nan]], feasible=[[True, False]])
+    assert np.isnan(without_physics(infeasible).tasks.analytical).tolist() == [[False, True]]
+
+
+def test_less_to_learn_from_is_whole_groups_less() -> None:
+    found = split(TABLE.tasks, SplitKind.MODEL)
+    points = learning_curve(NearestTasks, Evidence(TABLE), found, (0.2, 0.2, 0.6, 1.0), clock=lambda: 0.0)
+    assert [point.share for point in points] == [0.2, 0.6, 1.0]
+    sizes = [point.train_tasks for point in points]
+    assert sizes == sorted(sizes)
+    assert points[0].closed_gap.value < points[-1].closed_gap.value
+
+
+def test_importance_finds_the_feature_that_decides() -> None:
+    found = feature_importance(NearestTasks, Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL))
+    assert found[0].feature == "feature_0"
+    assert found[0].lost_gain > 5 * max(abs(each.lost_gain) for each in found[1:])
+    physics = next(each for each in found if each.feature.endswith("physics"))
+    assert physics.lost_gain == 0.0
+
+
+def test_failures_name_what_was_chosen_and_what_was_best() -> None:
+    table = method_table([[1.0, 2.0], [1.0, 4.0], [2.0, 1.0]])
+    chosen = np.array([0, -1, 0], dtype=np.intp)
+    outcome = Outcome("any", np.arange(3), chosen, chosen, np.ones((3, 2), dtype=bool))
+    first, second = worst_failures(judged_tasks(Evidence(table), outcome))
+    assert (first.chosen, first.best, first.regret) == ("refused", "method-1", pytest.approx(0.75))
+    assert (second.chosen, second.regret) == ("default", pytest.approx(0.5))
+
+
+def test_pictures_leave_out_what_has_no_figure_and_mark_what_is_beyond(tmp_path: Path) -> None:
+    rows = [
+        ForestRow("a", "one", Interval(0.5, 0.4, 0.6)),
+        ForestRow("a", "two", Interval(-7.0, -9.0, -5.0)),
+        ForestRow("a", "three", Interval(np.nan, np.nan, np.nan)),
+    ]
+    figure = forest_plot(rows, "title", "axis", focus="one", bounds=(-1.0, 1.0))
+    axe = figure.axes[0]
+    assert [label.get_text() for label in axe.get_yticklabels()] == ["two", "one"]
+    assert [text.get_text() for text in axe.texts] == ["-7"]
+    assert [path.suffix for path in save(figure, tmp_path, "forest")] == [".png", ".svg"]
+
+
+def test_published_figure_has_both_readings_and_rings_the_best(tmp_path: Path) -> None:
+    points = [
+        PublishedPoint(reading, row, size, 100.0 * size ** (0.9 + 0.02 * place))
+        for reading in Reading
+        for place, row in enumerate(("prefix caching", "chunked prefill", "continuous batching", "all combined"))
+        for size in (1.0, 4.0, 16.0, 64.0)
+    ]
+    figure = published_plot(points, "Llama-3.1-8B", "output tokens/s")
+    titles = [axe.get_title() for axe in figure.axes]
+    assert titles == ["each alone, over one request at a time", "each on continuous batching"]
+    rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+    assert list(rings[-1].get_xdata()) == [1.0, 4.0, 16.0, 64.0]
+    save(figure, tmp_path, "published")
