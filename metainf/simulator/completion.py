@@ -4,11 +4,14 @@ Separate from scheduling since a step's results arrive after others may have bee
 the event loop, which only says when.
 """
 
+# mypy: disable-error-code="no-any-return"
+# Records and arrays of compiled code have no types that mypy knows.
+
 from typing import Any
 
-import numba
 import numpy as np
 
+from metainf.simulator.compiling import compiled
 from metainf.simulator.sequences import end
 
 __all__ = ["accepted_drafts", "complete", "notify", "send"]
@@ -18,7 +21,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _mixed(value: Any) -> Any:
     """One round of SplitMix64. Source: Steele, Lea, Flood, OOPSLA 2014."""
     value = (value ^ (value >> np.uint64(30))) * _MIX_1
@@ -26,7 +29,7 @@ def _mixed(value: Any) -> Any:
     return value ^ (value >> np.uint64(31))
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def accepted_drafts(seed: int, request: int, known: int, drafts: int, acceptance: float) -> int:
     """How many of the drafts are right: drawn for each place in the text, so in whichever order steps come."""
     base = _mixed(_mixed(np.uint64(seed) + _GOLDEN) + np.uint64(request) * _GOLDEN)
@@ -37,15 +40,15 @@ def accepted_drafts(seed: int, request: int, known: int, drafts: int, acceptance
     return drafts
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> None:
     """Give each sequence of the rank's batch its new tokens, and note the first and last of them for the client."""
     line = state.pipelines[pipeline]
-    entries = state.entries[rank, batch]
+    entries, sequences = state.entries[rank, batch], state.sequences
     ended = 0
     for i in range(state.entry_counts[rank, batch]):
         entry = entries[i]
-        slot = state.sequences[entry.sequence]
+        slot = sequences[entry.sequence]
         if entry.sampled == 0 or slot.epoch != entry.epoch:
             continue
         gained = 1
@@ -73,7 +76,7 @@ def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> N
         _close_ranks(state, rank)
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _close_ranks(state: Any, rank: int) -> None:
     """Take ended sequences out of the running ones, whose order stays."""
     pool = state.ranks[rank]
@@ -86,7 +89,7 @@ def _close_ranks(state: Any, rank: int) -> None:
     pool.running = kept
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def notify(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
     """Send the noted tokens through the API server's one process; in a closed loop their clients send again."""
     line = state.pipelines[pipeline]
@@ -106,7 +109,7 @@ def notify(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
     line.messages = 0
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def send(state: Any, limits: Any, free_s: float) -> None:
     """A free client sends the next request that is not refused, if there is one."""
     request = state.totals[2]

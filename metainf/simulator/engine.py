@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from metainf.errors import InvalidWorkloadError
+from metainf.simulator.compiling import kept_compiled
 from metainf.simulator.contract import EngineModel, HostTimes, IntArray, Requests, SimulationResult, StepTimes
 from metainf.simulator.event_loop import run
 from metainf.simulator.records import (
@@ -52,12 +52,12 @@ def _compiled(digest: int) -> Callable[..., None]:
     module that went into it. Only this one function is kept, and the digest of all sources is part of its key.
     """
 
-    @numba.njit(cache=True, nogil=True, error_model="numpy")
+    @kept_compiled
     def entry(state, limits, tables, order, arrival_s):  # type: ignore[no-untyped-def]
         if digest:
             run(state, limits, tables, order, arrival_s)
 
-    return entry  # type: ignore[no-any-return]
+    return entry
 
 
 _entry = _compiled(_source_digest())
@@ -198,6 +198,8 @@ def _state(engine: EngineModel, limits: Limits, records: np.ndarray, contents: n
     pools = np.zeros(ranks, dtype=RANK)
     for name in ("head", "tail", "free_head", "free_tail", "host_head", "host_tail"):
         pools[name] = -1
+    pools["untouched"] = np.arange(ranks) * limits.rank_blocks
+    pools["end"] = pools["untouched"] + limits.rank_blocks
     pools["free"] = limits.rank_blocks
     pools["free_sequences"] = most
     sequences = np.zeros(ranks * most, dtype=SEQUENCE)

@@ -1,15 +1,18 @@
 """Time, compiled: steps end, requests arrive, ranks start their next step, in this order at any one moment.
 
 Separate from what a step holds (`scheduling`) and what it leads to (`completion`). Ranks that step together make one
-pipeline: all of them in lock-step, each for itself otherwise. A pipeline has as many batches under way as it has stages;
-each stage takes its part of a batch's time, one batch after the other.
+pipeline: all of them in lock-step, each for itself otherwise. A pipeline has as many batches under way as it has
+stages; each stage takes its part of a batch's time, one batch after the other.
 """
+
+# mypy: disable-error-code="no-any-return"
+# Records and arrays of compiled code have no types that mypy knows.
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from metainf.simulator.compiling import compiled
 from metainf.simulator.completion import complete, notify, send
 from metainf.simulator.scheduling import schedule
 from metainf.simulator.timing import at_point, rank_step_s
@@ -17,7 +20,7 @@ from metainf.simulator.timing import at_point, rank_step_s
 __all__ = ["run"]
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def run(state: Any, limits: Any, tables: Any, order: Any, arrival_s: Any) -> None:
     """Simulate until nothing is left to do.
 
@@ -45,7 +48,7 @@ def run(state: Any, limits: Any, tables: Any, order: Any, arrival_s: Any) -> Non
             _start_batch(state, limits, tables, pipeline, now_s)
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _next_event_s(state: Any, limits: Any) -> float:
     """When the next batch ends or can start, or a closed loop's next request arrives."""
     next_s = state.heap_s[0] if state.totals[3] > 0 else np.inf
@@ -59,7 +62,7 @@ def _next_event_s(state: Any, limits: Any) -> float:
     return next_s
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _finish_batch(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
     line = state.pipelines[pipeline]
     if limits.asynchronous:
@@ -73,7 +76,7 @@ def _finish_batch(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
     line.eager = True
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _start_batch(state: Any, limits: Any, tables: Any, pipeline: int, now_s: float) -> None:
     line = state.pipelines[pipeline]
     if line.wake_s <= now_s:
@@ -109,7 +112,7 @@ def _start_batch(state: Any, limits: Any, tables: Any, pipeline: int, now_s: flo
     state.totals[1] += tokens
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _enqueue(state: Any, limits: Any, request: int) -> None:
     """Put a request at the end of the queue of the rank with the least to do.
 
@@ -131,7 +134,7 @@ def _enqueue(state: Any, limits: Any, request: int) -> None:
     state.pipelines[rank // limits.ranks_per_pipeline].eager = True
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _earliest(state: Any) -> int:
     """Take the request that arrives next out of the heap."""
     request = state.heap[0]

@@ -94,7 +94,8 @@ RANK = np.dtype(
         ("tail", np.int32),
         ("free_sequences", np.int64),
         ("free", np.int64),  # blocks
-        ("untouched", np.int64),  # blocks never used yet, counted from the first
+        ("untouched", np.int64),  # the first of the blocks never used yet
+        ("end", np.int64),  # behind the last of its blocks
         ("free_head", np.int32),
         ("free_tail", np.int32),
         ("peak", np.int64),

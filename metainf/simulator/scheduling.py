@@ -2,15 +2,17 @@
 
 Separate from the blocks (`sequences`) and from time (`event_loop`): this is vLLM's schedule() and nothing else.
 
-Source: vLLM V1, vllm/v1/core/sched/scheduler.py. Each sequence catches up with the tokens that are known of it, inside a
-budget that all share; a step that preempted admits nobody; `long_prefill_token_threshold` counts where there is anyone
-else to hold up.
+Source: vLLM V1, vllm/v1/core/sched/scheduler.py. Each sequence catches up with the tokens that are known of it, inside
+a budget that all share; a step that preempted admits nobody; `long_prefill_token_threshold` counts where there is
+anyone else to hold up.
 """
+
+# mypy: disable-error-code="no-any-return"
+# Records and arrays of compiled code have no types that mypy knows.
 
 from typing import Any
 
-import numba
-
+from metainf.simulator.compiling import compiled
 from metainf.simulator.records import NEVER
 from metainf.simulator.sequences import grow, hit_blocks, preempt, register_due, start
 from metainf.simulator.timing import chunk_s
@@ -18,7 +20,7 @@ from metainf.simulator.timing import chunk_s
 __all__ = ["schedule"]
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s: float) -> int:
     """Fill the rank's part of a batch; returns the tokens in it."""
     load = state.loads[rank]
@@ -39,20 +41,20 @@ def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s:
     return load.tokens
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _schedule_running(
     state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
 ) -> bool:
     """Returns whether nobody was preempted."""
     pool, load = state.ranks[rank], state.loads[rank]
-    running, entries = state.running[rank], state.entries[rank, batch]
+    running, entries, sequences = state.running[rank], state.entries[rank, batch], state.sequences
     budget, drafts, count = limits.budget, limits.drafts, 0
     decodes, context, rows, place = 0, 0, 0, 0
     undisturbed = True
     while place < pool.running and budget > 0:
         sequence = running[place]
         place += 1
-        slot = state.sequences[sequence]
+        slot = sequences[sequence]
         missing = slot.known - slot.computed
         if missing <= 0 or slot.ready_s > now_s:
             continue
@@ -95,7 +97,7 @@ def _schedule_running(
     return undisturbed
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _schedule_waiting(state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int) -> None:
     pool, load = state.ranks[rank], state.loads[rank]
     while pool.waiting > 0 and load.tokens < limits.budget and pool.running < limits.max_num_seqs:

@@ -7,23 +7,25 @@ are taken from the cache, and a request is admitted only where the whole of what
 blocks (`scheduler_reserve_full_isl`, on by default), though only the first chunk's blocks are taken.
 """
 
+# mypy: disable-error-code="no-any-return"
+# Records and arrays of compiled code have no types that mypy knows.
+
 from typing import Any
 
-import numba
-
 from metainf.simulator.block_pool import cached_block, give_back, register, release_sequence, take_block, use_again
+from metainf.simulator.compiling import compiled
 from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
 
 __all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "preempt", "register_due", "start"]
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _window_need(limits: Any, window: int) -> int:
     """Blocks before a position that a window there looks into."""
     return max(1, -(-(window - 1) // limits.block_tokens))
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def blocks_to_hold(state: Any, limits: Any, tokens: int) -> int:
     """Most blocks that a sequence holds while it grows to so many tokens: windows give back what they left behind."""
     whole = -(-tokens // limits.block_tokens)
@@ -40,7 +42,7 @@ def blocks_to_hold(state: Any, limits: Any, tokens: int) -> int:
     return total
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _window_hit(state: Any, limits: Any, rank: int, group: int, request: int, most: int) -> int:
     """Longest hit of at most `most` blocks whose last window is cached as a whole."""
     need = _window_need(limits, state.groups[group].window)
@@ -55,7 +57,7 @@ def _window_hit(state: Any, limits: Any, rank: int, group: int, request: int, mo
     return run
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def hit_blocks(state: Any, limits: Any, rank: int, request: int, most: int) -> int:
     """Leading blocks of the request, at most `most`, that every group has in its cache."""
     hit = most
@@ -76,14 +78,14 @@ def hit_blocks(state: Any, limits: Any, rank: int, request: int, most: int) -> i
     return hit
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _first_live(state: Any, limits: Any, group: int, hit: int) -> int:
     if state.groups[group].kind == FULL:
         return 0
     return max(0, hit - _window_need(limits, state.groups[group].window))
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _fits(state: Any, limits: Any, rank: int, request: int, hit: int, known: int, upto: int) -> bool:
     """Whether the blocks for `upto` tokens now, and for all `known` ones in the end, are free."""
     taken, used = 0, 0
@@ -100,7 +102,7 @@ def _fits(state: Any, limits: Any, rank: int, request: int, hit: int, known: int
     return max(now, whole) + taken <= state.ranks[rank].free
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _take_hits(state: Any, limits: Any, rank: int, request: int, sequence: int, hit: int) -> None:
     for group in range(limits.table_groups):
         if state.groups[group].kind == STATE:
@@ -110,26 +112,26 @@ def _take_hits(state: Any, limits: Any, rank: int, request: int, sequence: int, 
             state.table[sequence, group, block] = -1
         for block in range(first, hit):
             index = cached_block(state, limits, rank, group, request, block)
-            use_again(state, rank, index)
+            use_again(state.blocks, state.ranks[rank], index)
             state.table[sequence, group, block] = index
         state.live_from[sequence, group] = first
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _take_blocks(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
-    slot = state.sequences[sequence]
-    blocks = -(-upto // limits.block_tokens)
+    slot, pool = state.sequences[sequence], state.ranks[rank]
+    blocks, first, table = state.blocks, state.first, state.table[sequence]
+    whole = -(-upto // limits.block_tokens)
     for group in range(limits.table_groups):
         if state.groups[group].kind == STATE:
             continue
-        for block in range(slot.blocks, blocks):
-            state.table[sequence, group, block] = take_block(state, limits, rank)
-    slot.blocks = max(slot.blocks, blocks)
-    pool = state.ranks[rank]
+        for block in range(slot.blocks, whole):
+            table[group, block] = take_block(blocks, first, pool)
+    slot.blocks = max(slot.blocks, whole)
     pool.peak = max(pool.peak, limits.rank_blocks - pool.free)
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _next_check(state: Any, limits: Any, sequence: int) -> int:
     """Tokens from which on the sequence's blocks need attention again."""
     slot = state.sequences[sequence]
@@ -144,7 +146,7 @@ def _next_check(state: Any, limits: Any, sequence: int) -> int:
     return check
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
     """Register shared blocks that this step fills: at once, or when all of the step is scheduled."""
     slot = state.sequences[sequence]
@@ -159,7 +161,7 @@ def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> 
     pool.due += 1
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def register_due(state: Any, limits: Any, rank: int) -> None:
     """Let later steps hit what this one computes."""
     pool = state.ranks[rank]
@@ -172,9 +174,9 @@ def register_due(state: Any, limits: Any, rank: int) -> None:
     pool.due = 0
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def start(state: Any, limits: Any, rank: int, request: int, hit: int, upto: int) -> bool:
-    """Give the request its hits and the blocks for `upto` tokens; False, and nothing changed, where they are not free."""
+    """Give the request its hits and the blocks for `upto` tokens; False, with nothing changed, if they are not free."""
     record = state.requests[request]
     known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
     if not _fits(state, limits, rank, request, hit, known, upto):
@@ -200,14 +202,14 @@ def start(state: Any, limits: Any, rank: int, request: int, hit: int, upto: int)
     slot.computed = hit * limits.block_tokens
     for group in range(limits.table_groups):
         if state.groups[group].kind == STATE:
-            state.table[sequence, group, 0] = take_block(state, limits, rank)
+            state.table[sequence, group, 0] = take_block(state.blocks, state.first, state.ranks[rank])
     _take_blocks(state, limits, rank, sequence, upto)
     _note_full(state, limits, rank, sequence, upto)
     slot.check = _next_check(state, limits, sequence)
     return True
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def grow(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> bool:
     """Give a running sequence the blocks for `upto` tokens; False where they are not free."""
     slot = state.sequences[sequence]
@@ -223,7 +225,7 @@ def grow(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> bool:
     return True
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
     """Give back the blocks that have fallen out of every later token's window."""
     slot = state.sequences[sequence]
@@ -233,12 +235,12 @@ def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
         useful = (slot.computed - state.groups[group].window + 1) // limits.block_tokens
         first = state.live_from[sequence, group]
         for block in range(min(useful, slot.blocks) - 1, first - 1, -1):
-            give_back(state, rank, state.table[sequence, group, block])
+            give_back(state.blocks, state.ranks[rank], state.table[sequence, group, block])
             state.table[sequence, group, block] = -1
         state.live_from[sequence, group] = max(first, useful)
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def preempt(state: Any, limits: Any, rank: int) -> int:
     """Send the last running sequence back to the head of the queue, to be computed again; returns it."""
     pool = state.ranks[rank]
@@ -262,7 +264,7 @@ def preempt(state: Any, limits: Any, rank: int) -> int:
     return sequence
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def end(state: Any, limits: Any, rank: int, sequence: int) -> None:
     """Free all that a finished sequence holds."""
     slot = state.sequences[sequence]

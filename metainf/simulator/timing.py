@@ -3,11 +3,14 @@
 Separate so that it can be tested against numpy's interpolation, and because nothing else needs the tables.
 """
 
+# mypy: disable-error-code="no-any-return"
+# Records and arrays of compiled code have no types that mypy knows.
+
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from metainf.simulator.compiling import compiled
 from metainf.simulator.contract import StepTimes
 
 __all__ = ["Tables", "at_pair", "at_point", "chunk_s", "padded_tokens", "rank_step_s", "tables_of"]
@@ -29,6 +32,7 @@ class Tables(NamedTuple):
     graph_tokens: Any
     fixed_s: float
     sequence_s: float
+    prompt_step_s: float
     head_s: float
     head_row_s: float
     scale: float
@@ -54,13 +58,14 @@ def tables_of(steps: StepTimes) -> Tables:
         np.ascontiguousarray(steps.graph_tokens, dtype=np.int64),
         float(steps.fixed_s),
         float(steps.sequence_s),
+        float(steps.prompt_step_s),
         float(steps.head_s),
         float(steps.head_row_s),
         float(steps.scale),
     )
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def _lower_point(points: Any, value: float) -> int:
     """Index of the point at or below `value` that has another one after it."""
     low, high = 0, len(points) - 1
@@ -73,7 +78,7 @@ def _lower_point(points: Any, value: float) -> int:
     return low
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def at_point(points: Any, values: Any, value: float) -> float:
     """A table of one dimension; before its first point its first value holds."""
     if len(points) == 1 or value <= points[0]:
@@ -83,7 +88,7 @@ def at_point(points: Any, values: Any, value: float) -> float:
     return values[i] + share * (values[i + 1] - values[i])
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def at_pair(rows: Any, columns: Any, values: Any, row: float, column: float) -> float:
     """A table of two dimensions."""
     if len(rows) == 1 or row <= rows[0]:
@@ -95,7 +100,7 @@ def at_pair(rows: Any, columns: Any, values: Any, row: float, column: float) -> 
     return low + share * (high - low)
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def padded_tokens(graph_tokens: Any, tokens: int) -> int:
     """Tokens that a step of `tokens` computes: those of the next captured graph, if there is one."""
     low, high = 0, len(graph_tokens)
@@ -108,18 +113,20 @@ def padded_tokens(graph_tokens: Any, tokens: int) -> int:
     return tokens if low == len(graph_tokens) else graph_tokens[low]
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def chunk_s(tables: Any, tokens: int, context: int) -> float:
     """Attention of one prompt's `tokens` new tokens after `context` cached ones."""
     return at_pair(tables.chunk_tokens, tables.chunk_context_tokens, tables.chunk_s, float(tokens), float(context))
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def rank_step_s(tables: Any, load: Any) -> float:
     """Time of one rank's step without its experts, before `scale`; a rank without work passes one dummy token."""
     tokens = padded_tokens(tables.graph_tokens, max(load.tokens, 1))
     time_s = tables.fixed_s + tables.head_s + at_point(tables.tokens, tables.token_s, float(tokens))
     time_s += load.sequences * tables.sequence_s + load.rows * tables.head_row_s + load.chunk_s
+    if load.sequences > load.decodes:
+        time_s += tables.prompt_step_s
     if load.decodes > 0:
         context = load.context / load.decodes
         sequences = float(load.decodes)
