@@ -14,7 +14,7 @@ DATA = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[1] / ".." / "s
 GPUSTACK = DATA / "measured" / "gpustack_perflab.csv"
 needs_data = pytest.mark.skipif(not GPUSTACK.is_file(), reason="METAINF_DATA has no measured/gpustack_perflab.csv")
 
-COLUMNS = "sub,profile,script,tag,versions,ok,max_conc,dur_s,in_tok,out_tok,out_tps,engine,model_page,gpu,load_gen,m_tp"
+COLUMNS = "sub,profile,script,tag,versions,ok,max_conc,dur_s,in_tok,out_tok,out_tps,engine,model_page,gpu,load_gen"
 
 
 def row(script: str, out_tps: float, changes: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -65,7 +65,13 @@ def test_an_option_is_what_changes_speed(tmp_path: Path, script: str, tag: str, 
 
 
 def test_groups_share_model_gpu_and_load(tmp_path: Path) -> None:
-    other = [{"gpu": "a100"}, {"ok": "500"}, {"max_conc": "4"}, {"versions": "v0.13.0"}, {"m_tp": "2.0"}]
+    other = [
+        {"gpu": "a100"},
+        {"ok": "500"},
+        {"max_conc": "4"},
+        {"versions": "v0.13.0"},
+        {"script": "vllm serve m -pp 2"},
+    ]
     lonely = [row("vllm serve m --other", 110.0, change) for change in other]
     assert groups_of(tmp_path, row("vllm serve m", 100.0), *lonely) == ()
 

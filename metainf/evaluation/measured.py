@@ -51,7 +51,8 @@ _NO_OPTION = frozenset(
     }
 )
 """Flags that do not change how fast a request is served."""
-_LAYOUT = frozenset({"tp", "tensor-parallel-size", "tp-size"})
+_LAYOUT = frozenset({"tp", "tensor-parallel-size", "pp", "pipeline-parallel-size", "dp", "data-parallel-size"})
+"""Each multiplies the GPUs."""
 _FLAG = re.compile(r"(?<!\S)-{1,2}([a-z][\w-]*)(?:[= ]+((?!-)\S+))?")
 _QUANTISED = re.compile(r"-(FP8|AWQ|NVFP4|FP4|GPTQ|INT4)\b", re.IGNORECASE)
 _ENVIRONMENT = re.compile(r"export ([A-Z_]+=\S+)")
@@ -140,10 +141,11 @@ def _usable(row: Mapping[str, str]) -> bool:
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    """Model, GPU, load and version. Lengths are rounded to 10 tokens: random prompts differ by a few."""
+    """Model, GPU, load and version. Lengths are to 10 tokens: those of equal random prompts differ by a few."""
     requests = float(row["ok"])
-    inputs, outputs = (round(float(row[name]) / requests, -1) for name in ("in_tok", "out_tok"))
-    gpus = int(float(row["m_tp"] or 1.0))
+    lengths = [float(row[name]) / requests for name in ("in_tok", "out_tok")]
+    inputs, outputs = (round(tokens, -1) or round(tokens) for tokens in lengths)
+    gpus = math.prod(int(value) for name, value in _FLAG.findall(row["script"]) if name in _LAYOUT and value.isdigit())
     clients = f"{float(row['max_conc']):g} at a time" if row["max_conc"] else "all at once"
     load = f"{requests:g} requests, {clients}, {inputs:g} in, {outputs:g} out, {gpus} GPUs, {row['load_gen']}"
     return row["model_page"], row["gpu"], load, row["versions"]

@@ -95,7 +95,7 @@ def learning_plot(points: Sequence[CurvePoint], title: str) -> Figure:
     )
     for point in shown:
         axe.annotate(
-            f"{point.share:.0%} of groups",
+            f"{100.0 * point.share:g} % of groups",
             (point.train_tasks, np.nanmax([point.closed_gap.value, point.closed_gap.high])),
             textcoords="offset points",
             xytext=(0, 5),
