@@ -45,7 +45,7 @@ def groups_of(tmp_path: Path, *rows: str) -> tuple[MeasuredGroup, ...]:
     ("script", "tag", "option"),
     [
         pytest.param(
-            "vllm serve Qwen/Qwen3-8B --max-model-len 32768 -tp 2", "", PLAIN, id="nothing that changes speed"
+            "vllm serve Qwen/Qwen3-8B --max-model-len 32768 -tp 1", "", PLAIN, id="nothing that changes speed"
         ),
         pytest.param("vllm serve m --async-scheduling", "", "async-scheduling", id="a switch"),
         pytest.param("vllm serve m --max-num-seqs=128", "", "max-num-seqs=128", id="a value"),
