@@ -1,0 +1,110 @@
+"""From a replica to the limits of its scheduler: blocks that fit beside the weights, groups of layers, ranks, drafts.
+
+Separate from the compiled engine, which knows no model and no accelerator, and from `memory`, which counts bytes.
+
+Source of the groups: vLLM V1, vllm/v1/core/kv_cache_utils.py. Layers that look back alike are cut into groups of equal
+size, the smallest number of layers of one kind (or the largest, where that is less than a quarter more); a block is a
+page of each layer of one group, so all groups draw on one pool. Pages of recurrent states are as large as the others':
+the cache's block is made long enough for that.
+"""
+
+import math
+from dataclasses import dataclass
+
+from metainf.layers import Mixer, RecurrentMixer
+from metainf.memory import MemoryPlan, memory_plan
+from metainf.predictors.contract import ReplicaSpec
+from metainf.simulator.contract import EngineModel, KvGroup
+from metainf.speculation import acceptance_ratio as expected_acceptance
+from metainf.workload import Repetitiveness
+
+__all__ = ["engine_model"]
+
+_MAX_UNEVENNESS = 1.25  # vllm/v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
+_HOST_LINK_SHARE = 0.8
+"""Of the datasheet's PCIe rate that copies of whole blocks reach: an assumption; packets and set-up take the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """How a cache is cut into blocks."""
+
+    groups: tuple[KvGroup, ...]
+    block_bytes: float
+
+
+def engine_model(
+    replica: ReplicaSpec,
+    *,
+    acceptance_ratio: float | None = None,
+    repetitiveness: Repetitiveness = Repetitiveness.UNKNOWN,
+) -> EngineModel:
+    """The scheduler's limits on one rank of the replica.
+
+    `acceptance_ratio` is that of speculative drafts; by default what is expected for text of this `repetitiveness`.
+    Where the weights leave no memory the engine has no block, and the simulation refuses every request.
+    """
+    settings, layout = replica.settings, replica.layout
+    plan = memory_plan(replica)
+    pool = _pool(replica, plan)
+    drafts = settings.speculation
+    if acceptance_ratio is None:
+        acceptance_ratio = 0.0 if drafts is None else expected_acceptance(drafts, repetitiveness)
+    ranks = layout.tensor_parallel * layout.pipeline_parallel
+    link = replica.accelerator.pcie_bytes_per_s
+    return EngineModel(
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        # One block is a placeholder for what windows have left behind (vllm/v1/core/block_pool.py, null_block).
+        kv_blocks=max(0, int(max(0.0, plan.kv_bytes) // pool.block_bytes) - 1),
+        block_tokens=settings.block_tokens,
+        max_model_len=settings.max_model_len,
+        chunked_prefill=settings.chunked_prefill,
+        long_prefill_token_threshold=settings.long_prefill_token_threshold,
+        prefix_caching=settings.prefix_caching,
+        groups=pool.groups,
+        draft_tokens=0 if drafts is None else drafts.tokens,
+        acceptance_ratio=acceptance_ratio,
+        data_parallel=layout.data_parallel,
+        lock_step=layout.data_parallel > 1 and replica.architecture.is_moe,
+        pipeline_stages=layout.pipeline_parallel,
+        asynchronous=settings.asynchronous_scheduling,
+        # --kv-offloading-size is the sum over the ranks of one engine (vllm/config/cache.py).
+        offload_blocks=int(settings.kv_offload_bytes / ranks // pool.block_bytes),
+        offload_block_s=0.0 if link is None else pool.block_bytes / (_HOST_LINK_SHARE * link),
+        stream_interval=settings.stream_interval,
+    )
+
+
+def _pool(replica: ReplicaSpec, plan: MemoryPlan) -> _Pool:
+    kinds = _layers_by_kind(replica)
+    if len(kinds) <= 1:
+        groups = tuple(kinds) or (KvGroup(),)
+        return _Pool(groups, max(1.0, plan.sequence_bytes(replica.settings.block_tokens)))
+    counts = [layers for layers, _ in kinds.values()]
+    size = max(counts) if max(counts) < _MAX_UNEVENNESS * min(counts) else min(counts)
+    page_bytes = max(page for _, page in kinds.values())
+    groups = tuple(kind for kind, (layers, _) in kinds.items() for _ in range(math.ceil(layers / size)))
+    return _Pool(groups, size * page_bytes * (1.0 + plan.draft_kv_ratio))
+
+
+def _layers_by_kind(replica: ReplicaSpec) -> dict[KvGroup, tuple[int, float]]:
+    """Per kind of layer: how many the fullest pipeline stage has, and the largest page of one, bytes on a rank."""
+    settings, layout = replica.settings, replica.layout
+    found: dict[KvGroup, tuple[int, float]] = {}
+    for group in replica.architecture.layer_groups:
+        mixer = group.layer.mixer
+        if mixer is None:
+            continue
+        kind = _kind(mixer)
+        page_bytes = mixer.kv_bytes(settings.block_tokens, settings.kv_cache_dtype, layout.tensor_parallel)
+        layers, largest = found.get(kind, (0, 0.0))
+        found[kind] = (layers + group.count, max(largest, page_bytes))
+    stages = layout.pipeline_parallel
+    return {kind: (math.ceil(layers / stages), page) for kind, (layers, page) in found.items()}
+
+
+def _kind(mixer: Mixer) -> KvGroup:
+    if isinstance(mixer, RecurrentMixer):
+        return KvGroup(state=True)
+    return KvGroup(window_tokens=mixer.cached_tokens_limit or 0)

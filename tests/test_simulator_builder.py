@@ -1,0 +1,117 @@
+"""From a replica to the scheduler's limits."""
+
+import pytest
+
+from metainf.accelerators import get
+from metainf.known_models import known_model
+from metainf.layouts import Layout
+from metainf.memory import memory_plan
+from metainf.methods import effective_settings
+from metainf.predictors.contract import ReplicaSpec
+from metainf.settings import EngineSettings, Speculation, SpeculationKind
+from metainf.simulator import EngineModel, KvGroup
+from metainf.simulator.builder import engine_model
+from metainf.workload import Repetitiveness
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+FULL = KvGroup()
+
+
+def replica(
+    model: str = LLAMA,
+    accelerator: str = "H100-SXM-80GB",
+    layout: Layout | None = None,
+    settings: EngineSettings | None = None,
+    max_model_len: int | None = 8192,
+) -> ReplicaSpec:
+    architecture, device, layout = known_model(model), get(accelerator), layout or Layout()
+    assert architecture is not None and device is not None
+    resolved = effective_settings(
+        settings or EngineSettings(),
+        architecture=architecture,
+        accelerator=device,
+        layout=layout,
+        max_model_len=max_model_len,
+    )
+    return ReplicaSpec(architecture, device, layout, resolved)
+
+
+def test_holds_as_many_tokens_as_the_memory_plan_says_but_for_the_placeholder():
+    spec = replica()
+    engine = engine_model(spec)
+    capacity = memory_plan(spec).kv_capacity_tokens
+    assert capacity - 2 * engine.block_tokens <= engine.kv_blocks * engine.block_tokens <= capacity
+
+
+def test_a_larger_token_budget_leaves_fewer_blocks():
+    small, large = (
+        engine_model(replica(settings=EngineSettings(max_num_batched_tokens=tokens))).kv_blocks
+        for tokens in (2048, 65536)
+    )
+    assert large < small
+
+
+def test_copies_of_kv_heads_do_not_add_room():
+    # 8 KV heads over 16 ranks: each rank holds one whole head, as with 8.
+    eight, sixteen = (
+        engine_model(replica("meta-llama/Llama-3.1-405B-Instruct", "H200-SXM-141GB", Layout(tensor_parallel=tp)))
+        for tp in (8, 16)
+    )
+    assert eight.offload_block_s == sixteen.offload_block_s > 0  # bytes of a block, in time
+
+
+@pytest.mark.parametrize(
+    ("model", "accelerator", "groups"),
+    [
+        pytest.param(LLAMA, "H100-SXM-80GB", (FULL,), id="one table for equal layers"),
+        pytest.param("mistralai/Mistral-7B-v0.1", "H100-SXM-80GB", (KvGroup(4096),), id="all layers with a window"),
+        pytest.param("openai/gpt-oss-20b", "H100-SXM-80GB", (KvGroup(128), FULL), id="12 with a window, 12 without"),
+        pytest.param(
+            "google/gemma-3-27b-it",
+            "H100-SXM-80GB",
+            (KvGroup(1024),) * 6 + (FULL,),
+            id="52 with a window in groups of 10, the last with padding, and 10 without",
+        ),
+        pytest.param(
+            "Qwen/Qwen3.5-35B-A3B", "H200-SXM-141GB", (KvGroup(state=True),) * 3 + (FULL,), id="30 states, 10 full"
+        ),
+        pytest.param("deepseek-ai/DeepSeek-V2-Lite", "H100-SXM-80GB", (FULL,), id="latent attention"),
+    ],
+)
+def test_layers_that_look_back_alike_share_a_table(model: str, accelerator: str, groups: tuple[KvGroup, ...]):
+    assert engine_model(replica(model, accelerator)).groups == groups
+
+
+def test_ranks_of_experts_step_together_and_others_do_not():
+    experts = engine_model(
+        replica("deepseek-ai/DeepSeek-V3", "H200-SXM-141GB", Layout(data_parallel=8, expert_parallel=True))
+    )
+    dense = engine_model(replica(layout=Layout(data_parallel=2)))
+    assert (experts.data_parallel, experts.lock_step) == (8, True)
+    assert (dense.data_parallel, dense.lock_step) == (2, False)
+    assert engine_model(replica(layout=Layout(pipeline_parallel=2))).pipeline_stages == 2
+
+
+def test_drafts_are_accepted_as_text_of_that_kind_has_it_or_as_told():
+    drafting = replica(settings=EngineSettings(speculation=Speculation(SpeculationKind.NGRAM, 4)))
+    low = engine_model(drafting, repetitiveness=Repetitiveness.LOW)
+    high = engine_model(drafting, repetitiveness=Repetitiveness.HIGH)
+    assert low.draft_tokens == high.draft_tokens == 4
+    assert low.acceptance_ratio < high.acceptance_ratio
+    assert engine_model(drafting, acceptance_ratio=0.33).acceptance_ratio == 0.33
+    assert (engine_model(replica()).draft_tokens, engine_model(replica()).acceptance_ratio) == (0, 0.0)
+
+
+def test_settings_are_taken_over():
+    settings = EngineSettings(
+        prefix_caching=False, max_num_seqs=7, long_prefill_token_threshold=300, kv_offload_bytes=1 << 30
+    )
+    engine = engine_model(replica(settings=settings))
+    assert isinstance(engine, EngineModel)
+    assert (engine.max_num_seqs, engine.long_prefill_token_threshold, engine.prefix_caching) == (7, 300, False)
+    # 128 KiB per token in 16 bits, 2 MiB per block of 16.
+    assert engine.offload_blocks == 512
+
+
+def test_without_memory_left_there_is_no_block():
+    assert engine_model(replica("meta-llama/Llama-3.1-70B-Instruct")).kv_blocks == 0
