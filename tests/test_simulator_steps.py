@@ -399,3 +399,33 @@ def test_every_part_of_a_step_counts():
     first = 2.0 * (1.0 + 0.010 + 0.1 + 0.5 + 0.02 + 10.0)
     second = 2.0 * (1.0 + 0.001 + 0.1 + 0.5 + 0.02 + 10.0)
     assert_times(simulate(engine(), steps, requests([10], [2])), [first], [first + second])
+
+
+def test_host_memory_gives_back_what_the_cache_had_to_forget():
+    # 3 blocks, so each request of 9 tokens evicts the other's. The third repeats the first: two blocks of 0.25 s each
+    # come from host memory, then its last token is computed.
+    rows, times = [[1, 2], [3, 4], [1, 2]], [0.0, 5.0, 10.0]
+    again = requests([9, 9, 9], [1, 1, 1], times, **sharing(rows))
+    without = simulate(engine(kv_blocks=3), step_times(), again)
+    assert without.cached_tokens.tolist() == [0, 0, 0]
+    offloading = engine(kv_blocks=3, offload_blocks=8, offload_block_s=0.25)
+    result = simulate(offloading, step_times(), again)
+    assert result.cached_tokens.tolist() == [0, 0, 8]
+    assert_times(result, [1.009, 6.009, 10.5 + 1.001], [1.009, 6.009, 11.501])
+    # With room for three blocks the second request's two pushed out the first block of the first: nothing is left
+    # before the hit ends.
+    small = replace(offloading, offload_blocks=3)
+    assert simulate(small, step_times(), again).cached_tokens.tolist() == [0, 0, 0]
+
+
+def test_others_go_on_while_blocks_come_back_from_the_host():
+    rows, times = [[1, 2], [3, 4], [], [1, 2]], [0.0, 5.0, 9.9, 10.0]
+    mixed = requests([9, 9, 3, 9], [1, 1, 5, 1], times, **sharing(rows))
+    offloading = engine(kv_blocks=5, offload_blocks=9, offload_block_s=1.0)
+    result = simulate(offloading, step_times(), mixed)
+    # The third begins at 9.9, in the block that held the second block of the prefix: steps of 1.003, then 1.001. The
+    # fourth is admitted at 10.903; the prefix's first block is in the cache, and its second comes from the host until
+    # 11.903. The step that begins at 11.904 computes its last token beside the third's.
+    assert result.cached_tokens.tolist() == [0, 0, 0, 8]
+    third = 9.9 + np.cumsum([1.003, 1.001, 1.002, 1.001, 1.001])
+    assert_times(result, [1.009, 6.009, third[0], third[2]], [1.009, 6.009, third[4], third[2]])

@@ -129,7 +129,7 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         ranks_per_pipeline=engine.data_parallel if engine.lock_step else 1,
         stages=engine.pipeline_stages,
         asynchronous=engine.asynchronous,
-        host_blocks=engine.offload_blocks,
+        host_blocks=engine.offload_blocks // max(1, len(engine.groups) - states) if engine.prefix_caching else 0,
         host_block_s=float(engine.offload_block_s),
         stream_interval=engine.stream_interval,
         contents=0,

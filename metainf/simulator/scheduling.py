@@ -13,6 +13,7 @@ anyone else to hold up.
 from typing import Any
 
 from metainf.simulator.compiling import compiled
+from metainf.simulator.host_memory import host_hit
 from metainf.simulator.records import NEVER
 from metainf.simulator.sequences import grow, hit_blocks, preempt, register_due, start
 from metainf.simulator.timing import chunk_s
@@ -36,7 +37,7 @@ def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s:
     if threshold <= 0:
         threshold = NEVER
     if _schedule_running(state, limits, tables, rank, batch, threshold, now_s):
-        _schedule_waiting(state, limits, tables, rank, batch, threshold)
+        _schedule_waiting(state, limits, tables, rank, batch, threshold, now_s)
     register_due(state, limits, rank)
     return load.tokens
 
@@ -56,7 +57,10 @@ def _schedule_running(
         place += 1
         slot = sequences[sequence]
         missing = slot.known - slot.computed
-        if missing <= 0 or slot.ready_s > now_s:
+        if missing <= 0:
+            continue
+        if slot.ready_s > now_s:
+            _wake_at(state, limits, rank, slot.ready_s)
             continue
         decoding = missing == 1 and slot.known > slot.prompt
         new = missing
@@ -98,22 +102,29 @@ def _schedule_running(
 
 
 @compiled
-def _schedule_waiting(state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int) -> None:
+def _schedule_waiting(
+    state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
+) -> None:
     pool, load = state.ranks[rank], state.loads[rank]
     while pool.waiting > 0 and load.tokens < limits.budget and pool.running < limits.max_num_seqs:
         budget = limits.budget - load.tokens
         request = pool.head
         record = state.requests[request]
         known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
-        hit = 0
+        most = (known - 1) // limits.block_tokens
+        hit, loaded = 0, 0
         if limits.caching and (record.shared > 0 or record.sequence >= 0):
-            hit = hit_blocks(state, limits, rank, request, (known - 1) // limits.block_tokens)
-        cached = hit * limits.block_tokens
+            hit = hit_blocks(state, limits, rank, request, most)
+            if limits.host_blocks > 0:
+                loaded = host_hit(state, limits, rank, request, hit, most)
+        cached = (hit + loaded) * limits.block_tokens
         missing = known - cached
         if not limits.chunked and missing > budget:
             break
         new = min(missing, threshold, budget)
-        if not start(state, limits, rank, request, hit, cached + new):
+        if loaded > 0:
+            new = 0
+        if not start(state, limits, rank, request, hit, loaded, cached + new):
             break
         pool.head = record.next
         pool.waiting -= 1
@@ -121,15 +132,33 @@ def _schedule_waiting(state: Any, limits: Any, tables: Any, rank: int, batch: in
             pool.tail = -1
         state.running[rank, pool.running] = record.sequence
         pool.running += 1
-        count = state.entry_counts[rank, batch]
-        entry = state.entries[rank, batch, count]
-        slot = state.sequences[record.sequence]
-        entry.sequence = record.sequence
-        entry.epoch = slot.epoch
-        entry.sampled = 1 if new == missing else 0
-        state.entry_counts[rank, batch] = count + 1
-        slot.computed = cached + new
-        load.chunk_s += chunk_s(tables, new, cached)
-        load.tokens += new
-        load.sequences += 1
-        load.rows += 1
+        if loaded > 0:
+            state.sequences[record.sequence].ready_s = now_s + loaded * limits.host_block_s
+            _wake_at(state, limits, rank, now_s + loaded * limits.host_block_s)
+            continue
+        _add_prompt(state, limits, tables, rank, batch, record.sequence, new, new == missing)
+
+
+@compiled
+def _add_prompt(
+    state: Any, limits: Any, tables: Any, rank: int, batch: int, sequence: int, new: int, sampled: bool
+) -> None:
+    load, slot = state.loads[rank], state.sequences[sequence]
+    count = state.entry_counts[rank, batch]
+    entry = state.entries[rank, batch, count]
+    entry.sequence = sequence
+    entry.epoch = slot.epoch
+    entry.sampled = 1 if sampled else 0
+    state.entry_counts[rank, batch] = count + 1
+    load.chunk_s += chunk_s(tables, new, slot.computed)
+    load.tokens += new
+    load.sequences += 1
+    load.rows += 1
+    slot.computed += new
+
+
+@compiled
+def _wake_at(state: Any, limits: Any, rank: int, at_s: float) -> None:
+    """Try to schedule again at this time, even if no step ends and nobody arrives."""
+    line = state.pipelines[rank // limits.ranks_per_pipeline]
+    line.wake_s = min(line.wake_s, at_s)

@@ -14,6 +14,7 @@ from typing import Any
 
 from metainf.simulator.block_pool import cached_block, give_back, register, release_sequence, take_block, use_again
 from metainf.simulator.compiling import compiled
+from metainf.simulator.host_memory import keep_on_host, touch_on_host
 from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
 
 __all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "preempt", "register_due", "start"]
@@ -136,7 +137,7 @@ def _next_check(state: Any, limits: Any, sequence: int) -> int:
     """Tokens from which on the sequence's blocks need attention again."""
     slot = state.sequences[sequence]
     check = slot.blocks * limits.block_tokens + 1
-    if limits.caching and slot.registered < state.requests[slot.request].shared:
+    if limits.caching and (limits.host_blocks > 0 or slot.registered < state.requests[slot.request].shared):
         check = min(check, (slot.registered + 1) * limits.block_tokens)
     if limits.windowed:
         for group in range(limits.table_groups):
@@ -147,14 +148,29 @@ def _next_check(state: Any, limits: Any, sequence: int) -> int:
 
 
 @compiled
-def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
-    """Register shared blocks that this step fills: at once, or when all of the step is scheduled."""
+def _blocks_to_register(state: Any, limits: Any, sequence: int, upto: int) -> int:
+    """Full blocks that can be hit: shared ones, and where they are copied to host memory all of them."""
     slot = state.sequences[sequence]
-    full = min(min(upto, slot.known) // limits.block_tokens, state.requests[slot.request].shared)
-    if not limits.caching or full <= slot.registered:
+    full = min(upto, slot.known) // limits.block_tokens
+    return full if limits.host_blocks > 0 else min(full, state.requests[slot.request].shared)
+
+
+@compiled
+def _register(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+    if limits.host_blocks > 0:
+        for block in range(state.sequences[sequence].registered, upto):
+            keep_on_host(state, limits, rank, sequence, block)
+    register(state, limits, rank, sequence, upto)
+
+
+@compiled
+def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+    """Register the blocks that this step fills: at once, or when all of the step is scheduled."""
+    full = _blocks_to_register(state, limits, sequence, upto)
+    if not limits.caching or full <= state.sequences[sequence].registered:
         return
     if limits.same_step_hits:
-        register(state, limits, rank, sequence, full)
+        _register(state, limits, rank, sequence, full)
         return
     pool = state.ranks[rank]
     state.due[rank, pool.due] = sequence
@@ -168,15 +184,17 @@ def register_due(state: Any, limits: Any, rank: int) -> None:
     for i in range(pool.due):
         sequence = state.due[rank, i]
         slot = state.sequences[sequence]
-        full = min(slot.computed, slot.known) // limits.block_tokens
-        register(state, limits, rank, sequence, min(full, state.requests[slot.request].shared))
+        _register(state, limits, rank, sequence, _blocks_to_register(state, limits, sequence, slot.computed))
         slot.check = _next_check(state, limits, sequence)
     pool.due = 0
 
 
 @compiled
-def start(state: Any, limits: Any, rank: int, request: int, hit: int, upto: int) -> bool:
-    """Give the request its hits and the blocks for `upto` tokens; False, with nothing changed, if they are not free."""
+def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: int, upto: int) -> bool:
+    """Give the request its hits, what is loaded from the host, and blocks for all of `upto` tokens.
+
+    Returns False, and changes nothing, where they are not free.
+    """
     record = state.requests[request]
     known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
     if not _fits(state, limits, rank, request, hit, known, upto):
@@ -193,13 +211,17 @@ def start(state: Any, limits: Any, rank: int, request: int, hit: int, upto: int)
         slot.end = record.input + record.output
         slot.streamed = record.input
         slot.blocks = 0
-        record.cached = hit * limits.block_tokens
+        if limits.host_blocks > 0:
+            state.host_table[sequence] = -1
+        record.cached = (hit + loaded) * limits.block_tokens
+    for block in range(hit, hit + loaded):
+        touch_on_host(state, limits, rank, request, block)
     slot = state.sequences[sequence]
     _take_hits(state, limits, rank, request, sequence, hit)
     record.sequence = sequence
     slot.blocks = hit
     slot.registered = hit
-    slot.computed = hit * limits.block_tokens
+    slot.computed = (hit + loaded) * limits.block_tokens
     for group in range(limits.table_groups):
         if state.groups[group].kind == STATE:
             state.table[sequence, group, 0] = take_block(state.blocks, state.first, state.ranks[rank])
@@ -248,7 +270,7 @@ def preempt(state: Any, limits: Any, rank: int) -> int:
     sequence = state.running[rank, pool.running]
     slot = state.sequences[sequence]
     if limits.caching:
-        register(state, limits, rank, sequence, min(slot.computed, slot.known) // limits.block_tokens)
+        _register(state, limits, rank, sequence, min(slot.computed, slot.known) // limits.block_tokens)
     release_sequence(state, limits, rank, sequence)
     slot.computed = 0
     slot.check = NEVER
