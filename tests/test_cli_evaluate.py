@@ -44,6 +44,7 @@ def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pyte
         pytest.param(
             ["--selectors", "random", "--focus", "isac"], "--focus isac: it must be", id="a focus not among them"
         ),
+        pytest.param(["--measured", "absent.csv"], "there is no such file", id="measured rows that are not there"),
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
     ],
 )

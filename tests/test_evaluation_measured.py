@@ -7,8 +7,17 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from metainf.evaluation.bootstrap import Interval
+from metainf.evaluation.calibration import Guarantee, Inflation
+from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import PLAIN, MeasuredGroup, best_options, gpustack_groups
-from metainf.evaluation.operator_choice import OperatorTasks, operator_figures
+from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
+from metainf.evaluation.report_sections import (
+    calibration_section,
+    intervals_section,
+    measured_section,
+    operator_section,
+)
 
 DATA = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 GPUSTACK = DATA / "measured" / "gpustack_perflab.csv"
@@ -140,3 +149,17 @@ def test_operator_pays_above_the_cheapest_and_breaks_what_it_breaks() -> None:
     assert refusing.usd_above.value == 0.0
     assert refusing.false_refusals.value == pytest.approx(2 / 3)
     assert math.isnan(operator_figures(tasks, np.full(4, -1, dtype=np.intp)).usd_above.value)
+
+
+def test_sections_say_what_is_not_guaranteed_and_that_no_aim_binds() -> None:
+    groups = [MeasuredGroup(f"model-{i}", "h100", "load", {PLAIN: 100.0, "fast": 110.0}, 0.02) for i in range(4)]
+    text = measured_section(groups, best_options(groups))
+    assert "4 groups" in text and "fewer than 50, so no aim binds" in text
+    assert "| fast | 4 | 1.000 [1.000, 1.000] | 1.100 [1.100, 1.100] |" in text
+    fitted = calibration_section({"metainf": Inflation(1.5, Guarantee.NOT_GUARANTEED, 8, 0.08, 0.2)})
+    assert "| metainf | 1.50 | 8.0% | 20.0% | 8 | not guaranteed |" in fitted
+    found = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 12)}, "log")
+    assert "| metainf | 90% | 88.0% | g | 50.0% | 0.2 | 0.4 | 12 |" in found
+    sure = Interval(0.1, 0.05, 0.2)
+    operator = operator_section({"metainf": OperatorFigures(7, sure, sure, sure, 11.0, 10.0)})
+    assert "| metainf | 7 | 0.100 [0.050, 0.200] |" in operator

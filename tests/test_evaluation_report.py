@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from metainf.corpus.task import TrafficKind
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
-from metainf.evaluation.figures import figures_of, judged_tasks
+from metainf.evaluation.figures import FIGURE_TITLES, figures_of, judged_tasks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
-from metainf.evaluation.plots import ForestRow, PublishedPoint, forest_plot, published_plot, save
+from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
+from metainf.evaluation.published import PublishedPoint, published_points
 from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate
 from metainf.evaluation.report_files import write_report
 from metainf.evaluation.splits import SplitKind, split
 from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
-from metainf.methods import Reading
+from metainf.methods import Reading, published
 from metainf.selectors.contract import MethodTable, TaskTable
 from selection_tables import AlwaysDefault, Broken, NearestTasks, learnable_table, method_table
 
 TABLE = learnable_table(240)
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def ticks() -> "itertools.count[int]":
@@ -59,6 +61,7 @@ def test_a_selector_that_learns_stands_between_single_and_virtual_best(evaluatio
     assert gap["vllm-default"] < gap["single-best"] == 0.0 < 0.5 < gap["nearest"] < gap[VIRTUAL_BEST] == 1.0
     assert gap["default-only"] == gap["vllm-default"]
     assert found["nearest"].figures.usd_ratio.value < 0.8
+    assert found["nearest"].figures.total_usd.value < found["vllm-default"].figures.total_usd.value
     assert found["nearest"].figures.acceleration_ratio.low > 1.2
 
 
@@ -112,10 +115,11 @@ def shortened(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, kinds=(replace(report, results=kept),))
 
 
-def test_report_is_written_whole(written: tuple[Path, ...]) -> None:
+def test_report_is_written_whole(written: tuple[Path, ...], evaluation: Evaluation) -> None:
     assert all(path.stat().st_size > 0 for path in written)
     assert {path.suffix for path in written} == {".md", ".csv", ".json", ".png", ".svg"}
     text = written[0].read_text()
+    assert [name for name, _ in results(evaluation, SplitKind.MODEL)["nearest"].figures.named()] == list(FIGURE_TITLES)
     for part in ("Decisive tasks", "All tasks", "not comparable", "0.898", "Learning curve", "Worst failures"):
         assert part in text
     for path in written:
@@ -276,6 +280,22 @@ def test_pictures_leave_out_what_has_no_figure_and_mark_what_is_beyond(tmp_path:
     assert [label.get_text() for label in axe.get_yticklabels()] == ["two", "one"]
     assert [text.get_text() for text in axe.texts] == ["-7"]
     assert [path.suffix for path in save(figure, tmp_path, "forest")] == [".png", ".svg"]
+
+
+def test_published_figure_is_of_the_tasks_that_ran_all_four_methods() -> None:
+    names = ("default", *dict.fromkeys(each.method.name for reading in Reading for each in published(reading)))
+    columns = tuple(dict.fromkeys(names))
+    table = method_table([[float(place + 1) for place in range(len(columns))]] * 4, model=[LLAMA, LLAMA, "b/C", LLAMA])
+    table = replace(table, tasks=replace(table.tasks, methods=columns))
+    table.performance[1] *= 4.0
+    table.performance[3, 1:] = np.nan
+    points = published_points(Evidence(table, batch_size=np.array([8.0, 8.0, 8.0, 16.0])))
+    assert len(points) == 8
+    for point in points:
+        name = next(each.method.name for each in published(point.reading) if each.row == point.row)
+        assert (point.batch_size, point.performance) == (8.0, pytest.approx(2.0 * (columns.index(name) + 1)))
+    assert published_points(Evidence(table)) == ()
+    assert published_points(Evidence(TABLE, batch_size=np.ones(len(TABLE)))) == ()
 
 
 def test_published_figure_has_both_readings_and_rings_the_best(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
+    parser.add_argument("--measured", metavar="FILE", type=Path, help="gpustack_perflab.csv: adds what real rows say")
     parser.add_argument("--seed", type=int, default=0, help="of selectors, intervals and the random split (default: 0)")
     parser.add_argument(
         "--quick",
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     focus = args.focus or (_FOCUS if _FOCUS in names else names[-1])
     if focus not in names:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
+    if args.measured is not None and not args.measured.is_file():
+        raise InvalidWorkloadError(f"--measured {args.measured}: there is no such file")
     evidence = _evidence(args.corpus, args.kind, quick=args.quick)
     report, files = _modules()
     plan = report.Plan(focus=focus, seed=args.seed)
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         plan = replace(plan, most_folds=_QUICK_FOLDS, curve_shares=_QUICK_SHARES)
     makers = {name: _Seeded(name, args.seed) for name in names}
     evaluation = report.evaluate(evidence, makers, plan, clock=time.perf_counter, progress=_say)
-    written = files.write_report(evaluation, args.out)
+    written = files.write_report(evaluation, args.out, [] if args.measured is None else [_measured(args.measured)])
     for line in _summary(evaluation):
         print(line)
     print(f"{written[0]}: {len(written)} files, {evaluation.spent_s:.0f} s")
@@ -137,6 +140,13 @@ def _known(kind: TrafficKind, table: "MethodTable") -> "Evidence":
         sizes = np.exp2(np.round(log_load / np.log(2.0)))
     evidence: Evidence = outcomes.Evidence(table, batch_size=sizes, one_at_a_time=static)
     return evidence
+
+
+def _measured(path: Path) -> str:
+    measured: Any = import_module("metainf.evaluation.measured")
+    sections: Any = import_module("metainf.evaluation.report_sections")
+    groups = measured.gpustack_groups(path)
+    return str(sections.measured_section(groups, measured.best_options(groups)))
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:

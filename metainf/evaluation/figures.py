@@ -33,6 +33,7 @@ FIGURE_TITLES = {
     "violation_rate": "violations",
     "false_refusal_rate": "false refusals",
     "usd_ratio": "USD / default's USD",
+    "total_usd": "USD, a unit of work each",
     "seconds_per_decision": "s per decision",
 }
 
@@ -53,8 +54,8 @@ class Figures:
     violation_rate: Interval = _UNDEFINED
     false_refusal_rate: Interval = _UNDEFINED
     usd_ratio: Interval = _UNDEFINED
+    total_usd: Interval = _UNDEFINED
     seconds_per_decision: Interval = _UNDEFINED
-    total_usd: float = np.nan
     without_reference: int = 0
     """Tasks whose default does not run: no ratio to it exists."""
 
@@ -145,7 +146,7 @@ def figures_of(judged: JudgedTasks, counted: BoolArray, draws: GroupDraws) -> Fi
         false_refusal_rate=_share(chosen < 0, feasible, draws),
         usd_ratio=interval_of_sums(np.stack([usd, default_usd], axis=1), _ratio, draws) if usd.any() else _UNDEFINED,
         seconds_per_decision=Interval(seconds, np.nan, np.nan) if seconds else _UNDEFINED,
-        total_usd=float(usd.sum()) if usd.any() else np.nan,
+        total_usd=Interval(float(usd.sum()), np.nan, np.nan) if usd.any() else _UNDEFINED,
         without_reference=int((counted & ~np.isfinite(judged.gain)).sum()),
     )
 

@@ -16,10 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metainf.evaluation.bootstrap import Interval
+from metainf.evaluation.published import PublishedPoint
 from metainf.evaluation.studies import CurvePoint, Importance
 from metainf.methods import Reading
 
-__all__ = ["ForestRow", "PublishedPoint", "forest_plot", "importance_plot", "learning_plot", "published_plot", "save"]
+__all__ = ["ForestRow", "forest_plot", "importance_plot", "learning_plot", "published_plot", "save"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -40,16 +41,6 @@ class ForestRow:
     panel: str
     selector: str
     interval: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedPoint:
-    """Performance of one of the papers' rows at one batch size, under one reading."""
-
-    reading: Reading
-    row: str
-    batch_size: float
-    performance: float
 
 
 def forest_plot(

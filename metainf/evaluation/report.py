@@ -29,6 +29,7 @@ from metainf.evaluation.outcomes import (
     reference_outcomes,
     run_selector,
 )
+from metainf.evaluation.published import PublishedPoint, published_points
 from metainf.evaluation.splits import Split, SplitKind, split
 from metainf.evaluation.studies import (
     CurvePoint,
@@ -97,6 +98,7 @@ class KindReport:
     failures: tuple[Failure, ...] = ()
     leaks: tuple[LeakCheck, ...] = ()
     acceleration_by_batch: Mapping[float, float] | None = None
+    published: tuple[PublishedPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ def _kind(
         methods=len(evidence.table.tasks.methods),
         results=tuple(results),
         spent_s=spent,
+        published=published_points(evidence),
     )
     if not plan.studies or studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report

@@ -6,12 +6,13 @@ Separate from the values and from the drawing: this alone touches the disk.
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from metainf.evaluation.outcomes import VIRTUAL_BEST
-from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, save
+from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, published_plot, save
 from metainf.evaluation.report import Evaluation, KindReport, Scope
 from metainf.evaluation.report_text import markdown
 
@@ -25,13 +26,16 @@ _PLOTTED = {
 }
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
-    """Write all files into the folder, which is made if it is not there; what is returned starts with report.md."""
+def write_report(evaluation: Evaluation, folder: Path, sections: Sequence[str] = ()) -> tuple[Path, ...]:
+    """Write all files into the folder, which is made if it is not there; what is returned starts with report.md.
+
+    `sections` are put at the end of it, as `report_sections` makes them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [path for report in evaluation.kinds for path in _pictures(report, evaluation.focus, folder)]
     shown = [path.name for path in pictures if path.suffix == ".png"]
     text, table, document = folder / "report.md", folder / "figures.csv", folder / "report.json"
-    text.write_text(markdown(evaluation, shown), encoding="utf-8")
+    text.write_text("\n".join([markdown(evaluation, shown), *sections]), encoding="utf-8")
     _write_csv(evaluation, table)
     document.write_text(json.dumps(_plain(evaluation), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return (text, table, document, *pictures)
@@ -53,6 +57,10 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
     if report.importance:
         figure = importance_plot(report.importance, f"What matters to {focus}: {report.kind}")
         paths += save(figure, folder, f"importance-{report.kind}")
+    if report.published:
+        title = f"The best of the papers' four methods for Llama-3.1-8B, on our data: {report.kind}"
+        figure = published_plot(report.published, title, "performance")
+        paths += save(figure, folder, f"published-figure-{report.kind}")
     return paths
 
 

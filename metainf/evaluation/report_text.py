@@ -14,7 +14,7 @@ from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
 from metainf.evaluation.report import Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
 
-__all__ = ["markdown"]
+__all__ = ["figure_text", "markdown", "table_text"]
 
 _PERFORMANCE = {
     TrafficKind.RATE: "the highest request rate per accelerator at which every SLO holds",
@@ -52,6 +52,8 @@ def figure_text(interval: Interval) -> str:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 1000.0:
+        return f"{value:,.0f}"
     return f"{value:.3f}" if abs(value) >= 0.0095 or value == 0.0 else f"{value:.1e}"
 
 
@@ -72,7 +74,10 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         parts += [f"The default does not run on {without:,} tasks: they count for all but ratios to it and closed gap."]
     if report.acceleration_by_batch:
         cells = [(f"{size:g}", f"{ratio:.2f}") for size, ratio in report.acceleration_by_batch.items()]
-        parts += [f"### {focus} over one request at a time", _table(("requests at once", "acceleration ratio"), cells)]
+        parts += [
+            f"### {focus} over one request at a time",
+            table_text(("requests at once", "acceleration ratio"), cells),
+        ]
     return parts + _studies(report, focus)
 
 
@@ -87,7 +92,7 @@ def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
         figures = [figure_text(interval) for _, interval in each.figures.named()]
         counts = [f"{each.figures.tasks:,}", str(each.figures.groups)]
         rows.append((_split_name(each.split), name, *counts, *figures, against, ranks))
-    return _table(heads, rows)
+    return table_text(heads, rows)
 
 
 def _split_name(kind: SplitKind) -> str:
@@ -98,40 +103,41 @@ def _studies(report: KindReport, focus: str) -> list[str]:
     parts: list[str] = []
     if report.leaks:
         rows = [(each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
-        parts += [f"### Leak checks of {focus}", _table(("check", "holds", "figures"), rows)]
+        parts += [f"### Leak checks of {focus}", table_text(("check", "holds", "figures"), rows)]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")
-        parts += [f"### Learning curve of {focus}", _table(heads, rows)]
+        parts += [f"### Learning curve of {focus}", table_text(heads, rows)]
     if report.importance:
         shown = report.importance[:_SHOWN_FEATURES]
         rows = [(each.feature, f"{each.lost_gain:.4f}", f"{each.standard_error:.4f}") for each in shown]
         heads = ("feature", "gain lost, log(P / P[default])", "standard error")
-        parts += [f"### What matters to {focus}, permuted on test tasks", _table(heads, rows)]
+        parts += [f"### What matters to {focus}, permuted on test tasks", table_text(heads, rows)]
     if report.failures:
         failures = [
             (each.model, each.accelerator, each.workload, each.chosen, each.best, f"{each.regret:.3f}")
             for each in report.failures
         ]
         columns = ("model", "accelerator", "workload", "chosen", "best", "regret")
-        parts += [f"### Worst failures of {focus}", _table(columns, failures)]
+        parts += [f"### Worst failures of {focus}", table_text(columns, failures)]
     return parts
 
 
 def _published() -> str:
     heads = ("selector", "accuracy", "F1", "acceleration ratio")
     rows = [(p.selector, f"{p.accuracy:.3f}", f"{p.f1:.2f}", f"{p.acceleration_ratio:.2f}") for p in PUBLISHED]
-    return _table(heads, rows)
+    return table_text(heads, rows)
 
 
 def _time(evaluation: Evaluation) -> list[str]:
     names = list(dict.fromkeys(name for report in evaluation.kinds for name in report.spent_s))
     rows = [(name, *(f"{report.spent_s.get(name, 0.0):.1f}" for report in evaluation.kinds)) for name in names]
     heads = ("selector", *(f"{report.kind}, s" for report in evaluation.kinds))
-    return [f"All of it took {evaluation.spent_s:.0f} s. Fitting and choosing, all splits:", _table(heads, rows)]
+    return [f"All of it took {evaluation.spent_s:.0f} s. Fitting and choosing, all splits:", table_text(heads, rows)]
 
 
-def _table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+def table_text(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
     heads = list(heads)
     lines = [heads, ["---"] * len(heads), *(list(row) for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
