@@ -84,9 +84,9 @@ def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency) -> StepTim
     bends = (m.dense_read_s / m.dense_token_s,) if m.dense_token_s > 0 else ()
     tokens = _grid(1.0, _MOST_TOKENS, bends, ratio=2.0)
     experts = _grid(1.0, _MOST_TOKENS * m.expert_lanes)
-    sequences = np.array([0.0, 1.0, 4096.0])
+    sequences = np.array([0.0, *(2.0**k for k in range(13))])
     windows = tuple(m.window_tokens * share for share in (0.25, 0.5, 0.75, 1.0)) if m.window_tokens > 0 else ()
-    contexts = _grid(1024.0, _MOST_CONTEXT, windows, ratio=32.0)
+    contexts = _grid(64.0, _MOST_CONTEXT, windows, ratio=2.0)
     chunks = _grid(1.0, _MOST_TOKENS)[1:]
     plain = StepTimes(
         tokens=tokens,

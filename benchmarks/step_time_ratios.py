@@ -1,0 +1,138 @@
+"""Measures how the tables of step times lie around the roofline: refits the numbers of `metainf.step_times.ratios`.
+
+    python benchmarks/step_time_ratios.py --store FOLDER
+
+FOLDER holds sampled tables; where aiconfigurator-core 0.12.0 is installed, missing ones are sampled into it. Every
+bundled model is asked for on every device with tables, in tensor-parallel layouts of 1 to 8 and, for mixtures, with
+experts spread. Means weigh devices equally. Variances are of the means of devices, of models on a device, and of
+layouts of those, each split into what all nodes share and what is a node's own.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from metainf import accelerators
+from metainf.architecture import ModelArchitecture
+from metainf.efficiencies import GENERIC
+from metainf.engine_defaults import effective_settings
+from metainf.known_models import known_model, known_model_ids
+from metainf.layers import MlpKind
+from metainf.layouts import Layout
+from metainf.predictors.contract import FloatArray, ReplicaSpec
+from metainf.settings import EngineSettings
+from metainf.simulator.contract import StepTimes
+from metainf.step_times import lookup
+from metainf.step_times.measured import measured_tables
+from metainf.step_times.oracle import SYSTEMS, TableRefusal
+from metainf.step_times.ratios import CHUNK, DECODE, DENSE, EXPERT
+from metainf.step_times.roofline import RooflineParts, roofline_parts
+from metainf.step_times.store import TableStore
+
+_LAYOUTS = (1, 2, 4, 8)
+_MOST_MEMORY_RATIO = 1.6  # weights that exceed a device's memory by more are asked of nobody
+
+
+def replicas(models: Sequence[ModelArchitecture], device: str) -> Iterator[ReplicaSpec]:
+    """Every model in every layout that could hold it."""
+    accelerator = accelerators.get(device)
+    assert accelerator is not None, f"{device} has tables and is in the catalogue"
+    for model in models:
+        layouts = [Layout(tp) for tp in _LAYOUTS]
+        if any(group.layer.mlp and group.layer.mlp.kind is MlpKind.MOE for group in model.layer_groups):
+            layouts += [Layout(4, expert_parallel=True), Layout(8, expert_parallel=True)]
+            layouts.append(Layout(data_parallel=8, expert_parallel=True))
+        for layout in layouts:
+            if 2.0 * model.parameters / layout.accelerators > _MOST_MEMORY_RATIO * accelerator.memory_bytes:
+                continue
+            settings = effective_settings(
+                EngineSettings(max_model_len=16384), architecture=model, accelerator=accelerator, layout=layout
+            )
+            yield ReplicaSpec(model, accelerator, layout, settings)
+
+
+def distinct_models() -> list[ModelArchitecture]:
+    """Bundled models of which no two have the same shapes."""
+    found: dict[tuple[object, ...], ModelArchitecture] = {}
+    for name in known_model_ids():
+        model = known_model(name)
+        assert model is not None
+        key = (model.architecture, model.parameters, model.layers, model.hidden_size, model.quantization)
+        found.setdefault(key, model)
+    return list(found.values())
+
+
+def log_ratios(kernels: StepTimes, parts: RooflineParts, ranks: int) -> dict[str, FloatArray]:
+    """log(table / roofline) at the nodes of each operation; infinite or NaN where the model has no such operation."""
+    tokens = np.array(DENSE.nodes)
+    everyone = np.array(EXPERT.nodes) * ranks
+    reads = np.array(DECODE.nodes)
+    sequences = np.array([1.0, 4.0, 32.0, 128.0])
+    chunks = np.array([128.0, 512.0, 2048.0, 4096.0])
+    before = np.maximum(np.array(CHUNK.nodes) / chunks - chunks / 2.0, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            DENSE.name: np.log(lookup.token_s(kernels, tokens) / parts.token_s(tokens)),
+            EXPERT.name: np.log(lookup.expert_s(kernels, everyone) / parts.expert_s(everyone)),
+            DECODE.name: np.log(
+                lookup.decode_s(kernels, sequences, reads / sequences) / parts.decode_s(sequences, reads / sequences)
+            ),
+            CHUNK.name: np.log(lookup.chunk_s(kernels, chunks, before) / parts.chunk_s(chunks, before)),
+        }
+
+
+def split(values: FloatArray) -> tuple[float, float]:
+    """Standard deviation of the rows' means, and of what is left; shape (rows, nodes), rows of mean zero."""
+    shared = values.mean(axis=1)
+    return float(shared.std()), float((values - shared[:, None]).std())
+
+
+def decomposed(keys: Sequence[tuple[str, str]], values: FloatArray) -> str:
+    """The fields of a Ratio, printed."""
+    devices = sorted({device for device, _ in keys})
+    of_device = np.array([values[[k[0] == device for k in keys]].mean(axis=0) for device in devices])
+    mean = of_device.mean(axis=0)
+    rest = values - of_device[[devices.index(k[0]) for k in keys]]
+    pairs = sorted(set(keys))
+    of_pair = np.array([rest[[k == pair for k in keys]].mean(axis=0) for pair in pairs])
+    left = rest - of_pair[[pairs.index(k) for k in keys]]
+    parts = [split(of_device - mean), split(of_pair), split(left)]
+    shown = ", ".join(f"({shared:.2f}, {own:.2f})" for shared, own in parts)
+    return f"({', '.join(f'{m:.2f}' for m in mean)}), {shown}"
+
+
+def main() -> None:
+    """Sample what is missing, print the constants."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True, help="folder of sampled tables")
+    store = TableStore(parser.parse_args().store)
+    models, counts = distinct_models(), Counter[str]()
+    keys: list[tuple[str, str]] = []
+    rows: list[dict[str, FloatArray]] = []
+    launches: list[float] = []
+    for device in SYSTEMS:
+        for replica in replicas(models, device):
+            found = measured_tables(replica, store)
+            if isinstance(found, TableRefusal):
+                counts[found.reason] += 1
+                continue
+            counts["tables"] += 1
+            keys.append((device, replica.architecture.name))
+            parts = roofline_parts(replica, GENERIC)
+            rows.append(log_ratios(found.kernels, parts, replica.layout.data_parallel))
+            launches.append(found.kernels.prompt_step_s / replica.architecture.layers)
+    print(dict(counts))
+    for name in (DENSE.name, EXPERT.name, DECODE.name, CHUNK.name):
+        values = np.array([row[name] for row in rows])
+        fine = np.isfinite(values).all(axis=1)
+        chosen = [key for key, is_fine in zip(keys, fine, strict=True) if is_fine]
+        print(f"{name}, {fine.sum()} tables: {decomposed(chosen, values[fine])}")
+    logs = np.log([launch for launch in launches if launch > 0])
+    print(f"launch: {np.exp(np.median(logs)) * 1e6:.1f} us a layer, log standard deviation {logs.std():.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Step times from tables of measured operations: sampled once for each model, device, layout and format, then kept.
+
+Separate from `oracle`, which needs the library at hand: whoever has the store can read tables without it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from metainf.efficiencies import Efficiency
+from metainf.known_models import known_model_config
+from metainf.predictors.contract import ReplicaSpec
+from metainf.simulator.contract import StepTimes
+from metainf.step_times import oracle
+from metainf.step_times.graphs import captured_tokens
+from metainf.step_times.lookup import step_s
+from metainf.step_times.oracle import CORE_VERSION, SYSTEMS, RefusalReason, TableRefusal
+from metainf.step_times.roofline import with_method_costs
+from metainf.step_times.sampling import GRID_VERSION, Engine, sampled
+from metainf.step_times.store import MeasuredTables, TableStore
+
+__all__ = ["MOST_MEAN_ERROR", "mean_error", "measured_step_times", "measured_tables"]
+
+MOST_MEAN_ERROR = 0.02
+"""Mean relative error against direct calls at which a table is refused as no sum of its parts.
+
+What is let in lies at 0.3 to 1.8 %, which is interpolation and the launches that a mixed step shares; modules of
+latent and of sparse attention can lie far above.
+"""
+
+
+def measured_step_times(replica: ReplicaSpec, efficiency: Efficiency, tables: MeasuredTables) -> StepTimes:
+    """The step times of one rank: measured kernels, and the host work that no table has."""
+    with_host = replace(
+        tables.kernels,
+        fixed_s=efficiency.host_s,
+        sequence_s=efficiency.sequence_host_s,
+        graph_tokens=captured_tokens(replica),
+    )
+    return with_method_costs(with_host, replica, efficiency)
+
+
+def measured_tables(
+    replica: ReplicaSpec,
+    store: TableStore,
+    *,
+    config: Mapping[str, object] | None = None,
+    hf_quant_config: Mapping[str, object] | None = None,
+) -> MeasuredTables | TableRefusal:
+    """The replica's tables from the store, or sampled into it where the library is installed.
+
+    Parameters
+    ----------
+    replica : ReplicaSpec
+    store : TableStore
+    config : mapping, optional
+        config.json of the model; by default the bundled one of its name.
+    hf_quant_config : mapping, optional
+        hf_quant_config.json, where the checkpoint has one.
+    """
+    refusal = oracle.refusal_of(replica)
+    if refusal is not None:
+        return refusal
+    config = known_model_config(replica.architecture.name) if config is None else config
+    if config is None:
+        return TableRefusal(RefusalReason.MODEL, f"{replica.architecture.name} has no bundled config")
+    facts = _facts(replica, config, hf_quant_config)
+    found = store.get(facts)
+    if found is None:
+        if not oracle.installed():
+            return TableRefusal(RefusalReason.NOT_SAMPLED, f"{replica.architecture.name} was not sampled for this")
+        found = _sampled(replica, config, hf_quant_config)
+        store.put(facts, found)
+    return found
+
+
+def mean_error(engine: Engine, times: StepTimes, ranks: int) -> float:
+    """Mean relative error of the tables against the engine's own sums, over decoding steps and prompts.
+
+    Points are fixed: sequences and tokens that are captured sizes, contexts between the tables' own.
+    """
+    prompts, decodes = range(len(engine.prompt_names)), range(len(engine.decode_names))
+    errors = []
+    for sequences in (1, 4, 24, 56, 112, 208, 448):
+        for context in (80, 700, 5000, 40000):
+            direct = engine.decode_s(decodes, sequences, context)
+            errors.append(float(step_s(times, sequences, context, all_tokens=ranks * sequences)) / direct - 1.0)
+    for tokens in (40, 144, 368, 900, 2200, 5500, 9000):
+        for before in (0, 900, 7000, 50000):
+            direct = engine.prompt_s(prompts, tokens, before)
+            found = float(step_s(times, 0.0, 0.0, tokens, before, all_tokens=ranks * tokens))
+            errors.append(found / direct - 1.0)
+    return float(np.mean(np.abs(errors)))
+
+
+def _sampled(
+    replica: ReplicaSpec, config: Mapping[str, object], hf_quant_config: Mapping[str, object] | None
+) -> MeasuredTables | TableRefusal:
+    engine = oracle.compiled(replica, config, hf_quant_config)
+    if isinstance(engine, TableRefusal):
+        return engine
+    lanes = replica.layout.data_parallel
+    try:
+        kernels = sampled(engine, ranks=lanes, most_context=replica.architecture.max_context_tokens)
+        error = mean_error(engine, kernels, lanes)
+    except Exception as failure:  # a shape that was not measured shows when it is asked for
+        return oracle.refused(replica, failure)
+    if error > MOST_MEAN_ERROR:
+        message = f"tables of {replica.architecture.name} are {error:.1%} off what the library adds up"
+        return TableRefusal(RefusalReason.NOT_ADDITIVE, message)
+    system = SYSTEMS[replica.accelerator.name]
+    return MeasuredTables(
+        f"table:aiconfigurator-core-{CORE_VERSION}/vllm-{system.engine_version}/{system.name}", kernels
+    )
+
+
+def _facts(
+    replica: ReplicaSpec, config: Mapping[str, object], hf_quant_config: Mapping[str, object] | None
+) -> dict[str, object]:
+    system = SYSTEMS[replica.accelerator.name]
+    text = json.dumps([config, hf_quant_config], sort_keys=True)
+    return {
+        "core": CORE_VERSION,
+        "grid": GRID_VERSION,
+        "system": system.name,
+        "engine": system.engine_version,
+        "config": hashlib.sha256(text.encode()).hexdigest(),
+        "layout": replica.layout.name,
+        "weights": replica.settings.weight_dtype,
+        "cache": replica.settings.kv_cache_dtype,
+    }
