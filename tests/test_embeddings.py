@@ -12,7 +12,7 @@ import pytest
 from meta_tasks import ACCELERATORS, MODELS, task, tasks
 from metainf.corpus.task import Task, TrafficKind
 from metainf.embeddings.contract import Embedding
-from metainf.embeddings.embeddings import BasicNumbers, Joined, OneHot, PhysicsNumbers, TextEmbedding
+from metainf.embeddings.embeddings import BasicNumbers, Joined, OneHot, PhysicsNumbers, Reduced, TextEmbedding
 from metainf.embeddings.encoders import Encoder, RandomVectors, SentenceEncoder, StaticEncoder
 from metainf.embeddings.reduction import Svd
 from metainf.embeddings.texts import PARTS, TextStyle, task_texts
@@ -35,6 +35,7 @@ from metainf.workload import (
 RANDOM = RandomVectors(16)
 EMBEDDINGS: dict[str, Callable[[], Embedding]] = {
     "one-hot": OneHot,
+    "one-hot, rank 6": lambda: Reduced(OneHot(), 6),
     "basic numbers": BasicNumbers,
     "physics": PhysicsNumbers,
     "random vectors": lambda: TextEmbedding(TextStyle.RICH, RANDOM),

@@ -21,7 +21,7 @@ from metainf.meta_features.schema import values_of
 from metainf.meta_features.tasks import TASK_FEATURES, task_features
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
 
-__all__ = ["BasicNumbers", "Joined", "OneHot", "PhysicsNumbers", "TextEmbedding"]
+__all__ = ["BasicNumbers", "Joined", "OneHot", "PhysicsNumbers", "Reduced", "TextEmbedding"]
 
 FloatArray = NDArray[np.float64]
 
@@ -190,6 +190,40 @@ class TextEmbedding:
     def _texts(self, tasks: Sequence[Task]) -> dict[str, list[str]]:
         texts = [task_texts(task, self.style) for task in tasks]
         return {part: [each.of(part) for each in texts] for part in self.parts}
+
+
+class Reduced:
+    """Another embedding on the directions that its train rows differ in most.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    rank : int
+    """
+
+    svd_: Svd
+    names_: tuple[str, ...]
+
+    def __init__(self, embedding: Embedding, rank: int) -> None:
+        self.embedding = embedding
+        self.rank = rank
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """svd_0 and so on."""
+        return _names(self, "names_")
+
+    def fit(self, tasks: Sequence[Task]) -> Self:
+        """Fit the other and learn the directions of its rows, in an order that does not depend on the tasks'."""
+        rows = self.embedding.fit(tasks).transform(tasks)
+        self.svd_ = Svd(self.rank).fit(np.unique(rows, axis=0))
+        self.names_ = tuple(f"svd_{place}" for place in range(self.rank))
+        return self
+
+    def transform(self, tasks: Sequence[Task]) -> FloatArray:
+        """Vectors, shape (n, rank)."""
+        _names(self, "names_")
+        return self.svd_.transform(self.embedding.transform(tasks))
 
 
 class Joined:

@@ -6,6 +6,7 @@ Separate from the styles, which only word the facts, and from the encoders, whic
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from metainf.corpus.task import Task
 from metainf.embeddings import plain_texts, reasoned_texts, rich_texts
@@ -51,6 +52,7 @@ _WRITERS = {
 }
 
 
+@lru_cache(maxsize=1 << 17)
 def task_texts(task: Task, style: TextStyle) -> TaskTexts:
     """The task's texts; none of them names the model, the device or the traffic's origin."""
     writers = _WRITERS[style]
