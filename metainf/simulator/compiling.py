@@ -19,7 +19,10 @@ _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile the function for other compiled ones alone: wrappers for Python are half of the compiler's work."""
+    """Compile the function for other compiled ones alone: wrappers for Python are half of the compiler's work.
+
+    Python cannot call it, and must not try: only what is kept compiled has a wrapper.
+    """
     return cast(_Function, numba.njit(**_COMMON, **_INNER)(function))
 
 
