@@ -175,7 +175,7 @@ def test_where_nothing_keeps_its_limits_all_is_refused() -> None:
     assert fitted.refusal_rate == 1.0
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 30), more=st.floats(0.0, 0.2))
 def test_more_confidence_never_needs_less_inflation(seed: int, more: float) -> None:
     some = case(12, seed, each=10)

@@ -180,6 +180,7 @@ def some_choice(table: MethodTable, draw: st.DataObject) -> metrics.IntArray:
     return np.array(draw.draw(st.lists(column, min_size=len(table), max_size=len(table))), dtype=np.intp)
 
 
+@settings(max_examples=50, deadline=None)
 @given(table=tables(), draw=st.data())
 def test_no_choice_beats_the_virtual_best(table: MethodTable, draw: st.DataObject) -> None:
     chosen = some_choice(table, draw)
@@ -193,6 +194,7 @@ def test_no_choice_beats_the_virtual_best(table: MethodTable, draw: st.DataObjec
     assert gap <= 1.0 + 1e-9
 
 
+@settings(max_examples=50, deadline=None)
 @given(table=tables())
 def test_virtual_best_has_gap_one_and_single_best_zero_on_its_own_train(table: MethodTable) -> None:
     try:
@@ -204,6 +206,7 @@ def test_virtual_best_has_gap_one_and_single_best_zero_on_its_own_train(table: M
     assert metrics.closed_gap(table, metrics.single_best_choice(table, single), single) == pytest.approx(0.0)
 
 
+@settings(max_examples=50, deadline=None)
 @given(table=tables(), draw=st.data())
 def test_tolerant_accuracy_is_at_least_the_strict_one(table: MethodTable, draw: st.DataObject) -> None:
     chosen = some_choice(table, draw)
@@ -212,7 +215,7 @@ def test_tolerant_accuracy_is_at_least_the_strict_one(table: MethodTable, draw: 
     assert metrics.strict_accuracy(table, metrics.labels(table)) == 1.0
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(table=tables(), draw=st.data())
 def test_the_order_of_tasks_does_not_matter(table: MethodTable, draw: st.DataObject) -> None:
     chosen = some_choice(table, draw)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metainf.architecture import ModelArchitecture
@@ -130,6 +130,7 @@ def test_one_group_alone_cannot_be_split() -> None:
     assert split(tasks, SplitKind.MODEL).folds == ()
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     groups=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60),
     most=st.integers(2, 6),

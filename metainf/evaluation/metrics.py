@@ -133,7 +133,12 @@ def single_best(train: MethodTable, broken: BoolArray | None = None) -> int:
     candidates = np.flatnonzero(usable.mean(axis=0) >= LEAST_FEASIBLE_SHARE) if len(train) else np.array([])
     if not len(candidates):
         raise UndefinedMetricError(f"choosing the single best: no method is feasible on 95 % of {len(train)} tasks")
-    gains = [np.nanmean(_gain_or_raise(train, np.full(len(train), c, dtype=np.intp), broken)) for c in candidates]
+    default = _default_performance(train)
+    known = np.isfinite(default)
+    if not known.any():
+        raise UndefinedMetricError(f"choosing the single best: the default runs on none of {len(train)} tasks")
+    delivered = _delivered(train, broken)[known][:, candidates]
+    gains = (np.log(delivered) - np.log(default[known])[:, None]).mean(axis=0)
     complexity = train.tasks.complexity
     return int(min(zip(candidates, gains, strict=True), key=lambda pair: (-pair[1], complexity[pair[0]], pair[0]))[0])
 
@@ -148,13 +153,8 @@ def single_best_choice(table: MethodTable, column: int) -> IntArray:
 
 def score(table: MethodTable, chosen: IntArray, broken: BoolArray | None = None) -> FloatArray:
     """Shape (n,): what each choice delivers, penalty included; NaN where neither it nor the default gives a value."""
-    rows = np.arange(len(table))
-    # A default that breaks a limit can be so fast that a tenth of it passes all that keep the limits.
-    default = _default_performance(table)
-    penalised = np.where(np.isnan(default), np.nan, np.fmin(PENALTY_RATIO * default, best_performance(table, broken)))
     columns = np.where(chosen < 0, table.tasks.default, chosen)
-    kept = good(table, broken)[rows, columns]
-    return np.where(kept, table.performance[rows, columns], penalised)
+    return _delivered(table, broken)[np.arange(len(table)), columns]
 
 
 def log_gain(table: MethodTable, chosen: IntArray, broken: BoolArray | None = None) -> FloatArray:
@@ -334,6 +334,16 @@ def total_usd(
     if not np.isfinite(usd).any():
         raise UndefinedMetricError("adding up USD: no task has a value")
     return float(usd[np.isfinite(usd)].sum())
+
+
+def _delivered(table: MethodTable, broken: BoolArray | None) -> FloatArray:
+    """Shape (n, m): what each method would score."""
+    kept = good(table, broken)
+    default = _default_performance(table)
+    # A default that breaks a limit can be so fast that a tenth of it passes all that keep the limits.
+    most = np.where(kept, table.performance, -np.inf).max(axis=1)
+    penalised = np.where(np.isfinite(most), np.minimum(PENALTY_RATIO * default, most), PENALTY_RATIO * default)
+    return np.where(kept, table.performance, penalised[:, None])
 
 
 def _default_performance(table: MethodTable) -> FloatArray:
