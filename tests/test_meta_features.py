@@ -1,5 +1,9 @@
+import hashlib
 import itertools
 import math
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +17,7 @@ from metainf.layouts import Layout
 from metainf.meta_features.methods import METHOD_FEATURES, method_features
 from metainf.meta_features.pairs import PAIR_FEATURES
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures, question_features
+from metainf.meta_features.schema import FEATURE_SCHEMA
 from metainf.meta_features.tasks import TASK_FEATURES, task_features, task_table
 from metainf.methods import method, portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -67,6 +72,36 @@ def test_every_feature_has_a_name_of_its_own_a_unit_and_a_sentence(group: tuple)
         assert f.unit
         assert f.sentence.endswith(".")
         assert f.name.replace("_", "").isalnum() and f.name == f.name.lower()
+
+
+def test_the_schema_is_raised_with_every_change_of_names() -> None:
+    # A trained artifact is told from another schema by the number alone: raise it, then put the new digest here.
+    groups = (TASK_FEATURES, QUESTION_FEATURES, PAIR_FEATURES, METHOD_FEATURES)
+    names = repr([[(f.name, f.unit) for f in group] for group in groups])
+    assert (FEATURE_SCHEMA, hashlib.sha256(names.encode()).hexdigest()[:12]) == (1, "ba2dcbc05e0c")
+
+
+def test_run_time_needs_nothing_of_training() -> None:
+    heavy = "joblib lightgbm matplotlib numba pandas pyarrow scipy sklearn torch sentence_transformers wordllama"
+    modules = "metainf.meta_features.questions, metainf.meta_features.tasks, metainf.meta_features.observed"
+    loaded = f"print([name for name in '{heavy}'.split() if name in sys.modules])"
+    code = f"import sys, {modules}, metainf.embeddings.embeddings\n{loaded}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_thousand_questions_take_a_few_milliseconds_once_their_replicas_are_known() -> None:
+    known = QuestionFeatures()
+    methods = [m.name for m in portfolio() if isinstance(replica_of(task(), m), ReplicaSpec)]
+    loads = [replace(task().traffic, load=RateLoad(0.1 + 0.01 * step)) for step in range(1 + 1000 // len(methods))]
+    asked = [replace(question(task(), name), traffic=load) for load in loads for name in methods][:1000]
+    known.transform(asked)
+    spent = []
+    for _ in range(7):
+        started = time.process_time()
+        known.transform(asked)
+        spent.append(time.process_time() - started)
+    assert min(spent) < 0.03  # some 5 ms on an idle core; the bound leaves room for a busy one
 
 
 def test_no_feature_is_an_id() -> None:

@@ -18,10 +18,9 @@ from metainf.predictors.latencies import steady_latencies
 from metainf.queueing import at, solve
 from metainf.workload import LatencyMetric, Slo, Statistic
 
-__all__ = ["LoadedLanes", "goodput_share", "slo_bounds", "slo_excess", "sustained_rate"]
+__all__ = ["LoadedLanes", "declared", "goodput_share", "slo_bounds", "slo_excess", "sustained_rate"]
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 _EMPTY_SHARE = 1e-4
 """Of the largest load: nobody would call a replica useful that keeps its SLO only below this share of its capacity."""

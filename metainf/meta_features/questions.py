@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
+from metainf.architecture import ModelArchitecture
 from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.memory import memory_plan
 from metainf.meta_features.derived import DERIVED_FEATURES, LOAD_FEATURES, lane_state, load_state
@@ -63,6 +64,7 @@ class QuestionFeatures:
         self.efficiency = efficiency
         self._replicas: dict[int, _KnownReplica] = {}
         self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
+        self._models: dict[int, tuple[ModelArchitecture, tuple[float, ...]]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,12 +129,19 @@ class QuestionFeatures:
             facts=facts,
             penalty=replica_penalty(replica),
             shape=np.array(
-                (*values_of(MODEL_FEATURES, replica.architecture), *values_of(HARDWARE_FEATURES, replica)),
-                dtype=np.float64,
+                (*self._model(replica.architecture), *values_of(HARDWARE_FEATURES, replica)), dtype=np.float64
             ),
             settings=np.array(values_of(SETTINGS_FEATURES, replica), dtype=np.float64),
             extras=np.array(extras, dtype=np.float64),
         )
+
+    def _model(self, architecture: ModelArchitecture) -> tuple[float, ...]:
+        found = self._models.get(id(architecture))
+        if found is None:
+            if len(self._models) >= _REMEMBERED:
+                self._models.clear()
+            found = self._models[id(architecture)] = architecture, values_of(MODEL_FEATURES, architecture)
+        return found[1]
 
     def _traffic(self, traffic: Traffic) -> FloatArray:
         found = self._traffics.get(id(traffic))
