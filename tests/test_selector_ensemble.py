@@ -66,7 +66,7 @@ def test_rows_of_candidates_hold_what_their_names_say():
 
 def test_a_duel_turned_round_has_the_opposite_differences():
     tasks = problem(10).tasks
-    one, other = duel_rows(tasks, 1, 4), duel_rows(tasks, 4, 1)
+    one, other = (duel_rows(tasks, np.arange(10), *pair) for pair in ((1, 4), (4, 1)))
     d = tasks.features.shape[1]
     np.testing.assert_array_equal(one[:, :d], other[:, :d])
     np.testing.assert_allclose(one[:, d:], -other[:, d:])

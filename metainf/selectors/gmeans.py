@@ -23,22 +23,24 @@ Source: D'Agostino and Stephens, "Goodness-of-fit techniques" (1986), table 4.7.
 """
 
 
-def g_means(points: FloatArray, *, restarts: int = 5, random_state: int = 0) -> FloatArray:
+def g_means(points: FloatArray, *, smallest: int = 1, restarts: int = 5, random_state: int = 0) -> FloatArray:
     """Centres, shape (k, d), of the best of several runs by inertia.
 
     More clusters have less inertia, so of runs that stop at different numbers the largest tends to win: that is part
-    of the published algorithm, and what a least size of clusters is for.
+    of the published algorithm, and what a least size of clusters is for. In many dimensions two halves can nearly
+    always be laid so that they do not look normal together; a cluster that can only be split into one under
+    `smallest` members is therefore left whole, rather than split now and dissolved later (1 is the published rule).
     """
-    runs = [_one_run(points, random_state + restart) for restart in range(restarts)]
+    runs = [_one_run(points, smallest, random_state + restart) for restart in range(restarts)]
     return min(runs, key=lambda centres: _inertia(points, centres))
 
 
-def _one_run(points: FloatArray, seed: int) -> FloatArray:
+def _one_run(points: FloatArray, smallest: int, seed: int) -> FloatArray:
     pending = [np.arange(len(points))]
     finished = 0
     while pending:
         members = pending.pop(0)
-        halves = _split(points[members], seed)
+        halves = _split(points[members], seed) if len(members) > max(2, 2 * smallest - 1) else None
         if halves is None:
             finished += 1
         else:
@@ -48,7 +50,7 @@ def _one_run(points: FloatArray, seed: int) -> FloatArray:
 
 def _split(points: FloatArray, seed: int) -> IntArray | None:
     """Half of each point where the points do not look normal, None where they do or cannot be split."""
-    if len(points) <= 2 or not np.ptp(points, axis=0).any():
+    if not np.ptp(points, axis=0).any():
         return None
     halves = KMeans(n_clusters=2, n_init=5, random_state=seed).fit(points)
     between = halves.cluster_centers_[1] - halves.cluster_centers_[0]
@@ -84,17 +86,24 @@ def k_means(points: FloatArray, clusters: int, random_state: int = 0) -> FloatAr
 def dissolve_small(points: FloatArray, centres: FloatArray, smallest: int) -> FloatArray:
     """Centres after every cluster under `smallest` members is dissolved, the smallest first.
 
-    Its members go to the nearest centre that is left, and the centres are computed anew, until all are large enough
-    or one is left.
+    Its members go each to the nearest centre that is left, and the centres of those that got some are computed anew,
+    until all are large enough or one is left.
     """
-    while len(centres) > 1:
-        sizes = np.bincount(nearest(points, centres)[0], minlength=len(centres))
-        if sizes.min() >= smallest:
+    owner, _ = nearest(points, centres)
+    centres = centres.copy()
+    left = np.ones(len(centres), dtype=bool)
+    while left.sum() > 1:
+        sizes = np.bincount(owner, minlength=len(centres))
+        gone = int(np.argmin(np.where(left, sizes, len(points) + 1)))
+        if sizes[gone] >= smallest:
             break
-        left = np.delete(centres, int(np.argmin(sizes)), axis=0)
-        owner = nearest(points, left)[0]
-        centres = np.array([points[owner == c].mean(axis=0) for c in np.unique(owner)])
-    return centres
+        left[gone] = False
+        members = np.flatnonzero(owner == gone)
+        if len(members):
+            owner[members] = np.flatnonzero(left)[nearest(points[members], centres[left])[0]]
+        for cluster in np.unique(owner[members]):
+            centres[cluster] = points[owner == cluster].mean(axis=0)
+    return centres[left]
 
 
 def nearest(points: FloatArray, centres: FloatArray) -> tuple[IntArray, FloatArray]:

@@ -26,7 +26,7 @@ class Isac(BaseSelector):
     n_clusters : int or None
         A fixed number of clusters by k-means, as MetaOOD has it (5, and no guard); None: g-means.
     smallest_cluster : int
-        Clusters under this size are dissolved (kappa); 1 keeps all.
+        Clusters under this size are dissolved (kappa), and none is split that is under twice this; 1 keeps all.
     restarts : int
         Runs of g-means, of which that with the least inertia is kept.
     guard : bool
@@ -38,7 +38,7 @@ class Isac(BaseSelector):
         self,
         *,
         n_clusters: int | None = None,
-        smallest_cluster: int = 10,
+        smallest_cluster: int = 20,
         restarts: int = 5,
         guard: bool = True,
         random_state: int = 0,
@@ -53,7 +53,9 @@ class Isac(BaseSelector):
         self.scaler_ = Scaler(Spread.LARGEST).fit(table.tasks.features)
         points = self.scaler_.transform(table.tasks.features)
         if self.n_clusters is None:
-            centres = g_means(points, restarts=self.restarts, random_state=self.random_state)
+            centres = g_means(
+                points, smallest=self.smallest_cluster, restarts=self.restarts, random_state=self.random_state
+            )
             centres = dissolve_small(points, centres, self.smallest_cluster)
         else:
             centres = k_means(points, self.n_clusters, self.random_state)

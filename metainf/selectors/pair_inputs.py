@@ -35,16 +35,15 @@ def candidate_rows(tasks: TaskTable, rows: IntArray, columns: IntArray) -> Float
     )
 
 
-def duel_rows(tasks: TaskTable, first: int, second: int) -> FloatArray:
-    """Features of every task, and how the pair features and the analytical gain of two methods differ: (n, d + q + 1).
+def duel_rows(tasks: TaskTable, rows: IntArray, first: int, second: int) -> FloatArray:
+    """Features of these tasks, and how pair features and analytical performance of two methods differ: (r, d + q + 1).
 
     Attributes of the methods are left out: within one pair of methods they do not vary.
     """
-    said = analytical_gains(tasks)
     return np.hstack(
         [
-            tasks.features,
-            tasks.pair_features[:, first] - tasks.pair_features[:, second],
-            (said[:, first] - said[:, second])[:, None],
+            tasks.features[rows],
+            tasks.pair_features[rows, first] - tasks.pair_features[rows, second],
+            (tasks.analytical[rows, first] - tasks.analytical[rows, second])[:, None],
         ]
     )

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import lightgbm
 import numpy as np
+from numpy.typing import NDArray
 
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
@@ -16,6 +17,8 @@ from metainf.selectors.pair_inputs import duel_rows
 from metainf.selectors.targets import log_gains
 
 __all__ = ["PairwiseBoosting"]
+
+IntArray = NDArray[np.intp]
 
 
 class PairwiseBoosting(BaseSelector):
@@ -45,14 +48,14 @@ class PairwiseBoosting(BaseSelector):
         self.pairs_: dict[tuple[int, int], lightgbm.Booster | float] = {}
         for i, j in combinations(range(gains.shape[1]), 2):
             difference = gains[:, i] - gains[:, j]
-            told = np.isfinite(difference) & (difference != 0.0)
+            told = np.flatnonzero(np.isfinite(difference) & (difference != 0.0))
             better = difference[told] > 0
             if better.all() or not better.any():
                 if len(better):
                     self.pairs_[i, j] = float(better[0])
                 continue
             cost = np.abs(difference[told])
-            inputs = duel_rows(table.tasks.rows(told), i, j)
+            inputs = duel_rows(table.tasks, told, i, j)
             self.pairs_[i, j] = boosting.train(
                 inputs, better.astype(np.float64), objective="binary", weight=cost / cost.mean()
             )
@@ -64,18 +67,19 @@ class PairwiseBoosting(BaseSelector):
             both = np.flatnonzero(tasks.feasible[:, i] & tasks.feasible[:, j])
             if not len(both):
                 continue
-            first = self._first_better(tasks.rows(both), i, j)
+            first = self._first_better(tasks, both, i, j)
             votes[both, i] += first
             votes[both, j] += 1.0 - first
             rivals[both, i] += 1.0
             rivals[both, j] += 1.0
         return np.where(rivals > 0, votes / np.maximum(rivals, 1.0), 0.5)
 
-    def _first_better(self, tasks: TaskTable, i: int, j: int) -> FloatArray:
-        """Probability that method i is better than j on each task, shape (n,)."""
+    def _first_better(self, tasks: TaskTable, rows: IntArray, i: int, j: int) -> FloatArray:
+        """Probability that method i is better than j on each of these tasks, shape (r,)."""
         pair = self.pairs_.get((i, j))
         if pair is None:
-            return 0.5 + 0.5 * np.sign(np.nan_to_num(tasks.analytical[:, i] - tasks.analytical[:, j]))
+            said = np.nan_to_num(tasks.analytical[rows, i] - tasks.analytical[rows, j])
+            return np.asarray(0.5 + 0.5 * np.sign(said))
         if isinstance(pair, float):
-            return np.full(len(tasks), pair)
-        return 1.0 / (1.0 + np.exp(-raw_scores(pair, duel_rows(tasks, i, j))))
+            return np.full(len(rows), pair)
+        return 1.0 / (1.0 + np.exp(-raw_scores(pair, duel_rows(tasks, rows, i, j))))
