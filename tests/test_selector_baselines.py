@@ -4,6 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metainf.meta_features.tasks import TASK_FEATURES
+from metainf.methods import portfolio
 from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.contract import choose
 from metainf.selectors.expert_rules import RULES, ExpertRules
@@ -172,9 +174,7 @@ def test_rules_without_their_methods_need_no_features():
 
 
 def test_every_rule_is_about_methods_and_features_that_exist():
-    from metainf.methods import portfolio
-
     known = {method.name for method in portfolio()}
     for rule in RULES:
         assert set(rule.methods) <= known
-        assert set(rule.features) <= set(RULE_FEATURES)
+        assert set(rule.features) <= {feature.name for feature in TASK_FEATURES}

@@ -123,6 +123,19 @@ def test_features_may_be_missing(name):
 
 
 @each_selector
+def test_what_the_analytical_predictor_says_may_be_infinite(name):
+    def hopeless(table):
+        analytical, pairs = table.tasks.analytical.copy(), table.tasks.pair_features.copy()
+        analytical[::4, 1:3], pairs[::4, 1:3] = -np.inf, np.inf
+        analytical[::6, 0] = -np.inf
+        return locked(replace(table, tasks=replace(table.tasks, analytical=analytical, pair_features=pairs)))
+
+    train, test = hopeless(TRAIN), hopeless(TEST)
+    scores = small(name).fit(train).scores(test.tasks)
+    np.testing.assert_array_equal(np.isfinite(scores), test.tasks.feasible)
+
+
+@each_selector
 def test_the_order_of_tasks_does_not_matter(name):
     order = np.random.default_rng(1).permutation(len(TRAIN))
     straight = fitted(name).scores(TEST.tasks)

@@ -81,6 +81,15 @@ def test_analytical_gains_fall_back_on_the_mean_of_the_row():
     np.testing.assert_allclose(gains[1:], tasks.analytical[1:] - tasks.analytical[1:, :1])
 
 
+def test_what_the_analytical_predictor_thinks_hopeless_is_lost():
+    tasks = problem(5).tasks
+    said = tasks.analytical.copy()
+    said[0, 2], said[1, 0] = -np.inf, -np.inf
+    gains = analytical_gains(replace(tasks, analytical=said))
+    assert gains[0, 2] == gains[1, 0] == LOST
+    assert np.isfinite(gains).all()
+
+
 @pytest.mark.parametrize("spread", Spread)
 def test_scaling_is_learned_from_the_training_tasks_alone(spread):
     train = np.array([[0.0, 5.0, np.nan], [4.0, 5.0, np.nan]])

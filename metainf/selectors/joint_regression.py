@@ -11,7 +11,7 @@ from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.pair_inputs import candidate_rows
-from metainf.selectors.targets import LOST, analytical_gains, log_gains
+from metainf.selectors.targets import analytical_gains, log_gains
 
 __all__ = ["JointRegression"]
 
@@ -57,7 +57,7 @@ class JointRegression(BaseSelector):
         return scores + self._prior(tasks)
 
     def _prior(self, tasks: TaskTable) -> FloatArray:
-        """Analytical gain, as far down as gains go; 0 where it says nothing."""
+        """Analytical gain; 0 where it says nothing."""
         if not self.residual:
             return np.zeros(tasks.feasible.shape)
-        return np.nan_to_num(np.maximum(analytical_gains(tasks), LOST))
+        return np.nan_to_num(analytical_gains(tasks))

@@ -43,7 +43,14 @@ def duel_rows(tasks: TaskTable, rows: IntArray, first: int, second: int) -> Floa
     return np.hstack(
         [
             tasks.features[rows],
-            tasks.pair_features[rows, first] - tasks.pair_features[rows, second],
-            (tasks.analytical[rows, first] - tasks.analytical[rows, second])[:, None],
+            _difference(tasks.pair_features, rows, first, second),
+            _difference(tasks.analytical, rows, first, second)[:, None],
         ]
     )
+
+
+def _difference(values: FloatArray, rows: IntArray, first: int, second: int) -> FloatArray:
+    """Column `first` less column `second`; NaN where either is not finite."""
+    one, other = values[rows, first], values[rows, second]
+    known = np.isfinite(one) & np.isfinite(other)
+    return np.where(known, np.where(known, one, 0.0) - np.where(known, other, 0.0), np.nan)

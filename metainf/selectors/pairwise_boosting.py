@@ -14,7 +14,7 @@ from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.pair_inputs import duel_rows
-from metainf.selectors.targets import log_gains
+from metainf.selectors.targets import analytical_gains, log_gains
 
 __all__ = ["PairwiseBoosting"]
 
@@ -78,8 +78,8 @@ class PairwiseBoosting(BaseSelector):
         """Probability that method i is better than j on each of these tasks, shape (r,)."""
         pair = self.pairs_.get((i, j))
         if pair is None:
-            said = np.nan_to_num(tasks.analytical[rows, i] - tasks.analytical[rows, j])
-            return np.asarray(0.5 + 0.5 * np.sign(said))
+            said = np.nan_to_num(analytical_gains(tasks)[rows])
+            return np.asarray(0.5 + 0.5 * np.sign(said[:, i] - said[:, j]))
         if isinstance(pair, float):
             return np.full(len(rows), pair)
         return 1.0 / (1.0 + np.exp(-raw_scores(pair, duel_rows(tasks, rows, i, j))))

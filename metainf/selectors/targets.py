@@ -42,14 +42,15 @@ def log_gains(table: MethodTable) -> FloatArray:
 
 
 def analytical_gains(tasks: TaskTable) -> FloatArray:
-    """What the analytical predictor says of log(P / P[default]), shape (n, m); NaN where it says nothing.
+    """What the analytical predictor says of log(P / P[default]), at least `LOST`, shape (n, m); NaN where it is silent.
 
-    Where it says nothing of the default, relative to the mean of the row.
+    Where it is silent about the default, or says that it serves nothing (-inf), relative to the mean of the row.
     """
     said = np.where(np.isfinite(tasks.analytical), tasks.analytical, np.nan)
     reference = said[:, tasks.default]
     reference = np.where(np.isnan(reference), mean_or_nan(said, axis=1), reference)
-    return said - reference[:, None]
+    gains = np.maximum(said - reference[:, None], LOST)
+    return np.where(tasks.analytical == -np.inf, LOST, gains)
 
 
 def label_columns(table: MethodTable) -> NDArray[np.intp]:
