@@ -93,7 +93,7 @@ def _requests() -> Iterator[Request]:
     )
     number = 0
     while True:
-        rate = 2.0 + 0.013 * (number % 500)
+        rate = 2.0 + 0.001 * (number % 500)
         number += 1
         yield Request(replace(base, traffic=replace(base.traffic, load=RateLoad(rate))), architecture, pools, "0.32.0")
 
