@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metainf.simulator.coasting import coast_on
 from metainf.simulator.compiling import compiled
 from metainf.simulator.sequences import end
 
@@ -45,10 +46,14 @@ def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> N
     """Give each sequence of the rank's batch its new tokens, and note the first and last of them for the client."""
     line = state.pipelines[pipeline]
     entries, sequences = state.entries[rank, batch], state.sequences
-    ended = 0
+    pool, left = state.ranks[rank], state.left[rank]
+    ended, next_place = 0, 0
     for i in range(state.entry_counts[rank, batch]):
         entry = entries[i]
         slot = sequences[entry.sequence]
+        if pool.coasted > 0:
+            line.messages += entry.place - next_place
+            next_place = entry.place + 1
         if entry.sampled == 0 or slot.epoch != entry.epoch:
             continue
         gained = 1
@@ -58,6 +63,8 @@ def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> N
         slot.known = min(slot.known + gained, slot.end)
         slot.computed = slot.known - 1
         last = slot.known == slot.end
+        if pool.coasting and not last:
+            coast_on(pool, slot, left, entry.place)
         if first or last:
             notice = state.notices[pipeline, line.notices]
             notice.request = slot.request
@@ -72,6 +79,8 @@ def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> N
         if last:
             end(state, limits, rank, entry.sequence)
             ended += 1
+    if pool.coasted > 0:
+        line.messages += pool.running - next_place
     if ended > 0:
         _close_ranks(state, rank)
 
@@ -85,6 +94,7 @@ def _close_ranks(state: Any, rank: int) -> None:
         sequence = state.running[rank, i]
         if state.sequences[sequence].request >= 0:
             state.running[rank, kept] = sequence
+            state.left[rank, kept] = state.left[rank, i]
             kept += 1
     pool.running = kept
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from metainf.errors import InvalidWorkloadError
 from metainf.simulator.compiling import kept_compiled
-from metainf.simulator.contract import EngineModel, HostTimes, IntArray, Requests, SimulationResult, StepTimes
+from metainf.simulator.contract import EngineModel, HostTimes, IntArray, KvGroup, Requests, SimulationResult, StepTimes
 from metainf.simulator.event_loop import run
 from metainf.simulator.records import (
     BLOCK,
@@ -123,6 +123,11 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         table_groups=len(engine.groups),
         state_groups=states,
         windowed=any(group.window_tokens > 0 and not group.state for group in engine.groups),
+        plain=engine.groups == (KvGroup(),),
+        coasting=engine.draft_tokens == 0
+        and engine.pipeline_stages == 1
+        and engine.offload_blocks == 0
+        and (engine.stream_interval == 1 or host.frontend_token_s == 0.0),
         drafts=engine.draft_tokens,
         acceptance=float(engine.acceptance_ratio),
         ranks=engine.data_parallel,
@@ -219,6 +224,8 @@ def _state(engine: EngineModel, limits: Limits, records: np.ndarray, contents: n
         first=np.full(ranks * len(engine.groups) * limits.contents, -1, dtype=np.int32),
         running=np.zeros((ranks, most), dtype=np.int32),
         free_sequences=np.arange(ranks * most, dtype=np.int32).reshape(ranks, most)[:, ::-1].copy(),
+        left=np.zeros((ranks, most), dtype=np.int64),
+        due_places=np.zeros((ranks, most), dtype=np.int64),
         due=np.zeros((ranks, most), dtype=np.int32),
         loads=np.zeros(ranks, dtype=LOAD),
         entries=np.zeros((ranks, limits.stages, most), dtype=ENTRY),

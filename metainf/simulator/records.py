@@ -66,7 +66,9 @@ SEQUENCE = np.dtype(
         ("registered", np.int64),  # of these, full and known to the prefix cache
         ("streamed", np.int64),  # tokens known when a message was last sent
         ("ready_s", np.float64),  # when its blocks are back from host memory
+        ("round", np.int64),  # of its rank, up to which known and computed count the tokens of a coasting one
         ("request", np.int32),  # -1: free
+        ("coasting", np.bool_),
         ("epoch", np.int32),  # rises when it is preempted or freed: steps under way no longer count
     ],
     align=True,
@@ -100,6 +102,10 @@ RANK = np.dtype(
         ("free_tail", np.int32),
         ("peak", np.int64),
         ("due", np.int64),  # sequences whose full blocks are still to be registered
+        ("round", np.int64),  # steps in which sequences coasted
+        ("context", np.int64),  # cached tokens of the coasting sequences together
+        ("coasted", np.int64),  # how many did so in the last step
+        ("coasting", np.bool_),  # whether `left` is up to date
         ("host_used", np.int64),
         ("host_head", np.int32),  # least recently used
         ("host_tail", np.int32),
@@ -121,8 +127,11 @@ LOAD = np.dtype(
 )
 """What a rank does in one step."""
 
-ENTRY = np.dtype([("sequence", np.int32), ("epoch", np.int32), ("sampled", np.int32)], align=True)
-"""One sequence in a step under way; `sampled` is 0 for a prompt that goes on, otherwise 1 and its drafts."""
+ENTRY = np.dtype([("sequence", np.int32), ("epoch", np.int32), ("sampled", np.int32), ("place", np.int32)], align=True)
+"""One sequence in a step under way, with its place among the running ones.
+
+`sampled` is 0 for a prompt that goes on, otherwise 1 and its drafts.
+"""
 
 NOTICE = np.dtype([("request", np.int32), ("place", np.int32), ("first", np.bool_), ("last", np.bool_)], align=True)
 """A first or last token on its way to the client, with its place among the messages of its step."""
@@ -158,6 +167,10 @@ class Limits(NamedTuple):
     table_groups: int
     state_groups: int
     windowed: bool
+    plain: bool
+    """One table of all tokens and nothing else."""
+    coasting: bool
+    """Whether sequences can coast at all: one token a step, one batch at a time."""
     drafts: int
     acceptance: float
     ranks: int
@@ -194,6 +207,9 @@ class State(NamedTuple):
     """Block that holds a content, by group and content; -1: none."""
     running: Any
     free_sequences: Any
+    left: Any
+    """Shape (ranks, sequences): steps that each running one can coast."""
+    due_places: Any
     due: Any
     loads: Any
     entries: Any

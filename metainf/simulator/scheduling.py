@@ -12,6 +12,7 @@ anyone else to hold up.
 
 from typing import Any
 
+from metainf.simulator.coasting import schedule_coasting, settle_all
 from metainf.simulator.compiling import compiled
 from metainf.simulator.host_memory import host_hit
 from metainf.simulator.records import NEVER
@@ -36,9 +37,15 @@ def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s:
     threshold = limits.threshold if pool.running + pool.waiting > 1 else 0
     if threshold <= 0:
         threshold = NEVER
-    if _schedule_running(state, limits, tables, rank, batch, threshold, now_s):
+    undisturbed = limits.coasting and schedule_coasting(state, limits, tables, rank, threshold)
+    if not undisturbed:
+        if limits.coasting:
+            settle_all(state, rank)
+        undisturbed = _schedule_running(state, limits, tables, rank, batch, threshold, now_s)
+    if undisturbed and pool.waiting > 0:
         _schedule_waiting(state, limits, tables, rank, batch, threshold, now_s)
-    register_due(state, limits, rank)
+    if pool.due > 0:
+        register_due(state, limits, rank)
     return load.tokens
 
 
@@ -80,6 +87,7 @@ def _schedule_running(
         entry = entries[count]
         entry.sequence = sequence
         entry.epoch = slot.epoch
+        entry.place = place - 1
         count += 1
         budget -= new
         if decoding:
@@ -131,6 +139,7 @@ def _schedule_waiting(
         if pool.waiting == 0:
             pool.tail = -1
         state.running[rank, pool.running] = record.sequence
+        state.left[rank, pool.running] = 0
         pool.running += 1
         if loaded > 0:
             state.sequences[record.sequence].ready_s = now_s + loaded * limits.host_block_s
@@ -148,6 +157,7 @@ def _add_prompt(
     entry = state.entries[rank, batch, count]
     entry.sequence = sequence
     entry.epoch = slot.epoch
+    entry.place = state.ranks[rank].running - 1
     entry.sampled = 1 if sampled else 0
     state.entry_counts[rank, batch] = count + 1
     load.chunk_s += chunk_s(tables, new, slot.computed)

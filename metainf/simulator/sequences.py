@@ -210,6 +210,7 @@ def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: in
         slot.prompt = record.input
         slot.end = record.input + record.output
         slot.streamed = record.input
+        slot.coasting = False
         slot.blocks = 0
         if limits.host_blocks > 0:
             state.host_table[sequence] = -1
