@@ -101,7 +101,7 @@ def _text(about: Mapping[str, object]) -> np.ndarray:
 
 def _loaded(path: Path, facts: Mapping[str, object]) -> MeasuredTables | TableRefusal:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes())
             if about["facts"] != json.loads(json.dumps(facts)):
                 raise ArtifactError(f"reading {path}: it holds the table of something else")

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
-from metainf.efficiencies import GENERIC, Efficiency, efficiency_of
+from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.predictors.contract import ReplicaSpec
 from metainf.simulator.contract import HostTimes, StepTimes
 from metainf.step_times import ratios
+from metainf.step_times.hosts import MEASURED_HOST
 from metainf.step_times.measured import measured_step_times, measured_tables
 from metainf.step_times.oracle import CORE_VERSION, TableRefusal
 from metainf.step_times.ratios import Ratio
@@ -125,7 +126,7 @@ def _one_run(
 def _hidden_host(world: str, replica: ReplicaSpec) -> Efficiency:
     """Shared constants with host costs of this accelerator's machines."""
     on_cpu = replica.accelerator.vendor is Vendor.CPU
-    base = efficiency_of(replica.accelerator.generation, cpu=True) if on_cpu else GENERIC
+    base = efficiency_of(replica.accelerator.generation, cpu=True) if on_cpu else MEASURED_HOST
     draw = _drawn(world, "host", replica.accelerator.name)
     factors = np.exp(ratios.HOST_LOG_SD * draw.standard_normal(5))
     names = ("host_s", "sequence_host_s", "frontend_token_s", "request_s", "request_token_s")
