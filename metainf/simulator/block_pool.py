@@ -168,9 +168,12 @@ def release_sequence(state: Any, limits: Any, rank: int, sequence: int) -> None:
     blocks, pool, table = state.blocks, state.ranks[rank], state.table[sequence]
     for group in range(limits.table_groups):
         kind = state.groups[group].kind
+        lowest = 0 if kind == FULL else state.live_from[sequence, group]
+        if limits.counting:
+            pool.free += 1 if kind == STATE else slot.blocks - lowest
+            continue
         if kind == STATE:
             give_back(blocks, pool, table[group, 0])
             continue
-        lowest = 0 if kind == FULL else state.live_from[sequence, group]
         for block in range(slot.blocks - 1, lowest - 1, -1):
             give_back(blocks, pool, table[group, block])

@@ -145,6 +145,12 @@ def _grow_plainly(state: Any, limits: Any, rank: int, sequence: int, upto: int) 
     slot, pool = state.sequences[sequence], state.ranks[rank]
     if limits.plain and slot.known - slot.computed == 1 and slot.known > slot.prompt:
         whole = -(-upto // limits.block_tokens)
+        if limits.counting:
+            pool.free -= max(0, whole - slot.blocks)
+            pool.peak = max(pool.peak, limits.rank_blocks - pool.free)
+            slot.blocks = max(slot.blocks, whole)
+            slot.check = slot.blocks * limits.block_tokens + 1
+            return
         for block in range(slot.blocks, whole):
             state.table[sequence, 0, block] = take_block(state.blocks, state.first, pool)
         slot.blocks = max(slot.blocks, whole)

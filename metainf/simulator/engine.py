@@ -82,11 +82,19 @@ def simulate(
     """
     _check(engine, requests)
     limits = _limits(engine, requests, host, seed)
+    state = _simulated(engine, steps, requests, limits)
+    if state.totals[4]:
+        state = _simulated(engine, steps, requests, limits._replace(counting=False))
+    return _result(state)
+
+
+def _simulated(engine: EngineModel, steps: StepTimes, requests: Requests, limits: Limits) -> State:
+    """The state after the last event; cut short where it turned out that counting blocks is not enough."""
     records, contents, limits = _request_records(engine, requests, limits)
     state = _state(engine, limits, records, contents)
     order, arrival_s = _arrivals(limits, records)
     _entry(state, limits, tables_of(steps), order, arrival_s)
-    return _result(state, limits)
+    return state
 
 
 def _check(engine: EngineModel, requests: Requests) -> None:
@@ -123,6 +131,7 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         table_groups=len(engine.groups),
         state_groups=states,
         windowed=any(group.window_tokens > 0 and not group.state for group in engine.groups),
+        counting=engine.offload_blocks == 0,
         plain=engine.groups == (KvGroup(),),
         coasting=engine.draft_tokens == 0
         and engine.pipeline_stages == 1
@@ -186,7 +195,7 @@ def _request_records(engine: EngineModel, requests: Requests, limits: Limits) ->
         records["hashes"] = starts[:-1]
         records["shared"] = shared // engine.block_tokens
         distinct, contents = np.unique(requests.block_hashes, return_inverse=True)
-        limits = limits._replace(contents=len(distinct) * limits.hash_blocks)
+        limits = limits._replace(contents=len(distinct) * limits.hash_blocks, counting=False)
     return records, contents.astype(np.int64), limits
 
 
@@ -237,7 +246,7 @@ def _state(engine: EngineModel, limits: Limits, records: np.ndarray, contents: n
         host=np.empty(ranks * limits.host_blocks, dtype=HOST_BLOCK),
         host_of=np.full(ranks * limits.contents if limits.host_blocks else 0, -1, dtype=np.int32),
         host_table=np.empty((host_tables, table_blocks), dtype=np.int32),
-        totals=np.zeros(4, dtype=np.int64),
+        totals=np.zeros(5, dtype=np.int64),
         clock=np.zeros(1),
         heap_s=np.zeros(limits.clients + 1),
         heap=np.zeros(limits.clients + 1, dtype=np.int64),
@@ -256,7 +265,7 @@ def _arrivals(limits: Limits, records: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return accepted[by_arrival], arrival_s[by_arrival]
 
 
-def _result(state: State, limits: Limits) -> SimulationResult:
+def _result(state: State) -> SimulationResult:
     records = state.requests
     served = ~records["refused"]
     makespan_s = 0.0

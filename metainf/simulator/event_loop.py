@@ -46,6 +46,8 @@ def run(state: Any, limits: Any, tables: Any, order: Any, arrival_s: Any) -> Non
             _enqueue(state, limits, _earliest(state))
         for pipeline in range(len(state.pipelines)):
             _start_batch(state, limits, tables, pipeline, now_s)
+        if state.totals[4] != 0:
+            break
 
 
 @compiled

@@ -169,6 +169,8 @@ class Limits(NamedTuple):
     windowed: bool
     plain: bool
     """One table of all tokens and nothing else."""
+    counting: bool
+    """Whether blocks are only counted: nobody can tell them apart while no content is shared and nobody preempted."""
     coasting: bool
     """Whether sequences can coast at all: one token a step, one batch at a time."""
     drafts: int
@@ -227,7 +229,7 @@ class State(NamedTuple):
     host_table: Any
     """Shape (sequences, blocks): where a sequence's own contents may be in host memory."""
     totals: Any
-    """Steps, computed tokens, next request to be sent, requests on their way."""
+    """Steps, computed tokens, next request to be sent, requests on their way, whether counting was not enough."""
     clock: Any
     """Time at which the frontend is free, seconds."""
     heap_s: Any

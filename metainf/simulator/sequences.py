@@ -126,6 +126,9 @@ def _take_blocks(state: Any, limits: Any, rank: int, sequence: int, upto: int) -
     for group in range(limits.table_groups):
         if state.groups[group].kind == STATE:
             continue
+        if limits.counting:
+            pool.free -= max(0, whole - slot.blocks)
+            continue
         for block in range(slot.blocks, whole):
             table[group, block] = take_block(blocks, first, pool)
     slot.blocks = max(slot.blocks, whole)
@@ -224,7 +227,9 @@ def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: in
     slot.registered = hit
     slot.computed = (hit + loaded) * limits.block_tokens
     for group in range(limits.table_groups):
-        if state.groups[group].kind == STATE:
+        if state.groups[group].kind == STATE and limits.counting:
+            pool.free -= 1
+        elif state.groups[group].kind == STATE:
             state.table[sequence, group, 0] = take_block(state.blocks, state.first, state.ranks[rank])
     _take_blocks(state, limits, rank, sequence, upto)
     _note_full(state, limits, rank, sequence, upto)
@@ -257,6 +262,10 @@ def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
             continue
         useful = (slot.computed - state.groups[group].window + 1) // limits.block_tokens
         first = state.live_from[sequence, group]
+        if limits.counting:
+            state.ranks[rank].free += max(0, min(useful, slot.blocks) - first)
+            state.live_from[sequence, group] = max(first, useful)
+            continue
         for block in range(min(useful, slot.blocks) - 1, first - 1, -1):
             give_back(state.blocks, state.ranks[rank], state.table[sequence, group, block])
             state.table[sequence, group, block] = -1
@@ -270,7 +279,9 @@ def preempt(state: Any, limits: Any, rank: int) -> int:
     pool.running -= 1
     sequence = state.running[rank, pool.running]
     slot = state.sequences[sequence]
-    if limits.caching:
+    if limits.counting:
+        state.totals[4] = limits.caching  # it may hit its own blocks again: which ones, counting cannot tell
+    elif limits.caching:
         _register(state, limits, rank, sequence, min(slot.computed, slot.known) // limits.block_tokens)
     release_sequence(state, limits, rank, sequence)
     slot.computed = 0
