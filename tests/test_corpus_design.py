@@ -44,8 +44,8 @@ def test_models_accelerators_and_kinds_are_spread(tasks):
     assert len({task.model for task in tasks}) == len(distinct_models())
     assert len({task.accelerator for task in tasks}) > 40
     kinds = Counter(task.kind for task in tasks)
-    assert kinds[TrafficKind.RATE] / len(tasks) == pytest.approx(0.40, abs=0.03)
-    assert kinds[TrafficKind.CONCURRENCY] / len(tasks) == pytest.approx(0.35, abs=0.03)
+    assert kinds[TrafficKind.RATE] / len(tasks) == pytest.approx(0.30, abs=0.03)
+    assert kinds[TrafficKind.CONCURRENCY] / len(tasks) == pytest.approx(0.40, abs=0.03)
     origins = Counter(task.origin for task in tasks)
     assert origins[GRID] / len(tasks) == pytest.approx(0.6, abs=0.03)
     assert set(origins) == {GRID, *(name.value for name in TraceName)}

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metainf.corpus.estimates import Latencies, kept, latencies, margin_of, request_latencies
-from metainf.corpus.rate_search import RATE_TOLERANCE, highest_rate
+from metainf.corpus.rate_search import RATE_TOLERANCE, bracketed_rate, refined_rate
 from metainf.simulator.contract import SimulationResult
 from metainf.workload import LatencyMetric, Slo, SloBound, Statistic
 
@@ -83,36 +83,57 @@ def test_requests_keep_an_slo_one_by_one_and_refused_ones_do_not():
     assert kept(values, Slo()).tolist() == [True, True, True, False]
 
 
-def hockey_stick(idle_ratio, root_of):
+def hockey_stick(idle_ratio, slope):
     """log(latency / bound) of a queue with capacity 1."""
-    return lambda rate: math.log(idle_ratio * (1.0 + root_of * rate / (1.0 - rate)))
+    return lambda rate: math.log(idle_ratio * (1.0 + slope * rate / (1.0 - rate)))
 
 
-@given(st.floats(0.05, 0.9), st.floats(0.01, 3.0))
-def test_the_highest_rate_is_found_within_the_tolerance(idle_ratio, slope):
-    root = (1.0 / idle_ratio - 1.0) / (slope + 1.0 / idle_ratio - 1.0)
-    found = highest_rate(hockey_stick(idle_ratio, slope), 1.0)
-    assert root / (1.0 + RATE_TOLERANCE) <= found.rate <= root * (1.0 + 1e-9)
-    assert found.probes <= 16
+IDLE = st.floats(0.05, 0.9)
+SLOPES = st.floats(0.01, 3.0)
 
 
-@given(st.floats(0.05, 0.9), st.floats(0.01, 3.0), st.floats(0.01, 0.99))
-def test_a_guess_changes_how_long_it_takes_and_not_what_is_found(idle_ratio, slope, guess):
-    root = (1.0 / idle_ratio - 1.0) / (slope + 1.0 / idle_ratio - 1.0)
-    found = highest_rate(hockey_stick(idle_ratio, slope), 1.0, guess=guess)
-    assert root / (1.0 + RATE_TOLERANCE) <= found.rate <= root * (1.0 + 1e-9)
+def root_of(idle_ratio, slope):
+    return (1.0 / idle_ratio - 1.0) / (slope + 1.0 / idle_ratio - 1.0)
 
 
-def test_a_right_guess_takes_two_probes():
-    margin = hockey_stick(0.5, 0.2)
-    first = highest_rate(margin, 1.0)
-    assert first.probes > 4
-    assert highest_rate(margin, 1.0, guess=first.rate * 1.002).probes == 2
+@given(IDLE, SLOPES, st.one_of(st.none(), st.floats(0.01, 0.99)))
+def test_short_runs_bracket_the_highest_rate_whatever_the_guess(idle_ratio, slope, guess):
+    asked = []
+
+    def margin(rate):
+        asked.append(rate)
+        return hockey_stick(idle_ratio, slope)(rate)
+
+    found = bracketed_rate(margin, 1.0, guess=guess)
+    assert found.low <= root_of(idle_ratio, slope) <= found.high <= found.low * 1.05
+    assert len(asked) <= 12
+    assert max(asked) < 1.0
+
+
+@given(IDLE, SLOPES, st.floats(-0.1, 0.1))
+def test_long_runs_find_the_rate_within_the_tolerance_though_short_ones_were_off(idle_ratio, slope, shift):
+    short = bracketed_rate(lambda rate: hockey_stick(idle_ratio, slope)(rate) + shift, 1.0)
+    assume(short.low > 0.0)
+    found = refined_rate(hockey_stick(idle_ratio, slope), short, 1.0 - 1e-9)
+    assert found == pytest.approx(root_of(idle_ratio, slope), rel=4 * RATE_TOLERANCE)
+
+
+def test_a_right_guess_takes_two_short_runs():
+    asked = []
+
+    def margin(rate):
+        asked.append(rate)
+        return hockey_stick(0.5, 0.2)(rate)
+
+    bracketed_rate(margin, 1.0, guess=root_of(0.5, 0.2))
+    assert len(asked) == 2
 
 
 def test_promises_that_never_hold_give_zero():
-    assert highest_rate(lambda rate: 0.1, 1.0).rate == 0.0
+    assert bracketed_rate(lambda rate: 0.1, 1.0).low == 0.0
 
 
 def test_promises_that_always_hold_give_the_capacity():
-    assert highest_rate(lambda rate: -1.0, 2.0).rate == pytest.approx(2.0, rel=RATE_TOLERANCE)
+    found = bracketed_rate(lambda rate: -1.0, 2.0)
+    assert found.high == 2.0
+    assert refined_rate(lambda rate: -1.0, found, 2.0) == pytest.approx(2.0, rel=0.05)

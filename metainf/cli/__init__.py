@@ -22,9 +22,11 @@ REFUSED = 3
 _INTERRUPTED = 130
 
 _COMMANDS = {
+    "corpus": "build the meta-dataset from simulations, or show what is in one",
     "evaluate": "judge every selector of methods on a corpus",
     "plan": "decide for InferenceWorkload manifests from files, without a cluster",
     "predict": "predict latency and throughput of one replica, or of many from JSON lines",
+    "train": "train the predictor on a corpus and write its file",
 }
 
 

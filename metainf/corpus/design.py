@@ -5,8 +5,8 @@ Separate from what a point means (`workloads`) and from where tasks can stand (`
 The design. A scrambled Sobol sequence over the axes of `workloads`; its first n points are those of any longer one, so
 a corpus can grow, and any first part of it is spread over everything. Models take turns in an order shuffled anew for
 each round, so that all have equally many tasks. Half of the tasks fall on accelerators that have measured tables, where
-the model has places there, the rest on all others, each accelerator as likely as the next. 40 % of the tasks search a
-rate, 35 % have a closed loop, 25 % are batches.
+the model has places there, the rest on all others, each accelerator as likely as the next. 30 % of the tasks search a
+rate, 40 % have a closed loop, 30 % are batches.
 """
 
 import math

@@ -28,7 +28,7 @@ __all__ = ["loaded", "unloaded_traffic"]
 
 T = TypeVar("T")
 
-_KINDS = ((TrafficKind.RATE, 0.40), (TrafficKind.CONCURRENCY, 0.35), (TrafficKind.BATCH, 0.25))
+_KINDS = ((TrafficKind.RATE, 0.30), (TrafficKind.CONCURRENCY, 0.40), (TrafficKind.BATCH, 0.30))
 _MOST_CLIENTS = 1024.0
 _MOST_BATCH = 4096.0
 _UTILIZATION = (0.2, 1.0)

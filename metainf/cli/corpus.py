@@ -1,0 +1,172 @@
+"""`metainf corpus`: build the meta-dataset, or say what is in one.
+
+Separate from the building itself, which knows no terminal, no clock and no names of worlds.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from metainf.errors import InvalidWorkloadError
+
+__all__ = ["add_parser", "run"]
+
+_MINUTE_S = 60.0
+"""Seconds between lines of progress where there is no terminal."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `corpus` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "corpus",
+        help="build the meta-dataset from simulations, or show what is in one",
+        description="Builds tasks (model, accelerator, layout, workload), measures every method on them in the "
+        "simulator, and keeps the rows as Parquet files. An interrupted build goes on where it was.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="build what is missing of a corpus")
+    build.add_argument("--out", required=True, metavar="FOLDER")
+    build.add_argument("--tasks", type=int, default=20_000, help="(default: 20000)")
+    build.add_argument("--seed", type=int, default=0)
+    build.add_argument("--repeats", type=int, default=3, help="seeds of a task that is repeated (default: 3)")
+    build.add_argument(
+        "--repeated-every", type=int, default=4, metavar="N", help="every N-th task is repeated (default: 4)"
+    )
+    build.add_argument("--jobs", type=int, default=1, help="processes; -1 takes one per core (default: 1)")
+    build.add_argument("--minutes", type=float, help="begin nothing that would end later; run again to go on")
+    build.add_argument(
+        "--worlds",
+        nargs="+",
+        default=["world:0"],
+        metavar="WORLD",
+        help="truths about step times: world:SEED (hidden efficiencies), table:FOLDER (measured kernels that are in "
+        "this store), roofline (for trying out alone) (default: world:0)",
+    )
+    show = actions.add_parser("show", help="say what is in a corpus")
+    show.add_argument("folder", metavar="FOLDER")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build or show; 0 also where time was up before all was built."""
+    return _build(args) if args.action == "build" else _show(Path(args.folder))
+
+
+def _build(args: argparse.Namespace) -> int:
+    from metainf.corpus.build import CorpusPlan, Progress, build
+
+    for name, least in (("tasks", 1), ("seed", 0), ("repeats", 1), ("repeated_every", 1)):
+        if getattr(args, name) < least:
+            flag = name.replace("_", "-")
+            raise InvalidWorkloadError(f"--{flag} must be at least {least}, got {getattr(args, name)}")
+    if args.jobs == 0 or (args.minutes is not None and not args.minutes > 0.0):
+        raise InvalidWorkloadError("--jobs must not be 0 and --minutes must be above 0")
+    oracles = [_oracle(name) for name in args.worlds]
+    plan = CorpusPlan(
+        tasks=args.tasks,
+        seed=args.seed,
+        worlds=tuple(f"{oracle.name}@{oracle.version}" for oracle in oracles),
+        repeats=args.repeats,
+        repeated_every=args.repeated_every,
+    )
+    seconds = None if args.minutes is None else args.minutes * _MINUTE_S
+    with _reporting(sys.stderr.isatty()) as report:
+        done: Progress = build(
+            Path(args.out), plan, oracles, clock=time.monotonic, n_jobs=args.jobs, seconds=seconds, report=report
+        )
+    rest = "complete" if done.done == done.total else f"{done.done} of {done.total} shards: run the same command again"
+    print(f"{args.out}: {rest}")
+    return 0
+
+
+def _oracle(name: str) -> Any:
+    """The world of a name as the command line writes it."""
+    from metainf.corpus.worlds import RooflineWorld
+    from metainf.step_times.store import TableStore
+    from metainf.step_times.worlds import HiddenWorld, TableWorld
+
+    kind, _, rest = name.partition(":")
+    if kind == "roofline" and not rest:
+        return RooflineWorld()
+    if kind == "world" and rest.isdecimal():
+        return HiddenWorld(int(rest))
+    if kind == "table" and rest:
+        return TableWorld(TableStore(Path(rest)))
+    raise InvalidWorkloadError(f"there is no world {name!r}: write world:SEED, table:FOLDER or roofline")
+
+
+@contextmanager
+def _reporting(terminal: bool) -> Iterator[Callable[[Any], None]]:
+    """What a build reports to: a bar on a terminal, a line a minute elsewhere."""
+    console = Console(stderr=True)
+    if not terminal:
+        last = -_MINUTE_S
+
+        def line(progress: Any) -> None:
+            nonlocal last
+            if progress.elapsed_s - last >= _MINUTE_S or progress.done == progress.total:
+                last = progress.elapsed_s
+                print(f"{progress.done}/{progress.total} shards, {_left(progress.left_s)}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    with Bar(*columns, console=console) as bar:
+        row = bar.add_task("shards", total=None, left="")
+
+        def draw(progress: Any) -> None:
+            bar.update(row, total=progress.total, completed=progress.done, left=_left(progress.left_s))
+
+        yield draw
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return "time left not known yet"
+    minutes = round(seconds / 60.0)
+    return f"{minutes // 60} h {minutes % 60:02d} min left"
+
+
+def _show(folder: Path) -> int:
+    from metainf.corpus.build import TASKS, corpus_digest, missing_shards, read_plan, shards_of
+    from metainf.corpus.tables import load_rows
+    from metainf.corpus.task_store import read_tasks
+
+    plan = read_plan(folder)
+    tasks, rows = read_tasks(folder / TASKS), load_rows(folder)
+    total = len(shards_of(plan))
+    lines = [
+        ("tasks", f"{len(tasks)}, seed {plan.seed}"),
+        ("shards", f"{total - len(missing_shards(folder, plan))} of {total}"),
+        ("rows", f"{rows.num_rows}"),
+        ("kinds", _counted(Counter(task.kind.value for task in tasks))),
+        ("origins", _counted(Counter(task.origin for task in tasks))),
+        ("models", f"{len({task.model for task in tasks})}"),
+        ("accelerators", f"{len({task.accelerator for task in tasks})}"),
+        ("accelerators x layouts", f"{len({(task.accelerator, task.layout) for task in tasks})}"),
+        ("methods measured", ", ".join(_distinct(rows, "method"))),
+        ("worlds", ", ".join(_distinct(rows, "world"))),
+        ("sources", ", ".join(_distinct(rows, "source"))),
+        ("seeds", ", ".join(str(seed) for seed in _distinct(rows, "seed"))),
+        ("digest", corpus_digest(folder)),
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())
+
+
+def _distinct(rows: Any, column: str) -> Sequence[Any]:
+    return sorted(rows.column(column).unique().to_pylist())

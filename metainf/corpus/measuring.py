@@ -1,0 +1,230 @@
+"""The truth about a task: every feasible method of the portfolio in one world under every seed, as rows.
+
+Separate from `runs`, which answers one question about one method, and from the building of a corpus, which is files
+and processes.
+
+What a task's rows hold. Rate: one client alone, the capacity, every load that the search for the highest rate asked
+for, and the rate itself; of the default in the first repeat also fixed shares of its capacity, so that latencies over
+the whole range of loads can be learnt. Concurrency and batch: the load that is declared.
+
+How the highest rate is found. Every method is searched with the same 3,000 requests after a warm-up: common random
+numbers leave in the ratio of two methods' rates little of the noise that each of them has. The default's rate is then
+found again by runs that grow until the interval of the deciding latency is under 5 %, and every method's rate is scaled
+by what that changed. Rejected: long runs for every method. At a tenth of the capacity each takes seconds, and the
+ratios, which are what methods are chosen by, would hardly change.
+
+Methods that run one request at a time are not searched a rate: they are what the papers compare batches and closed
+loops with.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metainf import __version__
+from metainf.corpus.rate_search import Bracket, bracketed_rate, refined_rate
+from metainf.corpus.replicas import Infeasible, replica_of
+from metainf.corpus.runs import Outcome, Run, task_seed
+from metainf.corpus.task import Task, TrafficKind
+from metainf.corpus.traffic import drawn_acceptance
+from metainf.corpus.worlds import StepOracle
+from metainf.measurements import Measurement, Purpose, Source
+from metainf.methods import Method, portfolio
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
+from metainf.simulator.builder import engine_model
+from metainf.workload import BatchLoad, ConcurrencyLoad
+
+__all__ = ["UTILIZATIONS", "measured_task", "methods_of"]
+
+UTILIZATIONS = (0.3, 0.5, 0.7, 0.85, 0.95)
+"""Shares of its capacity at which the default's latencies are taken besides those that the search asks for."""
+
+
+def measured_task(
+    task: Task, oracle: StepOracle, *, repeats: Sequence[int], methods: Sequence[Method] | None = None
+) -> list[Measurement]:
+    """All rows of a task in one world, by repeat, then by method; none where the world knows nothing of it.
+
+    An infeasible method has no rows. The default goes first: what it reaches is where the search for the others begins.
+    """
+    methods = methods_of(task) if methods is None else methods
+    rows: list[Measurement] = []
+    for repeat in repeats:
+        anchor = _Anchor()
+        for method in methods:
+            run = _run(task, method, oracle, repeat)
+            if run is not None:
+                rows += _rows(_Rows(run, oracle, repeat), anchor)
+    return rows
+
+
+def methods_of(task: Task) -> tuple[Method, ...]:
+    """The methods that are measured on a task, the default first."""
+    methods = portfolio(task.engine_version)
+    if task.kind is TrafficKind.RATE:
+        return tuple(method for method in methods if method.settings.max_num_seqs != 1)
+    return methods
+
+
+@dataclass(slots=True)
+class _Anchor:
+    """What the first method of a repeat found: where others look first, and what long runs changed."""
+
+    short_rate: float | None = None
+    long_ratio: float = 1.0
+
+
+def _run(task: Task, method: Method, oracle: StepOracle, repeat: int) -> Run | None:
+    replica = replica_of(task, method)
+    if isinstance(replica, Infeasible):
+        return None
+    seed = task_seed(task, repeat)
+    times = oracle.times(replica, seed)
+    if times is None:
+        return None
+    speculation = replica.settings.speculation
+    acceptance = drawn_acceptance(speculation, task.traffic.repetitiveness, seed=seed)
+    engine = engine_model(replica, acceptance_ratio=acceptance)
+    return Run(task, method, replica, engine, times[0], times[1], seed)
+
+
+def _rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
+    """Rows of one run; the last one is its score."""
+    load = of.run.task.traffic.load
+    if isinstance(load, ConcurrencyLoad):
+        found = of.run.closed_loop(load.concurrency)
+        yield of.score(found, found.output_tokens_per_second, clients=load.concurrency)
+    elif isinstance(load, BatchLoad):
+        found = of.run.batch(load.requests)
+        performance = 1.0 / found.makespan_s if found.makespan_s > 0.0 else 0.0
+        yield of.score(found, performance, batch_requests=load.requests)
+    else:
+        yield from _rate_rows(of, anchor)
+
+
+def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
+    idle, idle_margin = of.run.idle()
+    saturated, capacity = of.run.capacity()
+    yield of.row(Purpose.IDLE, idle, clients=1)
+    yield of.row(Purpose.CAPACITY, saturated, stable=False)
+    asked: dict[float, Outcome] = {}
+
+    def short(rate: float) -> float:
+        asked[rate], worst = of.run.at_rate(rate, until_sure=False)
+        return worst
+
+    def long(rate: float) -> float:
+        asked[rate], worst = of.run.at_rate(rate)
+        return worst
+
+    best = 0.0
+    found = idle
+    if idle_margin <= 0.0 and capacity > 0.0:
+        bracket = bracketed_rate(short, capacity, guess=anchor.short_rate)
+        if bracket.low > 0.0:
+            best = _best_rate(bracket, capacity, anchor, long)
+            found = asked[min(asked, key=lambda rate: (abs(rate - best), -asked[rate].requests))]
+    if of.is_first and capacity > 0.0:
+        for share in UTILIZATIONS:
+            short(share * capacity)
+    for rate in sorted(asked):
+        yield of.row(Purpose.LOAD, asked[rate], offered_requests_per_second=rate, utilization=rate / capacity)
+    utilization = best / capacity if capacity > 0.0 else None
+    performance = best / of.run.task.layout.accelerators
+    yield of.score(found, performance, offered_requests_per_second=best, utilization=utilization)
+
+
+def _best_rate(bracket: Bracket, capacity: float, anchor: _Anchor, long: Callable[[float], float]) -> float:
+    """The rate of short runs as long ones correct it: by its own for the first method, by that one's for the others."""
+    if anchor.short_rate is None:
+        refined = refined_rate(long, bracket, capacity)
+        anchor.short_rate, anchor.long_ratio = bracket.rate, refined / bracket.rate
+    return min(bracket.rate * anchor.long_ratio, capacity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Makes the rows of one run."""
+
+    run: Run
+    oracle: StepOracle
+    repeat: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the default in its first repeat."""
+        return self.repeat == 0 and self.run.method.name == portfolio(self.run.task.engine_version)[0].name
+
+    def score(
+        self,
+        found: Outcome,
+        performance: float,
+        *,
+        offered_requests_per_second: float | None = None,
+        utilization: float | None = None,
+        clients: int | None = None,
+        batch_requests: int | None = None,
+    ) -> Measurement:
+        """The row that says how the method did."""
+        row = self.row(
+            Purpose.SCORE,
+            found,
+            offered_requests_per_second=offered_requests_per_second,
+            utilization=utilization,
+            clients=clients,
+        )
+        return replace(row, batch_requests=batch_requests, performance=performance)
+
+    def row(
+        self,
+        purpose: Purpose,
+        found: Outcome,
+        *,
+        offered_requests_per_second: float | None = None,
+        utilization: float | None = None,
+        clients: int | None = None,
+        stable: bool = True,
+    ) -> Measurement:
+        """A row of this run."""
+        task, layout = self.run.task, self.run.task.layout
+        latency: dict[str, Any] = {
+            f"{metric}_{statistic}_s": _known(found.latencies.value_s[i, j])
+            for i, metric in enumerate(LATENCY_METRICS)
+            for j, statistic in enumerate(STATISTICS)
+        }
+        return Measurement(
+            source=Source.SIMULATION,
+            source_version=f"{__version__}+{self.oracle.version}",
+            world=self.oracle.name,
+            engine_version=task.engine_version,
+            task=task.key,
+            kind=task.kind.value,
+            model=task.model,
+            accelerator=task.accelerator,
+            tensor_parallel=layout.tensor_parallel,
+            pipeline_parallel=layout.pipeline_parallel,
+            data_parallel=layout.data_parallel,
+            expert_parallel=layout.expert_parallel,
+            method=self.run.method.name,
+            seed=self.repeat,
+            purpose=purpose,
+            offered_requests_per_second=offered_requests_per_second,
+            clients=clients,
+            utilization=utilization,
+            stable=stable,
+            requests=found.requests,
+            input_tokens=found.input_tokens,
+            output_tokens=found.output_tokens,
+            interval_ratio=_known(found.interval_ratio),
+            requests_per_second=found.requests_per_second,
+            output_tokens_per_second=found.output_tokens_per_second,
+            makespan_s=found.makespan_s,
+            cached_ratio=found.cached_ratio,
+            preemptions_per_request=found.preemptions_per_request,
+            **latency,
+        )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,207 @@
+"""One method on one task in one world under one seed: what the simulator says under a load that is asked for.
+
+Separate from `measuring`, which decides what loads to ask for and turns answers into rows.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from metainf.corpus.estimates import FloatArray, Latencies, kept, latencies, margin_of, request_latencies
+from metainf.corpus.task import Task
+from metainf.corpus.traffic import drawn_requests
+from metainf.methods import Method
+from metainf.predictors.contract import ReplicaSpec
+from metainf.simulator.contract import EngineModel, HostTimes, Requests, SimulationResult, StepTimes
+from metainf.simulator.engine import simulate
+from metainf.workload import Traffic
+
+__all__ = ["LEAST_REQUESTS", "MOST_INTERVAL_RATIO", "MOST_REQUESTS", "Outcome", "Run", "task_seed"]
+
+LEAST_REQUESTS = 3000
+MOST_REQUESTS = 12_000
+"""A run whose interval is too wide is doubled up to here; then the row says how wide it still is."""
+MOST_INTERVAL_RATIO = 0.05
+_WARM_UP_RATIO = 0.1
+_IDLE_REQUESTS = 100
+_SATURATED_TURNS = 4  # of the slots, in a run that finds the capacity
+_SATURATED_REQUESTS = (600, 20_000)
+_CLOSED_TURNS = 12
+_PARTS = 10
+_T_95 = 2.2621571627982049  # Student's t of 9 degrees of freedom at 0.975
+_CLOSED_REQUESTS = 400
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a run came to; figures are those of the counted requests."""
+
+    latencies: Latencies
+    requests_per_second: float
+    output_tokens_per_second: float
+    interval_ratio: float
+    """Half of the 95 % interval over the value of what decided: the worst promise's latency, or the throughput."""
+    requests: int
+    input_tokens: float
+    output_tokens: float
+    cached_ratio: float
+    preemptions_per_request: float
+    makespan_s: float
+
+
+def task_seed(task: Task, repeat: int) -> int:
+    """The seed of a repeat of a task, the same for every method and in every world."""
+    digest = hashlib.sha256(f"{task.key}/{repeat}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+@lru_cache(maxsize=16)
+def _drawn(traffic: Traffic, count: int, seed: int, most_tokens: int) -> Requests:
+    """Requests at a rate of 1 per second, kept for the other methods of the task."""
+    return drawn_requests(traffic, count, seed=seed, requests_per_second=1.0, most_tokens=most_tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A replica, its truth and the latent draws of one repeat."""
+
+    task: Task
+    method: Method
+    replica: ReplicaSpec
+    engine: EngineModel
+    steps: StepTimes
+    host: HostTimes
+    seed: int
+
+    def at_rate(self, rate: float, *, until_sure: bool = True) -> tuple[Outcome, float]:
+        """Open loop at this rate, and the margin of the worst promise; see `margin_of`.
+
+        With `until_sure` the run grows until the interval of that promise's latency is narrow.
+        """
+        count = LEAST_REQUESTS
+        while True:
+            warm_up = round(count * _WARM_UP_RATIO)
+            unit = self._requests(count + warm_up)
+            requests = replace(unit, arrival_s=unit.arrival_s / rate)
+            result = self._served(requests)
+            per_request = request_latencies(result, requests.output_tokens)
+            found = latencies(per_request, warm_up)
+            margin, interval = margin_of(found, self.task.slo)
+            if not until_sure or interval <= MOST_INTERVAL_RATIO or count >= MOST_REQUESTS:
+                return _outcome(requests, result, found, interval, warm_up), margin
+            count *= 2
+
+    def idle(self) -> tuple[Outcome, float]:
+        """One client that waits for each answer, and the margin of the worst promise then."""
+        requests = self._requests(_IDLE_REQUESTS)
+        requests = replace(requests, arrival_s=np.zeros(_IDLE_REQUESTS), clients=1)
+        result = self._served(requests)
+        found = latencies(request_latencies(result, requests.output_tokens))
+        return _outcome(requests, result, found, np.nan, 0), margin_of(found, self.task.slo)[0]
+
+    def capacity(self) -> tuple[Outcome, float]:
+        """Requests per second that the replica completes when more are waiting than it can run."""
+        slots = self._slots()
+        low, high = _SATURATED_REQUESTS
+        count = min(max(low, _SATURATED_TURNS * slots), high)
+        requests = self._requests(count)
+        requests = replace(requests, arrival_s=np.zeros(count))
+        result = self._served(requests)
+        done_s = np.sort(result.last_token_s[~np.isnan(result.last_token_s)])
+        # The first wave starts together and the last one thins out: neither is what the replica can do.
+        first, last = len(done_s) // 4, len(done_s) * 3 // 4
+        rate = (last - first) / (done_s[last] - done_s[first]) if len(done_s) > 8 else 0.0
+        shape = latencies(request_latencies(result, requests.output_tokens))
+        outcome = _outcome(requests, result, shape, np.nan, 0)
+        tokens = float(rate * requests.output_tokens.mean())
+        return replace(
+            outcome,
+            latencies=Latencies.unstable(count),
+            requests_per_second=float(rate),
+            output_tokens_per_second=tokens,
+        ), float(rate)
+
+    def closed_loop(self, clients: int) -> Outcome:
+        """So many clients that each wait for their answer; tokens are those of requests that keep the promises."""
+        turns = (
+            max(_CLOSED_TURNS, -(-_CLOSED_REQUESTS // clients)) + 3
+        )  # two of warm-up, and one while clients fall idle
+        count = turns * clients
+        requests = replace(self._requests(count), arrival_s=np.zeros(count), clients=clients)
+        result = self._served(requests)
+        per_request = request_latencies(result, requests.output_tokens)
+        outcome = _outcome(requests, result, latencies(per_request, 2 * clients), np.nan, 2 * clients)
+        tokens = np.where(kept(per_request, self.task.slo), requests.output_tokens, 0)
+        rate, interval = _steady_rate(result.last_token_s, tokens.astype(np.float64), clients)
+        return replace(outcome, output_tokens_per_second=rate, interval_ratio=interval)
+
+    def batch(self, count: int) -> Outcome:
+        """So many requests, all sent at once."""
+        requests = self._requests(count)
+        requests = replace(requests, arrival_s=np.zeros(count))
+        result = self._served(requests)
+        found = latencies(request_latencies(result, requests.output_tokens))
+        return _outcome(requests, result, found, np.nan, 0)
+
+    def _requests(self, count: int) -> Requests:
+        return _drawn(self.task.traffic, count, self.seed, self.replica.settings.max_model_len)
+
+    def _served(self, requests: Requests) -> SimulationResult:
+        return simulate(self.engine, self.steps, requests, host=self.host, seed=self.seed)
+
+    def _slots(self) -> int:
+        """Sequences that run at a time when many wait, over all ranks."""
+        traffic, engine = self.task.traffic, self.engine
+        context = traffic.input_tokens.mean_tokens + traffic.output_tokens.mean_tokens / 2.0
+        prefix = traffic.shared_prefix
+        if prefix is not None and engine.prefix_caching:
+            context -= prefix.ratio * prefix.tokens
+        blocks = max(1.0, context / engine.block_tokens) * len(engine.groups)
+        by_cache = engine.kv_blocks / blocks
+        return max(1, int(min(engine.max_num_seqs, by_cache) * engine.data_parallel * engine.pipeline_stages))
+
+
+def _outcome(
+    requests: Requests, result: SimulationResult, found: Latencies, interval_ratio: float, first: int
+) -> Outcome:
+    served = ~np.isnan(result.last_token_s)
+    prompts, answers = requests.input_tokens[first:], requests.output_tokens[first:]
+    answered = float(requests.output_tokens[served].sum())
+    per_second = 1.0 / result.makespan_s if result.makespan_s > 0.0 else 0.0
+    return Outcome(
+        latencies=found,
+        requests_per_second=float(served.sum()) * per_second,
+        output_tokens_per_second=answered * per_second,
+        interval_ratio=interval_ratio,
+        requests=len(prompts),
+        input_tokens=float(prompts.mean()),
+        output_tokens=float(answers.mean()),
+        cached_ratio=float(result.cached_tokens[first:].sum() / prompts.sum()),
+        preemptions_per_request=float(result.preemptions[first:].mean()),
+        makespan_s=result.makespan_s,
+    )
+
+
+def _steady_rate(last_token_s: FloatArray, tokens: FloatArray, clients: int) -> tuple[float, float]:
+    """Tokens per second while all clients were busy, and half of the 95 % interval over it.
+
+    Counted from the end of the second turn to the end of the last but one, turns being as many completions as there
+    are clients: equal requests finish together, and any other edge would cut through them. The interval is that of a
+    ratio of sums over ten parts, since parts of equal count take unequal times.
+    """
+    order = np.argsort(last_token_s, kind="stable")  # refused requests, NaN, come last
+    done_s, done = last_token_s[order], tokens[order]
+    known = int((~np.isnan(done_s)).sum())
+    first, last = 2 * clients - 1, known - clients - 1
+    if last - first < _PARTS or done_s[last] <= done_s[first]:
+        return 0.0, np.nan
+    edges = np.linspace(first, last, _PARTS + 1).astype(np.int64)
+    sums = np.add.reduceat(done[first + 1 : last + 1], edges[:-1] - first)
+    spans = np.diff(done_s[edges])
+    rate = float(sums.sum() / spans.sum())
+    if rate == 0.0:
+        return 0.0, np.nan
+    spread = float(np.sqrt(((sums - rate * spans) ** 2).sum() / (_PARTS * (_PARTS - 1))))
+    return rate, _T_95 * spread / float(sums.mean())

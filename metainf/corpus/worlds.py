@@ -1,0 +1,55 @@
+"""What a corpus takes as truth: step times of a replica that whoever predicts is not told.
+
+Separate from `metainf.step_times`, which makes step times: here is only what the corpus asks for, so that measured
+tables, hidden efficiencies and plain rooflines are one thing to it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from metainf.accelerators import Vendor
+from metainf.efficiencies import Efficiency, efficiency_of
+from metainf.predictors.contract import ReplicaSpec
+from metainf.simulator.contract import HostTimes, StepTimes
+from metainf.step_times.roofline import host_times, roofline_step_times
+
+__all__ = ["RooflineWorld", "StepOracle"]
+
+
+class StepOracle(Protocol):
+    """Truth about step times. The same replica and seed give the same times, in every process."""
+
+    @property
+    def name(self) -> str:
+        """What rows call this world."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever its times do."""
+
+    def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
+        """Steps of one rank and what a request meets outside of them; None where this world knows nothing.
+
+        `seed` stands for one run: its noise, never what is true of the replica.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RooflineWorld:
+    """The analytical predictor's own step times, without noise: for tests of the pipeline, never for figures.
+
+    Truth and predictor share an oracle here, so whatever is learnt from it says nothing about real machines.
+    """
+
+    name: str = "roofline"
+    version: str = "1"
+
+    def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
+        """The roofline under the constants of the accelerator's generation; the seed changes nothing."""
+        efficiency = _efficiency(replica)
+        return roofline_step_times(replica, efficiency), host_times(efficiency)
+
+
+def _efficiency(replica: ReplicaSpec) -> Efficiency:
+    accelerator = replica.accelerator
+    return efficiency_of(accelerator.generation, cpu=accelerator.vendor is Vendor.CPU)

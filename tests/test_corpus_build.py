@@ -1,0 +1,211 @@
+"""Building a corpus: the same files whatever happened on the way, and never half a file."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+from corpus_stub import PLAN, built, slow_rows, stub_rows
+from metainf.cli import main
+from metainf.corpus.build import CorpusPlan, Progress, build, corpus_digest, missing_shards, read_plan, shards_of
+from metainf.corpus.design import designed_tasks
+from metainf.corpus.tables import load_rows, load_tables
+from metainf.corpus.task import TrafficKind
+from metainf.corpus.task_store import read_tasks, write_tasks
+from metainf.corpus.worlds import RooflineWorld
+from metainf.errors import InvalidWorkloadError
+from metainf.measurements import MeasurementError, Purpose
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    built(folder)
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_a_corpus_holds_every_task_once_with_its_repeats(whole):
+    rows = load_rows(whole).to_pylist()
+    tasks = read_tasks(whole / "tasks.parquet")
+    assert tasks == designed_tasks(10, seed=0)
+    found = {(row["task"], row["method"], row["seed"]) for row in rows}
+    expected = {(t.key, m, s) for i, t in enumerate(tasks) for m in ("default", "latency") for s in PLAN.repeats_of(i)}
+    assert found == expected
+    assert len(rows) == len(found)
+
+
+def test_two_processes_write_the_same_bytes_as_one(whole, tmp_path):
+    built(tmp_path, n_jobs=2)
+    assert contents(tmp_path) == contents(whole)
+    assert corpus_digest(tmp_path) == corpus_digest(whole)
+
+
+def test_a_build_that_was_killed_goes_on_and_ends_the_same(whole, tmp_path):
+    script = Path(__file__).with_name("corpus_stub.py")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as process:
+        deadline = time.monotonic() + 60.0
+        while not list(tmp_path.glob("rows-*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    left = len(missing_shards(tmp_path, PLAN))
+    assert 0 < left < len(shards_of(PLAN))
+    progress = built(tmp_path)
+    assert (progress.done, progress.here) == (5, left)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_half_a_file_left_by_a_kill_is_never_read(whole, tmp_path):
+    built(tmp_path, seconds=0.0)
+    (tmp_path / ".rows-roofline-000000.parquet.part").write_bytes(b"PAR1 half")
+    built(tmp_path)
+    assert contents(tmp_path) == contents(whole)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_nothing_is_begun_that_would_end_after_the_time(tmp_path):
+    ticks = itertools.count()
+    progress = build(
+        tmp_path, PLAN, [RooflineWorld()], clock=lambda: 10.0 * next(ticks), seconds=75.0, measure=stub_rows
+    )
+    assert 1 <= progress.done < 5
+    assert built(tmp_path).done == 5
+
+
+def test_progress_says_how_long_the_rest_takes():
+    assert Progress(done=6, total=10, here=2, elapsed_s=30.0).left_s == pytest.approx(60.0)
+    assert Progress(done=4, total=10, here=0, elapsed_s=1.0).left_s is None
+
+
+def test_every_shard_is_reported(tmp_path):
+    seen = []
+    built(tmp_path, report=seen.append)
+    assert [progress.done for progress in seen] == [0, 1, 2, 3, 4, 5]
+    assert seen[-1].total == 5
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"tasks": 9}, {"worlds": ("roofline@2",)}])
+def test_a_folder_with_another_corpus_is_left_alone(whole, change):
+    before = contents(whole)
+    with pytest.raises(InvalidWorkloadError, match=f"holds a corpus with {next(iter(change))}"):
+        build(whole, replace(PLAN, **change), [RooflineWorld()], clock=time.monotonic, measure=stub_rows)
+    assert contents(whole) == before
+
+
+def test_two_builds_in_one_folder_do_not_meet(tmp_path):
+    def second(progress):
+        if progress.done == 1:
+            with pytest.raises(InvalidWorkloadError, match="another build is at work"):
+                built(tmp_path)
+
+    built(tmp_path, report=second)
+
+
+def test_another_joblib_backend_writes_the_same(whole, tmp_path):
+    with joblib.parallel_config(backend="threading"):
+        built(tmp_path, n_jobs=2, measure=slow_rows)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_tasks_come_back_as_they_were_written(tmp_path):
+    tasks = designed_tasks(30, seed=0)
+    write_tasks(tasks, tmp_path / "tasks.parquet")
+    assert read_tasks(tmp_path / "tasks.parquet") == tasks
+
+
+def test_a_file_without_tasks_is_refused(tmp_path, whole):
+    with pytest.raises(MeasurementError, match="holds no tasks"):
+        read_tasks(next(whole.glob("rows-*.parquet")))
+    (tmp_path / "tasks.parquet").write_bytes(b"no")
+    with pytest.raises(MeasurementError, match="reading tasks"):
+        read_tasks(tmp_path / "tasks.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(None, "holds no corpus", id="no manifest"),
+        pytest.param("{", "is no manifest", id="no JSON"),
+        pytest.param('{"schema": 9}', "is of schema 9, not 1", id="another schema"),
+        pytest.param('{"schema": 1, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
+    ],
+)
+def test_a_folder_that_is_no_corpus_says_so(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "corpus.json").write_text(text)
+    with pytest.raises(InvalidWorkloadError, match=message):
+        read_plan(tmp_path)
+
+
+def test_tables_join_the_rows_with_the_features_of_their_tasks(whole):
+    tables = load_tables(whole)
+    tasks = read_tasks(whole / "tasks.parquet")
+    assert set(tables) == {task.kind for task in tasks}
+    for kind, table in tables.items():
+        own = [task for task in tasks if task.kind is kind]
+        assert len(table) == len(table.tasks) == len(own)
+        column = table.tasks.methods.index("default")
+        base = np.array([int(task.key[:4], 16) + 1.0 for task in own])
+        repeated = np.array([len(PLAN.repeats_of(tasks.index(task))) == 2 for task in own])
+        assert table.performance[:, column] == pytest.approx(base * np.where(repeated, np.sqrt(1.1), 1.0))
+        # Two seeds that differ by 10 % have a standard deviation of ln(1.1) / sqrt(2); others take the kind's median.
+        if repeated.any():
+            assert table.tolerance == pytest.approx(2.0 * np.log(1.1) / np.sqrt(2.0))
+        assert np.isnan(table.performance[:, table.tasks.methods.index("fp8-kv")]).all()
+    if TrafficKind.RATE in tables:
+        assert "static" not in tables[TrafficKind.RATE].tasks.methods
+
+
+def test_rows_of_one_purpose_alone_can_be_read(whole):
+    assert load_rows(whole, purpose=Purpose.IDLE).num_rows == 0
+    assert load_rows(whole, world="roofline", purpose=Purpose.SCORE).num_rows == load_rows(whole).num_rows
+
+
+def test_a_world_that_is_not_there_is_named(whole):
+    with pytest.raises(InvalidWorkloadError, match="none, not of mars"):
+        load_tables(whole, world="mars")
+
+
+def test_the_manifest_says_what_was_asked_for(whole):
+    assert read_plan(whole) == PLAN
+    assert shards_of(CorpusPlan(3, 0, ("a@1", "b/c:1@2"), shard_tasks=2))[1].file_name == "rows-b-c-1-000000.parquet"
+
+
+def test_the_command_shows_what_is_in_a_corpus(whole, capsys):
+    assert main(["corpus", "show", str(whole)]) == 0
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    shown = {name.strip(): value.strip() for name, value in shown.items()}
+    assert shown["tasks"] == "10, seed 0"
+    assert shown["shards"] == "5 of 5"
+    assert shown["worlds"] == "roofline"
+    assert shown["digest"] == corpus_digest(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["show", "nowhere"], "holds no corpus", id="nothing to show"),
+        pytest.param(["build", "--out", "x", "--tasks", "0"], "--tasks must be at least 1", id="no tasks"),
+        pytest.param(["build", "--out", "x", "--jobs", "0"], "--jobs must not be 0", id="no process"),
+        pytest.param(["build", "--out", "x", "--minutes", "0"], "--minutes must be above 0", id="no time"),
+        pytest.param(["build", "--out", "x", "--worlds", "mars"], "there is no world 'mars'", id="unknown world"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["corpus", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
