@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from metainf.errors import InvalidWorkloadError
 from metainf.simulator import EngineModel, HostTimes, KvGroup, Requests, SimulationResult, StepTimes, simulate
+from metainf.simulator import engine as simulator_engine
 from metainf.simulator.timing import at_pair, at_point, padded_tokens
 
 MODEL_LEN = 64
@@ -98,7 +99,7 @@ def served(result: SimulationResult) -> np.ndarray:
 
 
 @given(engines(), traffic(), hosts, st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_everyone_is_served_in_order_and_inside_the_cache(
     engine: EngineModel, requests: Requests, host: HostTimes, seed: int
 ):
@@ -136,6 +137,20 @@ def test_the_same_question_has_the_same_answer(engine: EngineModel, requests: Re
     first, second = (simulate(engine, table_times(), requests, host=host, seed=seed) for _ in range(2))
     for item in fields(SimulationResult):
         np.testing.assert_array_equal(getattr(first, item.name), getattr(second, item.name))
+
+
+@given(engines(), traffic(), hosts, st.integers(0, 3))
+@settings(max_examples=200, deadline=None)
+def test_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host: HostTimes, seed: int):
+    fast = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host, seed=seed)
+    limits = simulator_engine._limits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            simulator_engine, "_limits", lambda *of: limits(*of)._replace(counting=False, coasting=False, plain=False)
+        )
+        slow = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host, seed=seed)
+    for item in fields(SimulationResult):
+        np.testing.assert_array_equal(getattr(fast, item.name), getattr(slow, item.name))
 
 
 @given(traffic(batch=True), st.integers(0, 2**40), st.sampled_from([0.3, 0.7]))

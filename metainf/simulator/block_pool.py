@@ -13,7 +13,7 @@ Source: vLLM V1, vllm/v1/core/block_pool.py and single_type_kv_cache_manager.py.
 
 from typing import Any
 
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.records import FULL, NO_KEY, STATE
 
 __all__ = ["cached_block", "content_of", "give_back", "register", "release_sequence", "take_block", "use_again"]
@@ -139,7 +139,7 @@ def _set_key(blocks: Any, first: Any, index: int, key: int) -> None:
     blocks[oldest].twin_next = index
 
 
-@compiled
+@compiled_apart
 def register(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
     """Let the sequence's full blocks before `upto` be hit, those that nobody could hit yet."""
     slot = state.sequences[sequence]
@@ -161,7 +161,7 @@ def register(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> No
     slot.registered = max(slot.registered, upto)
 
 
-@compiled
+@compiled_apart
 def release_sequence(state: Any, limits: Any, rank: int, sequence: int) -> None:
     """Give back all blocks of a sequence, the last first; its table stays, for it to look into after a preemption."""
     slot = state.sequences[sequence]

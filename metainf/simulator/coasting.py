@@ -13,7 +13,7 @@ in which blocks or budget could run out is left to `scheduling` as a whole.
 from typing import Any
 
 from metainf.simulator.block_pool import take_block
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.sequences import grow
 from metainf.simulator.timing import chunk_s
 
@@ -42,7 +42,7 @@ def coast_on(pool: Any, slot: Any, left: Any, place: int) -> None:
         pool.context += slot.computed
 
 
-@compiled
+@compiled_apart
 def settle_all(state: Any, rank: int) -> None:
     """Bring all running sequences up to date; nobody coasts."""
     pool = state.ranks[rank]
@@ -52,7 +52,7 @@ def settle_all(state: Any, rank: int) -> None:
     pool.coasted = 0
 
 
-@compiled
+@compiled_apart
 def _prepare(state: Any, rank: int) -> None:
     pool, sequences, running, left = state.ranks[rank], state.sequences, state.running[rank], state.left[rank]
     for place in range(pool.running):

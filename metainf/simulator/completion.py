@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from metainf.simulator.coasting import coast_on
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.sequences import end
 
 __all__ = ["accepted_drafts", "complete", "notify", "send"]
@@ -119,7 +119,7 @@ def notify(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
     line.messages = 0
 
 
-@compiled
+@compiled_apart
 def send(state: Any, limits: Any, free_s: float) -> None:
     """A free client sends the next request that is not refused, if there is one."""
     request = state.totals[2]

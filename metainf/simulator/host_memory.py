@@ -12,7 +12,7 @@ up behind the hits on the accelerator, and brought back while others' steps go o
 from typing import Any
 
 from metainf.simulator.block_pool import content_of
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 
 __all__ = ["host_hit", "keep_on_host", "touch_on_host"]
 
@@ -35,7 +35,7 @@ def _find(state: Any, limits: Any, rank: int, request: int, block: int) -> int:
     return place if place >= 0 and state.host[place].key == key else -1
 
 
-@compiled
+@compiled_apart
 def host_hit(state: Any, limits: Any, rank: int, request: int, hit: int, most: int) -> int:
     """How many blocks after the first `hit` host memory has, up to the block `most`."""
     block = hit
@@ -69,7 +69,7 @@ def _link_last(state: Any, pool: Any, place: int) -> None:
     pool.host_tail = place
 
 
-@compiled
+@compiled_apart
 def touch_on_host(state: Any, limits: Any, rank: int, request: int, block: int) -> bool:
     """Make a block the most recently used one; False where it is not there."""
     place = _find(state, limits, rank, request, block)
@@ -80,7 +80,7 @@ def touch_on_host(state: Any, limits: Any, rank: int, request: int, block: int) 
     return True
 
 
-@compiled
+@compiled_apart
 def keep_on_host(state: Any, limits: Any, rank: int, sequence: int, block: int) -> None:
     """Copy a sequence's full block out, in the place of the least recently used one where there is no other."""
     request = state.sequences[sequence].request

@@ -13,7 +13,7 @@ anyone else to hold up.
 from typing import Any
 
 from metainf.simulator.coasting import schedule_coasting, settle_all
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import host_hit
 from metainf.simulator.records import NEVER
 from metainf.simulator.sequences import grow, hit_blocks, preempt, register_due, start
@@ -49,7 +49,7 @@ def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s:
     return load.tokens
 
 
-@compiled
+@compiled_apart
 def _schedule_running(
     state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
 ) -> bool:
@@ -109,7 +109,7 @@ def _schedule_running(
     return undisturbed
 
 
-@compiled
+@compiled_apart
 def _schedule_waiting(
     state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
 ) -> None:

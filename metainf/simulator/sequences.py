@@ -13,7 +13,7 @@ blocks (`scheduler_reserve_full_isl`, on by default), though only the first chun
 from typing import Any
 
 from metainf.simulator.block_pool import cached_block, give_back, register, release_sequence, take_block, use_again
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import keep_on_host, touch_on_host
 from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
 
@@ -58,7 +58,7 @@ def _window_hit(state: Any, limits: Any, rank: int, group: int, request: int, mo
     return run
 
 
-@compiled
+@compiled_apart
 def hit_blocks(state: Any, limits: Any, rank: int, request: int, most: int) -> int:
     """Leading blocks of the request, at most `most`, that every group has in its cache."""
     hit = most
@@ -180,7 +180,7 @@ def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> 
     pool.due += 1
 
 
-@compiled
+@compiled_apart
 def register_due(state: Any, limits: Any, rank: int) -> None:
     """Let later steps hit what this one computes."""
     pool = state.ranks[rank]
@@ -192,7 +192,7 @@ def register_due(state: Any, limits: Any, rank: int) -> None:
     pool.due = 0
 
 
-@compiled
+@compiled_apart
 def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: int, upto: int) -> bool:
     """Give the request its hits, what is loaded from the host, and blocks for all of `upto` tokens.
 
@@ -237,7 +237,7 @@ def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: in
     return True
 
 
-@compiled
+@compiled_apart
 def grow(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> bool:
     """Give a running sequence the blocks for `upto` tokens; False where they are not free."""
     slot = state.sequences[sequence]
@@ -272,7 +272,7 @@ def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
         state.live_from[sequence, group] = max(first, useful)
 
 
-@compiled
+@compiled_apart
 def preempt(state: Any, limits: Any, rank: int) -> int:
     """Send the last running sequence back to the head of the queue, to be computed again; returns it."""
     pool = state.ranks[rank]

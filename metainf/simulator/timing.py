@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metainf.simulator.compiling import compiled
+from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.contract import StepTimes
 
 __all__ = ["Tables", "at_pair", "at_point", "chunk_s", "padded_tokens", "rank_step_s", "tables_of"]
@@ -88,7 +88,7 @@ def at_point(points: Any, values: Any, value: float) -> float:
     return values[i] + share * (values[i + 1] - values[i])
 
 
-@compiled
+@compiled_apart
 def at_pair(rows: Any, columns: Any, values: Any, row: float, column: float) -> float:
     """A table of two dimensions."""
     if len(rows) == 1 or row <= rows[0]:
