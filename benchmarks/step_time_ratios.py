@@ -108,13 +108,15 @@ def main() -> None:
     """Sample what is missing, print the constants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True, help="folder of sampled tables")
-    store = TableStore(parser.parse_args().store)
+    parser.add_argument("--every", type=int, default=1, help="take every Nth deployment of each device")
+    arguments = parser.parse_args()
+    store = TableStore(arguments.store)
     models, counts = distinct_models(), Counter[str]()
     keys: list[tuple[str, str]] = []
     rows: list[dict[str, FloatArray]] = []
     launches: list[float] = []
     for device in SYSTEMS:
-        for replica in replicas(models, device):
+        for replica in list(replicas(models, device))[:: arguments.every]:
             found = measured_tables(replica, store)
             if isinstance(found, TableRefusal):
                 counts[found.reason] += 1
