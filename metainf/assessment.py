@@ -211,7 +211,7 @@ def assess(workload: Workload, candidates: Sequence[Candidate], predictor: Predi
     traffic = workload.traffic
     questions = [Question(c.option.replica, traffic, c.replicas) for c in candidates]
     predictions = predictor.predict(questions)
-    z = NormalDist().inv_cdf(1.0 - (1.0 - workload.confidence) / uncertain_limits(workload))
+    z = NormalDist().inv_cdf(1.0 - (1.0 - workload.confidence) / uncertain_limits(workload)) * predictions.caution
     per_hour = np.array([float(c.cost_per_hour) for c in candidates], dtype=np.float64)
     limits = _performance_limits(workload, predictions, z)
     budget_cost = _cost(workload, per_hour, predictions, workload.budget.kind, z)

@@ -4,7 +4,7 @@ Separate so that selection, the CLI and the operator depend on this and on no pa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -90,6 +90,9 @@ class Predictions:
         Offered load over capacity; at least 1 where it does not fit.
     out_of_distribution : array of shape (n,), bool
         The question is outside what the predictor knows; its intervals are already widened.
+    caution : float
+        Factor on all standard deviations where a choice is made by them. Choosing prefers what is predicted too well,
+        so the chosen one's errors are not those of all; 1 where that was not measured.
     """
 
     latency_s: FloatArray
@@ -102,6 +105,7 @@ class Predictions:
     makespan_s: FloatArray
     utilization: FloatArray
     out_of_distribution: BoolArray
+    caution: float = 1.0
 
     def latency_at(self, z: float) -> FloatArray:
         """Latencies that truth stays below with the normal quantile `z`; shape (n, 3, 4), seconds."""
@@ -112,11 +116,10 @@ class Predictions:
         return self.output_tokens_per_second * np.exp(z * self.throughput_log_sd)
 
     def followed_by(self, other: "Predictions") -> "Predictions":
-        """These answers with another table's after them."""
-        columns = (
-            np.concatenate([getattr(self, field.name), getattr(other, field.name)]) for field in fields(Predictions)
-        )
-        return Predictions(*columns)
+        """These answers with another table's of the same predictor after them."""
+        names = (field.name for field in fields(Predictions) if field.name != "caution")
+        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return replace(self, caution=max(self.caution, other.caution), **columns)
 
     def makespan_at(self, z: float) -> FloatArray:
         """Makespans that truth stays below with quantile `z`; shape (n,), seconds."""

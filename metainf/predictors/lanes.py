@@ -5,10 +5,10 @@ Per replica and per traffic the numbers are read once; what depends on both is n
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,19 +203,12 @@ def traffic_facts(traffic: Traffic) -> TrafficFacts:
     )
 
 
-class _Distinct(Generic[T]):
-    """Objects told apart by identity, numbered in the order of their first appearance."""
-
-    def __init__(self) -> None:
-        self.items: list[T] = []
-        self._numbers: dict[int, int] = {}
-
-    def number(self, item: T) -> int:
-        number = self._numbers.get(id(item))
-        if number is None:
-            number = self._numbers[id(item)] = len(self.items)
-            self.items.append(item)
-        return number
+def _numbered(items: Iterable[T]) -> tuple[list[T], NDArray[np.intp]]:
+    """Objects told apart by identity, in the order of their first appearance, and the number of each item."""
+    by_id: dict[int, T] = {}
+    keys = [id(by_id.setdefault(id(item), item)) for item in items]
+    numbers = {key: number for number, key in enumerate(by_id)}
+    return list(by_id.values()), np.fromiter(map(numbers.__getitem__, keys), dtype=np.intp, count=len(keys))
 
 
 def _columns(kind: type[Facts], rows: Sequence[Facts], indices: NDArray[np.intp]) -> Facts:
@@ -229,23 +222,21 @@ def _columns(kind: type[Facts], rows: Sequence[Facts], indices: NDArray[np.intp]
 
 def lanes_of(questions: Sequence[Question], facts: Callable[[ReplicaSpec], tuple[StepModel, ReplicaFacts]]) -> LaneSet:
     """The lanes of the questions; `facts` may remember what it was asked before."""
-    replicas: _Distinct[ReplicaSpec] = _Distinct()
-    traffics: _Distinct[Traffic] = _Distinct()
-    table = np.array(
-        [(replicas.number(q.replica), traffics.number(q.traffic), q.replicas) for q in questions], dtype=np.intp
-    ).reshape(len(questions), 3)
-    known = [facts(replica) for replica in replicas.items]
-    keys, of = np.unique(table[:, 0] * max(1, len(traffics.items)) + table[:, 1], return_inverse=True)
-    first, second = np.divmod(keys, max(1, len(traffics.items)))
+    replicas, replica_of = _numbered(q.replica for q in questions)
+    traffics, traffic_of = _numbered(q.traffic for q in questions)
+    known = [facts(replica) for replica in replicas]
+    keys, of = np.unique(replica_of * max(1, len(traffics)) + traffic_of, return_inverse=True)
+    first, second = np.divmod(keys, max(1, len(traffics)))
     steps = taken(stacked([k[0] for k in known]), first)
     r = _columns(ReplicaFacts, [k[1] for k in known], first)
-    t = _columns(TrafficFacts, [traffic_facts(item) for item in traffics.items], second)
+    t = _columns(TrafficFacts, [traffic_facts(item) for item in traffics], second)
     gains = np.array(
-        [_gains(s.settings.speculation) for s in replicas.items],
+        [_gains(s.settings.speculation) for s in replicas],
         dtype=np.float64,
     ).reshape(len(known), len(_REPETITIVENESS))
     per_step = gains[first, np.asarray(t.repetitiveness).astype(np.intp)]
-    lanes = table[:, 2] * np.asarray(r.lanes)[of]
+    count = np.array([q.replicas for q in questions], dtype=np.float64)
+    lanes = count * np.asarray(r.lanes)[of]
     return _lane_set(steps, r, t, per_step, (lanes, of.reshape(len(questions))))
 
 

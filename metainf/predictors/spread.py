@@ -16,7 +16,16 @@ from metainf.layers import MixerKind
 from metainf.predictors.contract import FloatArray, ReplicaSpec
 from metainf.settings import SpeculationKind
 
-__all__ = ["BASE_LOG_SD", "SPREAD_CONSTANTS", "Spread", "replica_penalty", "spread"]
+__all__ = [
+    "BASE_LOG_SD",
+    "MOST_LOG_SD",
+    "SPREAD_CONSTANTS",
+    "Spread",
+    "delivered_log_sd",
+    "near_capacity",
+    "replica_penalty",
+    "spread",
+]
 
 BoolArray = NDArray[np.bool_]
 
@@ -36,14 +45,14 @@ _CPU = 0.50
 _SPECULATION = 0.25  # acceptance depends on the text: 2.0 to 3.3 tokens for one drafter (vLLM blog 2026-05-26)
 _RECURRENT = 0.20  # no model with recurrent layers is among the measurements
 _WIDE = 0.10  # pipelines and replicas over more than one node are not among them either
-_MOST_LOG_SD = 3.0
+MOST_LOG_SD = 3.0
 _OFFERED_LOG_SD = 0.01
 
 SPREAD_CONSTANTS = (
     *BASE_LOG_SD,
     _E2E,
     *_TAIL.tolist(),
-    *(_UNMEASURED, _EARLY, _CPU, _SPECULATION, _RECURRENT, _WIDE, _MOST_LOG_SD, _OFFERED_LOG_SD),
+    *(_UNMEASURED, _EARLY, _CPU, _SPECULATION, _RECURRENT, _WIDE, MOST_LOG_SD, _OFFERED_LOG_SD),
 )
 
 
@@ -87,12 +96,21 @@ def spread(penalties: FloatArray, is_open: BoolArray, utilization: FloatArray) -
     extra, outside = penalties[:, 0], penalties[:, 1] > 0
     scale = np.hypot(_THROUGHPUT, extra)
     rho = np.clip(np.where(is_open, utilization, 0.0), 0.0, 0.99)
-    # An error of the capacity moves the wait by 1 / (1 - rho): near the limit nothing is certain.
-    near = scale * rho**2 / (1.0 - rho)
     base = np.stack([np.hypot(value, extra) for value in (_TTFT, _TPOT, _E2E)], axis=1)
-    reach = np.stack([near, 0.3 * near, 0.5 * near], axis=1)
-    latency = np.hypot(base, reach)[:, :, None] * _TAIL
-    # What is offered is delivered while it fits: only near the capacity is the throughput uncertain.
-    delivered = np.maximum(_OFFERED_LOG_SD, scale * rho**4)
-    throughput = np.where(is_open & (utilization < 1.0), delivered, scale)
-    return Spread(np.minimum(latency, _MOST_LOG_SD), throughput, scale, outside)
+    latency = np.hypot(base, near_capacity(scale, rho))[:, :, None] * _TAIL
+    throughput = np.where(is_open & (utilization < 1.0), delivered_log_sd(scale, rho), scale)
+    return Spread(np.minimum(latency, MOST_LOG_SD), throughput, scale, outside)
+
+
+def near_capacity(capacity_log_sd: FloatArray, utilization: FloatArray) -> FloatArray:
+    """What an error of the capacity does to TTFT, TPOT and E2E: log standard deviations, shape (n, 3).
+
+    It moves the wait by 1 / (1 - utilisation): near the limit nothing is certain.
+    """
+    near = capacity_log_sd * utilization**2 / (1.0 - utilization)
+    return np.stack([near, 0.3 * near, 0.5 * near], axis=1)
+
+
+def delivered_log_sd(capacity_log_sd: FloatArray, utilization: FloatArray) -> FloatArray:
+    """Of the throughput of an open loop: what is offered is delivered while it fits, so only near the capacity."""
+    return np.maximum(_OFFERED_LOG_SD, capacity_log_sd * utilization**4)
