@@ -1,0 +1,220 @@
+"""What was learnt, applied: capacity, latencies, throughput and makespan of lanes under loads, with their spreads.
+
+Separate from the predictor so that training judges residuals on held-out groups through the very code that the
+operator runs. A correction is a residual of a logarithm, per target and per knot of the load.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.predictors.base_answers import (
+    CAPACITY,
+    KNOTS,
+    LATENCIES,
+    THROUGHPUT,
+    base_answers,
+    coordinates,
+    knot_loads,
+    with_knots,
+)
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
+from metainf.predictors.familiarity import FAR, Familiarity, fading
+from metainf.predictors.inputs import LaneInputs
+from metainf.predictors.spread import MOST_LOG_SD, near_capacity
+from metainf.predictors.trees import ObliviousTrees
+
+__all__ = [
+    "Corrections",
+    "Responses",
+    "TrainedModel",
+    "corrections",
+    "knot_weights",
+    "near_full",
+    "responses",
+    "spreads_at",
+]
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
+
+_RISING = (*range(LATENCIES), THROUGHPUT)
+_BUSIEST = 0.99
+_ALMOST_FULL = 1.0 - 1e-6
+_LEAST_MEAN_LOG = np.log([0.5, 0.05, 0.01])
+"""A mean is at least that share of the median, the 95th and the 99th percentile (Markov's inequality)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """All that training leaves behind.
+
+    Attributes
+    ----------
+    trees : of TARGETS over INPUTS at KNOTS
+    log_sd : array of shape (2, knots, targets)
+        Spread of log(truth / prediction): of generations that were trained on, and of others.
+    growth : array of shape (2,)
+        How much the spread grows with the distance: x (1 + growth x distance over its threshold).
+    generations : groups of accelerators that were trained on
+    caution : as `Predictions` has it
+    """
+
+    trees: ObliviousTrees
+    familiarity: Familiarity
+    log_sd: FloatArray
+    growth: FloatArray
+    generations: frozenset[str]
+    caution: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrections:
+    """What was learnt of m lanes.
+
+    Attributes
+    ----------
+    residual : array of shape (m, knots, targets)
+        Faded already where the lane is far from what is known.
+    distance : array of shape (m,)
+        Of the least familiar group of inputs, over its threshold.
+    fade : array of shape (m,)
+        Share of the analytical model.
+    """
+
+    residual: FloatArray
+    distance: FloatArray
+    fade: FloatArray
+
+    @classmethod
+    def of(cls, residual: FloatArray, distance: FloatArray) -> "Corrections":
+        """Of what trees say, shape (m, knots, targets), and distances over their thresholds, shape (m, groups)."""
+        furthest = distance.max(axis=1, initial=0.0)
+        fade = fading(furthest)
+        return cls(residual * (1.0 - fade[:, None, None]), furthest, fade)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Responses:
+    """What n loads of m lanes come to.
+
+    Attributes
+    ----------
+    answer : array of shape (n, targets), logarithms
+        Latencies are infinite where an open loop exceeds the capacity.
+    utilization : array of shape (n,)
+        Rate over capacity, of open loops alone; 0 for others.
+    coordinate : array of shape (n,)
+        Of the load between the knots.
+    """
+
+    answer: FloatArray
+    utilization: FloatArray
+    coordinate: FloatArray
+
+
+def corrections(model: TrainedModel, inputs: LaneInputs, distance: FloatArray) -> Corrections:
+    """What the trees say of each lane at the knots; `distance` as `Familiarity` gives it, shape (m, groups)."""
+    return Corrections.of(model.trees.at_knots(inputs.rows), distance)
+
+
+def responses(inputs: LaneInputs, found: Corrections, load: FloatArray) -> Responses:
+    """The corrected answers at n loads, each per lane: requests per second, clients, or requests of a batch."""
+    lanes, of = inputs.lanes, inputs.lanes.of
+    capacity = (inputs.capacity * np.exp(found.residual[:, -1, CAPACITY]))[of]
+    is_open = lanes.lane.open_loop[of] > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        utilization = np.where(is_open, load / capacity, 0.0)
+    # A knot is a utilisation, of the analytical lane as of the corrected one: that is where what was learnt belongs.
+    shifted = np.where(is_open, np.minimum(utilization, _ALMOST_FULL) * inputs.capacity[of], load)
+    loads = knot_loads(lanes, inputs.capacity)
+    coordinate = coordinates(lanes, loads, shifted, inputs.capacity[of])
+    below, share = knot_weights(coordinate)
+    is_batch = ~np.isnan(np.asarray(lanes.traffic.requests))[of]
+    if is_batch.all():
+        answer = base_answers(lanes, load, inputs.capacity[of]) + _between(found.residual, of, below, share)
+    else:
+        answer, knots = with_knots(lanes, shifted, loads, inputs.capacity)
+        batch_answer = answer + _between(found.residual, of, below, share)
+        steady_answer = _followed(answer, knots, found.residual, (of, below, share))
+        answer = np.where(is_batch[:, None], batch_answer, steady_answer)
+    answer[:, CAPACITY] = np.log(capacity)
+    answer[:, :LATENCIES] = _ordered(answer[:, :LATENCIES])
+    answer[is_open & ~(utilization < 1.0), :LATENCIES] = np.inf
+    return Responses(answer, utilization, coordinate)
+
+
+def _followed(
+    own: FloatArray, knots: FloatArray, residual: FloatArray, at: tuple[IntArray, IntArray, FloatArray]
+) -> FloatArray:
+    """Corrected answers of steady loads, shape (n, targets): never falling along the load.
+
+    Between two knots an answer is as far from one to the other as the analytical one is from its own at the first to
+    its own at the second; outside of all knots it moves as the analytical one does.
+
+    Parameters
+    ----------
+    own : array of shape (n, targets)
+        The analytical answers.
+    knots : array of shape (m, knots, targets)
+        Those at the knots.
+    at : lane, knot below and share of the next one, arrays of shape (n,)
+    """
+    of, below, share = at
+    table = knots + residual
+    table[:, :, _RISING] = np.maximum.accumulate(table[:, :, _RISING], axis=1)
+    low, high = knots[of, below], knots[of, below + 1]
+    inside = np.clip(own, low, np.maximum(low, high))
+    # Where the analytical answer hardly moves, the share of the way between the knots decides.
+    way = (inside - low + _FLAT * share[:, None]) / (np.maximum(high - low, 0.0) + _FLAT)
+    first = table[of, below]
+    found: FloatArray = first + (table[of, below + 1] - first) * way + (own - inside)
+    return found
+
+
+_FLAT = 0.01
+
+
+def _between(values: FloatArray, of: IntArray, below: IntArray, share: FloatArray) -> FloatArray:
+    """Values at knots, shape (m, k, t), of the lanes `of` between their knots, shape (n, t)."""
+    low = values[of, below]
+    found: FloatArray = low + share[:, None] * (values[of, below + 1] - low)
+    return found
+
+
+def knot_weights(coordinate: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The knot below each coordinate, and the weight of the next one."""
+    below = np.clip(coordinate.astype(np.intp), 0, KNOTS - 2)
+    return below, np.clip(coordinate - below, 0.0, 1.0)
+
+
+def _ordered(latency_log: FloatArray) -> FloatArray:
+    """Percentiles in their order, means where they can be, and no answer whole before it has begun; (n, 12)."""
+    table = latency_log.reshape(len(latency_log), len(LATENCY_METRICS), len(STATISTICS))
+    table[:, 2] = np.maximum(table[:, 2], table[:, 0])
+    table[:, :, 1:] = np.maximum.accumulate(table[:, :, 1:], axis=2)
+    table[:, :, 0] = np.maximum(table[:, :, 0], (table[:, :, 1:] + _LEAST_MEAN_LOG).max(axis=2))
+    return table.reshape(len(latency_log), LATENCIES)
+
+
+def near_full(capacity_log_sd: FloatArray, utilization: FloatArray) -> FloatArray:
+    """What not knowing the capacity adds to the spread of latencies, shape (n, 12)."""
+    reach = near_capacity(capacity_log_sd, np.clip(utilization, 0.0, _BUSIEST))
+    return np.minimum(np.repeat(reach, len(STATISTICS), axis=1), MOST_LOG_SD)
+
+
+def spreads_at(
+    log_sd: FloatArray, growth: FloatArray, category: IntArray, distance: FloatArray, coordinate: FloatArray
+) -> FloatArray:
+    """Log standard deviations of n answers, shape (n, targets), without what an unknown capacity adds.
+
+    Parameters
+    ----------
+    log_sd : array of shape (categories, knots, targets)
+    growth : array of shape (categories,)
+    category, distance, coordinate : arrays of shape (n,)
+    """
+    below, share = knot_weights(coordinate)
+    sd = (1.0 - share[:, None]) * log_sd[category, below] + share[:, None] * log_sd[category, below + 1]
+    return np.asarray(sd * (1.0 + growth[category] * np.minimum(distance, FAR))[:, None])

@@ -1,0 +1,179 @@
+"""The trained predictor: the analytical one, corrected by what a corpus of runs taught, with calibrated spreads.
+
+Separate from training, which needs libraries that the operator's image has not: here is numpy alone. What the arrays
+mean is in `corrections`; this turns questions into lanes and answers into the contract's table.
+
+Far from all training data it gives the analytical predictor's answer with that one's own spread; in between it is part
+of either. `out_of_distribution` is set where that begins, and for generations of accelerators that were never seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.evaluation.groups import accelerator_group
+from metainf.meta_features.questions import QuestionFeatures
+from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, THROUGHPUT
+from metainf.predictors.contract import (
+    LATENCY_METRICS,
+    STATISTICS,
+    BoolArray,
+    FloatArray,
+    Predictions,
+    PredictorIdentity,
+    Question,
+)
+from metainf.predictors.corrections import (
+    Corrections,
+    Responses,
+    TrainedModel,
+    corrections,
+    near_full,
+    responses,
+    spreads_at,
+)
+from metainf.predictors.inputs import LaneInputs, lane_inputs
+from metainf.predictors.spread import MOST_LOG_SD, delivered_log_sd, spread
+
+__all__ = ["TrainedPredictor"]
+
+IntArray = NDArray[np.intp]
+
+NAME = "trained"
+_MOST_UTILIZATION = 0.99
+
+
+class TrainedPredictor:
+    """Predicts with a trained model.
+
+    Parameters
+    ----------
+    model : TrainedModel
+    digest : str
+        Of the file that the model came from.
+    """
+
+    def __init__(self, model: TrainedModel, digest: str) -> None:
+        self.model = model
+        self.digest = digest
+        self._features = QuestionFeatures()
+        self._analytical = AnalyticalPredictor()
+        self._known: dict[str, bool] = {}
+
+    @property
+    def identity(self) -> PredictorIdentity:
+        """Name, and the digest of the artifact."""
+        return PredictorIdentity(NAME, self.digest)
+
+    def predict(self, questions: Sequence[Question]) -> Predictions:
+        """Predictions for all questions at once, in their order."""
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            inputs = lane_inputs(self._features, questions)
+            found = corrections(self.model, inputs, self.model.familiarity.distances(inputs.rows))
+            answers = _Answers(self, questions, inputs, found).table()
+        far = np.flatnonzero((found.fade >= 1.0)[inputs.lanes.of])
+        if len(far):
+            answers = _replaced(answers, far, self._analytical.predict([questions[row] for row in far.tolist()]))
+        return answers
+
+    def is_known(self, accelerator: str) -> bool:
+        """Whether the generation of this accelerator was trained on."""
+        found = self._known.get(accelerator)
+        if found is None:
+            found = self._known[accelerator] = accelerator_group(accelerator) in self.model.generations
+        return found
+
+    def penalties(self, questions: Sequence[Question]) -> FloatArray:
+        """What the analytical predictor adds to its spread for each question, shape (n, 2)."""
+        return self._features.penalties(questions)
+
+
+class _Answers:
+    """One batch of questions on its way to a table."""
+
+    def __init__(
+        self, predictor: TrainedPredictor, questions: Sequence[Question], inputs: LaneInputs, found: Corrections
+    ) -> None:
+        traffic, lanes, of = inputs.lanes.traffic, inputs.lanes.lanes, inputs.lanes.of
+        rate, clients, requests, deadline, tokens = (
+            np.asarray(each)[of]
+            for each in (traffic.rate, traffic.clients, traffic.requests, traffic.deadline_s, traffic.output_tokens)
+        )
+        self.predictor, self.questions, self.inputs, self.found = predictor, questions, inputs, found
+        self.lanes, self.rate, self.requests, self.deadline_s, self.tokens = lanes, rate, requests, deadline, tokens
+        self.is_open, self.is_batch = ~np.isnan(rate), ~np.isnan(requests)
+        load = np.where(self.is_batch, np.ceil(requests / lanes), np.where(self.is_open, rate, clients) / lanes)
+        self.feasible = inputs.lanes.feasible[of]
+        self.response: Responses = responses(inputs, found, load)
+
+    def table(self) -> Predictions:
+        """The answers as the contract has them."""
+        response, feasible = self.response, self.feasible
+        answer = np.exp(response.answer)
+        capacity = np.where(feasible, answer[:, CAPACITY] * self.lanes, 0.0)
+        makespan = np.maximum(answer[:, MAKESPAN], self.requests / capacity)
+        delivered = np.where(self.is_open, self.rate, answer[:, THROUGHPUT] * self.lanes)
+        delivered = np.minimum(np.where(self.is_batch, self.requests / makespan, delivered), capacity)
+        utilization = np.where(
+            self.is_open,
+            response.utilization,
+            np.where(
+                self.is_batch,
+                makespan / self.deadline_s,
+                np.minimum(delivered / np.maximum(capacity, 1e-300), 1.0 - 1e-9),
+            ),
+        )
+        utilization = np.where(feasible, utilization, np.inf)
+        latency = answer[:, :LATENCIES].reshape(len(answer), len(LATENCY_METRICS), len(STATISTICS))
+        latency[~feasible] = np.inf
+        latency_sd, throughput_sd, capacity_sd, outside = self._spreads(utilization)
+        return Predictions(
+            latency_s=latency,
+            latency_log_sd=latency_sd,
+            output_tokens_per_second=delivered * self.tokens,
+            requests_per_second=delivered,
+            throughput_log_sd=throughput_sd,
+            capacity_log_sd=capacity_sd,
+            capacity_requests_per_second=capacity,
+            makespan_s=np.where(self.is_batch, np.where(feasible, makespan, np.inf), np.nan),
+            utilization=utilization,
+            out_of_distribution=outside,
+            caution=self.predictor.model.caution,
+        )
+
+    def _spreads(self, utilization: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
+        """Log standard deviations of latencies, throughput and capacity, and what is outside of the training data."""
+        of, first = self.inputs.lanes.of, self.inputs.first.tolist()
+        known = np.array(
+            [self.predictor.is_known(self.questions[i].replica.accelerator.name) for i in first], dtype=bool
+        )
+        is_known, distance, fade = known[of], self.found.distance[of], self.found.fade[of]
+        model = self.predictor.model
+        sd = spreads_at(model.log_sd, model.growth, np.where(is_known, 0, 1), distance, self.response.coordinate)
+        capacity_sd = sd[:, CAPACITY]
+        rho = np.clip(np.where(self.is_open & self.feasible, utilization, 0.0), 0.0, _MOST_UTILIZATION)
+        latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, rho)).reshape(
+            len(of), len(LATENCY_METRICS), len(STATISTICS)
+        )
+        offered = delivered_log_sd(capacity_sd, rho)
+        throughput_sd = np.where(self.is_batch, sd[:, MAKESPAN], sd[:, THROUGHPUT])
+        throughput_sd = np.where(self.is_open, np.where(utilization < 1.0, offered, capacity_sd), throughput_sd)
+        if fade.any():
+            own = spread(self.predictor.penalties(self.questions), self.is_open, utilization)
+            latency_sd += fade[:, None, None] * (own.latency_log_sd - latency_sd)
+            throughput_sd += fade * (own.throughput_log_sd - throughput_sd)
+            capacity_sd = capacity_sd + fade * (own.capacity_log_sd - capacity_sd)
+        return np.minimum(latency_sd, MOST_LOG_SD), throughput_sd, capacity_sd, ~is_known | (fade > 0.0)
+
+
+def _replaced(answers: Predictions, rows: IntArray, others: Predictions) -> Predictions:
+    """The answers with others in these rows."""
+    names = [field.name for field in fields(Predictions) if field.name not in ("caution", "out_of_distribution")]
+    changed = {}
+    for name in names:
+        changed[name] = getattr(answers, name).copy()
+        changed[name][rows] = getattr(others, name)
+    return replace(answers, **changed)
