@@ -167,8 +167,19 @@ def _options(replica: ReplicaSpec) -> dict[str, object]:
 
 
 def _known_config(architecture: ModelArchitecture, config: Mapping[str, object]) -> dict[str, object]:
-    """The config with names that the library knows: plain decoders are Llamas to it, whatever their maker."""
+    """The config as the library reads it: plain decoders are Llamas to it, and what Transformers fills in is spelt out.
+
+    Source of the fill-ins: transformers, configuration_qwen3_5.py (layer_types from full_attention_interval) and
+    configuration_nemotron_h.py (chunk_size).
+    """
     known = dict(config)
+    text = known.get("text_config")
+    if isinstance(text, Mapping) and "full_attention_interval" in text and not text.get("layer_types"):
+        every, layers = text["full_attention_interval"], range(1, text["num_hidden_layers"] + 1)
+        kinds = ["linear_attention" if layer % every else "full_attention" for layer in layers]
+        known["text_config"] = {**text, "layer_types": kinds}
+    if "hybrid_override_pattern" in known:
+        known.setdefault("chunk_size", 128)
     if architecture.architecture in _LLAMA_SHAPED and _is_plain(architecture):
         known.update(architectures=["LlamaForCausalLM"], model_type="llama")
     return known

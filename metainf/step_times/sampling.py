@@ -178,8 +178,8 @@ class _Kinds:
 
 
 def _kind(name: str) -> str:
-    if name.endswith(("attention", "mla_block")):
-        return "attention"
+    if name.endswith(("attention", "mla_block", "conv1d", "gdn_scan", "gdn_recurrence", "mamba_ssm")):
+        return "attention"  # a recurrent state is passed on by other kernels in either phase, too
     if name.endswith(("moe", "moe_pre_dispatch", "moe_post_dispatch", "moe_overlap")):
         return "experts"
     return "head" if name == "logits_gemm" else "plain"
