@@ -1,7 +1,7 @@
 """How fast the simulator is: 320 requests of 1,000/250 tokens, beside AISimulate, and up to a million requests.
 
-Separate from the tests, which ask whether it is right. One thread; the least of several runs, since other work on the
-machine only ever adds. Llama-3.1-8B on one H100 by the roofline.
+Separate from the tests, which ask whether it is right. Times are the process's own on the CPU, the least of several
+runs, since other work on the machine only ever adds. Llama-3.1-8B on one H100 by the roofline.
 
     python -m benchmarks.simulator_speed [--aisimulate PYTHON] [--largest 1000000]
 
@@ -92,7 +92,7 @@ def spread_requests(n: int, requests_per_second: float, seed: int = 0) -> Reques
 
 
 def least_s(function: Callable[[], SimulationResult], repeats: int) -> float:
-    """Least time of several calls, seconds."""
+    """Least CPU time of several calls, seconds."""
     times = []
     for _ in range(repeats):
         begin = time.process_time()

@@ -222,6 +222,7 @@ def test_no_requests_give_an_empty_result():
         pytest.param(
             Requests(np.zeros(1), np.array([9]), np.array([1]), np.array([1]), np.array([0, 1]), 3), id="3 and 8 tokens"
         ),
+        pytest.param(Requests(np.zeros(1), np.array([9]), np.array([1]), np.array([1])), id="hashes of nobody"),
     ],
 )
 def test_refuses_requests_that_make_no_sense(requests: Requests):
@@ -242,6 +243,21 @@ def pair(rows, columns, values, row, column):
 @numba.njit
 def padded(graph_tokens, tokens):
     return padded_tokens(graph_tokens, tokens)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"max_num_seqs": 0}, id="no sequence"),
+        pytest.param({"max_num_batched_tokens": 0}, id="no token"),
+        pytest.param({"pipeline_stages": 0}, id="no stage"),
+        pytest.param({"groups": ()}, id="no group"),
+    ],
+)
+def test_refuses_an_engine_that_could_do_nothing(change: dict[str, object]):
+    one = Requests(np.zeros(1), np.array([1]), np.array([1]))
+    with pytest.raises(InvalidWorkloadError):
+        simulate(replace(EngineModel(4, 64, 100, 8, MODEL_LEN), **change), table_times(), one)
 
 
 tables = st.lists(st.integers(0, 500), min_size=2, max_size=9, unique=True).map(sorted)

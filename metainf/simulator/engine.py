@@ -78,7 +78,8 @@ def simulate(
     Raises
     ------
     InvalidWorkloadError
-        Requests without tokens, arrays of unequal length, or block sizes that do not divide each other.
+        Requests without tokens, arrays of unequal length, block sizes that do not divide each other, or an engine that
+        could do nothing.
     """
     _check(engine, requests)
     limits = _limits(engine, requests, host, seed)
@@ -103,6 +104,12 @@ def _check(engine: EngineModel, requests: Requests) -> None:
         raise InvalidWorkloadError("requests need as many input as output lengths and arrival times")
     if n and (np.min(requests.input_tokens) < 1 or np.min(requests.output_tokens) < 1):
         raise InvalidWorkloadError("every request needs at least 1 input and 1 output token")
+    if len(requests.block_hashes) and len(requests.block_offsets) != n + 1:
+        raise InvalidWorkloadError(f"{n} requests with hashes need {n + 1} offsets, not {len(requests.block_offsets)}")
+    if min(engine.max_num_seqs, engine.max_num_batched_tokens, engine.block_tokens, engine.data_parallel) < 1:
+        raise InvalidWorkloadError("an engine needs at least one sequence, token per step, token per block and rank")
+    if engine.pipeline_stages < 1 or engine.stream_interval < 1 or not engine.groups:
+        raise InvalidWorkloadError("an engine needs at least one pipeline stage, stream interval and KV group")
     large = max(requests.hash_block_tokens, engine.block_tokens)
     small = min(requests.hash_block_tokens, engine.block_tokens)
     if len(requests.block_hashes) and large % small:
