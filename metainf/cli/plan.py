@@ -15,6 +15,7 @@ import yaml
 
 from metainf.architecture import ModelArchitecture
 from metainf.candidates import CandidateName
+from metainf.cli.predictors import add_predictor_option, chosen_predictor
 from metainf.cli.tables import print_plans
 from metainf.engine_versions import DEFAULT_ENGINE_VERSION
 from metainf.errors import InvalidWorkloadError, UnknownModelError
@@ -97,12 +98,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="PATH", help="the model's config.json or its folder, instead of asking the hub"
     )
+    add_predictor_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan every InferenceWorkload of the files; those that cannot be read do not stop the others."""
-    from metainf.predictors.analytical import AnalyticalPredictor
-
     documents = [document for file in args.filename for document in _read(file)]
     workloads = [document for document in documents if is_kind(document.manifest, WORKLOAD_KIND)]
     for document in documents:
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if not workloads:
         raise InvalidWorkloadError(f"{', '.join(args.filename)}: no {WORKLOAD_KIND} in it")
     pools = _pools(args.pools)
-    predictor = AnalyticalPredictor()
+    predictor = chosen_predictor(args.predictor)
     plans: list[Plan] = []
     failed = False
     for document in workloads:

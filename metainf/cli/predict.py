@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from metainf.cli.predictors import add_predictor_option, chosen_predictor
 from metainf.cli.questions import QuestionReader
 from metainf.engine_versions import DEFAULT_ENGINE_VERSION
 from metainf.errors import InvalidWorkloadError, MetaInfError
-from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictions, Predictor, Question
 from metainf.workload import Repetitiveness
 
@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--batch", metavar="FILE", help="JSON lines; - reads standard input")
     parser.add_argument("--confidence", type=float, default=0.9, help="of the two-sided intervals (default: 0.9)")
+    add_predictor_option(parser)
     one = parser.add_argument_group("one question")
     one.add_argument("--model", help="a config.json, its folder, or an id")
     one.add_argument("--accelerator", help="a catalogue name or a label as clusters give it")
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0.0 < args.confidence < 1.0:
         raise InvalidWorkloadError(f"confidence must be between 0 and 1, got {args.confidence:g}")
     reader = QuestionReader()
-    predictor = AnalyticalPredictor()
+    predictor = chosen_predictor(args.predictor)
     if args.batch is None:
         question = reader.question(_document(args))
         answer = _answers([question], predictor, args.confidence)[0]

@@ -1,0 +1,100 @@
+"""`metainf train`: a corpus to a predictor's file, with the figures of how good it is on what it did not see.
+
+Separate from the training, which works on values: this reads a corpus, says on standard error how far it is, and prints
+the figures. What trains is imported only when the command runs.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metainf.cli.console import note, show, table
+from metainf.errors import InvalidWorkloadError
+
+if TYPE_CHECKING:
+    from metainf.training.train import TrainingReport
+
+__all__ = ["add_parser", "run"]
+
+_SPLITS = ("model", "accelerator")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `train` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train",
+        help="train the predictor on a corpus and write its file",
+        description="Learns from a corpus how far truth is from the analytical predictor, with spreads and a caution "
+        "calibrated on whole model families and accelerator generations that were held out, and writes one file "
+        "without pickle. Equal corpus, seed and versions give equal bytes.",
+        epilog="Use the file with --predictor of plan and predict, or the operator's --predictor-artifact.",
+    )
+    parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the predictor's file to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the trees (default: 0)")
+    parser.add_argument("--trees", type=int, metavar="COUNT", help="how many (default: 250)")
+    parser.add_argument(
+        "--held-out",
+        action="append",
+        metavar="NAME",
+        default=[],
+        help="leave the rows of this model or accelerator, or of its whole group, out of everything; repeatable",
+    )
+    parser.add_argument("--folds", type=int, metavar="COUNT", default=5, help="of each split (default: 5)")
+    parser.add_argument(
+        "--most-lanes",
+        type=int,
+        metavar="COUNT",
+        help="(task, method) pairs to learn from; of more, whole tasks are left out evenly (default: 120,000)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, write the file and print the figures."""
+    if not args.corpus.is_dir():
+        raise InvalidWorkloadError(f"--corpus {args.corpus}: there is no such folder")
+    if args.folds < 2:
+        raise InvalidWorkloadError(f"--folds {args.folds}: it takes 2 or more")
+    if args.trees is not None and args.trees < 1:
+        raise InvalidWorkloadError(f"--trees {args.trees}: it takes 1 or more")
+    from dataclasses import replace
+
+    from metainf.corpus.build import corpus_digest
+    from metainf.training.corpus import read_corpus, without
+    from metainf.training.train import TrainingPlan, train, write_artifact
+
+    plan = TrainingPlan(seed=args.seed, most_folds=args.folds)
+    if args.trees is not None:
+        plan = replace(plan, growth=replace(plan.growth, trees=args.trees))
+    if args.most_lanes is not None:
+        plan = replace(plan, most_lanes=args.most_lanes)
+    started = time.perf_counter()
+    rows, tasks = read_corpus(args.corpus)
+    rows = without(rows, args.held_out)
+    model, report = train(rows, tasks, plan, report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"))
+    digest = write_artifact(model, report, args.out, corpus_digest=corpus_digest(args.corpus), seed=args.seed)
+    show([_figures(report)])
+    print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")
+    print(f"caution {report.caution:g}: {report.guarantee}")
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {digest}")
+    return 0
+
+
+def _figures(report: "TrainingReport") -> Any:
+    rows = []
+    for split in _SPLITS:
+        for target, errors in report.errors.get(split, {}).items():
+            interval = report.intervals[split].get(target, {})
+            rows.append(
+                (
+                    f"unseen {split}",
+                    target,
+                    f"{errors['trained']:.3f}",
+                    f"{errors['analytical']:.3f}",
+                    f"{interval.get('coverage', float('nan')):.3f}",
+                    f"{interval.get('medianWidth', float('nan')):.2f}",
+                )
+            )
+    columns = ("HELD OUT", "TARGET", "ERROR", "ANALYTICAL", "COVERAGE", "WIDTH")
+    return table(columns, rows, right=columns[2:])

@@ -1,0 +1,168 @@
+"""Boosts oblivious trees on all targets at once; rows that do not know a target have no part in it.
+
+Separate from the compiled loops: this is where rows, knots and scales come in. Vector leaves, because capacity and
+latencies bend at the same places and one target's rows help the others.
+
+Every row is learnt at the two knots that its load lies between, by its distance to each: what the trees say at a knot
+is then the mean of what was seen around it, and nothing can hide between two knots.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.predictors.base_answers import CAPACITY, KNOTS
+from metainf.predictors.corrections import knot_weights
+from metainf.predictors.trees import ObliviousTrees
+from metainf.training.growing import best_question, leaf_sums, leaf_totals
+
+__all__ = ["Growth", "grown"]
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+IntArray = NDArray[np.intp]
+
+_LEAST_WEIGHT = 0.05
+_CAPACITY_FACTOR = 2.0  # what is chosen hangs on the capacity more than on any single latency
+_LEAST_SD = 1e-3
+_MIXTURES = 4  # of the targets, by which questions are chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How the trees are grown."""
+
+    trees: int = 250
+    depth: int = 6
+    learning_rate: float = 0.08
+    penalty: float = 8.0
+    """Rows' worth of "no correction" in each leaf."""
+    borders: int = 48
+    """Most borders of a column."""
+    column_share: float = 0.4
+    """Columns that each tree may ask about."""
+    row_share: float = 0.5
+    """Rows by which the questions of each tree are chosen; its leaves see all."""
+
+
+def grown(
+    inputs: FloatArray, coordinate: FloatArray, residual: FloatArray, weight: FloatArray, growth: Growth, seed: int
+) -> ObliviousTrees:
+    """Trees that say the residuals of n rows.
+
+    Parameters
+    ----------
+    inputs : array of shape (n, d)
+    coordinate, weight : arrays of shape (n,)
+    residual : array of shape (n, targets), NaN where nothing is known
+    """
+    rows, knot, weights = _at_knots(coordinate, weight)
+    known = ~np.isnan(residual)
+    scale = np.array([_sd(values[mask]) for values, mask in zip(residual.T, known.T, strict=True)])
+    scale[CAPACITY] /= _CAPACITY_FACTOR
+    bias = np.array([_mean(v[m], weight[m]) for v, m in zip(residual.T, known.T, strict=True)])
+    left = np.where(known, (residual - bias) / scale, 0.0).astype(np.float32)[rows]
+    borders: list[FloatArray] = [_borders(column, growth.borders) for column in inputs.T]
+    borders.append(np.arange(KNOTS - 1, dtype=np.float64) + 0.5)
+    bins = np.empty((len(borders), len(rows)), dtype=np.uint8)
+    for place, (column, cuts) in enumerate(zip(inputs.T, borders[:-1], strict=True)):
+        bins[place] = np.searchsorted(cuts, column, side="left")[rows]
+    bins[-1] = knot
+    boost = _Boost(bins, left, known[rows], weights.astype(np.float32), growth, np.random.default_rng(seed))
+    trees = [boost.next_tree() for _ in range(growth.trees)]
+    feature = np.full((growth.trees, growth.depth), -1, dtype=np.int16)
+    border = np.zeros((growth.trees, growth.depth), dtype=np.float32)
+    leaves = np.zeros((growth.trees, 1 << growth.depth, residual.shape[1]), dtype=np.float32)
+    for number, (questions, values) in enumerate(trees):
+        for place, (column, cut) in enumerate(questions):
+            feature[number, place], border[number, place] = column, borders[column][cut]
+        leaves[number, : len(values)] = values * scale
+    return ObliviousTrees(feature, border, leaves, bias, KNOTS, inputs.shape[1])
+
+
+def _at_knots(coordinate: FloatArray, weight: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rows, knots and weights: each row once or twice."""
+    below, share = knot_weights(coordinate)
+    own = np.arange(len(coordinate))
+    rows, knot = np.concatenate([own, own]), np.concatenate([below, below + 1])
+    near = np.concatenate([1.0 - share, share])
+    kept = near > _LEAST_WEIGHT
+    return rows[kept], knot[kept], (near * weight[rows])[kept]
+
+
+def _sd(values: FloatArray) -> float:
+    return max(float(values.std()), _LEAST_SD) if len(values) else 1.0
+
+
+def _mean(values: FloatArray, weight: FloatArray) -> float:
+    return float(np.average(values, weights=weight)) if len(values) else 0.0
+
+
+def _borders(column: FloatArray, most: int) -> FloatArray:
+    """Cuts between values, as single precision has them: evenly by rank where there are many values."""
+    distinct = np.unique(column.astype(np.float32))
+    if len(distinct) > most + 1:
+        levels = np.quantile(column, np.linspace(0.0, 1.0, most + 2)[1:-1], method="lower")
+        lower = np.unique(levels.astype(np.float32))
+    else:
+        lower = distinct[:-1]
+    upper = distinct[np.minimum(np.searchsorted(distinct, lower, side="right"), len(distinct) - 1)]
+    cuts: FloatArray = ((lower.astype(np.float64) + upper) / 2.0).astype(np.float32).astype(np.float64)
+    return np.unique(cuts)
+
+
+class _Boost:
+    """The state between trees: what is left to be explained."""
+
+    def __init__(
+        self,
+        bins: NDArray[np.uint8],
+        left: Float32Array,
+        known: NDArray[np.bool_],
+        weight: Float32Array,
+        growth: Growth,
+        draw: np.random.Generator,
+    ) -> None:
+        self.bins, self.left, self.known, self.weight = bins, left, known, weight
+        self.growth, self.draw = growth, draw
+
+    def next_tree(self) -> tuple[list[tuple[int, int]], FloatArray]:
+        """Questions as (column, bin), and leaf values, shape (2**questions, targets); what it says is subtracted."""
+        growth, draw = self.growth, self.draw
+        rows = np.flatnonzero(draw.random(len(self.weight)) < growth.row_share)
+        columns = self._columns()
+        mixing = draw.normal(size=(self.left.shape[1], _MIXTURES)) / np.sqrt(_MIXTURES)
+        weight = self.weight[rows]
+        mixed = (self.left[rows] @ mixing.astype(np.float32)) * weight[:, None]
+        gradient = np.concatenate([mixed, weight[:, None]], axis=1)
+        bins = np.ascontiguousarray(self.bins[:, rows])
+        leaf = np.zeros(len(rows), dtype=np.int64)
+        questions: list[tuple[int, int]] = []
+        for level in range(growth.depth):
+            column, cut, gain = best_question(
+                bins, columns, leaf, gradient, growth.penalty * growth.row_share, 1 << level
+            )
+            if gain <= 0.0:
+                break
+            questions.append((int(column), int(cut)))
+            leaf |= (bins[column] > cut).astype(np.int64) << level
+        return questions, self._filled(questions)
+
+    def _columns(self) -> NDArray[np.int64]:
+        """Those that the tree may ask about: a part of the inputs, and always the load."""
+        inputs = len(self.bins) - 1
+        count = max(1, round(inputs * self.growth.column_share))
+        picked = np.sort(self.draw.choice(inputs, count, replace=False))
+        return np.append(picked, inputs).astype(np.int64)
+
+    def _filled(self, questions: list[tuple[int, int]]) -> FloatArray:
+        leaf = np.zeros(len(self.weight), dtype=np.int64)
+        for level, (column, cut) in enumerate(questions):
+            leaf |= (self.bins[column] > cut).astype(np.int64) << level
+        count = 1 << len(questions)
+        sums = leaf_sums(leaf, self.left, self.weight, count)
+        totals = leaf_totals(leaf, self.known, self.weight, count)
+        values = self.growth.learning_rate * sums / (totals + self.growth.penalty)
+        self.left -= np.where(self.known, values[leaf], 0.0).astype(np.float32)
+        return values

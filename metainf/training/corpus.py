@@ -1,0 +1,62 @@
+"""A corpus's folder as what training reads: all rows, and the tasks that they are about.
+
+Separate from the building of a corpus, which needs the simulator.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from metainf.corpus.build import TASKS
+from metainf.corpus.tables import load_rows
+from metainf.corpus.task import Task
+from metainf.corpus.task_store import read_tasks
+from metainf.errors import InvalidWorkloadError
+from metainf.evaluation.groups import accelerator_group, model_family, model_groups
+
+__all__ = ["read_corpus", "without"]
+
+
+def read_corpus(folder: Path) -> tuple[pa.Table, tuple[Task, ...]]:
+    """All rows of a corpus, and its tasks.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        There is no corpus, or it has no rows yet.
+    MeasurementError
+        A file of it is damaged.
+    """
+    rows = load_rows(folder)
+    if not rows.num_rows or not (folder / TASKS).exists():
+        raise InvalidWorkloadError(f"{folder} holds no rows of a corpus: build one with metainf corpus build")
+    return rows, read_tasks(folder / TASKS)
+
+
+def without(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table without the rows of these models and accelerators, or of the groups that they name.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        No row is about one of them.
+    """
+    models = table.column("model").to_numpy(zero_copy_only=False).astype(np.str_)
+    devices = table.column("accelerator").to_numpy(zero_copy_only=False).astype(np.str_)
+    families = model_groups(models.tolist())
+    labels = [
+        models,
+        devices,
+        np.array([families[each] for each in models.tolist()], dtype=np.str_),
+        np.array([model_family(each) for each in models.tolist()], dtype=np.str_),
+        np.array([accelerator_group(each) for each in devices.tolist()], dtype=np.str_),
+    ]
+    left = np.zeros(len(models), dtype=np.bool_)
+    for name in names:
+        hit = np.any([each == name for each in labels], axis=0)
+        if not hit.any():
+            raise InvalidWorkloadError(f"--held-out {name}: no row is about such a model or accelerator")
+        left |= hit
+    return table.filter(pa.array(~left))

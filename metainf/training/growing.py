@@ -1,0 +1,98 @@
+"""Compiled loops that grow one oblivious tree: histograms of gradients, the best question of a level, leaf values.
+
+Separate from the boosting around them, which is numpy: these touch every row several times per tree.
+
+Why not a library. CatBoost grows such trees, and took 1 s for each of 20,000 rows with 15 targets on one core (version
+1.2.10, `MultiRMSEWithMissingValues`), which a corpus of hundreds of thousands of rows and nine fits cannot pay. Here
+the questions are chosen by a few random mixtures of the targets, and only the leaves are worked out for all of them:
+as good, and many times faster. Source: Iosipoi and Vakhrushev, SketchBoost, NeurIPS 2022 (arXiv 2211.12858).
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["best_question", "leaf_sums", "leaf_totals"]
+
+_Array = NDArray[np.float32]
+
+
+@njit(cache=True)
+def best_question(
+    bins: NDArray[np.uint8],
+    columns: NDArray[np.int64],
+    leaf: NDArray[np.int64],
+    gradient: NDArray[np.float32],
+    penalty: float,
+    leaves: int,
+) -> tuple[int, int, float]:  # pragma: no cover - compiled
+    """The column and bin that split all leaves best, and by how much more than no split.
+
+    Parameters
+    ----------
+    bins : array of shape (d, n)
+    columns : array of the columns that may be asked about
+    leaf : array of shape (n,)
+    gradient : array of shape (n, s + 1); the last column is the weight
+    """
+    width = gradient.shape[1]
+    rows = leaf.shape[0]
+    best_column, best_bin, best_gain = -1, 0, 0.0
+    total = np.zeros((leaves, width))
+    for row in range(rows):
+        for k in range(width):
+            total[leaf[row], k] += gradient[row, k]
+    without = 0.0
+    for each in range(leaves):
+        for k in range(width - 1):
+            without += total[each, k] * total[each, k] / (total[each, width - 1] + penalty)
+    histogram = np.zeros((leaves, 256, width))
+    for place in range(columns.shape[0]):
+        column = bins[columns[place]]
+        last = 0
+        for row in range(rows):
+            last = max(last, column[row])
+        histogram[:, : last + 1] = 0.0
+        for row in range(rows):
+            cell = histogram[leaf[row], column[row]]
+            for k in range(width):
+                cell[k] += gradient[row, k]
+        below = np.zeros((leaves, width))
+        for cut in range(last):
+            gain = -without
+            for each in range(leaves):
+                for k in range(width):
+                    below[each, k] += histogram[each, cut, k]
+                under = below[each, width - 1] + penalty
+                over = total[each, width - 1] - below[each, width - 1] + penalty
+                for k in range(width - 1):
+                    above = total[each, k] - below[each, k]
+                    gain += below[each, k] * below[each, k] / under + above * above / over
+            if gain > best_gain:
+                best_column, best_bin, best_gain = columns[place], cut, gain
+    return best_column, best_bin, best_gain
+
+
+@njit(cache=True)
+def leaf_sums(
+    leaf: NDArray[np.int64], residual: NDArray[np.float32], weight: NDArray[np.float32], leaves: int
+) -> NDArray[np.float64]:  # pragma: no cover - compiled
+    """Weighted sums of residuals by leaf, shape (leaves, targets)."""
+    found = np.zeros((leaves, residual.shape[1]))
+    for row in range(leaf.shape[0]):
+        for target in range(residual.shape[1]):
+            found[leaf[row], target] += residual[row, target] * weight[row]
+    return found
+
+
+@njit(cache=True)
+def leaf_totals(
+    leaf: NDArray[np.int64], known: NDArray[np.bool_], weight: NDArray[np.float32], leaves: int
+) -> NDArray[np.float64]:  # pragma: no cover - compiled
+    """Weights of the rows that know each target, by leaf, shape (leaves, targets)."""
+    found = np.zeros((leaves, known.shape[1]))
+    for row in range(leaf.shape[0]):
+        for target in range(known.shape[1]):
+            if known[row, target]:
+                found[leaf[row], target] += weight[row]
+    return found

@@ -1,0 +1,181 @@
+"""What trees say of lanes whose model family, or whose generation of accelerators, they never saw.
+
+Separate from the spreads that are made of it: this is where the time goes, a fit for each fold.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.evaluation.groups import accelerator_group, model_groups
+from metainf.evaluation.splits import grouped_folds
+from metainf.meta_features.questions import QuestionFeatures
+from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
+from metainf.predictors.corrections import Corrections, responses
+from metainf.predictors.familiarity import GROUPS, Familiarity
+from metainf.predictors.inputs import LaneInputs
+from metainf.training.boosting import Growth, grown
+from metainf.training.rows import BLOCK, TrainingRows, inputs_of
+
+__all__ = [
+    "MOST_POINTS",
+    "Errors",
+    "HeldOut",
+    "analytical_only",
+    "corrected",
+    "errors",
+    "groups_of",
+    "held_out",
+    "thresholds",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+StringArray = NDArray[np.str_]
+
+MOST_POINTS = 512
+"""Points that stand for the training data, of each group of features."""
+_EMPTY = 1e-6
+_DEVIATIONS = 2.0  # as ISAC has it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Answers about m lanes by trees that did not see the lane's group.
+
+    Attributes
+    ----------
+    groups : array of shape (m,)
+    residual : array of shape (m, knots, targets)
+    distance : array of shape (m, feature groups)
+        To what those trees were trained on.
+    """
+
+    groups: StringArray
+    residual: FloatArray
+    distance: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Errors:
+    """Errors of n rows, log(truth / prediction).
+
+    Attributes
+    ----------
+    error : array of shape (n, targets)
+        NaN where the row does not know the target, or the prediction is that the load does not fit.
+    utilization : array of shape (n,)
+        As predicted; 0 for other loads than rates.
+    coordinate : array of shape (n,)
+    """
+
+    error: FloatArray
+    utilization: FloatArray
+    coordinate: FloatArray
+
+
+def groups_of(rows: TrainingRows) -> tuple[StringArray, StringArray]:
+    """Model group and accelerator group of each lane."""
+    families = model_groups(rows.model.tolist())
+    devices = {name: accelerator_group(name) for name in set(rows.accelerator.tolist())}
+    return (
+        np.array([families[name] for name in rows.model.tolist()], dtype=np.str_),
+        np.array([devices[name] for name in rows.accelerator.tolist()], dtype=np.str_),
+    )
+
+
+def held_out(
+    rows: TrainingRows,
+    groups: StringArray,
+    growth: Growth,
+    *,
+    seed: int,
+    most_folds: int,
+    report: Callable[[str], None] = lambda what: None,
+) -> HeldOut | None:
+    """Answers about every lane by trees of the folds without it; None where there are fewer than two groups."""
+    folds = grouped_folds(groups, most_folds)
+    if not folds:
+        return None
+    lanes = len(groups)
+    residual = np.zeros((lanes, KNOTS, len(TARGETS)))
+    distance = np.zeros((lanes, len(GROUPS)))
+    scale = Familiarity.of(rows.inputs, most=1, seed=seed).scale
+    for number, fold in enumerate(folds):
+        report(f"fold {number + 1} of {len(folds)}: without {fold.held_out}")
+        inside = np.zeros(lanes, dtype=np.bool_)
+        inside[fold.train] = True
+        taught = inside[rows.lane]
+        trees = grown(
+            rows.inputs[rows.lane[taught]],
+            rows.coordinate[taught],
+            rows.residual[taught],
+            rows.weight[taught],
+            growth,
+            seed,
+        )
+        residual[fold.test] = trees.at_knots(rows.inputs[fold.test])
+        known = Familiarity.of(rows.inputs[fold.train], most=MOST_POINTS, seed=seed, scale=scale)
+        distance[fold.test] = known.distances(rows.inputs[fold.test])
+    return HeldOut(groups, residual, distance)
+
+
+def thresholds(found: list[HeldOut]) -> FloatArray:
+    """Distance up to which each group of features is familiar: of the split that holds it out the furthest."""
+    each = [h.distance.mean(axis=0) + _DEVIATIONS * h.distance.std(axis=0) for h in found]
+    return np.maximum(np.max(each, axis=0), _LEAST_THRESHOLD) if each else np.full(len(GROUPS), np.inf)
+
+
+_LEAST_THRESHOLD = 0.05
+
+
+def corrected(held: HeldOut, limits: FloatArray) -> Corrections:
+    """What run time would make of the held-out answers, with these thresholds."""
+    return Corrections.of(held.residual, held.distance / limits)
+
+
+def analytical_only(lanes: int) -> Corrections:
+    """What the analytical model alone makes of them."""
+    return Corrections(np.zeros((lanes, KNOTS, len(TARGETS))), np.zeros(lanes), np.ones(lanes))
+
+
+def errors(rows: TrainingRows, found: Corrections, *, at_true_utilization: bool) -> Errors:
+    """Errors of all rows.
+
+    Parameters
+    ----------
+    at_true_utilization : bool
+        Whether the load is set so that the utilisation is right: then the error of the capacity is left out.
+    """
+    shape = len(rows), len(TARGETS)
+    result = Errors(np.full(shape, np.nan), np.zeros(len(rows)), np.zeros(len(rows)))
+    for places, numbers, inputs in _blocks(rows):
+        own = Corrections(found.residual[numbers], found.distance[numbers], found.fade[numbers])
+        capacity = (inputs.capacity * np.exp(own.residual[:, -1, CAPACITY]))[inputs.lanes.of]
+        load, utilization = rows.load[places], rows.utilization[places]
+        is_open = ~np.isnan(utilization)
+        if at_true_utilization:
+            load = np.where(is_open, utilization * capacity, load)
+        load = np.where(np.isnan(load) | (is_open & (load <= 0.0)), _EMPTY * capacity, load)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            answer = responses(inputs, own, load)
+            error = rows.truth[places] - answer.answer
+        result.error[places] = np.where(np.isfinite(error), error, np.nan)
+        result.utilization[places] = answer.utilization
+        result.coordinate[places] = np.where(np.isnan(rows.load[places]), rows.coordinate[places], answer.coordinate)
+    return result
+
+
+def _blocks(rows: TrainingRows) -> Iterator[tuple[IntArray, IntArray, LaneInputs]]:
+    """Rows, their lanes' numbers, and the inputs of these, some lanes at a time."""
+    known = QuestionFeatures()
+    order = np.argsort(rows.lane, kind="stable")
+    sorted_lanes = rows.lane[order]
+    for start in range(0, len(rows.questions), BLOCK):
+        first, last = np.searchsorted(sorted_lanes, [start, start + BLOCK])
+        if last > first:
+            places = order[first:last]
+            inputs, numbers = inputs_of(rows.questions, rows.lane[places], known)
+            yield places, numbers, inputs

@@ -1,0 +1,254 @@
+"""From the rows of a corpus to a predictor: what rows teach, what is held out, how sure it is, and the same bytes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distorted_corpus import PREDICTOR, corpus, slower
+from metainf.cli import main
+from metainf.corpus.build import MANIFEST, TASKS
+from metainf.corpus.replicas import replica_of
+from metainf.corpus.task import TrafficKind
+from metainf.corpus.task_store import write_tasks
+from metainf.errors import InvalidWorkloadError
+from metainf.evaluation.calibration import Guarantee
+from metainf.measurements import write_measurements
+from metainf.methods import portfolio
+from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
+from metainf.predictors.contract import Question
+from metainf.training.boosting import Growth, grown
+from metainf.training.corpus import without
+from metainf.training.decisions import CAUTIONS
+from metainf.training.held_out import analytical_only, errors, groups_of, held_out
+from metainf.training.rows import TrainingRows, training_rows
+from metainf.training.spreads import fit_spread
+from metainf.training.train import TrainingPlan, train, write_artifact
+from trained_models import PLAN, trained
+
+SMALL = Growth(trees=15, learning_rate=0.3, depth=4)
+
+
+@pytest.fixture(scope="module")
+def rows() -> TrainingRows:
+    table, tasks = corpus()
+    return training_rows(table, {task.key: task for task in tasks})
+
+
+def test_residuals_are_what_was_put_in() -> None:
+    table, tasks = corpus(1, noise=0.0)
+    rows = training_rows(table, {task.key: task for task in tasks})
+    factor = np.log([slower(name) for name in rows.accelerator.tolist()])[rows.lane]
+    latencies = rows.residual[:, :LATENCIES] - factor[:, None]
+    assert np.nanmedian(np.abs(latencies)) < 0.01
+    assert np.nanquantile(np.abs(latencies), 0.98) < 0.09  # what the coarser grid is off by near the capacity
+    np.testing.assert_allclose(rows.residual[:, CAPACITY][np.isnan(rows.load)], -factor[np.isnan(rows.load)], atol=0.02)
+    task = next(task for task in tasks if task.kind is TrafficKind.BATCH)
+    makespan = PREDICTOR.predict([Question(replica_of(task, portfolio()[0]), task.traffic)]).makespan_s[0]
+    lane = rows.key.index((task.key, "default"))
+    row = int(np.flatnonzero(rows.lane == lane)[0])
+    assert np.exp(rows.truth[row, MAKESPAN] - rows.residual[row, MAKESPAN]) == pytest.approx(makespan, rel=0.01)
+
+
+def test_each_kind_of_row_teaches_its_own_targets(rows: TrainingRows) -> None:
+    taught = ~np.isnan(rows.residual)
+    saturated = np.isnan(rows.load)
+    assert taught[saturated, CAPACITY].all()
+    assert taught[saturated].sum(axis=1).max() == 1
+    is_open = ~np.isnan(rows.utilization)
+    assert taught[is_open, :LATENCIES].all()
+    assert not taught[is_open][:, [CAPACITY, THROUGHPUT, MAKESPAN]].any()
+    batch = taught[:, MAKESPAN]
+    assert not taught[batch, THROUGHPUT].any()
+    closed = ~saturated & ~is_open & ~batch
+    assert taught[closed, THROUGHPUT].all()
+
+
+def test_clients_deliver_by_littles_law(rows: TrainingRows) -> None:
+    closed = ~np.isnan(rows.truth[:, THROUGHPUT])
+    mean_e2e = rows.truth[closed, TARGETS.index("e2e_mean")]
+    np.testing.assert_allclose(rows.truth[closed, THROUGHPUT] + mean_e2e, np.log(rows.load[closed]))
+
+
+def test_loads_lie_between_the_knots(rows: TrainingRows) -> None:
+    assert (rows.coordinate >= 0).all()
+    assert (rows.coordinate <= KNOTS - 1).all()
+    order = np.argsort(rows.utilization)
+    is_open = ~np.isnan(rows.utilization[order])
+    assert (np.diff(rows.coordinate[order][is_open]) >= -1e-9).all()
+
+
+def test_many_probes_of_one_lane_do_not_count_for_many(rows: TrainingRows) -> None:
+    open_lane = rows.lane[~np.isnan(rows.utilization)][0]
+    own = (rows.lane == open_lane) & ~np.isnan(rows.load)
+    assert rows.weight[own].sum() == pytest.approx(np.sqrt(own.sum()))
+
+
+def test_a_held_out_group_is_never_learnt_from(rows: TrainingRows) -> None:
+    groups = groups_of(rows)[1]
+    name = groups[0]
+    bent = replace(rows, residual=np.where((groups == name)[rows.lane][:, None], rows.residual + 3.0, rows.residual))
+    one, other = (held_out(each, groups, SMALL, seed=0, most_folds=20) for each in (rows, bent))
+    inside = groups == name
+    np.testing.assert_array_equal(one.residual[inside], other.residual[inside])
+    assert not np.array_equal(one.residual[~inside], other.residual[~inside])
+    assert held_out(rows, np.full(len(groups), "all"), SMALL, seed=0, most_folds=5) is None
+
+
+def test_trees_find_what_is_there_and_leave_out_what_is_missing() -> None:
+    draw = np.random.default_rng(0)
+    inputs, load = draw.normal(size=(3000, 6)), draw.uniform(0, KNOTS - 1, size=3000)
+    truth = np.stack([np.sign(inputs[:, 1]) + 0.5 * load, *(inputs[:, 2],) * (len(TARGETS) - 1)], axis=1)
+    truth[draw.random(3000) < 0.5, 0] = np.nan
+    truth[:, MAKESPAN] = np.nan
+    trees = grown(inputs, load, truth, np.ones(3000), Growth(trees=80, learning_rate=0.2, column_share=1.0), 0)
+    found = trees.at_knots(inputs[:200])
+    for knot in range(KNOTS):
+        expected = np.sign(inputs[:200, 1]) + 0.5 * np.clip(knot, 0.2, KNOTS - 1.2)
+        assert np.median(np.abs(found[:, knot, 0] - expected)) < 0.15
+    assert np.median(np.abs(found[:, 0, 1] - inputs[:200, 2])) < 0.15
+    assert (found[:, :, MAKESPAN] == 0).all()
+
+
+def test_intervals_hold_nine_in_ten_of_what_was_held_out() -> None:
+    report = trained()[1]
+    for split in ("model", "accelerator"):
+        coverage = [figures["coverage"] for figures in report.intervals[split].values()]
+        assert 0.83 <= np.mean(coverage) <= 0.95
+
+
+def test_what_was_learnt_holds_for_models_and_generations_that_were_left_out() -> None:
+    report = trained()[1]
+    for target in ("ttft_p95", "tpot_mean", "e2e_mean", "capacity"):
+        assert report.errors["model"][target]["trained"] < 0.5 * report.errors["model"][target]["analytical"]
+        assert report.errors["accelerator"][target]["trained"] < report.errors["accelerator"][target]["analytical"]
+
+
+def test_few_groups_promise_nothing() -> None:
+    report = trained()[1]
+    assert report.groups["model"] < 9
+    assert report.guarantee == Guarantee.NOT_GUARANTEED.value
+    assert report.decisions["model"]["guarantee"] == Guarantee.NOT_GUARANTEED.value
+    assert CAUTIONS[0] <= report.caution <= CAUTIONS[1]
+
+
+def test_a_wider_error_gives_a_wider_spread(rows: TrainingRows) -> None:
+    groups = groups_of(rows)[0][rows.lane]
+    found = analytical_only(len(rows.questions))
+    pure, whole = (errors(rows, found, at_true_utilization=each) for each in (True, False))
+    near = fit_spread(pure, whole, np.zeros(len(rows)), groups)
+    doubled = [replace(each, error=2.0 * each.error) for each in (pure, whole)]
+    far = fit_spread(*doubled, np.zeros(len(rows)), groups)
+    assert (far.log_sd[:, CAPACITY] > 1.8 * near.log_sd[:, CAPACITY]).all()
+    assert (far.log_sd >= near.log_sd).all()
+
+
+def test_equal_corpus_and_seed_give_equal_bytes(tmp_path: Path) -> None:
+    table, tasks = corpus()
+    plan = TrainingPlan(growth=SMALL, most_folds=2)
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for file, seed in zip(files, (0, 0, 1), strict=True):
+        model, report = train(table, tasks, replace(plan, seed=seed))
+        write_artifact(model, report, file, corpus_digest="sha256:0", seed=seed)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[0].read_bytes() != files[2].read_bytes()
+
+
+def test_too_many_lanes_leave_out_whole_tasks() -> None:
+    table, tasks = corpus()
+    _, report = train(table, tasks, replace(PLAN, growth=SMALL, most_folds=2, most_lanes=100))
+    assert report.tasks < len(tasks)
+    assert report.lanes < 200
+
+
+def test_nothing_to_learn_from_is_said() -> None:
+    table, tasks = corpus()
+    with pytest.raises(InvalidWorkloadError, match="there are none"):
+        train(table.slice(0, 0), tasks, PLAN)
+    with pytest.raises(InvalidWorkloadError, match="there are none"):
+        train(table, (), PLAN)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        pytest.param("H100-SXM-80GB", "accelerator", id="an accelerator"),
+        pytest.param("Hopper HBM", "accelerator", id="a generation"),
+        pytest.param("openai/gpt-oss-20b", "model", id="a model"),
+        pytest.param("qwen/qwen3", "model", id="a family"),
+    ],
+)
+def test_held_out_names_leave_their_rows_out(name: str, column: str) -> None:
+    table, _ = corpus()
+    left = without(table, [name])
+    assert 0 < left.num_rows < table.num_rows
+    before, after = (set(each.column(column).to_pylist()) for each in (table, left))
+    assert {each for each in before - after if name.split("-")[0].lower() in each.lower()} or name == "Hopper HBM"
+    with pytest.raises(InvalidWorkloadError, match="no row is about"):
+        without(table, ["nothing"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A corpus's folder as the builder leaves it."""
+    table, tasks = corpus()
+    plan = '{"tasks": 1, "seed": 0, "worlds": ["distorted@1"]}'
+    (tmp_path / MANIFEST).write_text(f'{{"schema": 1, "plan": {plan}, "versions": {{}}}}')
+    write_tasks(tasks, tmp_path / TASKS)
+    write_measurements(table, tmp_path / "rows-distorted-000000.parquet")
+    return tmp_path
+
+
+def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "predictor.metainf"
+    command = ["train", "--corpus", str(folder), "--out", str(out), "--trees", "15", "--folds", "2"]
+    assert main([*command, "--held-out", "L4-PCIe-24GB"]) == 0
+    printed = capsys.readouterr()
+    assert "unseen model" in printed.out
+    assert "sha256:" in printed.out
+    assert "fitting all rows" in printed.err
+    question = [
+        *("predict", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--accelerator", "H100-SXM-80GB", "--count", "1"),
+        *("--concurrency", "8", "--input-tokens", "500", "--output-tokens", "100"),
+    ]
+    answers = []
+    for predictor in ("analytical", str(out)):
+        assert main([*question, "--predictor", predictor]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] != answers[1]
+    out.write_bytes(b"nonsense")
+    assert main([*question, "--predictor", str(out)]) == 1
+    assert "install the shipped file again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        pytest.param(["--folds", "1"], "--folds 1", id="one fold"),
+        pytest.param(["--trees", "0"], "--trees 0", id="no trees"),
+        pytest.param(["--held-out", "nothing"], "no row is about", id="an unknown name"),
+    ],
+)
+def test_the_command_refuses(folder: Path, more: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--corpus", str(folder), "--out", str(folder / "x"), *more]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_command_needs_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_damaged_default_is_said_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "predictor.metainf"
+    damaged.write_bytes(b"nonsense")
+    monkeypatch.setattr("metainf.predictors.default.SHIPPED", damaged)
+    question = [
+        *("predict", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--accelerator", "H100-SXM-80GB", "--count", "1"),
+        *("--concurrency", "8", "--input-tokens", "500", "--output-tokens", "100"),
+    ]
+    assert main(question) == 0
+    assert "predicting analytically instead" in capsys.readouterr().err
