@@ -28,7 +28,7 @@ from metainf.simulator.contract import StepTimes
 from metainf.step_times import lookup
 from metainf.step_times.measured import measured_tables
 from metainf.step_times.oracle import SYSTEMS, TableRefusal
-from metainf.step_times.ratios import CHUNK, DECODE, DENSE, EXPERT
+from metainf.step_times.ratios import CHUNK, DECODE, DENSE, EXPERT, MIXTURE
 from metainf.step_times.roofline import RooflineParts, roofline_parts
 from metainf.step_times.store import TableStore
 
@@ -74,8 +74,11 @@ def log_ratios(kernels: StepTimes, parts: RooflineParts, ranks: int) -> dict[str
     chunks = np.array([128.0, 512.0, 2048.0, 4096.0])
     before = np.maximum(np.array(CHUNK.nodes) / chunks - chunks / 2.0, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
+        plain = np.log(lookup.token_s(kernels, tokens) / parts.token_s(tokens))
+        is_mixture, unknown = parts.expert_floor_s > 0, np.full(len(tokens), np.nan)
         return {
-            DENSE.name: np.log(lookup.token_s(kernels, tokens) / parts.token_s(tokens)),
+            DENSE.name: unknown if is_mixture else plain,
+            MIXTURE.name: plain if is_mixture else unknown,
             EXPERT.name: np.log(lookup.expert_s(kernels, everyone) / parts.expert_s(everyone)),
             DECODE.name: np.log(
                 lookup.decode_s(kernels, sequences, reads / sequences) / parts.decode_s(sequences, reads / sequences)
@@ -127,7 +130,7 @@ def main() -> None:
             rows.append(log_ratios(found.kernels, parts, replica.layout.data_parallel))
             launches.append(found.kernels.prompt_step_s / replica.architecture.layers)
     print(dict(counts))
-    for name in (DENSE.name, EXPERT.name, DECODE.name, CHUNK.name):
+    for name in (DENSE.name, MIXTURE.name, EXPERT.name, DECODE.name, CHUNK.name):
         values = np.array([row[name] for row in rows])
         fine = np.isfinite(values).all(axis=1)
         chosen = [key for key, is_fine in zip(keys, fine, strict=True) if is_fine]

@@ -38,6 +38,8 @@ class RooflineParts:
     model: StepModel
     floor_s: float
     """Kernels of all layers at their least, and the latencies of collectives: in every step, whatever its size."""
+    expert_floor_s: float
+    """The same for routing and grouped products of experts."""
     host_s: float
     tokens_per_sequence: float
     """Of a decoding sequence in one step: drafts and one."""
@@ -52,7 +54,7 @@ class RooflineParts:
         """Routed experts, by the tokens of all ranks."""
         m = self.model
         read = -m.expert_read_s * np.expm1(tokens * m.expert_miss_log)
-        return _overlapped(read, tokens * m.expert_token_s, m.overlap)
+        return self.expert_floor_s + _overlapped(read, tokens * m.expert_token_s, m.overlap)
 
     def decode_s(self, sequences: FloatArray, context_tokens: FloatArray) -> FloatArray:
         """Attention of all decoding sequences."""
@@ -71,10 +73,13 @@ class RooflineParts:
 
 def roofline_parts(replica: ReplicaSpec, efficiency: Efficiency) -> RooflineParts:
     """The parts of one rank's step."""
-    model = calibrated(step_work(replica), efficiency)
+    work = step_work(replica)
+    model = calibrated(work, efficiency)
+    expert_floor_s = work.expert_layers * efficiency.expert_layer_s
+    floor_s = model.fixed_s - efficiency.host_s - expert_floor_s
     speculation = replica.settings.speculation
     tokens_per_sequence = 1.0 + (speculation.tokens if speculation else 0)
-    return RooflineParts(model, model.fixed_s - efficiency.host_s, efficiency.host_s, tokens_per_sequence)
+    return RooflineParts(model, floor_s, expert_floor_s, efficiency.host_s, tokens_per_sequence)
 
 
 def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency) -> StepTimes:

@@ -54,11 +54,12 @@ class HiddenWorld:
         efficiency = _hidden_host(self.name, replica)
         plain = roofline_step_times(replica, efficiency)
         bent = _Bends(self.name, replica)
+        dense = ratios.MIXTURE if plain.expert_s.any() else ratios.DENSE
         reads = ratios.decode_size(plain.decode_sequences[:, None], plain.decode_context_tokens)
         pairs = ratios.pair_size(plain.chunk_tokens[:, None], plain.chunk_context_tokens)
         return replace(
             plain,
-            token_s=bent.line(ratios.DENSE, plain.tokens, plain.token_s),
+            token_s=bent.line(dense, plain.tokens, plain.token_s),
             expert_s=bent.line(ratios.EXPERT, plain.expert_tokens, plain.expert_s),
             decode_s=bent.surface(ratios.DECODE, reads, plain.decode_s),
             chunk_s=bent.surface(ratios.CHUNK, pairs, plain.chunk_s),
