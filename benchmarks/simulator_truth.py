@@ -17,7 +17,7 @@ up to 64 clients. Every error shown as left out is of constants fitted without t
 without its model's maker: one Gauss-Newton step on the other rows from the common fit. `--own` runs aiconfigurator's
 estimator on the same rows.
 
-Results (2 shared cores, one process; every row; 7 minutes with `--own`), median absolute error and Spearman:
+Results (2 shared cores, one process; every row; under 4 minutes with `--own`), median absolute error and Spearman:
 
 - silicon over tables, 625 rows: generation left out TTFT 19.3 % (.954), TPOT 7.6 % (.937), tokens/s 7.2 % (.992);
   maker left out 19.9 %, 8.4 %, 8.5 %. aiconfigurator itself, which refuses 15 of them: 30.8 % (.826), 9.0 % (.936),
