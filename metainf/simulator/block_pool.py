@@ -20,32 +20,32 @@ __all__ = ["cached_block", "content_of", "give_back", "register", "release_seque
 
 
 @compiled
-def content_of(state: Any, limits: Any, request: int, block: int) -> int:
+def content_of(state: Any, request: int, block: int) -> int:
     """Identity of a prompt's leading shared block: hashes are chained, so the last one inside a block names it."""
     start = state.requests[request].hashes
-    if limits.block_hashes > 1:
-        return state.contents[start + (block + 1) * limits.block_hashes - 1]
-    per_hash = limits.hash_blocks
+    if state.limits.block_hashes > 1:
+        return state.contents[start + (block + 1) * state.limits.block_hashes - 1]
+    per_hash = state.limits.hash_blocks
     return state.contents[start + block // per_hash] * per_hash + block % per_hash
 
 
 @compiled
-def _own_key(state: Any, limits: Any, request: int, group: int, block: int) -> int:
-    return -1 - ((request * limits.table_groups + group) * state.table.shape[2] + block)
+def _own_key(state: Any, request: int, group: int, block: int) -> int:
+    return -1 - ((request * state.limits.table_groups + group) * state.table.shape[2] + block)
 
 
 @compiled
-def cached_block(state: Any, limits: Any, rank: int, group: int, request: int, block: int) -> int:
+def cached_block(state: Any, rank: int, group: int, request: int, block: int) -> int:
     """The block that holds this part of the request's content, -1 where none does."""
     record = state.requests[request]
     if block < record.shared:
-        key = (rank * limits.table_groups + group) * limits.contents + content_of(state, limits, request, block)
+        key = (rank * state.limits.table_groups + group) * state.limits.contents + content_of(state, request, block)
         return state.first[key]
     sequence = record.sequence
     if sequence < 0 or block >= state.sequences[sequence].blocks:
         return -1
     found = state.table[sequence, group, block]
-    if found >= 0 and state.blocks[found].key == _own_key(state, limits, request, group, block):
+    if found >= 0 and state.blocks[found].key == _own_key(state, request, group, block):
         return found
     return -1
 
@@ -140,36 +140,36 @@ def _set_key(blocks: Any, first: Any, index: int, key: int) -> None:
 
 
 @compiled_apart
-def register(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+def register(state: Any, rank: int, sequence: int, upto: int) -> None:
     """Let the sequence's full blocks before `upto` be hit, those that nobody could hit yet."""
     slot = state.sequences[sequence]
     request = slot.request
     shared = state.requests[request].shared
     for block in range(slot.registered, upto):
-        for group in range(limits.table_groups):
+        for group in range(state.limits.table_groups):
             if state.groups[group].kind == STATE:
                 continue
             index = state.table[sequence, group, block]
             if index < 0 or state.blocks[index].key != NO_KEY:
                 continue
             if block < shared:
-                content = content_of(state, limits, request, block)
-                key = (rank * limits.table_groups + group) * limits.contents + content
+                content = content_of(state, request, block)
+                key = (rank * state.limits.table_groups + group) * state.limits.contents + content
             else:
-                key = _own_key(state, limits, request, group, block)
+                key = _own_key(state, request, group, block)
             _set_key(state.blocks, state.first, index, key)
     slot.registered = max(slot.registered, upto)
 
 
 @compiled_apart
-def release_sequence(state: Any, limits: Any, rank: int, sequence: int) -> None:
+def release_sequence(state: Any, rank: int, sequence: int) -> None:
     """Give back all blocks of a sequence, the last first; its table stays, for it to look into after a preemption."""
     slot = state.sequences[sequence]
     blocks, pool, table = state.blocks, state.ranks[rank], state.table[sequence]
-    for group in range(limits.table_groups):
+    for group in range(state.limits.table_groups):
         kind = state.groups[group].kind
         lowest = 0 if kind == FULL else state.live_from[sequence, group]
-        if limits.counting:
+        if state.limits.counting:
             pool.free += 1 if kind == STATE else slot.blocks - lowest
             continue
         if kind == STATE:

@@ -73,10 +73,10 @@ def _find_due(pool: Any, left: Any, due: Any) -> int:
 
 
 @compiled
-def _is_plain(state: Any, limits: Any, rank: int, due: Any, count: int, threshold: int) -> bool:
+def _is_plain(state: Any, rank: int, due: Any, count: int, threshold: int) -> bool:
     """Whether every running sequence gets its tokens in this step, and every block that it needs."""
     pool = state.ranks[rank]
-    budget, blocks, next_place = limits.budget, 0, 0
+    budget, blocks, next_place = state.limits.budget, 0, 0
     for i in range(count):
         slot = state.sequences[state.running[rank, due[i]]]
         budget -= due[i] - next_place
@@ -87,19 +87,19 @@ def _is_plain(state: Any, limits: Any, rank: int, due: Any, count: int, threshol
         computed = slot.computed + (pool.round - slot.round if slot.coasting else 0)
         new = min(missing, threshold, budget)
         budget -= new
-        blocks += max(0, -(-(computed + new) // limits.block_tokens) - slot.blocks)
-    return budget >= pool.running - next_place and blocks * limits.table_groups <= pool.free
+        blocks += max(0, -(-(computed + new) // state.limits.block_tokens) - slot.blocks)
+    return budget >= pool.running - next_place and blocks * state.limits.table_groups <= pool.free
 
 
 @compiled
-def schedule_coasting(state: Any, limits: Any, tables: Any, rank: int, threshold: int) -> bool:
+def schedule_coasting(state: Any, rank: int, threshold: int) -> bool:
     """Schedule all running sequences of the rank; False, and nothing done, where that takes `scheduling`."""
     pool = state.ranks[rank]
     if not pool.coasting:
         _prepare(state, rank)
     due = state.due_places[rank]
     count = _find_due(pool, state.left[rank], due)
-    if not _is_plain(state, limits, rank, due, count, threshold):
+    if not _is_plain(state, rank, due, count, threshold):
         return False
     load, entries, sequences, running = state.loads[rank], state.entries[rank, 0], state.sequences, state.running[rank]
     pool.round += 1
@@ -112,10 +112,10 @@ def schedule_coasting(state: Any, limits: Any, tables: Any, rank: int, threshold
             slot.round += 1  # not this round: it takes part as itself
             _settle(pool, slot)
         missing = slot.known - slot.computed
-        new = min(missing, threshold, limits.budget - tokens + 1) if missing > 1 else 1
+        new = min(missing, threshold, state.limits.budget - tokens + 1) if missing > 1 else 1
         upto = slot.computed + new
         if upto >= slot.check:
-            _grow_plainly(state, limits, rank, sequence, upto)
+            _grow_plainly(state, rank, sequence, upto)
         entry = entries[i]
         entry.sequence = sequence
         entry.epoch = slot.epoch
@@ -125,7 +125,7 @@ def schedule_coasting(state: Any, limits: Any, tables: Any, rank: int, threshold
             load.decodes += 1
             load.context += slot.computed
         else:
-            load.chunk_s += chunk_s(tables, new, slot.computed)
+            load.chunk_s += chunk_s(state.tables, new, slot.computed)
             tokens += new - 1
         slot.computed = upto
     pool.coasted = pool.running - count
@@ -140,21 +140,21 @@ def schedule_coasting(state: Any, limits: Any, tables: Any, rank: int, threshold
 
 
 @compiled
-def _grow_plainly(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+def _grow_plainly(state: Any, rank: int, sequence: int, upto: int) -> None:
     """`grow` without its detours where a decoding sequence of one table only needs blocks."""
     slot, pool = state.sequences[sequence], state.ranks[rank]
-    if limits.plain and slot.known - slot.computed == 1 and slot.known > slot.prompt:
-        whole = -(-upto // limits.block_tokens)
-        if limits.counting:
+    if state.limits.plain and slot.known - slot.computed == 1 and slot.known > slot.prompt:
+        whole = -(-upto // state.limits.block_tokens)
+        if state.limits.counting:
             pool.free -= max(0, whole - slot.blocks)
-            pool.peak = max(pool.peak, limits.rank_blocks - pool.free)
+            pool.peak = max(pool.peak, state.limits.rank_blocks - pool.free)
             slot.blocks = max(slot.blocks, whole)
-            slot.check = slot.blocks * limits.block_tokens + 1
+            slot.check = slot.blocks * state.limits.block_tokens + 1
             return
         for block in range(slot.blocks, whole):
             state.table[sequence, 0, block] = take_block(state.blocks, state.first, pool)
         slot.blocks = max(slot.blocks, whole)
-        slot.check = slot.blocks * limits.block_tokens + 1
-        pool.peak = max(pool.peak, limits.rank_blocks - pool.free)
+        slot.check = slot.blocks * state.limits.block_tokens + 1
+        pool.peak = max(pool.peak, state.limits.rank_blocks - pool.free)
     else:
-        grow(state, limits, rank, sequence, upto)
+        grow(state, rank, sequence, upto)

@@ -42,7 +42,7 @@ def accepted_drafts(seed: int, request: int, known: int, drafts: int, acceptance
 
 
 @compiled
-def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> None:
+def complete(state: Any, rank: int, batch: int, pipeline: int) -> None:
     """Give each sequence of the rank's batch its new tokens, and note the first and last of them for the client."""
     line = state.pipelines[pipeline]
     entries, sequences = state.entries[rank, batch], state.sequences
@@ -58,7 +58,9 @@ def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> N
             continue
         gained = 1
         if entry.sampled > 1:
-            gained += accepted_drafts(limits.seed, slot.request, slot.known, entry.sampled - 1, limits.acceptance)
+            gained += accepted_drafts(
+                state.limits.seed, slot.request, slot.known, entry.sampled - 1, state.limits.acceptance
+            )
         first = slot.known == slot.prompt
         slot.known = min(slot.known + gained, slot.end)
         slot.computed = slot.known - 1
@@ -72,12 +74,12 @@ def complete(state: Any, limits: Any, rank: int, batch: int, pipeline: int) -> N
             notice.first = first
             notice.last = last
             line.notices += 1
-        elif slot.known - slot.streamed < limits.stream_interval:
+        elif slot.known - slot.streamed < state.limits.stream_interval:
             continue
         line.messages += 1
         slot.streamed = slot.known
         if last:
-            end(state, limits, rank, entry.sequence)
+            end(state, rank, entry.sequence)
             ended += 1
     if pool.coasted > 0:
         line.messages += pool.running - next_place
@@ -100,27 +102,27 @@ def _close_ranks(state: Any, rank: int) -> None:
 
 
 @compiled
-def notify(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
+def notify(state: Any, pipeline: int, now_s: float) -> None:
     """Send the noted tokens through the API server's one process; in a closed loop their clients send again."""
     line = state.pipelines[pipeline]
     base_s = max(now_s, state.clock[0])
     for i in range(line.notices):
         notice = state.notices[pipeline, i]
-        at_s = base_s + (notice.place + 1) * limits.frontend_token_s
+        at_s = base_s + (notice.place + 1) * state.limits.frontend_token_s
         record = state.requests[notice.request]
         if notice.first:
             record.first_s = at_s
         if notice.last:
             record.last_s = at_s
-            if limits.clients > 0:
-                send(state, limits, at_s)
-    state.clock[0] = base_s + line.messages * limits.frontend_token_s
+            if state.limits.clients > 0:
+                send(state, at_s)
+    state.clock[0] = base_s + line.messages * state.limits.frontend_token_s
     line.notices = 0
     line.messages = 0
 
 
 @compiled_apart
-def send(state: Any, limits: Any, free_s: float) -> None:
+def send(state: Any, free_s: float) -> None:
     """A free client sends the next request that is not refused, if there is one."""
     request = state.totals[2]
     while request < len(state.requests) and state.requests[request].refused:
@@ -130,7 +132,7 @@ def send(state: Any, limits: Any, free_s: float) -> None:
         return
     record = state.requests[request]
     record.sent_s = max(free_s, record.arrival_s)
-    at_s = record.sent_s + limits.request_s + record.input * limits.request_token_s
+    at_s = record.sent_s + state.limits.request_s + record.input * state.limits.request_token_s
     place = state.totals[3]
     state.totals[3] = place + 1
     while place > 0:

@@ -53,9 +53,9 @@ def _compiled(digest: int) -> Callable[..., None]:
     """
 
     @kept_compiled
-    def entry(state, limits, tables, order, arrival_s):  # type: ignore[no-untyped-def]
+    def entry(state, order, arrival_s):  # type: ignore[no-untyped-def]
         if digest:
-            run(state, limits, tables, order, arrival_s)
+            run(state, order, arrival_s)
 
     return entry
 
@@ -92,9 +92,9 @@ def simulate(
 def _simulated(engine: EngineModel, steps: StepTimes, requests: Requests, limits: Limits) -> State:
     """The state after the last event; cut short where it turned out that counting blocks is not enough."""
     records, contents, limits = _request_records(engine, requests, limits)
-    state = _state(engine, limits, records, contents)
+    state = _state(engine, steps, limits, records, contents)
     order, arrival_s = _arrivals(limits, records)
-    _entry(state, limits, tables_of(steps), order, arrival_s)
+    _entry(state, order, arrival_s)
     return state
 
 
@@ -206,7 +206,7 @@ def _request_records(engine: EngineModel, requests: Requests, limits: Limits) ->
     return records, contents.astype(np.int64), limits
 
 
-def _state(engine: EngineModel, limits: Limits, records: np.ndarray, contents: np.ndarray) -> State:
+def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.ndarray, contents: np.ndarray) -> State:
     """All arrays, with nothing running; what is large and written before it is read starts empty."""
     ranks, most = limits.ranks, limits.max_num_seqs
     pipelines = ranks // limits.ranks_per_pipeline
@@ -229,6 +229,8 @@ def _state(engine: EngineModel, limits: Limits, records: np.ndarray, contents: n
     lines["wake_s"] = np.inf
     host_tables = ranks * most if limits.host_blocks else 0
     return State(
+        limits=limits,
+        tables=tables_of(steps),
         requests=records,
         sequences=sequences,
         ranks=pools,

@@ -21,16 +21,16 @@ __all__ = ["run"]
 
 
 @compiled
-def run(state: Any, limits: Any, tables: Any, order: Any, arrival_s: Any) -> None:
+def run(state: Any, order: Any, arrival_s: Any) -> None:
     """Simulate until nothing is left to do.
 
     `order` and `arrival_s` are the requests of an open loop as they reach the engine; empty in a closed loop.
     """
-    for _ in range(limits.clients):
-        send(state, limits, 0.0)
+    for _ in range(state.limits.clients):
+        send(state, 0.0)
     arrived = 0
     while True:
-        now_s = _next_event_s(state, limits)
+        now_s = _next_event_s(state)
         if arrived < len(order):
             now_s = min(now_s, arrival_s[arrived])
         if now_s == np.inf:
@@ -38,74 +38,76 @@ def run(state: Any, limits: Any, tables: Any, order: Any, arrival_s: Any) -> Non
         for pipeline in range(len(state.pipelines)):
             line = state.pipelines[pipeline]
             if line.flying > 0 and state.done_s[pipeline, line.oldest] <= now_s:
-                _finish_batch(state, limits, pipeline, now_s)
+                _finish_batch(state, pipeline, now_s)
         while arrived < len(order) and arrival_s[arrived] <= now_s:
-            _enqueue(state, limits, order[arrived])
+            _enqueue(state, order[arrived])
             arrived += 1
         while state.totals[3] > 0 and state.heap_s[0] <= now_s:
-            _enqueue(state, limits, _earliest(state))
+            _enqueue(state, _earliest(state))
         for pipeline in range(len(state.pipelines)):
-            _start_batch(state, limits, tables, pipeline, now_s)
+            _start_batch(state, pipeline, now_s)
         if state.totals[4] != 0:
             break
 
 
 @compiled
-def _next_event_s(state: Any, limits: Any) -> float:
+def _next_event_s(state: Any) -> float:
     """When the next batch ends or can start, or a closed loop's next request arrives."""
     next_s = state.heap_s[0] if state.totals[3] > 0 else np.inf
     for pipeline in range(len(state.pipelines)):
         line = state.pipelines[pipeline]
         if line.flying > 0:
             next_s = min(next_s, state.done_s[pipeline, line.oldest])
-        if line.eager and line.flying < limits.stages:
+        if line.eager and line.flying < state.limits.stages:
             next_s = min(next_s, state.stage_free_s[pipeline, 0])
         next_s = min(next_s, line.wake_s)
     return next_s
 
 
 @compiled
-def _finish_batch(state: Any, limits: Any, pipeline: int, now_s: float) -> None:
+def _finish_batch(state: Any, pipeline: int, now_s: float) -> None:
     line = state.pipelines[pipeline]
-    if limits.asynchronous:
-        notify(state, limits, pipeline, now_s)  # of the step before this one
-    for member in range(limits.ranks_per_pipeline):
-        complete(state, limits, pipeline * limits.ranks_per_pipeline + member, line.oldest, pipeline)
-    if not limits.asynchronous:
-        notify(state, limits, pipeline, now_s)
-    line.oldest = (line.oldest + 1) % limits.stages
+    if state.limits.asynchronous:
+        notify(state, pipeline, now_s)  # of the step before this one
+    for member in range(state.limits.ranks_per_pipeline):
+        complete(state, pipeline * state.limits.ranks_per_pipeline + member, line.oldest, pipeline)
+    if not state.limits.asynchronous:
+        notify(state, pipeline, now_s)
+    line.oldest = (line.oldest + 1) % state.limits.stages
     line.flying -= 1
     line.eager = True
 
 
 @compiled
-def _start_batch(state: Any, limits: Any, tables: Any, pipeline: int, now_s: float) -> None:
+def _start_batch(state: Any, pipeline: int, now_s: float) -> None:
     line = state.pipelines[pipeline]
     if line.wake_s <= now_s:
         line.wake_s = np.inf
         line.eager = True
-    if not line.eager or line.flying == limits.stages or state.stage_free_s[pipeline, 0] > now_s:
+    if not line.eager or line.flying == state.limits.stages or state.stage_free_s[pipeline, 0] > now_s:
         return
-    batch = (line.oldest + line.flying) % limits.stages
-    first, tokens = pipeline * limits.ranks_per_pipeline, 0
-    for rank in range(first, first + limits.ranks_per_pipeline):
-        tokens += schedule(state, limits, tables, rank, batch, now_s)
+    batch = (line.oldest + line.flying) % state.limits.stages
+    first, tokens = pipeline * state.limits.ranks_per_pipeline, 0
+    for rank in range(first, first + state.limits.ranks_per_pipeline):
+        tokens += schedule(state, rank, batch, now_s)
     if tokens == 0:
         line.eager = False
         if line.flying == 0:
-            notify(state, limits, pipeline, now_s)
+            notify(state, pipeline, now_s)
         return
     step_s, expert_tokens = 0.0, 0
-    for rank in range(first, first + limits.ranks_per_pipeline):
-        step_s = max(step_s, rank_step_s(tables, state.loads[rank]))
+    for rank in range(first, first + state.limits.ranks_per_pipeline):
+        step_s = max(step_s, rank_step_s(state.tables, state.loads[rank]))
         expert_tokens += max(state.loads[rank].tokens, 1)
-    step_s = (step_s + at_point(tables.expert_tokens, tables.expert_s, float(expert_tokens))) * tables.scale
-    part_s = step_s / limits.stages
+    step_s = (
+        step_s + at_point(state.tables.expert_tokens, state.tables.expert_s, float(expert_tokens))
+    ) * state.tables.scale
+    part_s = step_s / state.limits.stages
     at_s = now_s
-    for stage in range(limits.stages):
+    for stage in range(state.limits.stages):
         at_s = max(at_s, state.stage_free_s[pipeline, stage]) + part_s
         state.stage_free_s[pipeline, stage] = at_s
-    for rank in range(first, first + limits.ranks_per_pipeline):
+    for rank in range(first, first + state.limits.ranks_per_pipeline):
         if state.loads[rank].tokens > 0:
             state.ranks[rank].busy_s += part_s
     state.done_s[pipeline, batch] = at_s
@@ -115,13 +117,13 @@ def _start_batch(state: Any, limits: Any, tables: Any, pipeline: int, now_s: flo
 
 
 @compiled
-def _enqueue(state: Any, limits: Any, request: int) -> None:
+def _enqueue(state: Any, request: int) -> None:
     """Put a request at the end of the queue of the rank with the least to do.
 
     Source: vLLM's load balancer over data-parallel ranks, vllm/v1/engine/core_client.py: 4 x waiting + running.
     """
     rank, least = 0, np.iinfo(np.int64).max
-    for candidate in range(limits.ranks):
+    for candidate in range(state.limits.ranks):
         score = 4 * state.ranks[candidate].waiting + state.ranks[candidate].running
         if score < least:
             rank, least = candidate, score
@@ -133,7 +135,7 @@ def _enqueue(state: Any, limits: Any, request: int) -> None:
     pool.tail = request
     state.requests[request].next = -1
     pool.waiting += 1
-    state.pipelines[rank // limits.ranks_per_pipeline].eager = True
+    state.pipelines[rank // state.limits.ranks_per_pipeline].eager = True
 
 
 @compiled

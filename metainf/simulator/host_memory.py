@@ -18,16 +18,16 @@ __all__ = ["host_hit", "keep_on_host", "touch_on_host"]
 
 
 @compiled
-def _key(state: Any, limits: Any, rank: int, request: int, block: int) -> int:
+def _key(state: Any, rank: int, request: int, block: int) -> int:
     if block < state.requests[request].shared:
-        return rank * limits.contents + content_of(state, limits, request, block)
+        return rank * state.limits.contents + content_of(state, request, block)
     return -1 - (request * state.table.shape[2] + block)
 
 
 @compiled
-def _find(state: Any, limits: Any, rank: int, request: int, block: int) -> int:
+def _find(state: Any, rank: int, request: int, block: int) -> int:
     """Where a part of the request's content is in host memory, -1 where it is not."""
-    key = _key(state, limits, rank, request, block)
+    key = _key(state, rank, request, block)
     if key >= 0:
         return state.host_of[key]
     sequence = state.requests[request].sequence
@@ -36,10 +36,10 @@ def _find(state: Any, limits: Any, rank: int, request: int, block: int) -> int:
 
 
 @compiled_apart
-def host_hit(state: Any, limits: Any, rank: int, request: int, hit: int, most: int) -> int:
+def host_hit(state: Any, rank: int, request: int, hit: int, most: int) -> int:
     """How many blocks after the first `hit` host memory has, up to the block `most`."""
     block = hit
-    while block < most and _find(state, limits, rank, request, block) >= 0:
+    while block < most and _find(state, rank, request, block) >= 0:
         block += 1
     return block - hit
 
@@ -70,9 +70,9 @@ def _link_last(state: Any, pool: Any, place: int) -> None:
 
 
 @compiled_apart
-def touch_on_host(state: Any, limits: Any, rank: int, request: int, block: int) -> bool:
+def touch_on_host(state: Any, rank: int, request: int, block: int) -> bool:
     """Make a block the most recently used one; False where it is not there."""
-    place = _find(state, limits, rank, request, block)
+    place = _find(state, rank, request, block)
     if place < 0:
         return False
     _unlink(state, state.ranks[rank], place)
@@ -81,21 +81,21 @@ def touch_on_host(state: Any, limits: Any, rank: int, request: int, block: int) 
 
 
 @compiled_apart
-def keep_on_host(state: Any, limits: Any, rank: int, sequence: int, block: int) -> None:
+def keep_on_host(state: Any, rank: int, sequence: int, block: int) -> None:
     """Copy a sequence's full block out, in the place of the least recently used one where there is no other."""
     request = state.sequences[sequence].request
-    if touch_on_host(state, limits, rank, request, block):
+    if touch_on_host(state, rank, request, block):
         return
     pool = state.ranks[rank]
-    if pool.host_used < limits.host_blocks:
-        place = rank * limits.host_blocks + pool.host_used
+    if pool.host_used < state.limits.host_blocks:
+        place = rank * state.limits.host_blocks + pool.host_used
         pool.host_used += 1
     else:
         place = int(pool.host_head)
         _unlink(state, pool, place)
         if state.host[place].key >= 0:
             state.host_of[state.host[place].key] = -1
-    key = _key(state, limits, rank, request, block)
+    key = _key(state, rank, request, block)
     state.host[place].key = key
     _link_last(state, pool, place)
     if key >= 0:

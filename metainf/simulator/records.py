@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metainf.simulator.timing import Tables
+
 __all__ = [
     "BLOCK",
     "ENTRY",
@@ -193,8 +195,13 @@ class Limits(NamedTuple):
 
 
 class State(NamedTuple):
-    """All arrays of one simulation. `table` has shape (sequences, groups, blocks), the others are named in records."""
+    """One simulation: its numbers, its tables of step times and all of its arrays.
 
+    `table` has shape (sequences, groups, blocks); the others are of the records of their names.
+    """
+
+    limits: Limits
+    tables: Tables
     requests: Any
     sequences: Any
     ranks: Any

@@ -23,7 +23,7 @@ __all__ = ["schedule"]
 
 
 @compiled
-def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s: float) -> int:
+def schedule(state: Any, rank: int, batch: int, now_s: float) -> int:
     """Fill the rank's part of a batch; returns the tokens in it."""
     load = state.loads[rank]
     load.tokens = 0
@@ -34,29 +34,27 @@ def schedule(state: Any, limits: Any, tables: Any, rank: int, batch: int, now_s:
     load.chunk_s = 0.0
     state.entry_counts[rank, batch] = 0
     pool = state.ranks[rank]
-    threshold = limits.threshold if pool.running + pool.waiting > 1 else 0
+    threshold = state.limits.threshold if pool.running + pool.waiting > 1 else 0
     if threshold <= 0:
         threshold = NEVER
-    undisturbed = limits.coasting and schedule_coasting(state, limits, tables, rank, threshold)
+    undisturbed = state.limits.coasting and schedule_coasting(state, rank, threshold)
     if not undisturbed:
-        if limits.coasting:
+        if state.limits.coasting:
             settle_all(state, rank)
-        undisturbed = _schedule_running(state, limits, tables, rank, batch, threshold, now_s)
+        undisturbed = _schedule_running(state, rank, batch, threshold, now_s)
     if undisturbed and pool.waiting > 0:
-        _schedule_waiting(state, limits, tables, rank, batch, threshold, now_s)
+        _schedule_waiting(state, rank, batch, threshold, now_s)
     if pool.due > 0:
-        register_due(state, limits, rank)
+        register_due(state, rank)
     return load.tokens
 
 
 @compiled_apart
-def _schedule_running(
-    state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
-) -> bool:
+def _schedule_running(state: Any, rank: int, batch: int, threshold: int, now_s: float) -> bool:
     """Returns whether nobody was preempted."""
     pool, load = state.ranks[rank], state.loads[rank]
     running, entries, sequences = state.running[rank], state.entries[rank, batch], state.sequences
-    budget, drafts, count = limits.budget, limits.drafts, 0
+    budget, drafts, count = state.limits.budget, state.limits.drafts, 0
     decodes, context, rows, place = 0, 0, 0, 0
     undisturbed = True
     while place < pool.running and budget > 0:
@@ -67,21 +65,21 @@ def _schedule_running(
         if missing <= 0:
             continue
         if slot.ready_s > now_s:
-            _wake_at(state, limits, rank, slot.ready_s)
+            _wake_at(state, rank, slot.ready_s)
             continue
         decoding = missing == 1 and slot.known > slot.prompt
         new = missing
         if decoding:
-            new = min(1 + drafts, limits.max_model_len - 1 - slot.computed)
+            new = min(1 + drafts, state.limits.max_model_len - 1 - slot.computed)
         new = min(new, threshold, budget)
         upto = slot.computed + new
         if upto >= slot.check:
-            room = grow(state, limits, rank, sequence, upto)
+            room = grow(state, rank, sequence, upto)
             while not room:
                 undisturbed = False
-                if preempt(state, limits, rank) == sequence:
+                if preempt(state, rank) == sequence:
                     break
-                room = grow(state, limits, rank, sequence, upto)
+                room = grow(state, rank, sequence, upto)
             if not room:
                 break
         entry = entries[count]
@@ -98,9 +96,9 @@ def _schedule_running(
         else:
             rows += 1
             entry.sampled = 1 if new == missing else 0
-            load.chunk_s += chunk_s(tables, new, slot.computed)
+            load.chunk_s += chunk_s(state.tables, new, slot.computed)
         slot.computed = upto
-    load.tokens = limits.budget - budget
+    load.tokens = state.limits.budget - budget
     load.sequences = count
     load.decodes = decodes
     load.context = context
@@ -110,29 +108,27 @@ def _schedule_running(
 
 
 @compiled_apart
-def _schedule_waiting(
-    state: Any, limits: Any, tables: Any, rank: int, batch: int, threshold: int, now_s: float
-) -> None:
+def _schedule_waiting(state: Any, rank: int, batch: int, threshold: int, now_s: float) -> None:
     pool, load = state.ranks[rank], state.loads[rank]
-    while pool.waiting > 0 and load.tokens < limits.budget and pool.running < limits.max_num_seqs:
-        budget = limits.budget - load.tokens
+    while pool.waiting > 0 and load.tokens < state.limits.budget and pool.running < state.limits.max_num_seqs:
+        budget = state.limits.budget - load.tokens
         request = pool.head
         record = state.requests[request]
         known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
-        most = (known - 1) // limits.block_tokens
+        most = (known - 1) // state.limits.block_tokens
         hit, loaded = 0, 0
-        if limits.caching and (record.shared > 0 or record.sequence >= 0):
-            hit = hit_blocks(state, limits, rank, request, most)
-            if limits.host_blocks > 0:
-                loaded = host_hit(state, limits, rank, request, hit, most)
-        cached = (hit + loaded) * limits.block_tokens
+        if state.limits.caching and (record.shared > 0 or record.sequence >= 0):
+            hit = hit_blocks(state, rank, request, most)
+            if state.limits.host_blocks > 0:
+                loaded = host_hit(state, rank, request, hit, most)
+        cached = (hit + loaded) * state.limits.block_tokens
         missing = known - cached
-        if not limits.chunked and missing > budget:
+        if not state.limits.chunked and missing > budget:
             break
         new = min(missing, threshold, budget)
         if loaded > 0:
             new = 0
-        if not start(state, limits, rank, request, hit, loaded, cached + new):
+        if not start(state, rank, request, hit, loaded, cached + new):
             break
         pool.head = record.next
         pool.waiting -= 1
@@ -142,25 +138,23 @@ def _schedule_waiting(
         state.left[rank, pool.running] = 0
         pool.running += 1
         if loaded > 0:
-            state.sequences[record.sequence].ready_s = now_s + loaded * limits.host_block_s
-            _wake_at(state, limits, rank, now_s + loaded * limits.host_block_s)
+            state.sequences[record.sequence].ready_s = now_s + loaded * state.limits.host_block_s
+            _wake_at(state, rank, now_s + loaded * state.limits.host_block_s)
             continue
-        _add_prompt(state, limits, tables, rank, batch, record.sequence, new, new == missing)
+        _add_prompt(state, rank, batch, record.sequence, new)
 
 
 @compiled
-def _add_prompt(
-    state: Any, limits: Any, tables: Any, rank: int, batch: int, sequence: int, new: int, sampled: bool
-) -> None:
+def _add_prompt(state: Any, rank: int, batch: int, sequence: int, new: int) -> None:
     load, slot = state.loads[rank], state.sequences[sequence]
     count = state.entry_counts[rank, batch]
     entry = state.entries[rank, batch, count]
     entry.sequence = sequence
     entry.epoch = slot.epoch
     entry.place = state.ranks[rank].running - 1
-    entry.sampled = 1 if sampled else 0
+    entry.sampled = 1 if slot.computed + new == slot.known else 0
     state.entry_counts[rank, batch] = count + 1
-    load.chunk_s += chunk_s(tables, new, slot.computed)
+    load.chunk_s += chunk_s(state.tables, new, slot.computed)
     load.tokens += new
     load.sequences += 1
     load.rows += 1
@@ -168,7 +162,7 @@ def _add_prompt(
 
 
 @compiled
-def _wake_at(state: Any, limits: Any, rank: int, at_s: float) -> None:
+def _wake_at(state: Any, rank: int, at_s: float) -> None:
     """Try to schedule again at this time, even if no step ends and nobody arrives."""
-    line = state.pipelines[rank // limits.ranks_per_pipeline]
+    line = state.pipelines[rank // state.limits.ranks_per_pipeline]
     line.wake_s = min(line.wake_s, at_s)

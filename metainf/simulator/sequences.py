@@ -21,35 +21,35 @@ __all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "preempt", "register_d
 
 
 @compiled
-def _window_need(limits: Any, window: int) -> int:
+def _window_need(state: Any, window: int) -> int:
     """Blocks before a position that a window there looks into."""
-    return max(1, -(-(window - 1) // limits.block_tokens))
+    return max(1, -(-(window - 1) // state.limits.block_tokens))
 
 
 @compiled
-def blocks_to_hold(state: Any, limits: Any, tokens: int) -> int:
+def blocks_to_hold(state: Any, tokens: int) -> int:
     """Most blocks that a sequence holds while it grows to so many tokens: windows give back what they left behind."""
-    whole = -(-tokens // limits.block_tokens)
+    whole = -(-tokens // state.limits.block_tokens)
     total = 0
-    for group in range(limits.table_groups):
+    for group in range(state.limits.table_groups):
         kind = state.groups[group].kind
         if kind == STATE:
             total += 1
         elif kind == WINDOW:
-            widest = state.groups[group].window - 1 + limits.budget
-            total += min(whole, -(-widest // limits.block_tokens) + 1)
+            widest = state.groups[group].window - 1 + state.limits.budget
+            total += min(whole, -(-widest // state.limits.block_tokens) + 1)
         else:
             total += whole
     return total
 
 
 @compiled
-def _window_hit(state: Any, limits: Any, rank: int, group: int, request: int, most: int) -> int:
+def _window_hit(state: Any, rank: int, group: int, request: int, most: int) -> int:
     """Longest hit of at most `most` blocks whose last window is cached as a whole."""
-    need = _window_need(limits, state.groups[group].window)
+    need = _window_need(state, state.groups[group].window)
     run = 0
     for block in range(most - 1, -1, -1):
-        if cached_block(state, limits, rank, group, request, block) < 0:
+        if cached_block(state, rank, group, request, block) < 0:
             run = 0
             continue
         run += 1
@@ -59,121 +59,123 @@ def _window_hit(state: Any, limits: Any, rank: int, group: int, request: int, mo
 
 
 @compiled_apart
-def hit_blocks(state: Any, limits: Any, rank: int, request: int, most: int) -> int:
+def hit_blocks(state: Any, rank: int, request: int, most: int) -> int:
     """Leading blocks of the request, at most `most`, that every group has in its cache."""
     hit = most
-    for group in range(limits.table_groups):
+    for group in range(state.limits.table_groups):
         if state.groups[group].kind == FULL:
             found = 0
-            while found < hit and cached_block(state, limits, rank, group, request, found) >= 0:
+            while found < hit and cached_block(state, rank, group, request, found) >= 0:
                 found += 1
             hit = found
-    settled = not limits.windowed
+    settled = not state.limits.windowed
     while not settled and hit > 0:
         settled = True
-        for group in range(limits.table_groups):
+        for group in range(state.limits.table_groups):
             if state.groups[group].kind == WINDOW:
-                found = _window_hit(state, limits, rank, group, request, hit)
+                found = _window_hit(state, rank, group, request, hit)
                 settled = settled and found == hit
                 hit = found
     return hit
 
 
 @compiled
-def _first_live(state: Any, limits: Any, group: int, hit: int) -> int:
+def _first_live(state: Any, group: int, hit: int) -> int:
     if state.groups[group].kind == FULL:
         return 0
-    return max(0, hit - _window_need(limits, state.groups[group].window))
+    return max(0, hit - _window_need(state, state.groups[group].window))
 
 
 @compiled
-def _fits(state: Any, limits: Any, rank: int, request: int, hit: int, known: int, upto: int) -> bool:
-    """Whether the blocks for `upto` tokens now, and for all `known` ones in the end, are free."""
+def _fits(state: Any, rank: int, request: int, hit: int, upto: int) -> bool:
+    """Whether the blocks for `upto` tokens now, and in the end for all that are known, are free."""
+    record = state.requests[request]
+    known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
     taken, used = 0, 0
-    for group in range(limits.table_groups):
+    for group in range(state.limits.table_groups):
         if state.groups[group].kind == STATE:
             continue
-        for block in range(_first_live(state, limits, group, hit), hit):
+        for block in range(_first_live(state, group, hit), hit):
             used += 1
-            index = cached_block(state, limits, rank, group, request, block)
+            index = cached_block(state, rank, group, request, block)
             taken += state.blocks[index].users == 0
-    growing = limits.table_groups - limits.state_groups
-    now = (-(-upto // limits.block_tokens) - hit) * growing + limits.state_groups
-    whole = blocks_to_hold(state, limits, known) - used
+    growing = state.limits.table_groups - state.limits.state_groups
+    now = (-(-upto // state.limits.block_tokens) - hit) * growing + state.limits.state_groups
+    whole = blocks_to_hold(state, known) - used
     return max(now, whole) + taken <= state.ranks[rank].free
 
 
 @compiled
-def _take_hits(state: Any, limits: Any, rank: int, request: int, sequence: int, hit: int) -> None:
-    for group in range(limits.table_groups):
+def _take_hits(state: Any, rank: int, request: int, sequence: int, hit: int) -> None:
+    for group in range(state.limits.table_groups):
         if state.groups[group].kind == STATE:
             continue
-        first = _first_live(state, limits, group, hit)
+        first = _first_live(state, group, hit)
         for block in range(first):
             state.table[sequence, group, block] = -1
         for block in range(first, hit):
-            index = cached_block(state, limits, rank, group, request, block)
+            index = cached_block(state, rank, group, request, block)
             use_again(state.blocks, state.ranks[rank], index)
             state.table[sequence, group, block] = index
         state.live_from[sequence, group] = first
 
 
 @compiled
-def _take_blocks(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+def _take_blocks(state: Any, rank: int, sequence: int, upto: int) -> None:
     slot, pool = state.sequences[sequence], state.ranks[rank]
     blocks, first, table = state.blocks, state.first, state.table[sequence]
-    whole = -(-upto // limits.block_tokens)
-    for group in range(limits.table_groups):
+    whole = -(-upto // state.limits.block_tokens)
+    for group in range(state.limits.table_groups):
         if state.groups[group].kind == STATE:
             continue
-        if limits.counting:
+        if state.limits.counting:
             pool.free -= max(0, whole - slot.blocks)
             continue
         for block in range(slot.blocks, whole):
             table[group, block] = take_block(blocks, first, pool)
     slot.blocks = max(slot.blocks, whole)
-    pool.peak = max(pool.peak, limits.rank_blocks - pool.free)
+    pool.peak = max(pool.peak, state.limits.rank_blocks - pool.free)
 
 
 @compiled
-def _next_check(state: Any, limits: Any, sequence: int) -> int:
+def _next_check(state: Any, sequence: int) -> int:
     """Tokens from which on the sequence's blocks need attention again."""
     slot = state.sequences[sequence]
-    check = slot.blocks * limits.block_tokens + 1
-    if limits.caching and (limits.host_blocks > 0 or slot.registered < state.requests[slot.request].shared):
-        check = min(check, (slot.registered + 1) * limits.block_tokens)
-    if limits.windowed:
-        for group in range(limits.table_groups):
+    check = slot.blocks * state.limits.block_tokens + 1
+    if state.limits.caching and (state.limits.host_blocks > 0 or slot.registered < state.requests[slot.request].shared):
+        check = min(check, (slot.registered + 1) * state.limits.block_tokens)
+    if state.limits.windowed:
+        for group in range(state.limits.table_groups):
             if state.groups[group].kind == WINDOW:
-                left = (state.live_from[sequence, group] + 1) * limits.block_tokens
+                left = (state.live_from[sequence, group] + 1) * state.limits.block_tokens
                 check = min(check, left + state.groups[group].window)
     return check
 
 
 @compiled
-def _blocks_to_register(state: Any, limits: Any, sequence: int, upto: int) -> int:
+def _blocks_to_register(state: Any, sequence: int, upto: int) -> int:
     """Full blocks that can be hit: shared ones, and where they are copied to host memory all of them."""
     slot = state.sequences[sequence]
-    full = min(upto, slot.known) // limits.block_tokens
-    return full if limits.host_blocks > 0 else min(full, state.requests[slot.request].shared)
+    full = min(upto, slot.known) // state.limits.block_tokens
+    return full if state.limits.host_blocks > 0 else min(full, state.requests[slot.request].shared)
 
 
 @compiled
-def _register(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
-    if limits.host_blocks > 0:
+def _register(state: Any, rank: int, sequence: int, upto: int) -> None:
+    if state.limits.host_blocks > 0:
         for block in range(state.sequences[sequence].registered, upto):
-            keep_on_host(state, limits, rank, sequence, block)
-    register(state, limits, rank, sequence, upto)
+            keep_on_host(state, rank, sequence, block)
+    register(state, rank, sequence, upto)
 
 
 @compiled
-def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> None:
+def _note_full(state: Any, rank: int, sequence: int, upto: int) -> None:
     """Register the blocks that this step fills: at once, or when all of the step is scheduled."""
-    full = _blocks_to_register(state, limits, sequence, upto)
-    if not limits.caching or full <= state.sequences[sequence].registered:
+    full = _blocks_to_register(state, sequence, upto)
+    if not state.limits.caching or full <= state.sequences[sequence].registered:
         return
-    if limits.same_step_hits:
-        _register(state, limits, rank, sequence, full)
+    if state.limits.same_step_hits:
+        _register(state, rank, sequence, full)
         return
     pool = state.ranks[rank]
     state.due[rank, pool.due] = sequence
@@ -181,26 +183,25 @@ def _note_full(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> 
 
 
 @compiled_apart
-def register_due(state: Any, limits: Any, rank: int) -> None:
+def register_due(state: Any, rank: int) -> None:
     """Let later steps hit what this one computes."""
     pool = state.ranks[rank]
     for i in range(pool.due):
         sequence = state.due[rank, i]
         slot = state.sequences[sequence]
-        _register(state, limits, rank, sequence, _blocks_to_register(state, limits, sequence, slot.computed))
-        slot.check = _next_check(state, limits, sequence)
+        _register(state, rank, sequence, _blocks_to_register(state, sequence, slot.computed))
+        slot.check = _next_check(state, sequence)
     pool.due = 0
 
 
 @compiled_apart
-def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: int, upto: int) -> bool:
+def start(state: Any, rank: int, request: int, hit: int, loaded: int, upto: int) -> bool:
     """Give the request its hits, what is loaded from the host, and blocks for all of `upto` tokens.
 
     Returns False, and changes nothing, where they are not free.
     """
     record = state.requests[request]
-    known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
-    if not _fits(state, limits, rank, request, hit, known, upto):
+    if not _fits(state, rank, request, hit, upto):
         return False
     pool = state.ranks[rank]
     sequence = record.sequence
@@ -215,54 +216,54 @@ def start(state: Any, limits: Any, rank: int, request: int, hit: int, loaded: in
         slot.streamed = record.input
         slot.coasting = False
         slot.blocks = 0
-        if limits.host_blocks > 0:
+        if state.limits.host_blocks > 0:
             state.host_table[sequence] = -1
-        record.cached = (hit + loaded) * limits.block_tokens
+        record.cached = (hit + loaded) * state.limits.block_tokens
     for block in range(hit, hit + loaded):
-        touch_on_host(state, limits, rank, request, block)
+        touch_on_host(state, rank, request, block)
     slot = state.sequences[sequence]
-    _take_hits(state, limits, rank, request, sequence, hit)
+    _take_hits(state, rank, request, sequence, hit)
     record.sequence = sequence
     slot.blocks = hit
     slot.registered = hit
-    slot.computed = (hit + loaded) * limits.block_tokens
-    for group in range(limits.table_groups):
-        if state.groups[group].kind == STATE and limits.counting:
+    slot.computed = (hit + loaded) * state.limits.block_tokens
+    for group in range(state.limits.table_groups):
+        if state.groups[group].kind == STATE and state.limits.counting:
             pool.free -= 1
         elif state.groups[group].kind == STATE:
             state.table[sequence, group, 0] = take_block(state.blocks, state.first, state.ranks[rank])
-    _take_blocks(state, limits, rank, sequence, upto)
-    _note_full(state, limits, rank, sequence, upto)
-    slot.check = _next_check(state, limits, sequence)
+    _take_blocks(state, rank, sequence, upto)
+    _note_full(state, rank, sequence, upto)
+    slot.check = _next_check(state, sequence)
     return True
 
 
 @compiled_apart
-def grow(state: Any, limits: Any, rank: int, sequence: int, upto: int) -> bool:
+def grow(state: Any, rank: int, sequence: int, upto: int) -> bool:
     """Give a running sequence the blocks for `upto` tokens; False where they are not free."""
     slot = state.sequences[sequence]
-    if limits.windowed:
-        _leave_behind(state, limits, rank, sequence)
-    more = -(-upto // limits.block_tokens) - slot.blocks
+    if state.limits.windowed:
+        _leave_behind(state, rank, sequence)
+    more = -(-upto // state.limits.block_tokens) - slot.blocks
     if more > 0:
-        if more * (limits.table_groups - limits.state_groups) > state.ranks[rank].free:
+        if more * (state.limits.table_groups - state.limits.state_groups) > state.ranks[rank].free:
             return False
-        _take_blocks(state, limits, rank, sequence, upto)
-    _note_full(state, limits, rank, sequence, upto)
-    slot.check = _next_check(state, limits, sequence)
+        _take_blocks(state, rank, sequence, upto)
+    _note_full(state, rank, sequence, upto)
+    slot.check = _next_check(state, sequence)
     return True
 
 
 @compiled
-def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
+def _leave_behind(state: Any, rank: int, sequence: int) -> None:
     """Give back the blocks that have fallen out of every later token's window."""
     slot = state.sequences[sequence]
-    for group in range(limits.table_groups):
+    for group in range(state.limits.table_groups):
         if state.groups[group].kind != WINDOW:
             continue
-        useful = (slot.computed - state.groups[group].window + 1) // limits.block_tokens
+        useful = (slot.computed - state.groups[group].window + 1) // state.limits.block_tokens
         first = state.live_from[sequence, group]
-        if limits.counting:
+        if state.limits.counting:
             state.ranks[rank].free += max(0, min(useful, slot.blocks) - first)
             state.live_from[sequence, group] = max(first, useful)
             continue
@@ -273,17 +274,17 @@ def _leave_behind(state: Any, limits: Any, rank: int, sequence: int) -> None:
 
 
 @compiled_apart
-def preempt(state: Any, limits: Any, rank: int) -> int:
+def preempt(state: Any, rank: int) -> int:
     """Send the last running sequence back to the head of the queue, to be computed again; returns it."""
     pool = state.ranks[rank]
     pool.running -= 1
     sequence = state.running[rank, pool.running]
     slot = state.sequences[sequence]
-    if limits.counting:
-        state.totals[4] = limits.caching  # it may hit its own blocks again: which ones, counting cannot tell
-    elif limits.caching:
-        _register(state, limits, rank, sequence, min(slot.computed, slot.known) // limits.block_tokens)
-    release_sequence(state, limits, rank, sequence)
+    if state.limits.counting:
+        state.totals[4] = state.limits.caching  # it may hit its own blocks again: which ones, counting cannot tell
+    elif state.limits.caching:
+        _register(state, rank, sequence, min(slot.computed, slot.known) // state.limits.block_tokens)
+    release_sequence(state, rank, sequence)
     slot.computed = 0
     slot.check = NEVER
     slot.epoch += 1
@@ -299,10 +300,10 @@ def preempt(state: Any, limits: Any, rank: int) -> int:
 
 
 @compiled
-def end(state: Any, limits: Any, rank: int, sequence: int) -> None:
+def end(state: Any, rank: int, sequence: int) -> None:
     """Free all that a finished sequence holds."""
     slot = state.sequences[sequence]
-    release_sequence(state, limits, rank, sequence)
+    release_sequence(state, rank, sequence)
     slot.request = -1
     slot.epoch += 1
     pool = state.ranks[rank]
