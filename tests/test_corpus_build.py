@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from corpus_stub import PLAN, built, slow_rows, stub_rows
+from metainf import corpus
 from metainf.cli import main
 from metainf.corpus.build import CorpusPlan, Progress, build, corpus_digest, missing_shards, read_plan, shards_of
 from metainf.corpus.design import designed_tasks
@@ -209,3 +210,15 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message, capsys,
     assert main(["corpus", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_tasks_and_replicas_bring_neither_pyarrow_nor_the_simulator():
+    code = "import sys, metainf.corpus.replicas; print(sorted({'pyarrow', 'numba', 'scipy'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_package_gives_load_tables(whole):
+    assert set(corpus.load_tables(whole)) == set(load_tables(whole))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = corpus.nothing
