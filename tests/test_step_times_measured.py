@@ -62,7 +62,7 @@ class KnownEngine:
 
 
 def test_a_known_engine_is_found_again_part_by_part() -> None:
-    times = sampled(KnownEngine(), ranks=1, most_context=131072)
+    times = sampled(KnownEngine(), ranks=1)
     assert times.prompt_step_s == pytest.approx(30e-6, rel=0.05)  # 2 x 25 us of prompts, less 20 us in every step
     assert (times.head_s, times.head_row_s) == pytest.approx((200e-6, 1e-6))
     expected = 100 + 40 * 64 + 20 + 0.01 * 64 * 1000 + 30 * 8 + 200 + 64
@@ -70,7 +70,7 @@ def test_a_known_engine_is_found_again_part_by_part() -> None:
 
 
 def test_many_short_prompts_pay_for_one_launch() -> None:
-    times = sampled(KnownEngine(), ranks=1, most_context=131072)
+    times = sampled(KnownEngine(), ranks=1)
     one = float(step_s(times, 0.0, 0.0, 64.0, 0.0))
     many = float(step_s(times, 0.0, 0.0, 64.0, 0.0, chunks=16))
     tokens = 40.0 * 64 * 15 + 30.0 * (32 - 8) + 15 * (2e-3 * 64 * 32 + 1)
@@ -78,7 +78,7 @@ def test_many_short_prompts_pay_for_one_launch() -> None:
 
 
 def test_ranks_share_the_experts() -> None:
-    alone, four = (sampled(KnownEngine(), ranks=ranks, most_context=8192) for ranks in (1, 4))
+    alone, four = (sampled(KnownEngine(), ranks=ranks) for ranks in (1, 4))
     assert float(step_s(four, 32.0, 500.0, all_tokens=128)) == pytest.approx(
         float(step_s(alone, 32.0, 500.0)), rel=0.01
     )
@@ -86,7 +86,7 @@ def test_ranks_share_the_experts() -> None:
 
 def test_tables_agree_with_an_engine_that_adds_up_and_not_with_one_that_does_not() -> None:
     engine = KnownEngine()
-    times = sampled(engine, ranks=1, most_context=131072)
+    times = sampled(engine, ranks=1)
     assert mean_error(engine, times, 1) < 0.02
     assert mean_error(engine, replace(times, decode_s=times.decode_s * 4), 1) > 0.02
 
@@ -116,7 +116,7 @@ FACTS = {"system": "h100_sxm", "layout": "TP1"}
 
 
 def test_a_table_comes_back_as_it_was_put(tmp_path: Path) -> None:
-    kernels = sampled(KnownEngine(), ranks=1, most_context=8192)
+    kernels = sampled(KnownEngine(), ranks=1)
     TableStore(tmp_path).put(FACTS, MeasuredTables("table:here", kernels))
     found = TableStore(tmp_path).get(FACTS)
     assert isinstance(found, MeasuredTables)
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
 
 
 def test_host_work_is_added_to_measured_kernels() -> None:
-    tables = MeasuredTables("table:here", sampled(KnownEngine(), ranks=1, most_context=8192))
+    tables = MeasuredTables("table:here", sampled(KnownEngine(), ranks=1))
     times = measured_step_times(replica(), GENERIC, tables)
     assert times.fixed_s == pytest.approx(GENERIC.host_s)
     assert times.sequence_s == pytest.approx(GENERIC.sequence_host_s)
@@ -173,7 +173,7 @@ def test_sampled_tables_are_within_two_percent_of_direct_calls(model: str, gpu: 
     assert config is not None
     engine = oracle.compiled(spec, config, None)
     assert not isinstance(engine, TableRefusal)
-    times = sampled(engine, ranks=1, most_context=131072)
+    times = sampled(engine, ranks=1)
     assert mean_error(engine, times, 1) < 0.02
 
 

@@ -104,7 +104,7 @@ def _sampled(
         return engine
     lanes = replica.layout.data_parallel
     try:
-        kernels = sampled(engine, ranks=lanes, most_context=replica.architecture.max_context_tokens)
+        kernels = sampled(engine, ranks=lanes)
         error = mean_error(engine, kernels, lanes)
     except Exception as failure:  # a shape that was not measured shows when it is asked for
         return oracle.refused(replica, failure)

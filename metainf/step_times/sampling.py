@@ -23,7 +23,7 @@ __all__ = ["GRID_VERSION", "Engine", "sampled"]
 
 FloatArray = NDArray[np.float64]
 
-GRID_VERSION = 2
+GRID_VERSION = 3
 """Part of every stored table's digest: raise it when points or the cutting change."""
 
 _TOKENS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, *range(64, 129, 16), *range(160, 257, 32), 257, 384, 512)
@@ -60,22 +60,21 @@ class Engine(Protocol):
         """Seconds of these operations for sequences with so many cached tokens each."""
 
 
-def sampled(engine: Engine, *, ranks: int, most_context: int) -> StepTimes:
+def sampled(engine: Engine, *, ranks: int) -> StepTimes:
     """What runs on the device, of one rank; host work is not in it.
 
     Parameters
     ----------
     engine : Engine
     ranks : data-parallel ranks whose tokens meet at the experts
-    most_context : longest context that the model takes, tokens
     """
     cut = _Cut(engine)
     tokens = np.array([0, *_TOKENS, *_MANY_TOKENS[1:]], dtype=np.float64)
     expert_tokens = np.array([0, *_EXPERT_TOKENS, *_MANY_EXPERT_TOKENS], dtype=np.float64)
     sequences = np.array([0, *_SEQUENCES], dtype=np.float64)
-    contexts = np.array([0, *(c for c in _CONTEXTS if c <= 2 * most_context)], dtype=np.float64)
-    before = np.array([p for p in _BEFORE if p <= 2 * most_context], dtype=np.float64)
-    chunks = np.array([*_CHUNKS, *(n for n in _LONG_CHUNKS if n <= max(4096, most_context))], dtype=np.float64)
+    contexts = np.array([0, *_CONTEXTS], dtype=np.float64)
+    before = np.array(_BEFORE, dtype=np.float64)
+    chunks = np.array([*_CHUNKS, *_LONG_CHUNKS], dtype=np.float64)
     prompt_s, chunk_s = cut.chunks_s(chunks, before)
     head_s, head_row_s = cut.head_s()
     experts = np.array([0.0, *(cut.expert_s(max(1, round(t / ranks))) for t in expert_tokens[1:])])
