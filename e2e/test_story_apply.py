@@ -19,6 +19,7 @@ _CONDITIONS = {
     "Available": "True",
     "WithinBudget": "True",
     "SLOMet": "Unknown",
+    "PredictorLoaded": "True",
 }
 
 

@@ -53,6 +53,21 @@ def of(facts: Facts) -> dict[str, Condition]:
         pytest.param(RUNS, "WithinBudget", "True", "BelowBudget", id="below budget"),
         pytest.param(RUNS, "SLOMet", "Unknown", "NoTraffic", id="no traffic yet"),
         pytest.param(replace(RUNS, has_slo=False), "SLOMet", "Unknown", "NoSLO", id="no SLO"),
+        pytest.param(RUNS, "PredictorLoaded", "True", "Loaded", id="the predictor that is wanted"),
+        pytest.param(
+            replace(RUNS, predictor_fault="reading x: damaged"),
+            "PredictorLoaded",
+            "False",
+            "ArtifactUnusable",
+            id="a damaged artifact",
+        ),
+        pytest.param(
+            replace(RUNS, predictor_fault="reading x: damaged"),
+            "Ready",
+            "True",
+            "Serving",
+            id="a damaged artifact holds nothing back",
+        ),
         pytest.param(NOTHING, "Ready", "Unknown", "Deciding", id="nothing known yet"),
         pytest.param(NOTHING, "Available", "False", "NotDeployed", id="nothing deployed"),
         pytest.param(DECIDED, "Ready", "Unknown", "Deciding", id="chosen, not yet in force"),
@@ -240,6 +255,7 @@ facts_strategy = st.builds(
     capped_message=texts,
     has_slo=maybe,
     stopped=maybe,
+    predictor_fault=texts,
 )
 
 

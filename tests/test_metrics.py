@@ -24,6 +24,7 @@ NAMES = {
     "metainf_observed_ttft_p95_seconds",
     "metainf_prediction_error_ratio",
     "metainf_predictor_info",
+    "metainf_predictor_fallback",
     "metainf_api_requests_seconds",
     "metainf_api_errors_total",
     "metainf_queue_length",

@@ -21,6 +21,7 @@ from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.pool_reporter import PoolKey
 from metainf_operator.pools_file import read_pools_file
+from metainf_operator.reporter import Seen
 from metainf_operator.resources import ACCELERATOR_POOL, INFERENCE_WORKLOAD, NODE, SERVICE
 from metainf_operator.runtime import Runtime
 from node_bodies import node
@@ -280,3 +281,21 @@ def test_kopf_keeps_no_state_on_objects_and_posts_nothing() -> None:
     settings = run(main)
     assert (settings.posting.enabled, settings.scanning.disabled) == (False, True)
     assert isinstance(settings.watching.server_timeout, int)
+
+
+def test_a_predictor_that_stands_in_is_said_in_metrics_and_on_every_workload() -> None:
+    async def main() -> tuple[str, dict[str, tuple[str, str]]]:
+        on = cluster()
+        runtime = Runtime(on, STUB, SETTINGS, Metrics(), predictor_fault="reading the predictor /x: it is damaged")
+        await runtime.sync()
+        state = runtime.world.workloads.get(A)
+        assert state is not None
+        runtime.controller.reporter.cluster = on  # it is not the leader here
+        await runtime.controller.reporter.report(Seen(state, state.manifest), None)
+        status = (await on.get(INFERENCE_WORKLOAD, A.name, A.namespace))["status"]
+        conditions = {c["type"]: (c["status"], c["message"]) for c in status["conditions"]}
+        return runtime.metrics.render().decode(), conditions
+
+    metrics, conditions = virtual_time.run(main())
+    assert "metainf_predictor_fallback 1.0" in metrics
+    assert conditions["PredictorLoaded"] == ("False", "reading the predictor /x: it is damaged")

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import kopf
 
-from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.default import default_predictor
 from metainf_operator.cluster import Cluster, Connection
 from metainf_operator.handlers import register
 from metainf_operator.health import HealthServer
@@ -44,7 +44,10 @@ async def _run(settings: OperatorSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     cluster = await Cluster.connect(Connection(settings.kubeconfig, settings.context))
     metrics = Metrics()
-    runtime = Runtime(cluster, AnalyticalPredictor(), settings, metrics)
+    predictor, fault = default_predictor(settings.predictor_artifact)
+    if fault is not None:
+        logger.warning("predicting analytically instead", extra={"reason": fault})
+    runtime = Runtime(cluster, predictor, settings, metrics, predictor_fault=fault)
     health = HealthServer(
         metrics,
         alive={"workers": lambda: None if runtime.workers.alive else "a worker ended"},

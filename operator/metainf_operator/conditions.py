@@ -29,6 +29,7 @@ CONDITION_TYPES = (
     "Available",
     "WithinBudget",
     "SLOMet",
+    "PredictorLoaded",
 )
 
 
@@ -89,6 +90,8 @@ REASONS: Mapping[str, str] = {
     "ReplicasCapped": "Shows when scaling.replicas asks for more than budget and capacity allow.",
     "NoTraffic": "Shows when no traffic was observed, so that nothing can be said of the SLO.",
     "NoSLO": "Shows when the workload promises no latency.",
+    "Loaded": "Shows when decisions are made by the predictor that is shipped or named in the operator's settings.",
+    "ArtifactUnusable": "Shows when the trained predictor's file cannot be used: the analytical one decides instead.",
     "Serving": "Shows when the workload serves within all its limits.",
 }
 
@@ -99,7 +102,8 @@ class Facts:
 
     `limit`/`limit_message` are set where the selection refused; `running` is the candidate in force as a person
     writes it; `broken` is the first limit that it breaks today, `over_budget` how it breaks the budget;
-    `keep_message` says why a better one was not taken.
+    `keep_message` says why a better one was not taken. `predictor_fault` says why the analytical predictor stands in
+    for a trained one; empty where what is wanted is loaded.
     """
 
     mode: PolicyMode
@@ -127,6 +131,8 @@ class Facts:
     overspent_message: str = ""
     has_slo: bool = False
     stopped: bool = False
+    predictor: str = "the analytical predictor"
+    predictor_fault: str = ""
 
     @property
     def permanent_fault(self) -> bool:
@@ -138,7 +144,10 @@ def conditions(facts: Facts) -> tuple[Condition, ...]:
     """All conditions, the roll-up `Ready` first."""
     parts = tuple(
         compute(facts)
-        for compute in (_accepted, _prices_known, _feasible, _decided, _available, _within_budget, _slo_met)
+        for compute in (
+            *(_accepted, _prices_known, _feasible, _decided, _available, _within_budget, _slo_met),
+            _predictor_loaded,
+        )
     )
     return (_ready(facts, {c.type: c for c in parts}), *parts)
 
@@ -227,6 +236,13 @@ def _slo_met(facts: Facts) -> Condition:
     if not facts.has_slo:
         return Condition("SLOMet", UNKNOWN, "NoSLO", "the workload promises no latency")
     return Condition("SLOMet", UNKNOWN, "NoTraffic", "no traffic was observed")
+
+
+def _predictor_loaded(facts: Facts) -> Condition:
+    """Never part of the roll-up: what was decided analytically keeps its limits with wider intervals."""
+    if facts.predictor_fault:
+        return Condition("PredictorLoaded", FALSE, "ArtifactUnusable", facts.predictor_fault)
+    return Condition("PredictorLoaded", TRUE, "Loaded", f"decisions are made by {facts.predictor}")
 
 
 def _ready(facts: Facts, parts: Mapping[str, Condition]) -> Condition:

@@ -80,6 +80,12 @@ class Metrics:
             "metainf_predictor_info", "The predictor in use; always 1.", ("schema", "digest"), registry=registry
         )
 
+        self.predictor_fallback = Gauge(
+            "metainf_predictor_fallback",
+            "1 while the analytical predictor stands in for a trained one whose file cannot be used.",
+            registry=registry,
+        )
+
     def _workloads(self, registry: CollectorRegistry) -> None:
         self.workload_cost = Gauge(
             "metainf_workload_cost_usd_per_hour",

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from metainf.manifests import Decision, InferenceWorkload, PolicyMode
+from metainf.predictors.contract import PredictorIdentity
 from metainf_operator.accrual import Accrued, overspent
 from metainf_operator.api_errors import InvalidObjectError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
@@ -110,16 +111,25 @@ class Reporter:
     """Writes the status where it differs, sends events on transitions, sets the workload's metrics."""
 
     def __init__(
-        self, cluster: ClusterApi, events: EventSender, metrics: Metrics, *, now: Callable[[], datetime]
+        self,
+        cluster: ClusterApi,
+        events: EventSender,
+        metrics: Metrics,
+        *,
+        now: Callable[[], datetime],
+        predictor: PredictorIdentity | None = None,
+        predictor_fault: str = "",
     ) -> None:
         self.cluster = cluster
         self.events = events
         self.metrics = metrics
         self._now = now
+        self._predictor = predictor
+        self._predictor_fault = predictor_fault
 
     async def report(self, seen: Seen, decision: Decision | None) -> bool:
         """Report one pass; False where the installed definitions are too old to hold it."""
-        state, facts = seen.state, facts_of(seen, decision)
+        state, facts = seen.state, self._told_by_whom(facts_of(seen, decision))
         before = state.status
         shown = decision if facts.running is not None or facts.suspended or facts.stopped else None
         in_force = None
@@ -145,6 +155,12 @@ class Reporter:
             await self._tell(seen, before, status)
         return True
 
+    def _told_by_whom(self, facts: Facts) -> Facts:
+        """The facts with the predictor that decisions are made by."""
+        own = self._predictor
+        name = facts.predictor if own is None else f"the {own.name} predictor ({own.digest[:19]})"
+        return replace(facts, predictor=name, predictor_fault=self._predictor_fault)
+
     async def _write(self, seen: Seen, status: dict[str, Any]) -> bool:
         try:
             await self._apply(seen.state, status)
@@ -152,7 +168,7 @@ class Reporter:
         except InvalidObjectError as error:
             # Definitions older than this operator lack a field: what they do have must say so.
             message = f"{error}: apply the CRDs of this version"
-            facts = Facts(PolicyMode.AUTO, fault=Fault.CRD_TOO_OLD, fault_message=message)
+            facts = self._told_by_whom(Facts(PolicyMode.AUTO, fault=Fault.CRD_TOO_OLD, fault_message=message))
             before = seen.state.status.get("conditions") or ()
             generation = seen.state.generation
             told = merged(conditions(facts), before, generation=generation, now=self._now())

@@ -53,6 +53,7 @@ class Runtime:
         settings: OperatorSettings,
         metrics: Metrics,
         *,
+        predictor_fault: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.settings = settings
@@ -72,7 +73,14 @@ class Runtime:
             predictor,
             settings,
             metrics,
-            reporter=Reporter(writer, EventSender(writer.create, identity), metrics, now=now),
+            reporter=Reporter(
+                writer,
+                EventSender(writer.create, identity),
+                metrics,
+                now=now,
+                predictor=predictor.identity,
+                predictor_fault=predictor_fault or "",
+            ),
             now=now,
             capacity_freed=self.triggers.capacity_changed,
         )
@@ -81,6 +89,7 @@ class Runtime:
         for store in self.world.stores:
             metrics.cached_objects.labels(kind=store.name).set_function(store.__len__)
         metrics.use_predictor(predictor.identity.name, predictor.identity.digest)
+        metrics.predictor_fallback.set(predictor_fault is not None)
         self.triggers.listen()
 
     async def _handle(self, key: Key) -> float | None:

@@ -166,6 +166,11 @@ def _plan(each: argparse.ArgumentParser) -> None:
         help=f"the operator's vLLM version, for workloads that name none (default: {DEFAULT_ENGINE_VERSION})",
     )
     each.add_argument(
+        "--predictor",
+        metavar="analytical|FILE",
+        help="the operator's predictor: the analytical one, or the file of a trained one (default: the one shipped)",
+    )
+    each.add_argument(
         "--no-hub", action="store_true", help="do not ask the model hub, as an operator that may not (hub: false)"
     )
     _inventory(each)

@@ -14,6 +14,7 @@ from typing import Any
 from metainf.cli import BAD_INPUT, CHOSEN, REFUSED
 from metainf.cli.console import labelled, note, show
 from metainf.cli.plan import write_plans
+from metainf.cli.predictors import chosen_predictor
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import (
     DECISION_KIND,
@@ -27,7 +28,6 @@ from metainf.manifests import (
     standing_pool,
 )
 from metainf.pools import NodePool
-from metainf.predictors.analytical import AnalyticalPredictor
 from metainf_operator.cluster_api import ClusterApi, JsonObject
 from metainf_operator.cluster_decorator import ClusterDecorator
 from metainf_operator.ledger import WorkloadKey
@@ -93,7 +93,7 @@ async def run(args: argparse.Namespace, cluster: ClusterApi) -> int:
     planner = Planner(
         _FilesFirst(cluster, documents),
         world,
-        AnalyticalPredictor(),
+        chosen_predictor(args.predictor),
         hub=not args.no_hub,
         engine_version=args.engine_version,
         now=lambda: datetime.now(UTC),
