@@ -39,14 +39,12 @@ _LOAD = (
 def questions(count: int = _QUESTIONS) -> list[Question]:
     """So many questions about different replicas of one model under one traffic."""
     traffic = Traffic(RateLoad(3.0), TokenLengths(1000.0, 3000.0), TokenLengths(200.0, 500.0))
-    replicas = [
-        replica
+    asked = (
+        replica_of(Task(_MODEL, place.accelerator, place.layout, traffic), method)
         for place in places_of(_MODEL)
         for method in portfolio()
-        if not isinstance(
-            replica := replica_of(Task(_MODEL, place.accelerator, place.layout, traffic), method), Infeasible
-        )
-    ]
+    )
+    replicas = [replica for replica in asked if not isinstance(replica, Infeasible)]
     return [Question(replica, traffic) for replica in replicas[:: max(1, len(replicas) // count)][:count]]
 
 

@@ -35,6 +35,7 @@ from metainf.predictors.corrections import (
     responses,
     spreads_at,
 )
+from metainf.predictors.familiarity import fading
 from metainf.predictors.inputs import LaneInputs, lane_inputs
 from metainf.predictors.spread import MOST_LOG_SD, delivered_log_sd, spread
 
@@ -72,11 +73,15 @@ class TrainedPredictor:
         """Predictions for all questions at once, in their order."""
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             inputs = lane_inputs(self._features, questions)
-            found = corrections(self.model, inputs, self.model.familiarity.distances(inputs.rows))
+            distance = self.model.familiarity.distances(inputs.rows)
+            far = (fading(distance.max(axis=1, initial=0.0)) >= 1.0)[inputs.lanes.of]
+            if len(far) and far.all():
+                return replace(self._analytical.predict(questions), out_of_distribution=far, caution=self.model.caution)
+            found = corrections(self.model, inputs, distance)
             answers = _Answers(self, questions, inputs, found).table()
-        far = np.flatnonzero((found.fade >= 1.0)[inputs.lanes.of])
-        if len(far):
-            answers = _replaced(answers, far, self._analytical.predict([questions[row] for row in far.tolist()]))
+        rows = np.flatnonzero(far)
+        if len(rows):
+            answers = _replaced(answers, rows, self._analytical.predict([questions[row] for row in rows.tolist()]))
         return answers
 
     def is_known(self, accelerator: str) -> bool:
