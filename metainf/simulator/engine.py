@@ -213,16 +213,6 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
     accepted = records[~records["refused"]]
     longest = int((accepted["input"] + accepted["output"]).max(initial=1)) + limits.drafts
     table_blocks = -(-longest // limits.block_tokens) + 1
-    groups = np.zeros(len(engine.groups), dtype=GROUP)
-    for i, group in enumerate(engine.groups):
-        groups[i] = (STATE if group.state else WINDOW if group.window_tokens > 0 else FULL, group.window_tokens)
-    pools = np.zeros(ranks, dtype=RANK)
-    for name in ("head", "tail", "free_head", "free_tail", "host_head", "host_tail"):
-        pools[name] = -1
-    pools["untouched"] = np.arange(ranks) * limits.rank_blocks
-    pools["end"] = pools["untouched"] + limits.rank_blocks
-    pools["free"] = limits.rank_blocks
-    pools["free_sequences"] = most
     sequences = np.zeros(ranks * most, dtype=SEQUENCE)
     sequences["request"] = -1
     lines = np.zeros(pipelines, dtype=PIPELINE)
@@ -233,9 +223,9 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
         tables=tables_of(steps),
         requests=records,
         sequences=sequences,
-        ranks=pools,
+        ranks=_pools(limits),
         blocks=np.empty(ranks * limits.rank_blocks, dtype=BLOCK),
-        groups=groups,
+        groups=_groups(engine),
         table=np.empty((ranks * most, len(engine.groups), table_blocks), dtype=np.int32),
         live_from=np.zeros((ranks * most, len(engine.groups)), dtype=np.int64),
         contents=contents,
@@ -260,6 +250,25 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
         heap_s=np.zeros(limits.clients + 1),
         heap=np.zeros(limits.clients + 1, dtype=np.int64),
     )
+
+
+def _groups(engine: EngineModel) -> np.ndarray:
+    groups = np.zeros(len(engine.groups), dtype=GROUP)
+    for i, group in enumerate(engine.groups):
+        groups[i] = (STATE if group.state else WINDOW if group.window_tokens > 0 else FULL, group.window_tokens)
+    return groups
+
+
+def _pools(limits: Limits) -> np.ndarray:
+    """The ranks, idle and with all of their blocks free."""
+    pools = np.zeros(limits.ranks, dtype=RANK)
+    for name in ("head", "tail", "free_head", "free_tail", "host_head", "host_tail"):
+        pools[name] = -1
+    pools["untouched"] = np.arange(limits.ranks) * limits.rank_blocks
+    pools["end"] = pools["untouched"] + limits.rank_blocks
+    pools["free"] = limits.rank_blocks
+    pools["free_sequences"] = limits.max_num_seqs
+    return pools
 
 
 def _arrivals(limits: Limits, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

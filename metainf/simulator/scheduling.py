@@ -49,6 +49,15 @@ def schedule(state: Any, rank: int, batch: int, now_s: float) -> int:
     return load.tokens
 
 
+@compiled
+def _make_room(state: Any, rank: int, sequence: int, upto: int) -> bool:
+    """Give the sequence its blocks, at the cost of those that run behind it; False where it had to go itself."""
+    while not grow(state, rank, sequence, upto):
+        if preempt(state, rank) == sequence:
+            return False
+    return True
+
+
 @compiled_apart
 def _schedule_running(state: Any, rank: int, batch: int, threshold: int, now_s: float) -> bool:
     """Returns whether nobody was preempted."""
@@ -74,12 +83,9 @@ def _schedule_running(state: Any, rank: int, batch: int, threshold: int, now_s: 
         new = min(new, threshold, budget)
         upto = slot.computed + new
         if upto >= slot.check:
-            room = grow(state, rank, sequence, upto)
-            while not room:
-                undisturbed = False
-                if preempt(state, rank) == sequence:
-                    break
-                room = grow(state, rank, sequence, upto)
+            before = pool.running
+            room = _make_room(state, rank, sequence, upto)
+            undisturbed = undisturbed and pool.running == before
             if not room:
                 break
         entry = entries[count]
