@@ -82,6 +82,19 @@ def test_layers_that_look_back_alike_share_a_table(model: str, accelerator: str,
     assert engine_model(replica(model, accelerator)).groups == groups
 
 
+@pytest.mark.parametrize(
+    ("model", "accelerator", "same_step"),
+    [
+        pytest.param("Qwen/Qwen2.5-7B-Instruct", "H100-SXM-80GB", True, id="attention alone"),
+        pytest.param("Qwen/Qwen3.5-35B-A3B", "H200-SXM-141GB", False, id="recurrent states"),
+    ],
+)
+def test_a_prefix_is_hit_in_the_step_that_computes_it_unless_a_state_is_needed(
+    model: str, accelerator: str, same_step: bool
+):
+    assert engine_model(replica(model, accelerator)).same_step_hits is same_step
+
+
 def test_ranks_of_experts_step_together_and_others_do_not():
     experts = engine_model(
         replica("deepseek-ai/DeepSeek-V3", "H200-SXM-141GB", Layout(data_parallel=8, expert_parallel=True))

@@ -73,6 +73,9 @@ def engine_model(
         offload_blocks=int(settings.kv_offload_bytes / ranks // pool.block_bytes),
         offload_block_s=0.0 if link is None else pool.block_bytes / (_HOST_LINK_SHARE * link),
         stream_interval=settings.stream_interval,
+        # Blocks are registered while they are given out, so the next request of the same step finds them
+        # (vllm/v1/core/kv_cache_manager.py, allocate_slots); a recurrent state is there only once it was computed.
+        same_step_hits=not any(group.state for group in pool.groups),
     )
 
 
