@@ -7,11 +7,11 @@ What a task's rows hold. Rate: one client alone, the capacity, every load that t
 for, and the rate itself; of the default in the first repeat also fixed shares of its capacity, so that latencies over
 the whole range of loads can be learnt. Concurrency and batch: the load that is declared.
 
-How the highest rate is found. Every method is searched with the same 3,000 requests after a warm-up: common random
-numbers leave in the ratio of two methods' rates little of the noise that each of them has. The default's rate is then
-found again by runs that grow until the interval of the deciding latency is under 5 %, and every method's rate is scaled
-by what that changed. Rejected: long runs for every method. At a tenth of the capacity each takes seconds, and the
-ratios, which are what methods are chosen by, would hardly change.
+How the highest rate is found. Every method is searched with the same 3,000 requests after a warm-up. Where the interval
+of the latency that decides is under 5 % then, that is its rate. Otherwise the default is searched again by runs that
+grow until it is, and the other methods' rates are scaled by what that changed: common random numbers leave in the ratio
+of two rates less noise than each of them has. Where the default needs no long runs, a method that does gets its own.
+Rejected: long runs for every method. At a tenth of the capacity each takes seconds, for a dozen methods.
 
 Methods that run one request at a time are not searched a rate: they are what the papers compare batches and closed
 loops with.
@@ -25,7 +25,7 @@ from typing import Any
 from metainf import __version__
 from metainf.corpus.rate_search import Bracket, bracketed_rate, refined_rate
 from metainf.corpus.replicas import Infeasible, replica_of
-from metainf.corpus.runs import Outcome, Run, task_seed
+from metainf.corpus.runs import MOST_INTERVAL_RATIO, Outcome, Run, task_seed
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.traffic import drawn_acceptance
 from metainf.corpus.worlds import StepOracle
@@ -69,10 +69,10 @@ def methods_of(task: Task) -> tuple[Method, ...]:
 
 @dataclass(slots=True)
 class _Anchor:
-    """What the first method of a repeat found: where others look first, and what long runs changed."""
+    """What the first method of a repeat found: where others look first, and what long runs changed, if it had any."""
 
     short_rate: float | None = None
-    long_ratio: float = 1.0
+    long_ratio: float | None = None
 
 
 def _run(task: Task, method: Method, oracle: StepOracle, repeat: int) -> Run | None:
@@ -123,7 +123,8 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
     if idle_margin <= 0.0 and capacity > 0.0:
         bracket = bracketed_rate(short, capacity, guess=anchor.short_rate)
         if bracket.low > 0.0:
-            best = _best_rate(bracket, capacity, anchor, long)
+            sure = asked[bracket.low].interval_ratio <= MOST_INTERVAL_RATIO
+            best = _best_rate(bracket, capacity, anchor, long, sure=sure)
             found = asked[min(asked, key=lambda rate: (abs(rate - best), -asked[rate].requests))]
     if of.is_first and capacity > 0.0:
         for share in UTILIZATIONS:
@@ -135,12 +136,21 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
     yield of.score(found, performance, offered_requests_per_second=best, utilization=utilization)
 
 
-def _best_rate(bracket: Bracket, capacity: float, anchor: _Anchor, long: Callable[[float], float]) -> float:
-    """The rate of short runs as long ones correct it: by its own for the first method, by that one's for the others."""
-    if anchor.short_rate is None:
-        refined = refined_rate(long, bracket, capacity)
-        anchor.short_rate, anchor.long_ratio = bracket.rate, refined / bracket.rate
-    return min(bracket.rate * anchor.long_ratio, capacity)
+def _best_rate(
+    bracket: Bracket, capacity: float, anchor: _Anchor, long: Callable[[float], float], *, sure: bool
+) -> float:
+    """The rate of short runs where they are `sure`; otherwise as long runs correct it, its own or the anchor's."""
+    rate, is_anchor = bracket.rate, anchor.short_rate is None
+    if is_anchor:
+        anchor.short_rate = rate
+    if sure:
+        return min(rate, capacity)
+    if anchor.long_ratio is not None:
+        return min(rate * anchor.long_ratio, capacity)
+    refined = refined_rate(long, bracket, capacity)
+    if is_anchor:
+        anchor.long_ratio = refined / rate
+    return refined
 
 
 @dataclass(frozen=True, slots=True)
