@@ -1,9 +1,8 @@
 """How measured step times lie around the roofline: the numbers that hidden worlds are drawn from.
 
 Separate from the worlds so that `benchmarks/step_time_ratios.py` can refit them. Every number here is an output of that
-benchmark unless its comment says otherwise: 740 tables of 9 devices (vLLM 0.14.0 on A100, 0.24.0 on the others) and
-about 50 shapes of models in aiconfigurator-core 0.12.0. A100, B200, B300 and GB200 by nearly all of their deployments,
-the others by a quarter of them or less.
+benchmark (--every 3) unless its comment says otherwise: 564 tables of 9 devices (vLLM 0.14.0 on A100, 0.24.0 on the
+others) and about 60 shapes of models, aiconfigurator-core 0.12.0.
 """
 
 import hashlib
@@ -63,16 +62,16 @@ _TOKENS = (1.0, 16.0, 128.0, 1024.0, 8192.0)
 _READS = (1024.0, 8192.0, 65536.0, 524288.0)
 _PAIRS = (8192.0, 131072.0, 2097152.0, 33554432.0)
 
-DENSE = Ratio("dense", _TOKENS, (-0.01, 0.03, 0.09, -0.13, -0.16), (0.19, 0.15), (0.21, 0.16), (0.10, 0.12))
-MIXTURE = Ratio("mixture", _TOKENS, (-0.70, -0.73, -0.96, -1.40, -1.56), (0.24, 0.08), (0.20, 0.11), (0.29, 0.11))
+DENSE = Ratio("dense", _TOKENS, (-0.04, 0.00, 0.06, -0.16, -0.18), (0.20, 0.14), (0.16, 0.12), (0.19, 0.16))
+MIXTURE = Ratio("mixture", _TOKENS, (-0.65, -0.66, -0.82, -1.17, -1.32), (0.12, 0.06), (0.37, 0.21), (0.26, 0.12))
 """The same beside experts, whose collectives the tables count with them."""
-EXPERT = Ratio("expert", _TOKENS, (0.76, 0.41, 0.70, 1.01, 0.95), (0.36, 0.32), (0.45, 0.23), (0.68, 0.31))
-DECODE = Ratio("decode", _READS, (2.36, 0.67, -0.17, -0.16), (0.20, 0.21), (0.30, 0.28), (0.36, 0.34))
-CHUNK = Ratio("chunk", _PAIRS, (3.55, 2.19, 0.85, 0.06), (0.85, 0.73), (0.41, 0.22), (0.45, 0.21))
+EXPERT = Ratio("expert", _TOKENS, (0.70, 0.42, 0.66, 0.96, 0.98), (0.32, 0.33), (0.86, 0.42), (0.45, 0.20))
+DECODE = Ratio("decode", _READS, (2.32, 0.68, -0.07, -0.09), (0.20, 0.19), (0.31, 0.31), (0.29, 0.29))
+CHUNK = Ratio("chunk", _PAIRS, (3.78, 2.41, 1.08, 0.18), (0.83, 0.66), (0.64, 0.32), (0.43, 0.21))
 
-LAUNCH_LAYER_S = 8.6e-6
+LAUNCH_LAYER_S = 14.7e-6
 """Launch of the attention of prompts, per layer: median over the tables."""
-LAUNCH_LOG_SD = 0.75
+LAUNCH_LOG_SD = 0.81
 
 HOST_LOG_SD = 0.35
 """Of each host cost, from machine to machine.
