@@ -21,7 +21,7 @@ from metainf.predictors.contract import Question
 from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
 from metainf.training.decisions import CAUTIONS
-from metainf.training.held_out import analytical_only, errors, groups_of, held_out
+from metainf.training.held_out import HeldOut, analytical_only, errors, groups_of, held_out, trusted
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import fit_spread
 from metainf.training.train import TrainingPlan, train, write_artifact
@@ -94,6 +94,25 @@ def test_a_held_out_group_is_never_learnt_from(rows: TrainingRows) -> None:
     np.testing.assert_array_equal(one.residual[inside], other.residual[inside])
     assert not np.array_equal(one.residual[~inside], other.residual[~inside])
     assert held_out(rows, np.full(len(groups), "all"), SMALL, seed=0, most_folds=5) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "share"),
+    [
+        pytest.param(1.0, 1.0, id="as it turned out"),
+        pytest.param(2.0, 0.5, id="twice as much"),
+        pytest.param(0.5, 1.0, id="half of it"),
+        pytest.param(-1.0, 0.0, id="the contrary"),
+        pytest.param(0.0, 0.0, id="nothing"),
+    ],
+)
+def test_trusts_as_much_as_held_out_groups_bear_out(rows: TrainingRows, factor: float, share: float) -> None:
+    groups = groups_of(rows)[0]
+    truth = np.zeros((len(groups), KNOTS, len(TARGETS)))
+    truth[:, :, CAPACITY] = 0.1 + np.arange(len(groups))[:, None] / len(groups)
+    exact = replace(rows, residual=truth[rows.lane, 0])
+    found = trusted(exact, HeldOut(groups, factor * truth, np.zeros((len(groups), 5))))
+    assert found[CAPACITY] == pytest.approx(share)
 
 
 def test_trees_find_what_is_there_and_leave_out_what_is_missing() -> None:

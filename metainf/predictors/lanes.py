@@ -5,7 +5,7 @@ Per replica and per traffic the numbers are read once; what depends on both is n
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -203,11 +203,11 @@ def traffic_facts(traffic: Traffic) -> TrafficFacts:
     )
 
 
-def _numbered(items: Iterable[T]) -> tuple[list[T], NDArray[np.intp]]:
+def _numbered(items: Sequence[T]) -> tuple[list[T], NDArray[np.intp]]:
     """Objects told apart by identity, in the order of their first appearance, and the number of each item."""
-    by_id: dict[int, T] = {}
-    keys = [id(by_id.setdefault(id(item), item)) for item in items]
-    numbers = {key: number for number, key in enumerate(by_id)}
+    keys = list(map(id, items))
+    by_id = dict(zip(keys, items, strict=True))
+    numbers = dict(zip(by_id, range(len(by_id)), strict=True))
     return list(by_id.values()), np.fromiter(map(numbers.__getitem__, keys), dtype=np.intp, count=len(keys))
 
 
@@ -222,8 +222,8 @@ def _columns(kind: type[Facts], rows: Sequence[Facts], indices: NDArray[np.intp]
 
 def lanes_of(questions: Sequence[Question], facts: Callable[[ReplicaSpec], tuple[StepModel, ReplicaFacts]]) -> LaneSet:
     """The lanes of the questions; `facts` may remember what it was asked before."""
-    replicas, replica_of = _numbered(q.replica for q in questions)
-    traffics, traffic_of = _numbered(q.traffic for q in questions)
+    replicas, replica_of = _numbered([q.replica for q in questions])
+    traffics, traffic_of = _numbered([q.traffic for q in questions])
     known = [facts(replica) for replica in replicas]
     keys, of = np.unique(replica_of * max(1, len(traffics)) + traffic_of, return_inverse=True)
     first, second = np.divmod(keys, max(1, len(traffics)))

@@ -150,11 +150,12 @@ class _Boost:
         return questions, self._filled(questions)
 
     def _columns(self) -> NDArray[np.int64]:
-        """Those that the tree may ask about: a part of the inputs, and always the load."""
-        inputs = len(self.bins) - 1
-        count = max(1, round(inputs * self.growth.column_share))
-        picked = np.sort(self.draw.choice(inputs, count, replace=False))
-        return np.append(picked, inputs).astype(np.int64)
+        """Those that the tree may ask about: a part of the inputs, and the load no more often than any of them.
+
+        A tree that asks about the load says as many things as there are knots, and costs that much more at run time.
+        """
+        count = max(1, round(len(self.bins) * self.growth.column_share))
+        return np.sort(self.draw.choice(len(self.bins), count, replace=False)).astype(np.int64)
 
     def _filled(self, questions: list[tuple[int, int]]) -> FloatArray:
         leaf = np.zeros(len(self.weight), dtype=np.int64)

@@ -13,7 +13,7 @@ from metainf.evaluation.groups import accelerator_group, model_groups
 from metainf.evaluation.splits import grouped_folds
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
-from metainf.predictors.corrections import Corrections, responses
+from metainf.predictors.corrections import Corrections, knot_weights, responses
 from metainf.predictors.familiarity import GROUPS, Familiarity
 from metainf.predictors.inputs import LaneInputs
 from metainf.training.boosting import Growth, grown
@@ -29,6 +29,7 @@ __all__ = [
     "groups_of",
     "held_out",
     "thresholds",
+    "trusted",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -131,9 +132,31 @@ def thresholds(found: list[HeldOut]) -> FloatArray:
 _LEAST_THRESHOLD = 0.05
 
 
-def corrected(held: HeldOut, limits: FloatArray) -> Corrections:
-    """What run time would make of the held-out answers, with these thresholds."""
-    return Corrections.of(held.residual, held.distance / limits)
+def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
+    """Share of what the trees say that held-out groups bear out, from 0 to 1, shape (targets,).
+
+    The least squares factor on what was said, groups counting alike: few rows say much about themselves and little
+    about the next group, and this holds back what does not carry over.
+    """
+    below, share = knot_weights(rows.coordinate)
+    low, high = held.residual[rows.lane, below], held.residual[rows.lane, below + 1]
+    said = low + share[:, None] * (high - low)
+    _, of = np.unique(held.groups[rows.lane], return_inverse=True)
+    factors = np.zeros(len(TARGETS))
+    for target in range(len(TARGETS)):
+        known = ~np.isnan(rows.residual[:, target])
+        counts = np.bincount(of.ravel(), weights=known, minlength=1)[of.ravel()]
+        weight = np.where(known, 1.0 / np.maximum(counts, 1.0), 0.0)
+        truth = np.where(known, rows.residual[:, target], 0.0)
+        power = float((weight * said[:, target] ** 2).sum())
+        if power > 0.0:
+            factors[target] = np.clip((weight * said[:, target] * truth).sum() / power, 0.0, 1.0)
+    return factors
+
+
+def corrected(held: HeldOut, limits: FloatArray, trust: FloatArray) -> Corrections:
+    """What run time would make of the held-out answers, with these thresholds and that trust in each target."""
+    return Corrections.of(held.residual * trust, held.distance / limits)
 
 
 def analytical_only(lanes: int) -> Corrections:

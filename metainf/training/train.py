@@ -34,6 +34,7 @@ from metainf.training.held_out import (
     groups_of,
     held_out,
     thresholds,
+    trusted,
 )
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import SplitSpread, fit_spread, spread_figures
@@ -136,13 +137,15 @@ def train(
         if held is not None:
             found[split] = held
     limits = thresholds(list(found.values()))
+    each = [trusted(rows, held) for held in found.values()]
+    trust = np.mean(each, axis=0) if each else np.ones(len(TARGETS))
     analytical = errors(rows, analytical_only(len(rows.questions)), at_true_utilization=False)
     judged = {}
     for split, held in found.items():
         report(f"judging what was held out: {split}")
-        judged[split] = _judged(table, by_key, rows, (held, corrected(held, limits)), analytical)
+        judged[split] = _judged(table, by_key, rows, (held, corrected(held, limits, trust)), analytical)
     report("fitting all rows")
-    model = _model(rows, plan, limits, judged)
+    model = _model(rows, plan, (limits, trust), judged)
     return model, _report(rows, judged, model)
 
 
@@ -207,8 +210,13 @@ def _medians(whole: Errors, analytical: Errors) -> Mapping[str, Mapping[str, flo
     return found
 
 
-def _model(rows: TrainingRows, plan: TrainingPlan, limits: FloatArray, judged: Mapping[str, _Judged]) -> TrainedModel:
+def _model(
+    rows: TrainingRows, plan: TrainingPlan, guards: tuple[FloatArray, FloatArray], judged: Mapping[str, _Judged]
+) -> TrainedModel:
+    """The model of all rows; `guards` are the thresholds of distances, and the trust in each target."""
+    limits, trust = guards
     trees = grown(rows.inputs[rows.lane], rows.coordinate, rows.residual, rows.weight, plan.growth, plan.seed)
+    trees = replace(trees, leaves=(trees.leaves * trust).astype(np.float32), bias=trees.bias * trust)
     known = Familiarity.of(rows.inputs, most=MOST_POINTS, seed=plan.seed)
     spreads = [judged[split].spread if split in judged else None for split in _SPLITS]
     fallback = next((each for each in reversed(spreads) if each is not None), None)
