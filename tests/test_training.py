@@ -121,7 +121,7 @@ def test_trees_find_what_is_there_and_leave_out_what_is_missing() -> None:
     truth = np.stack([np.sign(inputs[:, 1]) + 0.5 * load, *(inputs[:, 2],) * (len(TARGETS) - 1)], axis=1)
     truth[draw.random(3000) < 0.5, 0] = np.nan
     truth[:, MAKESPAN] = np.nan
-    trees = grown(inputs, load, truth, np.ones(3000), Growth(trees=80, learning_rate=0.2, column_share=1.0), 0)
+    trees = grown(inputs, load, truth, np.ones(3000), Growth(trees=80, learning_rate=0.2, column_share=1.0), seed=0)
     found = trees.at_knots(inputs[:200])
     for knot in range(KNOTS):
         expected = np.sign(inputs[:200, 1]) + 0.5 * np.clip(knot, 0.2, KNOTS - 1.2)

@@ -47,7 +47,7 @@ class Growth:
 
 
 def grown(
-    inputs: FloatArray, coordinate: FloatArray, residual: FloatArray, weight: FloatArray, growth: Growth, seed: int
+    inputs: FloatArray, coordinate: FloatArray, residual: FloatArray, weight: FloatArray, growth: Growth, *, seed: int
 ) -> ObliviousTrees:
     """Trees that say the residuals of n rows.
 
@@ -69,7 +69,8 @@ def grown(
     for place, (column, cuts) in enumerate(zip(inputs.T, borders[:-1], strict=True)):
         bins[place] = np.searchsorted(cuts, column, side="left")[rows]
     bins[-1] = knot
-    boost = _Boost(bins, left, known[rows], weights.astype(np.float32), growth, np.random.default_rng(seed))
+    draw = np.random.default_rng(seed)
+    boost = _Boost(bins, left, known[rows], weights.astype(np.float32), growth=growth, draw=draw)
     trees = [boost.next_tree() for _ in range(growth.trees)]
     feature = np.full((growth.trees, growth.depth), -1, dtype=np.int16)
     border = np.zeros((growth.trees, growth.depth), dtype=np.float32)
@@ -121,6 +122,7 @@ class _Boost:
         left: Float32Array,
         known: NDArray[np.bool_],
         weight: Float32Array,
+        *,
         growth: Growth,
         draw: np.random.Generator,
     ) -> None:
@@ -140,9 +142,7 @@ class _Boost:
         leaf = np.zeros(len(rows), dtype=np.int64)
         questions: list[tuple[int, int]] = []
         for level in range(growth.depth):
-            column, cut, gain = best_question(
-                bins, columns, leaf, gradient, growth.penalty * growth.row_share, 1 << level
-            )
+            column, cut, gain = best_question(bins, columns, leaf, gradient, growth.penalty * growth.row_share)
             if gain <= 0.0:
                 break
             questions.append((int(column), int(cut)))

@@ -63,6 +63,7 @@ def decision_cases(
     rows: TrainingRows,
     found: Corrections,
     spread: SplitSpread,
+    *,
     groups: StringArray,
 ) -> CalibrationCase | None:
     """The cases of one split; None where the corpus has no such tasks.

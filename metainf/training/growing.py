@@ -24,7 +24,6 @@ def best_question(
     leaf: NDArray[np.int64],
     gradient: NDArray[np.float32],
     penalty: float,
-    leaves: int,
 ) -> tuple[int, int, float]:  # pragma: no cover - compiled
     """The column and bin that split all leaves best, and by how much more than no split.
 
@@ -36,7 +35,7 @@ def best_question(
     gradient : array of shape (n, s + 1); the last column is the weight
     """
     width = gradient.shape[1]
-    rows = leaf.shape[0]
+    rows, leaves = leaf.shape[0], leaf.max() + 1
     best_column, best_bin, best_gain = -1, 0, 0.0
     total = np.zeros((leaves, width))
     for row in range(rows):
@@ -57,20 +56,33 @@ def best_question(
             cell = histogram[leaf[row], column[row]]
             for k in range(width):
                 cell[k] += gradient[row, k]
-        below = np.zeros((leaves, width))
-        for cut in range(last):
-            gain = -without
-            for each in range(leaves):
-                for k in range(width):
-                    below[each, k] += histogram[each, cut, k]
-                under = below[each, width - 1] + penalty
-                over = total[each, width - 1] - below[each, width - 1] + penalty
-                for k in range(width - 1):
-                    above = total[each, k] - below[each, k]
-                    gain += below[each, k] * below[each, k] / under + above * above / over
-            if gain > best_gain:
-                best_column, best_bin, best_gain = columns[place], cut, gain
+        cut, gain = _best_cut(histogram[:, :last], total, penalty)
+        if gain - without > best_gain:
+            best_column, best_bin, best_gain = columns[place], cut, gain - without
     return best_column, best_bin, best_gain
+
+
+@njit(cache=True)
+def _best_cut(
+    histogram: NDArray[np.float64], total: NDArray[np.float64], penalty: float
+) -> tuple[int, float]:  # pragma: no cover - compiled
+    """The bin after which a cut explains the most, and how much that is."""
+    leaves, cuts, width = histogram.shape
+    below = np.zeros((leaves, width))
+    best_bin, best_gain = 0, -1.0
+    for cut in range(cuts):
+        gain = 0.0
+        for each in range(leaves):
+            for k in range(width):
+                below[each, k] += histogram[each, cut, k]
+            under = below[each, width - 1] + penalty
+            over = total[each, width - 1] - below[each, width - 1] + penalty
+            for k in range(width - 1):
+                above = total[each, k] - below[each, k]
+                gain += below[each, k] * below[each, k] / under + above * above / over
+        if gain > best_gain:
+            best_bin, best_gain = cut, gain
+    return best_bin, best_gain
 
 
 @njit(cache=True)

@@ -115,7 +115,7 @@ def held_out(
             rows.residual[taught],
             rows.weight[taught],
             growth,
-            seed,
+            seed=seed,
         )
         residual[fold.test] = trees.at_knots(rows.inputs[fold.test])
         known = Familiarity.of(rows.inputs[fold.train], most=MOST_POINTS, seed=seed, scale=scale)

@@ -174,7 +174,7 @@ def _judged(
     pure = errors(rows, found, at_true_utilization=True)
     whole = errors(rows, found, at_true_utilization=False)
     spread = fit_spread(pure, whole, distance, groups)
-    case = decision_cases(table, tasks, rows, found, spread, held[0].groups)
+    case = decision_cases(table, tasks, rows, found, spread, groups=held[0].groups)
     caution, decision = 1.0, None
     if case is not None:
         caution, inflation = caution_of(case)
@@ -215,7 +215,7 @@ def _model(
 ) -> TrainedModel:
     """The model of all rows; `guards` are the thresholds of distances, and the trust in each target."""
     limits, trust = guards
-    trees = grown(rows.inputs[rows.lane], rows.coordinate, rows.residual, rows.weight, plan.growth, plan.seed)
+    trees = grown(rows.inputs[rows.lane], rows.coordinate, rows.residual, rows.weight, plan.growth, seed=plan.seed)
     trees = replace(trees, leaves=(trees.leaves * trust).astype(np.float32), bias=trees.bias * trust)
     known = Familiarity.of(rows.inputs, most=MOST_POINTS, seed=plan.seed)
     spreads = [judged[split].spread if split in judged else None for split in _SPLITS]
