@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from metainf.corpus.task import Task, TrafficKind
-from metainf.evaluation.calibration import CalibrationCase, Inflation, fit_inflation
+from metainf.evaluation.calibration import CalibrationCase, Inflation, cheapest_with, fit_inflation
 from metainf.measurements import Purpose, Source
 from metainf.meta_features.answers import slo_bounds
 from metainf.meta_features.questions import QuestionFeatures
@@ -29,7 +29,7 @@ from metainf.predictors.corrections import Corrections, near_full, responses, sp
 from metainf.training.rows import BLOCK, TrainingRows, inputs_of
 from metainf.training.spreads import SplitSpread
 
-__all__ = ["CAUTIONS", "caution_of", "decision_cases"]
+__all__ = ["CAUTIONS", "caution_of", "decision_cases", "false_refusals"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -98,6 +98,13 @@ def caution_of(case: CalibrationCase) -> tuple[float, Inflation]:
     inflation = fit_inflation(case, CONFIDENCE)
     low, high = CAUTIONS
     return (float(np.clip(inflation.value, low, high)) if math.isfinite(inflation.value) else high), inflation
+
+
+def false_refusals(case: CalibrationCase, caution: float) -> float:
+    """Share of the tasks that some candidate truly serves for which none is taken; 0 where no task can be served."""
+    servable = case.kept.any(axis=1)
+    refused = servable & (cheapest_with(case, caution) < 0)
+    return float(refused.sum() / servable.sum()) if servable.any() else 0.0
 
 
 def _pairs(table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows) -> _Pairs:

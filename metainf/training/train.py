@@ -23,7 +23,7 @@ from metainf.predictors.base_answers import KNOTS, TARGETS
 from metainf.predictors.corrections import Corrections, TrainedModel
 from metainf.predictors.familiarity import FAR, Familiarity
 from metainf.training.boosting import Growth, grown
-from metainf.training.decisions import CAUTIONS, caution_of, decision_cases
+from metainf.training.decisions import CAUTIONS, caution_of, decision_cases, false_refusals
 from metainf.training.held_out import (
     MOST_POINTS,
     Errors,
@@ -182,6 +182,7 @@ def _judged(
             "inflation": round(inflation.value, 4) if np.isfinite(inflation.value) else None,
             "violations": round(inflation.violation_rate, 4),
             "refusals": round(inflation.refusal_rate, 4),
+            "falseRefusals": round(false_refusals(case, caution), 4),
             "groups": inflation.groups,
             "tasks": len(case.groups),
             "guarantee": inflation.guarantee.value,
