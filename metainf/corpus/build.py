@@ -7,10 +7,10 @@ world and run of tasks, `rows-<world>-<first task>.parquet`. A file appears whol
 build goes on with what is missing; each holds the same rows whatever else was built, by how many processes, and when.
 Work goes through joblib, whatever its backend: rows come back to the one process that writes.
 
-What it costs. Of 109 tasks of the design, on two busy cores one seed took 4.3 s of a core where a rate is searched, 1.2
-with a closed loop and 0.4 for a batch, in the mean: 20,000 tasks are 10.3 hours of one core. Three seeds of each would
-take two cores 15 hours in one world. So the seeds are thinned: every fourth task has three, the others the first alone.
-That makes 7.7 hours, and tolerances come from those with three. Runs are never shortened.
+What it costs. Of 109 tasks of the design one seed took 4.3 s of a core, of two busy ones, where a rate is searched,
+1.2 with a closed loop and 0.4 for a batch, in the mean: 20,000 tasks are 10 hours of one core. With three seeds each
+one world would take two cores 15 hours. So the seeds are thinned: every fourth task has three, the others the first
+alone. That makes 7.7 hours, and tolerances come from those with three. Runs are never shortened.
 """
 
 import fcntl

@@ -5,6 +5,7 @@ a predictor that knows datasheet and declaration alone, never of the truth.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -76,7 +77,8 @@ def loaded(shape: Shape, point: Point, predict: Predict) -> tuple[Traffic, Slo] 
         if point["slo_kind"] >= _GOODPUT_SHARE:
             return traffic, Slo()
         kind_point = {**point, "slo_kind": point["slo_kind"] / _GOODPUT_SHARE}
-        return traffic, _slo(kind_point, shape, predict(traffic), dict.fromkeys(LATENCY_METRICS, _CLOSED_TIGHTNESS))
+        steady = replace(shape, burstiness=1.0)
+        return traffic, _slo(kind_point, steady, predict(traffic), dict.fromkeys(LATENCY_METRICS, _CLOSED_TIGHTNESS))
     return _with_rate(shape, point, predict)
 
 
@@ -116,10 +118,20 @@ def _slo(point: Point, shape: Shape, expected: Predictions, tightness: dict[Late
     for metric in asked:
         axis = "slo_ttft" if metric is LatencyMetric.TTFT else "slo_rest"
         low, high = tightness[metric]
+        low, high = (end * _burst_factor(shape, metric) for end in (low, high))
         latency_s = expected.latency_s[0, LATENCY_METRICS.index(metric), STATISTICS.index(statistic)]
         bound_s = max(_LEAST_BOUND_S, round(significant(float(latency_s) * low * (high / low) ** point[axis]), 3))
         bounds.append(SloBound(metric, statistic, bound_s))
     return Slo(tuple(bounds)) if all(np.isfinite(bound.bound_s) for bound in bounds) else Slo()
+
+
+def _burst_factor(shape: Shape, metric: LatencyMetric) -> float:
+    """How much looser promises are where requests come in clumps, which are as dense at any rate.
+
+    Kingman's (ca^2 + cs^2) / 2 for prompts that wait for each other; its root for what clumps slow down.
+    """
+    factor = max(1.0, (1.0 + shape.burstiness**2) / 2.0)
+    return factor if metric is LatencyMetric.TTFT else factor**0.5
 
 
 _LEAST_ANSWER_TOKENS = 8.0  # of shorter answers most have one token, and no gap

@@ -19,7 +19,7 @@ _BRACKET = 0.04  # relative width at which long runs take over
 _LEAST_SHARE = 1e-3  # of the capacity: a promise that holds only below this load holds at none
 _FALL = 4.0  # between guesses while nothing is known to hold
 _MOST_STEP = 0.25  # of the logarithm of the rate, between long runs
-_MOST_LONG_RUNS = 2
+_MOST_LONG_RUNS = 3
 _LEAST_SLOPE = 0.2  # latency that rises less with the load has no rate at which it passes anything
 
 Margin = Callable[[float], float]

@@ -21,7 +21,7 @@ from metainf.workload import Traffic
 __all__ = ["LEAST_REQUESTS", "MOST_INTERVAL_RATIO", "MOST_REQUESTS", "Outcome", "Run", "task_seed"]
 
 LEAST_REQUESTS = 3000
-MOST_REQUESTS = 12_000
+MOST_REQUESTS = 24_000
 """A run whose interval is too wide is doubled up to here; then the row says how wide it still is."""
 MOST_INTERVAL_RATIO = 0.05
 _WARM_UP_RATIO = 0.1
