@@ -6,7 +6,7 @@ fails here, and not in somebody's cluster.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,9 @@ def _asked(module: str, tree: ast.Module) -> set[Grant]:
     return found
 
 
-def _fed(tree: ast.Module) -> set[Grant]:
-    """Kinds that a `Feed` lists, and those whose feed is also watched by itself."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+def _fed(trees: Iterable[ast.Module]) -> set[Grant]:
+    """Kinds that a `Feed` lists, and those whose feed is also watched by itself, wherever that is."""
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     by_name = {
         keyword.arg: kind
         for call in calls
@@ -129,9 +129,9 @@ def _handled(tree: ast.Module) -> set[Grant]:
 
 
 def _called() -> set[Grant]:
-    found: set[Grant] = set()
+    found = _fed(tree for _, tree in _modules())
     for name, tree in _modules():
-        found |= _asked(name, tree) | _fed(tree)
+        found |= _asked(name, tree)
         if name == "handlers.py":
             found |= _handled(tree)
     if "blockOwnerDeletion" in (_CODE / "children.py").read_text():
