@@ -16,6 +16,7 @@ import pytest
 from corpus_stub import PLAN, built, slow_rows, stub_rows
 from metainf import corpus
 from metainf.cli import main
+from metainf.cli.corpus import _reporting
 from metainf.corpus.build import CorpusPlan, Progress, build, corpus_digest, missing_shards, read_plan, shards_of
 from metainf.corpus.design import designed_tasks
 from metainf.corpus.tables import load_rows, load_tables
@@ -222,3 +223,21 @@ def test_the_package_gives_load_tables(whole):
     assert set(corpus.load_tables(whole)) == set(load_tables(whole))
     with pytest.raises(AttributeError, match="nothing"):
         _ = corpus.nothing
+
+
+def test_progress_is_a_line_where_there_is_no_terminal(capsys):
+    with _reporting(terminal=False) as report:
+        for done, elapsed_s in ((0, 0.0), (1, 30.0), (2, 61.0), (4, 100.0)):
+            report(Progress(done, 4, done, elapsed_s))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "0/4 shards, time left not known yet",
+        "2/4 shards, 0 h 01 min left",
+        "4/4 shards, 0 h 00 min left",
+    ]
+
+
+def test_progress_is_a_bar_on_a_terminal(capsys):
+    with _reporting(terminal=True) as report:
+        report(Progress(1, 4, 1, 3600.0))
+    assert "1/4 3 h 00 min left" in capsys.readouterr().err
