@@ -191,7 +191,7 @@ def test_a_missing_file_is_an_artifact_error(tmp_path: Path) -> None:
 def test_loads_without_any_library_of_training(file: Path) -> None:
     code = (
         "import sys, pathlib; from metainf.artifact import load_predictor; load_predictor(pathlib.Path(sys.argv[1]));"
-        "bad = {'numba', 'sklearn', 'catboost', 'lightgbm', 'pandas', 'pyarrow', 'torch', 'scipy'} & set(sys.modules);"
+        "bad = {'numba', 'sklearn', 'lightgbm', 'pandas', 'pyarrow', 'torch', 'scipy'} & set(sys.modules);"
         "sys.exit(', '.join(sorted(bad)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code, str(file)], check=True)
