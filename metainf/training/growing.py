@@ -2,10 +2,10 @@
 
 Separate from the boosting around them, which is numpy: these touch every row several times per tree.
 
-Why not a library. CatBoost grows such trees, and took 1 s a tree for 20,000 rows with 15 targets on one loaded core (version
-1.2.10, `MultiRMSEWithMissingValues`), which a corpus of hundreds of thousands of rows and nine fits cannot pay. Here
-the questions are chosen by a few random mixtures of the targets, and only the leaves are worked out for all of them:
-as good, and many times faster. Source: Iosipoi and Vakhrushev, SketchBoost, NeurIPS 2022 (arXiv 2211.12858).
+Why not a library. CatBoost grows such trees, and took 1 s a tree for 20,000 rows with 15 targets on one loaded core
+(version 1.2.10, `MultiRMSEWithMissingValues`), which a corpus of hundreds of thousands of rows and nine fits cannot
+pay. Here the questions are chosen by a few random mixtures of the targets, and only the leaves are worked out for all
+of them: as good, and many times faster. Source: Iosipoi and Vakhrushev, SketchBoost, NeurIPS 2022 (arXiv 2211.12858).
 """
 
 import numpy as np
