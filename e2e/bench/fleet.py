@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 from e2e.cluster import Cluster, apply, mark, named, requests, wait_ready
 from metainf_operator.cluster import Cluster as Door
 from metainf_operator.cluster import Connection
+from metainf_operator.feeds import Feed
 from metainf_operator.resources import INFERENCE_WORKLOAD, NODE
+from metainf_operator.store import Store
 
 __all__ = ["Figures", "run_fleet"]
 
@@ -80,6 +82,28 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """What of a workload's status is looked for."""
+
+    decided: bool
+    pool: str
+    cost: str
+
+
+class _Watched:
+    """The fleet's status by a watch of our own: listing it over and over would be most of what is measured."""
+
+    def __init__(self, door: Door) -> None:
+        self.store: Store[str, _Status] = Store("fleet")
+        feed = Feed(INFERENCE_WORKLOAD, self.store, _status, lambda m: str(m["name"]), namespaces=(_NAMESPACE,))
+        self._task = asyncio.create_task(feed.watch(door))
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
 class _Operator:
     """The operator as a process of this machine."""
 
@@ -107,13 +131,13 @@ class _Operator:
             self.process.wait()
 
 
-async def _until(what: str, holds: Callable[[], Any], operator: _Operator, say: Callable[[str], None]) -> float:
+async def _until(what: str, left_of: Callable[[], int], operator: _Operator, say: Callable[[str], None]) -> float:
     """Seconds until it holds, looked at every quarter of a second; a line of progress every 10 s."""
     started = told = time.monotonic()
     while True:
         if operator.process.poll() is not None:
             raise RuntimeError(f"the operator ended with {operator.process.returncode}: see {operator.log}")
-        left = await holds()
+        left = left_of()
         now = time.monotonic()
         if not left:
             return now - started
@@ -163,16 +187,14 @@ async def _measure(
         batch = range(start, min(start + 50, workloads))
         await asyncio.gather(*(door.apply(INFERENCE_WORKLOAD, _workload(n)) for n in batch))
 
-    async def undecided() -> int:
-        listing = await door.list(INFERENCE_WORKLOAD, namespace=_NAMESPACE, project=_is_undecided)
-        return len(listing.items)
-
+    watched = _Watched(door)
+    await watched.store.synced.wait()
     operator = _Operator(cluster)
     try:
-        first_s = await _until("first decisions", undecided, operator, say)
+        first_s = await _until("first decisions", lambda: _undecided(watched), operator, say)
         say(f"all decided {first_s:.1f} s after the operator's start")
         await asyncio.sleep(20)  # pods of the fake nodes come up, rollouts settle
-        price_change_s = await _price_change(cluster, door, operator, say)
+        price_change_s = await _price_change(door, watched, operator, say)
         say(f"all looked at again {price_change_s:.1f} s after the price changed")
         cpu_s = _cpu_s(operator.process.pid)
         await asyncio.sleep(60)
@@ -197,6 +219,7 @@ async def _measure(
         )
     finally:
         operator.stop()
+        await watched.stop()
 
 
 def _by_operator(request: Any) -> bool:
@@ -204,32 +227,29 @@ def _by_operator(request: Any) -> bool:
     return request.user == "admin"
 
 
-def _is_undecided(body: dict[str, Any]) -> str | None:
+def _status(body: Mapping[str, Any]) -> _Status:
     status = body.get("status") or {}
     decided = any(c["type"] == "Feasible" and c["status"] != "Unknown" for c in status.get("conditions") or ())
-    return None if decided else str(body["metadata"]["name"])
+    return _Status(decided, status.get("pool", ""), status.get("costPerHour", ""))
 
 
-async def _price_change(cluster: Cluster, door: Door, operator: _Operator, say: Callable[[str], None]) -> float:
-    """Halve the price of the pool that most run on; time until the status of each of its workloads shows it."""
-    before = await door.list(INFERENCE_WORKLOAD, namespace=_NAMESPACE, project=_pool_and_cost)
-    pools = Counter(pool for _, pool, _ in before.items if pool)
+def _undecided(watched: _Watched) -> int:
+    return sum(not status.decided for status in watched.store.values())
+
+
+async def _price_change(door: Door, watched: _Watched, operator: _Operator, say: Callable[[str], None]) -> float:
+    """Lower the price of the pool that most run on; time until the status of each of its workloads shows it."""
+    pools = Counter(status.pool for status in watched.store.values() if status.pool)
     if not pools:
         raise RuntimeError("no workload runs: nothing can follow a price")
     pool = pools.most_common(1)[0][0]
-    costs = {name: cost for name, at, cost in before.items if at == pool}
+    before = {name: status for name, status in watched.store.items() if status.pool == pool}
     kind = next(kind for kind, _ in _KINDS if kind in pool)
     price = {"metadata": {"annotations": {"metainf.dev/cost-per-hour": str(round(float(dict(_KINDS)[kind]) * 0.9, 4))}}}
     listing = await door.list(NODE, project=lambda n: n["metadata"]["name"])
     await asyncio.gather(*(door.patch_merge(NODE, n, price) for n in listing.items if n.startswith(f"{kind}-")))
 
-    async def stale() -> int:
-        now = await door.list(INFERENCE_WORKLOAD, namespace=_NAMESPACE, project=_pool_and_cost)
-        return sum(1 for name, at, cost in now.items if costs.get(name) == cost and at == pool)
+    def stale() -> int:
+        return sum(watched.store.get(name) == status for name, status in before.items())
 
     return await _until("after the price change", stale, operator, say)
-
-
-def _pool_and_cost(body: dict[str, Any]) -> tuple[str, str, str]:
-    status = body.get("status") or {}
-    return body["metadata"]["name"], status.get("pool", ""), status.get("costPerHour", "")

@@ -45,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="made if it is not there")
+    parser.add_argument("--world", metavar="NAME", help="of the corpus's truths, where it has several")
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
     if args.measured is not None and not args.measured.is_file():
         raise InvalidWorkloadError(f"--measured {args.measured}: there is no such file")
-    evidence = _evidence(args.corpus, args.kind, quick=args.quick)
+    evidence = _evidence(args.corpus, args.world, args.kind, quick=args.quick)
     report, files = _modules()
     plan = report.Plan(focus=focus, seed=args.seed)
     if args.quick:
@@ -113,10 +114,12 @@ def _selectors(asked: str | None) -> list[str]:
     return [name for name in SELECTORS if name in wanted]
 
 
-def _evidence(folder: Path, kinds: list[str] | None, *, quick: bool) -> "Mapping[TrafficKind, Evidence]":
+def _evidence(
+    folder: Path, world: str | None, kinds: list[str] | None, *, quick: bool
+) -> "Mapping[TrafficKind, Evidence]":
     if not folder.is_dir():
         raise InvalidWorkloadError(f"--corpus {folder}: there is no such folder")
-    tables: Mapping[TrafficKind, MethodTable] = import_module("metainf.corpus").load_tables(folder)
+    tables: Mapping[TrafficKind, MethodTable] = import_module("metainf.corpus").load_tables(folder, world=world)
     wanted = {kind: table for kind, table in tables.items() if len(table) and (kinds is None or str(kind) in kinds)}
     if not wanted:
         raise InvalidWorkloadError(f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}")
