@@ -1,10 +1,13 @@
 """The measurement table: written and read back the same, and refused with the column and the row."""
 
+import math
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metainf.measurements import (
     COLUMNS,
@@ -135,3 +138,15 @@ def test_tables_of_several_sources_keep_their_source_when_joined():
     public = replace(ROW, source=Source.GPUSTACK, world="", task="")
     assert joined([table_of([ROW]), table_of([public])]).column("source").to_pylist() == ["simulation", "gpustack"]
     assert joined([]).num_rows == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(1e-9, 1e9) | st.just(math.inf) | st.none(), min_size=1, max_size=20))
+def test_a_file_keeps_numbers_to_five_digits_and_what_is_empty_or_infinite(tmp_path_factory, values):
+    rows = [replace(ROW, makespan_s=value, seed=number) for number, value in enumerate(values)]
+    path = tmp_path_factory.mktemp("rounded") / "rows.parquet"
+    write_measurements(table_of(rows), path)
+    kept = read_measurements(path).column("makespan_s").to_pylist()
+    assert kept == [None if v is None else pytest.approx(v, rel=1e-5) for v in values]
+    write_measurements(read_measurements(path), again := path.with_name("again.parquet"))
+    assert again.read_bytes() == path.read_bytes()
