@@ -14,6 +14,7 @@ from pathlib import Path
 from metainf import accelerators
 from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
+from metainf.corpus.public_rows import ARGONNE_ACCELERATORS, ARGONNE_MODELS, GPUSTACK_ACCELERATORS
 from metainf.engine_defaults import effective_settings
 from metainf.known_models import known_model
 from metainf.layouts import Layout
@@ -43,26 +44,6 @@ _SILICON_CONFIGS = {
 (more prompt FLOP/s than the peak; 235 GB of weights on one 141 GB device).
 
 The config, and after a + the model whose hf_quant_config.json stands in where the wheel has none of its own."""
-_ARGONNE_GPUS = {
-    "Nvidia A100 GPU": "A100-SXM-40GB",
-    "Nvidia H100 GPU": "H100-SXM-80GB",
-    "Nvidia GH200 GPU": "GH200-96GB",
-    "AMD MI300X GPU": "MI300X-OAM-192GB",
-    "AMD MI250 GPU": "MI250-OAM-64GB",
-    "Intel Max 1550": "Max-1550-OAM-128GB",
-}
-_ARGONNE_MODELS = {
-    "meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
-    "meta-llama/Meta-Llama-3-8B": "meta-llama/Llama-3.1-8B",
-    "mistralai/Mistral-7B-v0.1": "mistralai/Mistral-7B-v0.1",
-    "Qwen/Qwen2-7B": "Qwen/Qwen2.5-7B-Instruct",
-    "mistralai/Mixtral-8x7B-v0.1": "mistralai/Mixtral-8x7B-v0.1",
-    "meta-llama/Llama-2-70b-hf": "meta-llama/Llama-2-70b-hf",
-    "meta-llama/Meta-Llama-3-70B": "meta-llama/Llama-3.1-70B",
-    "Qwen/Qwen2-72B": "Qwen/Qwen2.5-72B-Instruct",
-}
-"""Models of equal shape where the bundled list has another version."""
-_GPUSTACK_GPUS = {"a100": "A100-SXM-80GB", "h100": "H100-SXM-80GB", "h200": "H200-SXM-141GB"}
 
 
 @dataclass(frozen=True)
@@ -168,10 +149,10 @@ def argonne_rows(measured: Path, specs: Specs) -> list[Row]:
     rows = []
     with (measured / "llm_inference_bench_all.csv").open(newline="") as stream:
         for r in csv.DictReader(stream):
-            model = known_model(_ARGONNE_MODELS.get(r["Model"], ""))
-            if r["Framework"] != "vLLM" or r["Hardware"] not in _ARGONNE_GPUS or model is None:
+            model = known_model(ARGONNE_MODELS.get(r["Model"], ""))
+            if r["Framework"] != "vLLM" or r["Hardware"] not in ARGONNE_ACCELERATORS or model is None:
                 continue
-            gpu = accelerator(_ARGONNE_GPUS[r["Hardware"]])
+            gpu = accelerator(ARGONNE_ACCELERATORS[r["Hardware"]])
             length, requests, latency = int(r["Input Output Length"]), int(r["Batch Size"]), float(r["Latency"])
             if not latency > 0:
                 continue
@@ -190,14 +171,14 @@ def gpustack_rows(measured: Path, specs: Specs) -> list[Row]:
         for r in csv.DictReader(stream):
             name = re.search(r"vllm serve (\S+)", r["script"])
             plain = r["engine"] == "vllm" and r["m_spec"] == "False" and not r["m_dp"] and not r["max_conc"]
-            if not plain or name is None or r["gpu"] not in _GPUSTACK_GPUS:
+            if not plain or name is None or r["gpu"] not in GPUSTACK_ACCELERATORS:
                 continue
             model = known_model(name[1].replace("-Instruct-2507", ""))
             key = (r["gpu"], name[1], r["m_tp"], r["in_tok"], r["out_tok"], r["dur_s"])
             if key in seen or model is None:
                 continue
             seen.add(key)
-            gpu = accelerator(_GPUSTACK_GPUS[r["gpu"]])
+            gpu = accelerator(GPUSTACK_ACCELERATORS[r["gpu"]])
             layout = Layout(tensor_parallel=int(float(r["m_tp"] or 1)), expert_parallel=r["m_ep"] == "True")
             count = int(r["ok"])
             inputs, outputs = float(r["in_tok"]) / count, float(r["out_tok"]) / count

@@ -20,11 +20,17 @@ from metainf.errors import InvalidWorkloadError
 from metainf.known_models import known_model
 from metainf.measurements import Measurement, Purpose, Source
 
-__all__ = ["argonne_measurements", "gpustack_measurements"]
+__all__ = [
+    "ARGONNE_ACCELERATORS",
+    "ARGONNE_MODELS",
+    "GPUSTACK_ACCELERATORS",
+    "argonne_measurements",
+    "gpustack_measurements",
+]
 
 _ARGONNE_VERSION = "4211f5d4"
 _ARGONNE_FILE = "llm_inference_bench_all.csv"
-_ARGONNE_ACCELERATORS = {
+ARGONNE_ACCELERATORS = {
     "Nvidia A100 GPU": "A100-SXM-40GB",
     "Nvidia H100 GPU": "H100-SXM-80GB",
     "Nvidia GH200 GPU": "GH200-96GB",
@@ -32,7 +38,7 @@ _ARGONNE_ACCELERATORS = {
     "AMD MI250 GPU": "MI250-OAM-64GB",
     "Intel Max 1550": "Max-1550-OAM-128GB",
 }
-_ARGONNE_MODELS = {
+ARGONNE_MODELS = {
     "meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
     "meta-llama/Meta-Llama-3-8B": "meta-llama/Llama-3.1-8B",
     "mistralai/Mistral-7B-v0.1": "mistralai/Mistral-7B-v0.1",
@@ -46,7 +52,7 @@ _ARGONNE_MODELS = {
 
 _GPUSTACK_VERSION = "47277d79"
 _GPUSTACK_FILE = "gpustack_perflab.csv"
-_GPUSTACK_ACCELERATORS = {"a100": "A100-SXM-80GB", "h100": "H100-SXM-80GB", "h200": "H200-SXM-141GB"}
+GPUSTACK_ACCELERATORS = {"a100": "A100-SXM-80GB", "h100": "H100-SXM-80GB", "h200": "H200-SXM-141GB"}
 _GPUSTACK_NO_TPOT = re.compile(r"qwen3\.5|glm-5\.2")
 _PLAIN = {"m_spec": "False", "m_kv_fp8": "False", "m_prefix_flag": "False", "m_async": "False"}
 _EMPTY = ("m_dp", "m_mnbt", "m_perfmode", "m_quant", "max_conc")
@@ -91,8 +97,8 @@ def _read(path: Path, row_of: Callable[[Fields], Measurement | None]) -> Iterato
 
 
 def _argonne_row(fields: Fields) -> Measurement | None:
-    model = _ARGONNE_MODELS.get(fields["Model"])
-    accelerator = _ARGONNE_ACCELERATORS.get(fields["Hardware"])
+    model = ARGONNE_MODELS.get(fields["Model"])
+    accelerator = ARGONNE_ACCELERATORS.get(fields["Hardware"])
     makespan_s = float(fields["Latency"])
     if fields["Framework"] != "vLLM" or model is None or accelerator is None or not makespan_s > 0.0:
         return None
@@ -125,7 +131,7 @@ def _argonne_row(fields: Fields) -> Measurement | None:
 
 def _gpustack_row(fields: Fields) -> Measurement | None:
     served = re.search(r"vllm serve (\S+)", fields["script"])
-    accelerator = _GPUSTACK_ACCELERATORS.get(fields["gpu"])
+    accelerator = GPUSTACK_ACCELERATORS.get(fields["gpu"])
     plain = all(fields[name] == value for name, value in _PLAIN.items()) and not any(fields[name] for name in _EMPTY)
     if fields["engine"] != "vllm" or served is None or accelerator is None or not plain:
         return None
