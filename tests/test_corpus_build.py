@@ -162,10 +162,10 @@ def test_tables_join_the_rows_with_the_features_of_their_tasks(whole):
         column = table.tasks.methods.index("default")
         base = np.array([int(task.key[:4], 16) + 1.0 for task in own])
         repeated = np.array([len(PLAN.repeats_of(tasks.index(task))) == 2 for task in own])
-        assert table.performance[:, column] == pytest.approx(base * np.where(repeated, np.sqrt(1.1), 1.0))
-        # Two seeds that differ by 10 % have a standard deviation of ln(1.1) / sqrt(2); others take the kind's median.
-        if repeated.any():
-            assert table.tolerance == pytest.approx(2.0 * np.log(1.1) / np.sqrt(2.0))
+        expected = base * np.where(repeated, np.sqrt(1.1), 1.0)
+        assert table.performance[:, column] == pytest.approx(expected, rel=1e-5)  # rows keep five digits
+        # Both methods gain 10 % with the second seed: nothing that a comparison of them would meet.
+        assert (table.tolerance == 0.02).all()
         assert np.isnan(table.performance[:, table.tasks.methods.index("fp8-kv")]).all()
     if TrafficKind.RATE in tables:
         assert "static" not in tables[TrafficKind.RATE].tasks.methods
@@ -177,7 +177,7 @@ def test_rows_of_one_purpose_alone_can_be_read(whole):
 
 
 def test_a_world_that_is_not_there_is_named(whole):
-    with pytest.raises(InvalidWorkloadError, match="none, not of mars"):
+    with pytest.raises(InvalidWorkloadError, match="the worlds roofline, not of mars"):
         load_tables(whole, world="mars")
 
 

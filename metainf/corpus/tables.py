@@ -1,9 +1,10 @@
 """A corpus as the tables that selectors learn from: rows joined with the tasks' features, one table a kind of traffic.
 
-Separate from the files: whoever evaluates wants performance per task and method, and no purposes, seeds or shards.
+Separate from the files: whoever evaluates wants performance per task and method, and no purposes or shards.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,35 @@ import pyarrow.compute as pc
 
 from metainf.corpus.build import TASKS, read_plan
 from metainf.corpus.measuring import methods_of
+from metainf.corpus.repeats import over_seeds, tolerances
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.task_store import read_tasks
 from metainf.errors import InvalidWorkloadError
 from metainf.measurements import Purpose, joined, read_measurements
 from metainf.meta_features.tasks import task_table
-from metainf.selectors.contract import FloatArray, MethodTable
+from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 
-__all__ = ["LEAST_TOLERANCE", "load_rows", "load_tables"]
+__all__ = ["Truth", "load_rows", "load_tables", "load_truth"]
 
-LEAST_TOLERANCE = 0.02
 _SCORE_COLUMNS = ["task", "world", "method", "seed", "performance"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """The tasks of one kind of traffic with the truth about them.
+
+    Attributes
+    ----------
+    by_seed : array of shape (n, m, seeds)
+        Performance of each repeat: 0 where the promises hold at no load, NaN where a method is infeasible or the task
+        does not have that seed.
+    beside : world -> table of the same n tasks
+        What other worlds say of them: NaN throughout where such a world knows nothing of a task.
+    """
+
+    table: MethodTable
+    by_seed: FloatArray
+    beside: Mapping[str, MethodTable]
 
 
 def load_rows(folder: Path, *, world: str | None = None, purpose: Purpose | None = None) -> pa.Table:
@@ -50,12 +69,15 @@ def _parts(folder: Path, world: str | None, purpose: Purpose | None) -> Iterator
 
 
 def load_tables(folder: Path, *, world: str | None = None) -> Mapping[TrafficKind, MethodTable]:
+    """The tables of `load_truth`, for those who learn."""
+    return {kind: truth.table for kind, truth in load_truth(folder, world=world).items()}
+
+
+def load_truth(folder: Path, *, world: str | None = None, beside: Sequence[str] = ()) -> Mapping[TrafficKind, Truth]:
     """Tasks of a corpus with the truth about them, by kind of traffic; kinds without tasks are left out.
 
-    Performance is the geometric mean over the seeds that a task has; NaN where a method is infeasible, and where it
-    keeps the promises at no load. Tolerance is the larger of 2 % and twice the standard deviation between seeds,
-    in the median over the task's methods; tasks with one seed have the kind's median. Tasks without a method that
-    works are left out.
+    Performance and tolerance are as `over_seeds` and `tolerances` make them of a task's seeds. Tasks without a method
+    that works are left out.
 
     Parameters
     ----------
@@ -63,68 +85,62 @@ def load_tables(folder: Path, *, world: str | None = None) -> Mapping[TrafficKin
         May hold a corpus that is not complete.
     world : str, optional
         Needed where the corpus has several: worlds are never mixed.
+    beside : names of worlds
+        Whose word on the same tasks is wanted too.
 
     Raises
     ------
     InvalidWorkloadError
-        The folder holds no corpus, or rows of several worlds and none is named, or none of the world.
+        The folder holds no corpus, or rows of several worlds and none is named, or none of a world that is.
     """
-    scores = load_rows(folder, world=world, purpose=Purpose.SCORE).select(_SCORE_COLUMNS)
-    worlds = sorted(scores.column("world").unique().to_pylist())
-    if len(worlds) != 1:
-        found = ", ".join(worlds) or "none"
-        asked = "" if world is None else f", not of {world}"
-        raise InvalidWorkloadError(f"{folder} holds rows of the worlds {found}{asked}: name one of them")
+    scores = load_rows(folder, purpose=Purpose.SCORE).select(_SCORE_COLUMNS)
+    found = sorted(scores.column("world").unique().to_pylist())
+    worlds = ", ".join(found) or "none"
+    if world is None and len(found) != 1:
+        raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}: name one of them")
+    world = found[0] if world is None else world
+    for name in (world, *beside):
+        if name not in found:
+            raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}, not of {name}: name one of them")
+    of_world = {name: scores.filter(pc.equal(scores.column("world"), name)) for name in (world, *beside)}
     tasks = {task.key: task for task in read_tasks(folder / TASKS)}
-    tables = {}
+    truths = {}
     for kind in TrafficKind:
-        table = _table([task for task in tasks.values() if task.kind is kind], scores)
-        if table is not None:
-            tables[kind] = table
-    return tables
+        truth = _truth([task for task in tasks.values() if task.kind is kind], world, of_world, beside)
+        if truth is not None:
+            truths[kind] = truth
+    return truths
 
 
-def _table(tasks: list[Task], scores: pa.Table) -> MethodTable | None:
-    """The table of one kind's tasks that have rows."""
+def _truth(tasks: list[Task], world: str, of_world: Mapping[str, pa.Table], beside: Sequence[str]) -> Truth | None:
+    """Of one kind's tasks: those that have rows in the world."""
     if not tasks:
         return None
     methods = methods_of(tasks[0])
-    logs = _log_performance(tasks, [method.name for method in methods], scores)
-    counted = ~np.isnan(logs)
-    number = counted.sum(axis=2)
-    mean = np.where(counted, logs, 0.0).sum(axis=2) / np.maximum(number, 1)
-    performance = np.where(number > 0, np.exp(mean), np.nan)
-    kept = (number > 0).any(axis=1)
+    names = [method.name for method in methods]
+    by_seed = _by_seed(tasks, names, of_world[world])
+    kept = np.any(over_seeds(by_seed) > 0.0, axis=1)
     if not kept.any():
         return None
     chosen = [task for task, keep in zip(tasks, kept, strict=True) if keep]
-    return MethodTable(task_table(chosen, methods), performance[kept], _tolerance(logs[kept]))
+    features = task_table(chosen, methods)
+    others = {name: _table(features, _by_seed(chosen, names, of_world[name])) for name in beside}
+    return Truth(_table(features, by_seed[kept]), by_seed[kept], others)
 
 
-def _log_performance(tasks: list[Task], methods: list[str], scores: pa.Table) -> FloatArray:
-    """Shape (tasks, methods, seeds): NaN where nothing was measured or the promises hold at no load."""
+def _table(tasks: TaskTable, by_seed: FloatArray) -> MethodTable:
+    return MethodTable(tasks, over_seeds(by_seed), tolerances(by_seed, tasks.default))
+
+
+def _by_seed(tasks: list[Task], methods: list[str], scores: pa.Table) -> FloatArray:
+    """Performance, shape (tasks, methods, seeds), NaN where nothing was measured."""
     row_of = {task.key: row for row, task in enumerate(tasks)}
     column_of = {method: column for column, method in enumerate(methods)}
     columns: dict[str, Any] = {name: scores.column(name).to_pylist() for name in _SCORE_COLUMNS}
     seeds = np.array(columns["seed"], dtype=np.intp)
-    logs = np.full((len(tasks), len(methods), int(seeds.max(initial=0)) + 1), np.nan)
+    found = np.full((len(tasks), len(methods), int(seeds.max(initial=0)) + 1), np.nan)
     rows = np.array([row_of.get(key, -1) for key in columns["task"]], dtype=np.intp)
     places = np.array([column_of.get(name, -1) for name in columns["method"]], dtype=np.intp)
-    values = np.array(columns["performance"], dtype=np.float64)
-    ours = (rows >= 0) & (places >= 0) & (values > 0.0)
-    logs[rows[ours], places[ours], seeds[ours]] = np.log(values[ours])
-    return logs
-
-
-def _tolerance(logs: FloatArray) -> FloatArray:
-    """Shape (tasks,): relative difference below which two methods count as equal."""
-    counted = ~np.isnan(logs)
-    number = counted.sum(axis=2)
-    mean = np.where(counted, logs, 0.0).sum(axis=2, keepdims=True) / np.maximum(number, 1)[:, :, None]
-    squares = (np.where(counted, logs - mean, 0.0) ** 2).sum(axis=2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sd = np.where(number > 1, np.sqrt(squares / (number - 1)), np.nan)
-    by_task = np.array([np.median(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan for row in sd])
-    known = by_task[~np.isnan(by_task)]
-    usual = float(np.median(known)) if len(known) else 0.0
-    return np.maximum(LEAST_TOLERANCE, 2.0 * np.where(np.isnan(by_task), usual, by_task))
+    ours = (rows >= 0) & (places >= 0)
+    found[rows[ours], places[ours], seeds[ours]] = np.array(columns["performance"], dtype=np.float64)[ours]
+    return found

@@ -1,0 +1,67 @@
+"""What the repeats of a task say together: performance over seeds, and how much a comparison of methods varies.
+
+Separate from the tables that are read from files: the evaluation also asks this of half of the seeds, without files.
+
+What the noise of a comparison is. The repeats of a task draw lengths, arrivals and acceptance anew, so P alone varies
+with what was drawn: by 2 to 20 % between seeds where 1 to 6 % remain between methods. Methods of one seed meet the same
+draws (common random numbers), and nobody compares them across seeds. So what counts is the standard deviation over
+seeds of log(P / P[default]).
+"""
+
+import numpy as np
+
+from metainf.selectors.contract import FloatArray
+
+__all__ = ["LEAST_TOLERANCE", "over_seeds", "tolerances"]
+
+LEAST_TOLERANCE = 0.02
+
+
+def over_seeds(by_seed: FloatArray) -> FloatArray:
+    """Geometric mean over the seeds that each task has, shape (n, m); NaN where a method failed under one of them.
+
+    A seed under which nothing works says nothing of methods and is left out.
+
+    Parameters
+    ----------
+    by_seed : array of shape (n, m, seeds)
+        Performance: 0 where it failed, NaN where it did not run.
+    """
+    works = by_seed > 0.0
+    counted = np.any(works, axis=1)
+    whole = np.all(works | ~counted[:, None, :], axis=2) & np.any(counted, axis=1)[:, None]
+    total = np.log(np.where(works, by_seed, 1.0)).sum(axis=2)
+    mean = np.exp(total / np.maximum(counted.sum(axis=1), 1)[:, None])
+    return np.where(whole, mean, np.nan)
+
+
+def tolerances(by_seed: FloatArray, default: int) -> FloatArray:
+    """Relative difference below which two methods of a task count as equal, shape (n,).
+
+    The larger of 2 % and twice the standard deviation over seeds of log(P / P[default]), in the median over the task's
+    other methods. A task with one seed, or whose default fails, has the median of the others; 2 % where there are none.
+
+    Parameters
+    ----------
+    by_seed : array of shape (n, m, seeds)
+        Performance of tasks of one kind: 0 where it failed, NaN where it did not run.
+    default : int
+        Column of vLLM's default.
+    """
+    logs = np.log(np.where(by_seed > 0.0, by_seed, np.nan))
+    ratios = np.delete(logs - logs[:, [default]], default, axis=1)
+    counted = ~np.isnan(ratios)
+    number = counted.sum(axis=2)
+    mean = np.where(counted, ratios, 0.0).sum(axis=2) / np.maximum(number, 1)
+    squares = (np.where(counted, ratios - mean[:, :, None], 0.0) ** 2).sum(axis=2)
+    deviations = np.where(number > 1, np.sqrt(squares / np.maximum(number - 1, 1)), np.nan)
+    by_task = np.array([_median(row) for row in deviations])
+    usual = _median(by_task)
+    found = np.where(np.isnan(by_task), 0.0 if np.isnan(usual) else usual, by_task)
+    return np.maximum(LEAST_TOLERANCE, 2.0 * found)
+
+
+def _median(values: FloatArray) -> float:
+    """Of those that are known; NaN of none."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else np.nan
