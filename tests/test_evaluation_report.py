@@ -311,3 +311,59 @@ def test_published_figure_has_both_readings_and_rings_the_best(tmp_path: Path) -
     rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
     assert list(rings[-1].get_xdata()) == [1.0, 4.0, 16.0, 64.0]
     save(figure, tmp_path, "published")
+
+
+def test_the_ceiling_is_over_tasks_with_several_seeds() -> None:
+    # Half of the tasks have one seed; of the others the first two seeds name another best than the last.
+    seeds = np.full((8, 2, 3), np.nan)
+    seeds[:, :, 0] = [1.0, 2.0]
+    seeds[::2, :, 1] = [4.0, 1.0]
+    seeds[::2, :, 2] = [1.0, 2.0]
+    table = method_table(np.tile([1.0, 2.0], (8, 1)))
+    evidence = Evidence(table, performance_by_seed=seeds)
+    report = evaluate(
+        {TrafficKind.BATCH: evidence},
+        {"default-only": AlwaysDefault},
+        Plan("default-only", splits=(SplitKind.RANDOM,), studies=False),
+        clock=lambda: 0.0,
+    )
+    found = {(each.selector, each.scope): each.figures for each in report.kinds[0].results}
+    for scope in Scope:
+        assert (found[CEILING, scope].tasks, found["default-only", scope].tasks) == (4, 8)
+        assert found[CEILING, scope].tolerant_accuracy.value == 0.0
+        assert found[CEILING, scope].acceleration_ratio.value == pytest.approx(0.25)
+        assert found[CEILING, scope].violation_rate.value == found[CEILING, scope].false_refusal_rate.value == 0.0
+
+
+def test_selectors_learn_from_one_world_and_are_judged_by_another() -> None:
+    other = replace(TABLE, performance=TABLE.performance[:, ::-1])
+    evidence = Evidence(TABLE, learnt=other)
+    found = split(TABLE.tasks, SplitKind.MODEL)
+    seen: list[MethodTable] = []
+
+    class Watching(NearestTasks):
+        def fit(self, table: MethodTable) -> "Watching":
+            seen.append(table)
+            return super().fit(table)
+
+    within = run_selector("nearest", NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0)
+    across = run_selector("nearest", Watching, evidence, found, clock=lambda: 0.0)
+    assert (within.judged == across.judged).all()
+    assert (across.chosen == 3 - within.chosen).mean() > 0.9
+    for table, fold in zip(seen, found.folds, strict=True):
+        assert (table.performance == other.performance[fold.train]).all()
+    fixed = [metrics.single_best(other.rows(fold.train)) for fold in found.folds]
+    assert across.single.tolist() == np.repeat(fixed, [len(fold.test) for fold in found.folds]).tolist()
+    assert judged_tasks(evidence, across).gain.mean() < 0.0 < judged_tasks(evidence, within).gain.mean()
+
+
+def test_a_report_says_which_world_was_learnt_from(tmp_path: Path) -> None:
+    evidence = Evidence(TABLE, learnt=TABLE)
+    plan = Plan("nearest", splits=(SplitKind.MODEL, SplitKind.RANDOM), most_folds=3, trained_on="world:0")
+    found = evaluate({TrafficKind.BATCH: evidence}, {"nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    assert all(check.passed for check in found.kinds[0].leaks)
+    written = write_report(found, tmp_path)
+    text = written[0].read_text()
+    assert "| leave-model-out, trained on world:0 | **nearest** |" in text
+    assert "| random, trained on world:0 (flatters) |" in text
+    assert "leave-model-out, trained on world:0" in written[1].read_text()

@@ -5,6 +5,9 @@ where a selector meets data, so here it is seen to that it learns from a fold's 
 best and the classes of the macro F1 are fixed on these too.
 
 Figures pool the folds: each task is judged once, by a selector that has seen nothing of its group.
+
+What is learnt from may be another truth about the same tasks than what is judged by: then it is asked what a selector
+is worth in a world whose efficiencies it has never met. The folds hold out the same groups as within one world.
 """
 
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.corpus.repeats import over_seeds
 from metainf.errors import UndefinedMetricError
 from metainf.evaluation import metrics
 from metainf.evaluation.splits import Fold, Split
@@ -58,7 +62,9 @@ class Evidence:
     one_at_a_time : int or None
         Column of that method.
     performance_by_seed : array of shape (n, m, seeds), or None
-        For the ceiling; their mean is the table's performance.
+        For the ceiling, as `over_seeds` takes it; NaN for seeds that a task does not have.
+    learnt : table of the same n tasks, or None
+        What selectors learn from, where it is not the truth that they are judged by.
     """
 
     table: MethodTable
@@ -67,6 +73,12 @@ class Evidence:
     batch_size: FloatArray | None = None
     one_at_a_time: int | None = None
     performance_by_seed: FloatArray | None = None
+    learnt: MethodTable | None = None
+
+    @property
+    def lessons(self) -> MethodTable:
+        """What selectors learn from."""
+        return self.table if self.learnt is None else self.learnt
 
     def __len__(self) -> int:
         return len(self.table)
@@ -75,7 +87,12 @@ class Evidence:
         """The tasks that `index` picks."""
         arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed")
         picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
-        return replace(self, table=self.table.rows(index), **picked)
+        learnt = None if self.learnt is None else self.learnt.rows(index)
+        return replace(self, table=self.table.rows(index), learnt=learnt, **picked)
+
+    def changed(self, change: Callable[[MethodTable], MethodTable]) -> "Evidence":
+        """With this change of what is learnt from and of what is judged by."""
+        return replace(self, table=change(self.table), learnt=None if self.learnt is None else change(self.learnt))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +133,7 @@ def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Sp
     fit_s = decide_s = 0.0
     try:
         for fold in split.folds:
-            train, test = evidence.table.rows(fold.train), evidence.table.rows(fold.test)
+            train, test = evidence.lessons.rows(fold.train), evidence.table.rows(fold.test)
             start = clock()
             fitted = make().fit(train)
             fit_s += clock() - start
@@ -145,15 +162,21 @@ def reference_outcomes(evidence: Evidence, split: Split) -> tuple[Outcome, ...]:
 def ceiling_outcome(evidence: Evidence, split: Split) -> tuple[Evidence, Outcome] | None:
     """Choices by the truth of every other seed, with the evidence of the rest to judge them: noise alone is between.
 
-    None where there are fewer than two seeds.
+    Tasks for which one of the halves has nothing are without any truth in the evidence and refused. None where that is
+    so of all.
     """
     seeds = evidence.performance_by_seed
-    if seeds is None or seeds.shape[2] < 2:
+    if seeds is None:
         return None
-    known = replace(evidence.table, performance=seeds[:, :, 0::2].mean(axis=2))
-    rest = replace(evidence, table=replace(evidence.table, performance=seeds[:, :, 1::2].mean(axis=2)))
-    blank = _blank(CEILING, rest, split)
-    return rest, replace(blank, chosen=metrics.labels(known, evidence.broken)[blank.judged])
+    first, second = over_seeds(seeds[:, :, 0::2]), over_seeds(seeds[:, :, 1::2])
+    several = np.any(np.isfinite(first), axis=1) & np.any(np.isfinite(second), axis=1)
+    if not several.any():
+        return None
+    known = replace(evidence.table, performance=np.where(several[:, None], first, np.nan))
+    rest = replace(evidence.table, performance=np.where(several[:, None], second, np.nan))
+    blank = _blank(CEILING, evidence, split)
+    chosen = metrics.labels(known, evidence.broken)[blank.judged]
+    return replace(evidence, table=rest), replace(blank, chosen=chosen)
 
 
 def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
@@ -176,13 +199,14 @@ def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
 
 
 def _fixed_on_train(evidence: Evidence, fold: Fold) -> tuple[int, BoolArray]:
-    train = evidence.rows(fold.train)
-    members = np.zeros(len(train.table.tasks.methods), dtype=np.bool_)
-    members[metrics.class_labels(train.table, train.broken)] = True
+    train = evidence.lessons.rows(fold.train)
+    broken = None if evidence.broken is None or evidence.learnt is not None else evidence.broken[fold.train]
+    members = np.zeros(len(train.tasks.methods), dtype=np.bool_)
+    members[metrics.class_labels(train, broken)] = True
     try:
-        return metrics.single_best(train.table, train.broken), members
+        return metrics.single_best(train, broken), members
     except UndefinedMetricError:
-        return train.table.tasks.default, members
+        return train.tasks.default, members
 
 
 def _checked(name: str, scores: FloatArray, tasks: TaskTable) -> FloatArray:

@@ -20,8 +20,9 @@ from metainf.evaluation.bootstrap import (
     wilcoxon_over_groups,
 )
 from metainf.evaluation.figures import Figures, JudgedTasks, figures_of, judged_tasks
-from metainf.evaluation.metrics import acceleration_over
+from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
+    CEILING,
     Clock,
     Evidence,
     SelectorFactory,
@@ -63,6 +64,8 @@ class Plan:
     curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     studies: bool = True
     seed: int = 0
+    trained_on: str = ""
+    """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,12 @@ class Result:
     wilcoxon: WilcoxonResult | None = None
     fit_s: float = 0.0
     failure: str = ""
+    trained_on: str = ""
+
+    @property
+    def split_name(self) -> str:
+        """The split, and what was learnt from where that is another truth."""
+        return f"{self.split}, trained on {self.trained_on}" if self.trained_on else str(self.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,7 @@ class KindReport:
     results: tuple[Result, ...]
     spent_s: Mapping[str, float]
     """Seconds by selector, fitting and choosing in all splits."""
+    studies_s: float = 0.0
     curve: tuple[CurvePoint, ...] = ()
     importance: tuple[Importance, ...] = ()
     failures: tuple[Failure, ...] = ()
@@ -161,7 +171,7 @@ def _kind(
         judged = _judged(evidence, found, selectors, _prefixed(progress, f"{kind}, {each}: "), clock)
         for name in selectors:
             spent[name] += judged.tasks[name].outcome.fit_s + judged.tasks[name].outcome.decide_s
-        results += _results(judged, plan.focus)
+        results += _results(judged, plan)
         decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
         studied = studied or (judged if plan.focus in judged.tasks else None)
     report = KindReport(
@@ -203,14 +213,17 @@ def _judged(
     return _Judged(found, tasks, GroupDraws([factor[judged] for factor in found.groups]))
 
 
-def _results(judged: _Judged, focus: str) -> list[Result]:
+def _results(judged: _Judged, plan: Plan) -> list[Result]:
     rows = []
-    base = judged.tasks.get(focus)
+    base = judged.tasks.get(plan.focus)
+    decisive = next(iter(judged.tasks.values())).decisive
     for name, each in judged.tasks.items():
+        # The ceiling knows nothing of tasks with one seed, and less of which tasks are decisive.
+        told = np.any(good(each.evidence.table), axis=1) if name == CEILING else np.ones(len(each.gain), dtype=np.bool_)
         for scope in Scope:
-            counted = each.decisive if scope is Scope.DECISIVE else np.ones(len(each.gain), dtype=np.bool_)
+            counted = told & decisive if scope is Scope.DECISIVE else told
             comparison, ranks = None, None
-            if base is not None and name != focus and not each.outcome.failure and not base.outcome.failure:
+            if base is not None and name != plan.focus and not each.outcome.failure and not base.outcome.failure:
                 comparison, ranks = _against(each, base, counted, judged)
             rows.append(
                 Result(
@@ -222,6 +235,7 @@ def _results(judged: _Judged, focus: str) -> list[Result]:
                     wilcoxon=ranks,
                     fit_s=each.outcome.fit_s,
                     failure=each.outcome.failure,
+                    trained_on=plan.trained_on,
                 )
             )
     return rows
@@ -242,12 +256,12 @@ def _against(
 def _with_studies(
     report: KindReport, evidence: Evidence, studied: _Judged, make: SelectorFactory, plan: Plan, *, clock: Clock
 ) -> KindReport:
-    focus = studied.tasks[plan.focus]
+    start, focus = clock(), studied.tasks[plan.focus]
     by_batch = None
     part = focus.evidence
     if part.batch_size is not None and part.one_at_a_time is not None:
         by_batch = acceleration_over(part.table, focus.outcome.chosen, part.one_at_a_time, part.batch_size, part.broken)
-    return replace(
+    found = replace(
         report,
         curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock),
         importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
@@ -255,3 +269,4 @@ def _with_studies(
         leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed),
         acceleration_by_batch=by_batch,
     )
+    return replace(found, studies_s=clock() - start)

@@ -45,7 +45,7 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
     paths: list[Path] = []
     for name, (title, axis, bounds) in _PLOTTED.items():
         rows = [
-            ForestRow(str(each.split), each.selector, dict(each.figures.named())[name])
+            ForestRow(each.split_name, each.selector, dict(each.figures.named())[name])
             for each in report.results
             if each.scope is Scope.DECISIVE and not (name == "closed_gap" and each.selector == VIRTUAL_BEST)
         ]
@@ -71,7 +71,7 @@ def _write_csv(evaluation: Evaluation, path: Path) -> None:
         writer.writerow(("kind", "split", "scope", "selector", "tasks", "groups", "figure", "value", "low", "high"))
         for report in evaluation.kinds:
             for each in report.results:
-                key = (report.kind, each.split, each.scope, each.selector, each.figures.tasks, each.figures.groups)
+                key = (report.kind, each.split_name, each.scope, each.selector, each.figures.tasks, each.figures.groups)
                 for name, interval in each.figures.named():
                     ends = (interval.value, interval.low, interval.high)
                     writer.writerow((*key, name, *("" if math.isnan(end) else f"{end:.6g}" for end in ends)))

@@ -103,7 +103,7 @@ def feature_importance(
     for fold in split.folds:
         few = np.linspace(0, len(fold.test) - 1, min(_MOST_PERMUTED_TASKS, len(fold.test))).astype(np.intp)
         test = evidence.rows(fold.test[few])
-        fitted = make().fit(evidence.table.rows(fold.train))
+        fitted = make().fit(evidence.lessons.rows(fold.train))
         whole = _mean_gain(test, choose(test.table.tasks, fitted.scores(test.table.tasks)))
         for name in _feature_names(test.table):
             for _ in range(repeats):
@@ -141,9 +141,9 @@ def leak_checks(
     A closed gap above 0 counts as better only where its interval is above 0 too: among noise, half of all are.
     """
     honest = _gap(make, evidence, evidence, split, clock)
-    shuffled_table = with_shuffled_labels(without_physics(evidence.table), seed)
-    shuffled = _gap(make, replace(evidence, table=shuffled_table), evidence, split, clock)
-    ids = _gap(make, replace(evidence, table=with_ids_only(evidence.table)), evidence, split, clock)
+    spoilt = evidence.changed(lambda table: with_shuffled_labels(without_physics(table), seed))
+    shuffled = _gap(make, spoilt, evidence, split, clock)
+    ids = _gap(make, evidence.changed(with_ids_only), evidence, split, clock)
     better = shuffled.low > 0.0 if np.isfinite(shuffled.low) else shuffled.value > 0.0
     return (
         LeakCheck(
