@@ -6,7 +6,6 @@ time;
 otherwise a grid of numbers is looked at, and the numbers around the best of them.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,6 +79,7 @@ class _Fewest:
         self.predictor = predictor
         self.options = options
         self.assessment = assess(workload, [sized.with_replicas(sized.least) for sized in options], predictor)
+        self.cheapest = _cheapest(self.assessment)
 
     def found(self) -> Assessment:
         """Go up from what the load needs in growing strides, then halve, all options at a time."""
@@ -97,6 +97,7 @@ class _Fewest:
             for (bracket, candidate), done in zip(round_, looked.performs, strict=True):
                 bracket.looked(candidate.replicas, bool(done))
             self.assessment = self.assessment.extended(looked)
+            self.cheapest = min(self.cheapest, _cheapest(looked))
             open_ = [bracket for bracket, _ in round_]
 
     def _too_few(self) -> list[int]:
@@ -108,28 +109,29 @@ class _Fewest:
         least = [sized.least for sized in self.options]
         if not self.assessment.limits or self.assessment.limits[0].reason is not RejectionReason.OVERLOADED:
             return least
-        overload = np.nan_to_num(self.assessment.ratio[:, 0], nan=np.inf)
-        return [
-            max(count, math.ceil(min(count * ratio, sized.most) - 1e-9) - 1)
-            for sized, count, ratio in zip(self.options, least, overload.tolist(), strict=True)
-        ]
+        counts = np.array(least, dtype=np.float64)
+        needed = np.minimum(
+            counts * np.nan_to_num(self.assessment.ratio[:, 0], nan=np.inf), [o.most for o in self.options]
+        )
+        too_few: list[int] = np.maximum(counts, np.ceil(needed - 1e-9) - 1.0).astype(int).tolist()
+        return too_few
 
     def _pursued(self, brackets: Sequence[_Bracket]) -> list[tuple[_Bracket, Candidate]]:
-        cheapest = self._cheapest()
         round_: list[tuple[_Bracket, Candidate]] = []
         for bracket in brackets:
             count = bracket.next
             if count is None:
                 continue
             candidate = bracket.option.with_replicas(count)
-            if bracket.performs is not None or float(candidate.cost_per_hour) <= cheapest * _PURSUED_COST_RATIO:
+            if bracket.performs is not None or float(candidate.cost_per_hour) <= self.cheapest * _PURSUED_COST_RATIO:
                 round_.append((bracket, candidate))
         return round_
 
-    def _cheapest(self) -> float:
-        """Cost per hour of the cheapest candidate that keeps every limit; infinite where none does yet."""
-        rows = np.flatnonzero(self.assessment.feasible)
-        return min((float(self.assessment.candidates[row].cost_per_hour) for row in rows), default=float("inf"))
+
+def _cheapest(assessment: Assessment) -> float:
+    """Cost per hour of the cheapest candidate that keeps every limit; infinite where none does."""
+    rows = np.flatnonzero(assessment.feasible)
+    return min((float(assessment.candidates[row].cost_per_hour) for row in rows), default=float("inf"))
 
 
 def _grid(workload: Workload, options: Sequence[SizedOption], predictor: Predictor) -> Assessment:

@@ -5,6 +5,7 @@ answer; ties are broken in writing. "None" is an answer: `NoSelection`, with a r
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
@@ -259,14 +260,13 @@ def _ranked(assessment: Assessment) -> list[int]:
 
     def by_objective(rows: list[int]) -> list[int]:
         ranked: list[int] = []
-        left = sorted(rows, key=lambda row: float(objective[row]))
-        while left:
-            best = float(objective[left[0]])
-            margin = abs(best) * TIE_RATIO
+        order = sorted(rows, key=lambda row: float(objective[row]))
+        values = [float(objective[row]) for row in order]
+        while len(ranked) < len(order):
+            start = len(ranked)
+            tied = bisect_right(values, values[start] + abs(values[start]) * TIE_RATIO, start)
             # The first is always taken: a predictor that answers NaN must not hold the loop.
-            tied = [left[0], *(row for row in left[1:] if objective[row] <= best + margin)]
-            ranked.extend(sorted(tied, key=tie_key))
-            left = left[len(tied) :]
+            ranked.extend(sorted(order[start : max(tied, start + 1)], key=tie_key))
         return ranked
 
     kept = [int(row) for row in np.flatnonzero(keeps)]

@@ -7,6 +7,7 @@ standard error what is running, since a full evaluation takes hours. What trains
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module, util
@@ -17,12 +18,14 @@ import numpy as np
 
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
+from metainf.evaluation.simulated import SIMULATOR_ONLY, SimulatedPerformance
 from metainf.selectors.catalogue import SELECTORS
+from metainf.selectors.simulator_only import SimulatorOnly
 
 if TYPE_CHECKING:
-    from metainf.evaluation.outcomes import Evidence
+    from metainf.corpus.tables import Truth
+    from metainf.evaluation.outcomes import Evidence, SelectorFactory
     from metainf.evaluation.report import Evaluation
-    from metainf.selectors.contract import MethodTable
 
 __all__ = ["add_parser", "run"]
 
@@ -46,11 +49,21 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="made if it is not there")
     parser.add_argument("--world", metavar="NAME", help="of the corpus's truths, where it has several")
+    parser.add_argument("--train-world", metavar="NAME", help="learn from this one, and judge by the other")
+    parser.add_argument(
+        "--simulated-by",
+        metavar="NAME",
+        help=f"world whose step times are those of datasheets, such as roofline: adds {SIMULATOR_ONLY}, which says "
+        "what the simulator says over them (and knows the truth's draws, since worlds share seeds)",
+    )
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
     parser.add_argument("--measured", metavar="FILE", type=Path, help="gpustack_perflab.csv: adds what real rows say")
     parser.add_argument("--seed", type=int, default=0, help="of selectors, intervals and the random split (default: 0)")
+    parser.add_argument(
+        "--most-folds", metavar="N", type=int, help="of each split (default: 8; leave-both-out N by N, default 3 by 3)"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -66,12 +79,18 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
     if args.measured is not None and not args.measured.is_file():
         raise InvalidWorkloadError(f"--measured {args.measured}: there is no such file")
-    evidence = _evidence(args.corpus, args.world, args.kind, quick=args.quick)
+    if args.most_folds is not None and args.most_folds < 2:
+        raise InvalidWorkloadError(f"--most-folds must be at least 2, got {args.most_folds}")
+    truths = _truths(args)
+    evidence = {kind: _known(kind, truth, args.train_world) for kind, truth in truths.items()}
     report, files = _modules()
-    plan = report.Plan(focus=focus, seed=args.seed)
+    plan = report.Plan(focus=focus, seed=args.seed, trained_on=args.train_world or "", most_folds=args.most_folds)
     if args.quick:
-        plan = replace(plan, most_folds=_QUICK_FOLDS, curve_shares=_QUICK_SHARES)
-    makers = {name: _Seeded(name, args.seed) for name in names}
+        plan = replace(plan, most_folds=args.most_folds or _QUICK_FOLDS, curve_shares=_QUICK_SHARES)
+    makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed) for name in names}
+    if args.simulated_by is not None:
+        simulated = SimulatedPerformance([truth.beside[args.simulated_by] for truth in truths.values()])
+        makers[SIMULATOR_ONLY] = lambda: SimulatorOnly(simulated)
     evaluation = report.evaluate(evidence, makers, plan, clock=time.perf_counter, progress=_say)
     written = files.write_report(evaluation, args.out, [] if args.measured is None else [_measured(args.measured)])
     for line in _summary(evaluation):
@@ -114,34 +133,51 @@ def _selectors(asked: str | None) -> list[str]:
     return [name for name in SELECTORS if name in wanted]
 
 
-def _evidence(
-    folder: Path, world: str | None, kinds: list[str] | None, *, quick: bool
-) -> "Mapping[TrafficKind, Evidence]":
+def _truths(args: argparse.Namespace) -> "Mapping[TrafficKind, Truth]":
+    """By kind that is asked for: tasks that are in both worlds, and few of them to try it."""
+    folder, kinds, train_world = args.corpus, args.kind, args.train_world
     if not folder.is_dir():
         raise InvalidWorkloadError(f"--corpus {folder}: there is no such folder")
-    tables: Mapping[TrafficKind, MethodTable] = import_module("metainf.corpus").load_tables(folder, world=world)
-    wanted = {kind: table for kind, table in tables.items() if len(table) and (kinds is None or str(kind) in kinds)}
-    if not wanted:
-        raise InvalidWorkloadError(f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}")
-    return {kind: _known(kind, _thinned(table) if quick else table) for kind, table in wanted.items()}
+    if train_world is not None and train_world == args.world:
+        raise InvalidWorkloadError(f"--train-world {train_world}: it must be another than --world")
+    beside = [name for name in (train_world, args.simulated_by) if name is not None]
+    tables: Any = import_module("metainf.corpus.tables")
+    found: dict[TrafficKind, Truth] = {}
+    for kind, truth in tables.load_truth(folder, world=args.world, beside=beside).items():
+        if train_world is not None:
+            truth = truth.rows(np.isfinite(truth.beside[train_world].performance).any(axis=1))
+        if len(truth.table) and (kinds is None or str(kind) in kinds):
+            found[kind] = _thinned(truth) if args.quick else truth
+    if not found:
+        both = "" if train_world is None else f" in both {args.world} and {train_world}"
+        raise InvalidWorkloadError(
+            f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}{both}"
+        )
+    return found
 
 
-def _thinned(table: "MethodTable") -> "MethodTable":
+def _thinned(truth: "Truth") -> "Truth":
     """Tasks evenly over the table."""
-    count = min(_QUICK_TASKS, len(table))
-    return table.rows(np.linspace(0, len(table) - 1, count).astype(np.intp))
+    tasks = len(truth.table)
+    return truth.rows(np.linspace(0, tasks - 1, min(_QUICK_TASKS, tasks)).astype(np.intp))
 
 
-def _known(kind: TrafficKind, table: "MethodTable") -> "Evidence":
+def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evidence":
     """The table with what it says about one-at-a-time serving and sizes of batches, to the nearest power of two."""
     outcomes: Any = import_module("metainf.evaluation.outcomes")
-    tasks = table.tasks
+    tasks = truth.table.tasks
     static = tasks.methods.index(_ONE_AT_A_TIME) if _ONE_AT_A_TIME in tasks.methods else None
     sizes = None
     if kind is not TrafficKind.RATE and static is not None and _LOAD_FEATURE in tasks.feature_names:
         log_load = tasks.features[:, tasks.feature_names.index(_LOAD_FEATURE)]
         sizes = np.exp2(np.round(log_load / np.log(2.0)))
-    evidence: Evidence = outcomes.Evidence(table, batch_size=sizes, one_at_a_time=static)
+    evidence: Evidence = outcomes.Evidence(
+        truth.table,
+        batch_size=sizes,
+        one_at_a_time=static,
+        performance_by_seed=truth.by_seed,
+        learnt=None if train_world is None else truth.beside[train_world],
+    )
     return evidence
 
 
@@ -153,18 +189,21 @@ def _measured(path: Path) -> str:
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:
-    """One line for each kind and split: how the focus does on decisive tasks."""
+    """One line for each kind and split: how the focus does on decisive tasks; then the seconds of each selector."""
     lines = []
     for report in evaluation.kinds:
         for each in report.results:
             if each.selector == evaluation.focus and each.scope == "decisive":
                 figures = each.figures
                 lines.append(
-                    f"{report.kind}, {each.split}: {each.selector} on {figures.tasks} decisive tasks: "
+                    f"{report.kind}, {each.split_name}: {each.selector} on {figures.tasks} decisive tasks: "
                     f"accuracy {figures.tolerant_accuracy.value:.3f}, closed gap {figures.closed_gap.value:.3f}, "
                     f"acceleration {figures.acceleration_ratio.value:.2f}"
                 )
-    return lines
+    spent = Counter({"studies": sum(report.studies_s for report in evaluation.kinds)})
+    for report in evaluation.kinds:
+        spent.update(report.spent_s)
+    return [*lines, *(f"{name}: {seconds:.1f} s" for name, seconds in spent.most_common())]
 
 
 def _say(line: str) -> None:

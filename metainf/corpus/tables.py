@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from metainf.corpus.build import TASKS, read_plan
 from metainf.corpus.measuring import methods_of
@@ -43,6 +44,11 @@ class Truth:
     table: MethodTable
     by_seed: FloatArray
     beside: Mapping[str, MethodTable]
+
+    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Truth":
+        """The tasks that `index` picks."""
+        others = {name: table.rows(index) for name, table in self.beside.items()}
+        return Truth(self.table.rows(index), self.by_seed[index], others)
 
 
 def load_rows(folder: Path, *, world: str | None = None, purpose: Purpose | None = None) -> pa.Table:

@@ -21,7 +21,7 @@ from metainf.roofline import StepModel
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
-_VERSION = "1"
+_VERSION = "2"
 _REMEMBERED = 8192
 """Replicas whose facts are kept: selection asks about the same ones again when prices or traffic change."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
 from metainf.predictors.lanes import LaneSet
 from metainf.predictors.latencies import batch_latencies, steady_latencies
-from metainf.queueing import COARSE_GRID, at, batch_makespan_s, solve
+from metainf.queueing import at, batch_makespan_s, solve
 
 __all__ = [
     "CAPACITY",
@@ -109,7 +109,7 @@ def base_answers(distinct: LaneSet, load: FloatArray, capacity: FloatArray) -> F
     rows = distinct.per_question()
     lane, traffic = rows.lane, _any(rows.traffic)
     is_batch = ~np.isnan(traffic.requests)
-    y, full_y, most = solve(distinct.lane, load, distinct.of, COARSE_GRID)
+    y, full_y, most = solve(distinct.lane, load, distinct.of, refined=False)
     point = at(lane, y)
     found = np.empty((len(load), len(TARGETS)))
     if is_batch.all():

@@ -113,9 +113,9 @@ class LaneSet:
 
     def per_question(self) -> "LaneSet":
         """The same with one row for each question."""
-        lane, of = self.lane, self.of
+        of = self.of
         return LaneSet(
-            lane=Lane(taken(lane.steps, of), *(v[of] for v in _lane_values(lane))),
+            lane=self.lane.rows(of),
             replica=_rows(self.replica, of),
             traffic=_rows(self.traffic, of),
             lanes=self.lanes,
@@ -125,9 +125,6 @@ class LaneSet:
             feasible=self.feasible[of],
             of=np.arange(len(of)),
         )
-
-
-_lane_values = attrgetter(*(f.name for f in fields(Lane)[1:]))
 
 
 def _rows(facts: Any, of: NDArray[np.intp]) -> Any:
