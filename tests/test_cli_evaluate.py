@@ -1,23 +1,41 @@
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-import metainf.corpus
+import metainf.corpus.tables
 from metainf.cli import main
+from metainf.cli.evaluate import _SPLITS
+from metainf.corpus.tables import Truth
 from metainf.corpus.task import TrafficKind
+from metainf.errors import InvalidWorkloadError
+from metainf.evaluation.splits import SplitKind
 from metainf.selectors.contract import MethodTable
 from selection_tables import learnable_table
+
+TABLE = learnable_table(120)
+# Another world, which knows nothing of every third task and names the worst method the best.
+OTHER = replace(
+    TABLE, performance=np.where(np.arange(len(TABLE))[:, None] % 3 == 0, np.nan, TABLE.performance[:, ::-1])
+)
 
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    tables = {TrafficKind.BATCH: learnable_table(500), TrafficKind.RATE: learnable_table(0)}
-
-    def load_tables(folder: Path) -> dict[TrafficKind, MethodTable]:
+    def load_truth(folder: Path, *, world: str | None = None, beside: Sequence[str] = ()) -> dict[TrafficKind, Truth]:
         assert folder == tmp_path
-        return tables
+        known: dict[str, MethodTable] = {"other": OTHER, "roofline": TABLE}
+        if not set(beside) <= set(known):
+            raise InvalidWorkloadError("there is no such world")
+        seeds = TABLE.performance[:, :, None] * np.ones(2)
+        return {
+            TrafficKind.BATCH: Truth(TABLE, seeds, {name: known[name] for name in beside}),
+            TrafficKind.RATE: Truth(learnable_table(0), seeds[:0], {name: learnable_table(0) for name in beside}),
+        }
 
-    monkeypatch.setattr(metainf.corpus, "load_tables", load_tables, raising=False)
+    monkeypatch.setattr(metainf.corpus.tables, "load_truth", load_truth)
     return tmp_path
 
 
@@ -28,12 +46,42 @@ def asked(corpus: Path, *more: str) -> int:
 def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(corpus, "--selectors", "nearest-neighbour,vllm-default", "--quick") == 0
     out, err = capsys.readouterr()
-    assert "batch, leave-model-out: nearest-neighbour on" in out
-    assert out.splitlines()[-1].startswith(str(corpus / "out" / "report.md"))
-    assert "metainf: batch, random: vllm-default" in err
+    lines = out.splitlines()
+    assert lines[0].startswith("batch, leave-model-out: nearest-neighbour on")
+    assert {line.partition(":")[0] for line in lines[2:-1]} == {"nearest-neighbour", "vllm-default", "studies"}
+    assert lines[-1].startswith(str(corpus / "out" / "report.md"))
+    assert "metainf: batch, leave-accelerator-out: vllm-default" in err
     text = (corpus / "out" / "report.md").read_text()
-    assert "400 tasks" in text
+    assert "80 tasks" in text
+    assert "| leave-model-out | ceiling |" in text
     assert "Traffic: rate" not in text
+
+
+def test_only_the_splits_and_folds_that_are_asked_for(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(corpus, "--selectors", "single-best", "--split", "random", "--most-folds", "2") == 0
+    assert set(_SPLITS) == {str(kind) for kind in SplitKind}
+    out, err = capsys.readouterr()
+    assert [line for line in out.splitlines() if line.startswith("batch")] == [
+        next(line for line in out.splitlines() if line.startswith("batch, random: single-best on"))
+    ]
+    assert "leave-model-out" not in err
+
+
+def test_learns_from_one_world_and_is_judged_by_another(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worlds = ("--world", "this", "--train-world", "other")
+    assert asked(corpus, "--selectors", "nearest-neighbour", "--split", "leave-model-out", *worlds) == 0
+    assert "batch, leave-model-out, trained on other: nearest-neighbour on" in capsys.readouterr().out
+    text = (corpus / "out" / "report.md").read_text()
+    assert "80 tasks" in text
+    assert "| leave-model-out, trained on other | **nearest-neighbour** |" in text
+
+
+def test_simulations_of_another_world_are_a_selector(corpus: Path) -> None:
+    more = ("--simulated-by", "roofline", "--split", "leave-model-out")
+    assert asked(corpus, "--selectors", "vllm-default", "--quick", *more) == 0
+    row = next(line for line in (corpus / "out" / "figures.csv").read_text().splitlines() if "simulator-only" in line)
+    assert row.split(",")[2:4] == ["decisive", "simulator-only"]
+    assert row.split(",")[6:8] == ["tolerant_accuracy", "1"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +94,11 @@ def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pyte
         ),
         pytest.param(["--measured", "absent.csv"], "there is no such file", id="measured rows that are not there"),
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
+        pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
+        pytest.param(["--simulated-by", "mars"], "there is no such world", id="a world that is not there"),
+        pytest.param(
+            ["--world", "other", "--train-world", "other"], "it must be another than --world", id="one world twice"
+        ),
     ],
 )
 def test_bad_input_is_a_sentence_and_2(

@@ -63,6 +63,7 @@ class Plan:
     most_folds: int | None = None
     curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     studies: bool = True
+    """Learning curve, importance of features and leak checks: each fits the focus several times more."""
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
@@ -183,9 +184,10 @@ def _kind(
         spent_s=spent,
         published=published_points(evidence),
     )
-    if not plan.studies or studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
+    if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report
-    progress(f"{kind}, {studied.split.kind}: studies of {plan.focus}")
+    if plan.studies:
+        progress(f"{kind}, {studied.split.kind}: studies of {plan.focus}")
     return _with_studies(report, evidence, studied, selectors[plan.focus], plan, clock=clock)
 
 
@@ -261,12 +263,14 @@ def _with_studies(
     part = focus.evidence
     if part.batch_size is not None and part.one_at_a_time is not None:
         by_batch = acceleration_over(part.table, focus.outcome.chosen, part.one_at_a_time, part.batch_size, part.broken)
+    report = replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
+    if not plan.studies:
+        return report
+    whole = focus.outcome
     found = replace(
         report,
-        curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock),
+        curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole),
         importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
-        failures=worst_failures(focus),
-        leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed),
-        acceleration_by_batch=by_batch,
+        leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed, whole=whole),
     )
     return replace(found, studies_s=clock() - start)

@@ -15,7 +15,7 @@ from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
-from metainf.evaluation.outcomes import Clock, Evidence, SelectorFactory, reference_outcomes, run_selector
+from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, reference_outcomes, run_selector
 from metainf.evaluation.splits import Fold, Split
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable, choose
 
@@ -33,7 +33,7 @@ __all__ = [
 IntArray = NDArray[np.intp]
 
 _ALL_PAIRS = "physics of the pair: "
-_MOST_PERMUTED_TASKS = 500  # of a fold, evenly over it: a hundred features are each scored several times
+_MOST_PERMUTED_TASKS = 500  # of all folds, evenly over each: 150 features are each scored several times
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,26 @@ class LeakCheck:
 
 
 def learning_curve(
-    make: SelectorFactory, evidence: Evidence, split: Split, shares: Sequence[float], *, clock: Clock
+    make: SelectorFactory,
+    evidence: Evidence,
+    split: Split,
+    shares: Sequence[float],
+    *,
+    clock: Clock,
+    whole: Outcome | None = None,
 ) -> tuple[CurvePoint, ...]:
-    """The selector with less to learn from; train groups are dropped whole, the same ones for every selector."""
+    """The selector with less to learn from; train groups are dropped whole, the same ones for every selector.
+
+    `whole` is its outcome on the split where that is known: nothing is dropped for a share of 1.
+    """
     points: list[CurvePoint] = []
     for share in shares:
         folds = tuple(replace(fold, train=_thinned(fold, split, share)) for fold in split.folds)
         if points and sum(len(fold.train) for fold in folds) == points[-1].train_tasks * len(folds):
             continue  # with few groups two shares can be the same ones
-        judged = judged_tasks(evidence, run_selector("", make, evidence, replace(split, folds=folds), clock=clock))
+        known = whole if share == 1.0 else None
+        outcome = known or run_selector("", make, evidence, replace(split, folds=folds), clock=clock)
+        judged = judged_tasks(evidence, outcome)
         found = figures_of(judged, judged.decisive, _draws(split, judged))
         mean = float(np.mean([len(fold.train) for fold in folds])) if folds else 0.0
         points.append(CurvePoint(share, mean, found.closed_gap))
@@ -101,7 +112,8 @@ def feature_importance(
     rng = np.random.default_rng(seed)
     lost: dict[str, list[float]] = {}
     for fold in split.folds:
-        few = np.linspace(0, len(fold.test) - 1, min(_MOST_PERMUTED_TASKS, len(fold.test))).astype(np.intp)
+        most = max(1, _MOST_PERMUTED_TASKS // len(split.folds))
+        few = np.linspace(0, len(fold.test) - 1, min(most, len(fold.test))).astype(np.intp)
         test = evidence.rows(fold.test[few])
         fitted = make().fit(evidence.lessons.rows(fold.train))
         whole = _mean_gain(test, choose(test.table.tasks, fitted.scores(test.table.tasks)))
@@ -134,16 +146,23 @@ def worst_failures(judged: JudgedTasks, most: int = 20) -> tuple[Failure, ...]:
 
 
 def leak_checks(
-    make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock, seed: int = 0
+    make: SelectorFactory,
+    evidence: Evidence,
+    split: Split,
+    *,
+    clock: Clock,
+    seed: int = 0,
+    whole: Outcome | None = None,
 ) -> tuple[LeakCheck, LeakCheck]:
     """Whether shuffled labels fall to no better than the single best, and whether ids alone fail to win.
 
     A closed gap above 0 counts as better only where its interval is above 0 too: among noise, half of all are.
+    `whole` is the selector's honest outcome on the split where that is known.
     """
-    honest = _gap(make, evidence, evidence, split, clock)
+    honest = _gap(whole or run_selector("", make, evidence, split, clock=clock), evidence, split)
     spoilt = evidence.changed(lambda table: with_shuffled_labels(without_physics(table), seed))
-    shuffled = _gap(make, spoilt, evidence, split, clock)
-    ids = _gap(make, evidence.changed(with_ids_only), evidence, split, clock)
+    shuffled = _gap(run_selector("", make, spoilt, split, clock=clock), evidence, split)
+    ids = _gap(run_selector("", make, evidence.changed(with_ids_only), split, clock=clock), evidence, split)
     better = shuffled.low > 0.0 if np.isfinite(shuffled.low) else shuffled.value > 0.0
     return (
         LeakCheck(
@@ -159,10 +178,10 @@ def leak_checks(
     )
 
 
-def _gap(make: SelectorFactory, learnt: Evidence, truth: Evidence, split: Split, clock: Clock) -> Interval:
-    """Learnt from one table, judged by the other's truth, single best included."""
+def _gap(outcome: Outcome, truth: Evidence, split: Split) -> Interval:
+    """Of choices that were learnt from whatever, judged by the truth, single best included."""
     single = reference_outcomes(truth, split)[0].single
-    judged = judged_tasks(truth, replace(run_selector("", make, learnt, split, clock=clock), single=single))
+    judged = judged_tasks(truth, replace(outcome, single=single))
     # All tasks, not the decisive ones: on those anything but the default does better by their definition.
     everything = np.ones(len(judged.gain), dtype=np.bool_)
     return figures_of(judged, everything, _draws(split, judged)).closed_gap
