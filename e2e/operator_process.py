@@ -162,7 +162,14 @@ class OperatorProcess:
         return 0
 
     def known(self, kind: str) -> int | None:
-        """How many objects of a kind (`nodes`) it knows of, by its metrics; None for no answer."""
+        """How many objects of a kind (`nodes`) it knows of; None for no answer."""
+        return self._gauge(f'metainf_cached_objects{{kind="{kind}"}}')
+
+    def usable_nodes(self) -> int | None:
+        """How many nodes it takes for capacity; None for no answer."""
+        return self._gauge("metainf_usable_nodes")
+
+    def _gauge(self, series: str) -> int | None:
         port = next((line["metrics_port"] for line in self.lines() if line.get("message") == "started"), None)
         if port is None:
             return None
@@ -170,8 +177,8 @@ class OperatorProcess:
             with contextlib.suppress(OSError):
                 with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
                     lines = answer.read().decode().splitlines()
-                wanted = f'metainf_cached_objects{{kind="{kind}"}}'
-                return next((int(float(line.split()[-1])) for line in lines if line.startswith(wanted)), None)
+                found = (line for line in lines if line.startswith(f"{series} "))
+                return next((int(float(line.split()[-1])) for line in found), None)
         return None
 
     def lines(self, since: int | None = None) -> list[dict[str, Any]]:

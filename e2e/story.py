@@ -110,7 +110,20 @@ class Story:
             self.nodes.append(added[-1])
         for each in added:
             eventually(functools.partial(self._assert_node_ready, each))
+        with contextlib.suppress(AssertionError):  # an operator that is down, or may not read nodes, has its own story
+            eventually(self._assert_nodes_known, within_s=20 if self.operator is not None else 0)
         return tuple(added)
+
+    def _assert_nodes_known(self) -> None:
+        """Assert that the operator takes every Ready node for capacity: a choice before that is another one."""
+        if self.operator is None:
+            return
+        ready = 0
+        for node in self.kube.list("Node"):
+            conditions = node["status"].get("conditions", [])
+            is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+            ready += is_ready and not node["spec"].get("unschedulable")
+        assert self.operator.usable_nodes() == ready
 
     def _assert_node_ready(self, name: str) -> None:
         conditions = self.kube.get("Node", name)["status"].get("conditions", [])

@@ -30,6 +30,7 @@ NAMES = {
     "metainf_queue_length",
     "metainf_queue_wait_seconds",
     "metainf_cached_objects",
+    "metainf_usable_nodes",
     "metainf_leader",
 }
 

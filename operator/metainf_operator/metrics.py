@@ -130,6 +130,11 @@ class Metrics:
         self.cached_objects = Gauge(
             "metainf_cached_objects", "Objects that the operator knows of, by kind.", ("kind",), registry=registry
         )
+        self.usable_nodes = Gauge(
+            "metainf_usable_nodes",
+            "Nodes that count as capacity: Ready, not cordoned, not going away.",
+            registry=registry,
+        )
         self.leader = Gauge("metainf_leader", "1 while this replica holds the Lease.", registry=registry)
 
     def use_predictor(self, schema: str, digest: str) -> None:

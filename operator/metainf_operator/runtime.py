@@ -88,6 +88,7 @@ class Runtime:
         self.workers: Workers[Key] = Workers(self.queue, self._handle, metrics)
         for store in self.world.stores:
             metrics.cached_objects.labels(kind=store.name).set_function(store.__len__)
+        metrics.usable_nodes.set_function(lambda: sum(node.usable for node in self.world.nodes.values()))
         metrics.use_predictor(predictor.identity.name, predictor.identity.digest)
         metrics.predictor_fallback.set(predictor_fault is not None)
         self.triggers.listen()
