@@ -24,16 +24,23 @@ OTHER = replace(
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def load_truth(folder: Path, *, world: str | None = None, beside: Sequence[str] = ()) -> dict[TrafficKind, Truth]:
+    def load_truth(
+        folder: Path,
+        *,
+        world: str | None,
+        beside: Sequence[str],
+        also_in: str | None,
+        most_tasks: int | None,
+    ) -> dict[TrafficKind, Truth]:
         assert folder == tmp_path
         known: dict[str, MethodTable] = {"other": OTHER, "roofline": TABLE}
         if not set(beside) <= set(known):
             raise InvalidWorkloadError("there is no such world")
-        seeds = TABLE.performance[:, :, None] * np.ones(2)
-        return {
-            TrafficKind.BATCH: Truth(TABLE, seeds, {name: known[name] for name in beside}),
-            TrafficKind.RATE: Truth(learnable_table(0), seeds[:0], {name: learnable_table(0) for name in beside}),
-        }
+        kept = np.arange(most_tasks or len(TABLE))
+        if also_in is not None:
+            kept = kept[np.isfinite(known[also_in].performance[kept]).any(axis=1)]
+        seeds = TABLE.performance[kept, :, None] * np.ones(2)
+        return {TrafficKind.BATCH: Truth(TABLE.rows(kept), seeds, {name: known[name].rows(kept) for name in beside})}
 
     monkeypatch.setattr(metainf.corpus.tables, "load_truth", load_truth)
     return tmp_path
@@ -54,7 +61,6 @@ def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pyte
     text = (corpus / "out" / "report.md").read_text()
     assert "80 tasks" in text
     assert "| leave-model-out | ceiling |" in text
-    assert "Traffic: rate" not in text
 
 
 def test_only_the_splits_and_folds_that_are_asked_for(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

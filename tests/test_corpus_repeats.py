@@ -99,6 +99,21 @@ def test_what_another_world_says_is_of_the_same_tasks(two_worlds):
     assert 0 < known < sum(len(truth.table) for truth in truths.values())
 
 
+def test_tasks_that_another_world_does_not_know_can_be_left_out(two_worlds):
+    truths = load_truth(two_worlds, world="roofline", beside=["other"], also_in="other")
+    tasks = read_tasks(two_worlds / "tasks.parquet")
+    assert sum(len(truth.table) for truth in truths.values()) == sum(int(task.key, 16) % 2 for task in tasks)
+    for truth in truths.values():
+        assert not np.isnan(truth.beside["other"].performance).all(axis=1).any()
+
+
+def test_few_tasks_are_taken_evenly(two_worlds):
+    for kind, truth in load_truth(two_worlds, world="roofline").items():
+        few = load_truth(two_worlds, world="roofline", most_tasks=2)[kind]
+        ends = np.unique([0, len(truth.table) - 1]) if len(truth.table) > 2 else np.arange(len(truth.table))
+        assert few.table.performance == pytest.approx(truth.table.performance[ends], nan_ok=True)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

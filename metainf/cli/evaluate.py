@@ -154,26 +154,21 @@ def _truths(args: argparse.Namespace) -> "Mapping[TrafficKind, Truth]":
         raise InvalidWorkloadError(f"--corpus {folder}: there is no such folder")
     if train_world is not None and train_world == args.world:
         raise InvalidWorkloadError(f"--train-world {train_world}: it must be another than --world")
-    beside = [name for name in (train_world, args.simulated_by) if name is not None]
     tables: Any = import_module("metainf.corpus.tables")
-    found: dict[TrafficKind, Truth] = {}
-    for kind, truth in tables.load_truth(folder, world=args.world, beside=beside).items():
-        if train_world is not None:
-            truth = truth.rows(np.isfinite(truth.beside[train_world].performance).any(axis=1))
-        if len(truth.table) and (kinds is None or str(kind) in kinds):
-            found[kind] = _thinned(truth) if args.quick else truth
+    truths = tables.load_truth(
+        folder,
+        world=args.world,
+        beside=[name for name in (train_world, args.simulated_by) if name is not None],
+        also_in=train_world,
+        most_tasks=_QUICK_TASKS if args.quick else None,
+    )
+    found: dict[TrafficKind, Truth] = {kind: each for kind, each in truths.items() if not kinds or str(kind) in kinds}
     if not found:
         both = "" if train_world is None else f" in both {args.world} and {train_world}"
         raise InvalidWorkloadError(
             f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}{both}"
         )
     return found
-
-
-def _thinned(truth: "Truth") -> "Truth":
-    """Tasks evenly over the table."""
-    tasks = len(truth.table)
-    return truth.rows(np.linspace(0, tasks - 1, min(_QUICK_TASKS, tasks)).astype(np.intp))
 
 
 def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evidence":

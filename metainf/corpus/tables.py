@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from metainf.corpus.build import TASKS, read_plan
 from metainf.corpus.measuring import methods_of
@@ -45,11 +44,6 @@ class Truth:
     by_seed: FloatArray
     beside: Mapping[str, MethodTable]
 
-    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Truth":
-        """The tasks that `index` picks."""
-        others = {name: table.rows(index) for name, table in self.beside.items()}
-        return Truth(self.table.rows(index), self.by_seed[index], others)
-
 
 def load_rows(folder: Path, *, world: str | None = None, purpose: Purpose | None = None) -> pa.Table:
     """All rows of a corpus, of one world and one purpose where they are given.
@@ -79,7 +73,14 @@ def load_tables(folder: Path, *, world: str | None = None) -> Mapping[TrafficKin
     return {kind: truth.table for kind, truth in load_truth(folder, world=world).items()}
 
 
-def load_truth(folder: Path, *, world: str | None = None, beside: Sequence[str] = ()) -> Mapping[TrafficKind, Truth]:
+def load_truth(
+    folder: Path,
+    *,
+    world: str | None = None,
+    beside: Sequence[str] = (),
+    also_in: str | None = None,
+    most_tasks: int | None = None,
+) -> Mapping[TrafficKind, Truth]:
     """Tasks of a corpus with the truth about them, by kind of traffic; kinds without tasks are left out.
 
     Performance and tolerance are as `over_seeds` and `tolerances` make them of a task's seeds. Tasks without a method
@@ -93,6 +94,10 @@ def load_truth(folder: Path, *, world: str | None = None, beside: Sequence[str] 
         Needed where the corpus has several: worlds are never mixed.
     beside : names of worlds
         Whose word on the same tasks is wanted too.
+    also_in : one of `beside`, optional
+        Tasks of which it knows nothing are left out.
+    most_tasks : int, optional
+        Of each kind, evenly over those that are left: features take some 20 ms a task.
 
     Raises
     ------
@@ -109,29 +114,39 @@ def load_truth(folder: Path, *, world: str | None = None, beside: Sequence[str] 
         if name not in found:
             raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}, not of {name}: name one of them")
     of_world = {name: scores.filter(pc.equal(scores.column("world"), name)) for name in (world, *beside)}
+    needed = (world,) if also_in is None else (world, also_in)
     tasks = {task.key: task for task in read_tasks(folder / TASKS)}
     truths = {}
     for kind in TrafficKind:
-        truth = _truth([task for task in tasks.values() if task.kind is kind], world, of_world, beside)
-        if truth is not None:
-            truths[kind] = truth
+        mine = _known_tasks([task for task in tasks.values() if task.kind is kind], [of_world[name] for name in needed])
+        if mine:
+            truths[kind] = _truth(_thinned(mine, most_tasks), world, of_world, beside)
     return truths
 
 
-def _truth(tasks: list[Task], world: str, of_world: Mapping[str, pa.Table], beside: Sequence[str]) -> Truth | None:
-    """Of one kind's tasks: those that have rows in the world."""
+def _known_tasks(tasks: list[Task], worlds: Sequence[pa.Table]) -> list[Task]:
+    """Those of one kind on which a method works in each of the worlds."""
     if not tasks:
-        return None
+        return []
+    methods = [method.name for method in methods_of(tasks[0])]
+    known = [np.any(over_seeds(_by_seed(tasks, methods, scores)) > 0.0, axis=1) for scores in worlds]
+    return [task for task, keep in zip(tasks, np.all(known, axis=0), strict=True) if keep]
+
+
+def _thinned(tasks: list[Task], most: int | None) -> list[Task]:
+    """Evenly over all, in their order."""
+    if most is None or len(tasks) <= most:
+        return tasks
+    return [tasks[place] for place in np.linspace(0, len(tasks) - 1, most).astype(np.intp)]
+
+
+def _truth(tasks: list[Task], world: str, of_world: Mapping[str, pa.Table], beside: Sequence[str]) -> Truth:
     methods = methods_of(tasks[0])
     names = [method.name for method in methods]
+    features = task_table(tasks, methods)
     by_seed = _by_seed(tasks, names, of_world[world])
-    kept = np.any(over_seeds(by_seed) > 0.0, axis=1)
-    if not kept.any():
-        return None
-    chosen = [task for task, keep in zip(tasks, kept, strict=True) if keep]
-    features = task_table(chosen, methods)
-    others = {name: _table(features, _by_seed(chosen, names, of_world[name])) for name in beside}
-    return Truth(_table(features, by_seed[kept]), by_seed[kept], others)
+    others = {name: _table(features, _by_seed(tasks, names, of_world[name])) for name in beside}
+    return Truth(_table(features, by_seed), by_seed, others)
 
 
 def _table(tasks: TaskTable, by_seed: FloatArray) -> MethodTable:
