@@ -367,3 +367,14 @@ def test_a_report_says_which_world_was_learnt_from(tmp_path: Path) -> None:
     assert "| leave-model-out, trained on world:0 | **nearest** |" in text
     assert "| random, trained on world:0 (flatters) |" in text
     assert "leave-model-out, trained on world:0" in written[1].read_text()
+
+
+def test_the_single_best_of_a_report_is_the_zero_of_the_closed_gap() -> None:
+    found = evaluate(
+        {TrafficKind.BATCH: Evidence(TABLE)},
+        {"single-best": AlwaysDefault, "default-only": AlwaysDefault},
+        Plan("default-only", splits=(SplitKind.MODEL,), studies=False),
+        clock=lambda: 0.0,
+    )
+    gaps = {each.selector: each.figures.closed_gap.value for each in found.kinds[0].results}
+    assert gaps["single-best"] == 0.0 != gaps["default-only"]
