@@ -25,6 +25,7 @@ from metainf.workload import (
     Traffic,
     Workload,
 )
+from metainf_operator.garbage import collect_rarely
 
 __all__ = ["DecisionTimes", "time_decisions"]
 
@@ -105,6 +106,8 @@ def time_decisions(count: int = 1000, warm_up: int = 20) -> DecisionTimes:
     candidates = 0
     for number in range(count + warm_up):
         request = next(requests)
+        if number == warm_up:
+            collect_rarely()
         started = time.perf_counter()
         outcome = select(request, predictor)
         took = time.perf_counter() - started

@@ -16,6 +16,7 @@ import kopf
 
 from metainf.predictors.default import default_predictor
 from metainf_operator.cluster import Cluster, Connection
+from metainf_operator.garbage import collect_rarely
 from metainf_operator.handlers import register
 from metainf_operator.health import HealthServer
 from metainf_operator.logs import configure_logging
@@ -110,6 +111,7 @@ class _Parts:
 
     async def _lead(self) -> None:
         await self._runtime.sync()
+        collect_rarely()
         self._synced.set()
         await self._runtime.election.run(self._lead_began, self._lead_ended)
 
