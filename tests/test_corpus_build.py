@@ -43,7 +43,7 @@ def test_a_corpus_holds_every_task_once_with_its_repeats(whole):
     tasks = read_tasks(whole / "tasks.parquet")
     assert tasks == designed_tasks(10, seed=0)
     found = {(row["task"], row["method"], row["seed"]) for row in rows}
-    expected = {(t.key, m, s) for i, t in enumerate(tasks) for m in ("default", "latency") for s in PLAN.repeats_of(i)}
+    expected = {(t.key, m, s) for t in tasks for m in ("default", "latency") for s in PLAN.repeats_of(t)}
     assert found == expected
     assert len(rows) == len(found)
 
@@ -141,8 +141,8 @@ def test_a_file_without_tasks_is_refused(tmp_path, whole):
     [
         pytest.param(None, "holds no corpus", id="no manifest"),
         pytest.param("{", "is no manifest", id="no JSON"),
-        pytest.param('{"schema": 9}', "is of schema 9, not 1", id="another schema"),
-        pytest.param('{"schema": 1, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
+        pytest.param('{"schema": 9}', "is of schema 9, not 2", id="another schema"),
+        pytest.param('{"schema": 2, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
     ],
 )
 def test_a_folder_that_is_no_corpus_says_so(tmp_path, text, message):
@@ -161,7 +161,7 @@ def test_tables_join_the_rows_with_the_features_of_their_tasks(whole):
         assert len(table) == len(table.tasks) == len(own)
         column = table.tasks.methods.index("default")
         base = np.array([int(task.key[:4], 16) + 1.0 for task in own])
-        repeated = np.array([len(PLAN.repeats_of(tasks.index(task))) == 2 for task in own])
+        repeated = np.array([len(PLAN.repeats_of(task)) == 2 for task in own])
         expected = base * np.where(repeated, np.sqrt(1.1), 1.0)
         assert table.performance[:, column] == pytest.approx(expected, rel=1e-5)  # rows keep five digits
         # Both methods gain 10 % with the second seed: nothing that a comparison of them would meet.

@@ -53,7 +53,7 @@ __all__ = [
 MANIFEST = "corpus.json"
 TASKS = "tasks.parquet"
 _LOCK = ".lock"
-_SCHEMA = 1
+_SCHEMA = 2
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.]+")
 
 Measure = Callable[..., list[Measurement]]
@@ -74,9 +74,9 @@ class CorpusPlan:
     """Every so many tasks one is repeated; the others have the first seed alone."""
     shard_tasks: int = 20
 
-    def repeats_of(self, index: int) -> range:
-        """The repeats of the task with that index."""
-        return range(self.repeats if index % self.repeated_every == 0 else 1)
+    def repeats_of(self, task: Task) -> range:
+        """The repeats of a task: picked by its key, since every so many points of the design are of one kind."""
+        return range(self.repeats if int(task.key, 16) % self.repeated_every == 0 else 1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -162,8 +162,8 @@ def build(
                 pace_s = (clock() - begun_s) / here * max(1, joblib.effective_n_jobs(n_jobs)) if here else 0.0
                 if seconds is not None and clock() - begun_s + pace_s > seconds:
                     return
-                part = tuple(enumerate(tasks))[shard.first : shard.first + plan.shard_tasks]
-                work = tuple((task, plan.repeats_of(index)) for index, task in part)
+                part = tasks[shard.first : shard.first + plan.shard_tasks]
+                work = tuple((task, plan.repeats_of(task)) for task in part)
                 yield joblib.delayed(_measured)(shard, work, by_name[shard.world], measure)
 
         report(progress())
