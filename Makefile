@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup check lint types contracts test e2e demo bench requirements crds clean
+.PHONY: help setup check lint types contracts test e2e demo bench evaluate requirements crds clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ demo: setup ## the main job, live, on a cluster of its own
 
 bench: setup ## the operator's figures, at full size
 	@$(BIN)/python -m e2e.bench
+
+evaluate: setup ## a small corpus, and every selector judged on it, in minutes: build/evaluation/report.md
+	$(BIN)/metainf corpus build --out build/corpus --tasks 60 --worlds world:0
+	$(BIN)/metainf evaluate --corpus build/corpus --quick --out build/evaluation
 
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
