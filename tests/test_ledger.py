@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from choices import pool
 from metainf.placement import ReplicaRequest, max_replicas
 from metainf.pools import NodePool
-from metainf_operator.ledger import Hold, PodUse, WorkloadKey, pool_for_workload, uses_of
+from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (WorkloadKey("team", name) for name in "abc")
@@ -27,6 +27,10 @@ def hold(who: WorkloadKey, replicas: int, accelerators: int = 1, *, waiting: boo
 
 def pod(node: int = 0, who: WorkloadKey | None = None, accelerators: int = 1, *, terminating: bool = False) -> PodUse:
     return PodUse(f"{GPU}-{node}", accelerators, float(accelerators), accelerators, who, terminating)
+
+
+def uses_of(pods: list[PodUse]) -> dict[str, NodeUse]:
+    return {name: node_use(pod for pod in pods if pod.node == name) for name in {pod.node for pod in pods}}
 
 
 def free_for(

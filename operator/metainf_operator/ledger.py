@@ -16,7 +16,7 @@ from datetime import datetime
 from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
 
-__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "WorkloadKey", "node_use", "pool_for_workload", "uses_of"]
+__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "WorkloadKey", "node_use", "pool_for_workload"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -94,14 +94,6 @@ def node_use(pods: Iterable[PodUse]) -> NodeUse:
         {key: _sum(mine) for key, mine in own.items()},
         {key: _sum(mine) for key, mine in staying.items() if mine},
     )
-
-
-def uses_of(pods: Iterable[PodUse]) -> dict[str, NodeUse]:
-    """The use of every node that has pods, by its name."""
-    by_node: dict[str, list[PodUse]] = {}
-    for pod in pods:
-        by_node.setdefault(pod.node, []).append(pod)
-    return {name: node_use(mine) for name, mine in by_node.items()}
 
 
 def _sum(pods: Sequence[PodUse]) -> PodSum:
