@@ -1,4 +1,4 @@
-"""The command line: `python -m e2e.cluster up|down|status|env|build|watch`, from the root of the repository.
+"""The command line: `python -m e2e.cluster up|down|status|env|build|engine|watch`, from the root of the repository.
 
 Separate, because it only reads arguments and prints; the stories call `lifecycle` themselves.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .binaries import build
+from .engine import ENGINE_VERSION, OVERLAY_VERSIONS, build_engine
 from .kubectl import apply_crds
 from .lifecycle import choose, default_state_dir, down, find, needed_artifacts, up, watch
 from .model import Cluster, ClusterSetupError, Kind
@@ -31,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--real-node", action="store_true", help="add a node that runs pods; needs root")
             command.add_argument("--address", default="127.0.0.1", help="where a built API server listens")
             command.add_argument("--crds", type=Path, help="apply the definitions of this folder")
+    installing = commands.add_parser("engine", help="install real vLLM for CPUs into the cache: several gigabytes")
+    installing.add_argument("versions", nargs="*", default=[*OVERLAY_VERSIONS, ENGINE_VERSION], help="default: all")
     removing = commands.add_parser("down", help="end the cluster and remove its state")
     removing.add_argument("--keep-logs", type=Path, help="copy the logs here first")
     watching = commands.add_parser("watch", help="wait for a process to end, then do as down does")
@@ -65,6 +68,11 @@ def _environment(cluster: Cluster) -> str:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "build":
         print(build(needed_artifacts(Kind(options.kind) if options.kind else choose()), Progress()))
+        return 0
+    if options.command == "engine":
+        for version in options.versions:
+            made = build_engine(version, Progress())
+            print(" ".join([*(f"{name}={value}" for name, value in made.variables().items()), str(made.python)]))
         return 0
     if options.command == "down":
         down(options.state_dir, keep_logs=options.keep_logs)
