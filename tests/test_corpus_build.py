@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -19,6 +19,7 @@ from metainf.cli import main
 from metainf.cli.corpus import _reporting
 from metainf.corpus.build import CorpusPlan, Progress, build, corpus_digest, missing_shards, read_plan, shards_of
 from metainf.corpus.design import designed_tasks
+from metainf.corpus.measuring import is_known
 from metainf.corpus.tables import load_rows, load_tables
 from metainf.corpus.task import TrafficKind
 from metainf.corpus.task_store import read_tasks, write_tasks
@@ -46,6 +47,33 @@ def test_a_corpus_holds_every_task_once_with_its_repeats(whole):
     expected = {(t.key, m, s) for t in tasks for m in ("default", "latency") for s in PLAN.repeats_of(t)}
     assert found == expected
     assert len(rows) == len(found)
+
+
+@dataclass(frozen=True)
+class HalfWorld(RooflineWorld):
+    """Knows half of all tasks."""
+
+    def times(self, replica, seed):
+        return super().times(replica, seed) if len(replica.architecture.name) % 2 else None
+
+
+def test_a_task_is_measured_in_the_first_world_that_knows_it_and_a_compared_one_in_all(tmp_path):
+    plan = replace(PLAN, worlds=("half@1", "whole@1"), tasks=20, compared_every=2)
+    build(tmp_path, plan, [HalfWorld("half"), RooflineWorld("whole")], clock=time.monotonic, measure=known_rows)
+    rows = load_rows(tmp_path).to_pylist()
+    found = {(row["task"], row["world"], row["seed"]) for row in rows}
+    expected = set()
+    for each in read_tasks(tmp_path / "tasks.parquet"):
+        known = is_known(each, HalfWorld("half"))
+        expected |= {(each.key, "half" if known else "whole", seed) for seed in plan.repeats_of(each)}
+        expected |= {(each.key, "whole", 0)} if known and plan.is_compared(each) else set()
+    assert found == expected
+    assert len({world for _, world, _ in found}) == 2
+    assert {"half", "whole"} in [{w for t, w, _ in found if t == task} for task, _, _ in found]
+
+
+def known_rows(task, oracle, *, repeats):
+    return stub_rows(task, oracle, repeats=repeats) if is_known(task, oracle) else []
 
 
 def test_two_processes_write_the_same_bytes_as_one(whole, tmp_path):
@@ -141,8 +169,8 @@ def test_a_file_without_tasks_is_refused(tmp_path, whole):
     [
         pytest.param(None, "holds no corpus", id="no manifest"),
         pytest.param("{", "is no manifest", id="no JSON"),
-        pytest.param('{"schema": 9}', "is of schema 9, not 2", id="another schema"),
-        pytest.param('{"schema": 2, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
+        pytest.param('{"schema": 9}', "is of schema 9, not 3", id="another schema"),
+        pytest.param('{"schema": 3, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
     ],
 )
 def test_a_folder_that_is_no_corpus_says_so(tmp_path, text, message):

@@ -127,7 +127,7 @@ def test_one_request_at_a_time_is_not_searched_a_rate():
 
 def test_a_world_that_knows_nothing_of_the_replica_gives_no_rows():
     class Silent:
-        name, version = "silent", "1"
+        name, version, predicts = "silent", "1", False
 
         def times(self, replica, seed):
             return None
@@ -137,6 +137,7 @@ def test_a_world_that_knows_nothing_of_the_replica_gives_no_rows():
 
 def test_seeds_hang_on_the_task_and_the_repeat_alone():
     first = task(BatchLoad(4, 60.0))
+    assert task_seed(first, 0) != task_seed(first, 0, predicted=True)
     assert task_seed(first, 0) == task_seed(task(BatchLoad(4, 60.0)), 0)
     assert len({task_seed(first, 0), task_seed(first, 1), task_seed(task(BatchLoad(5, 60.0)), 0)}) == 3
 

@@ -71,7 +71,7 @@ def other_rows(task, oracle, *, repeats):
 @pytest.fixture(scope="module")
 def two_worlds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    plan = replace(PLAN, worlds=("roofline@1", "other@1"))
+    plan = replace(PLAN, worlds=("roofline@1", "other@1"), compared_every=1)
     build(folder, plan, [RooflineWorld(), RooflineWorld("other")], clock=time.monotonic, measure=other_rows)
     return folder
 

@@ -39,7 +39,14 @@ def add_parser(subparsers: Any) -> None:
     build.add_argument("--seed", type=int, default=0)
     build.add_argument("--repeats", type=int, default=3, help="seeds of a task that is repeated (default: 3)")
     build.add_argument(
-        "--repeated-every", type=int, default=4, metavar="N", help="every N-th task is repeated (default: 4)"
+        "--repeated-every", type=int, default=8, metavar="N", help="every N-th task is repeated (default: 8)"
+    )
+    build.add_argument(
+        "--compared-every",
+        type=int,
+        default=8,
+        metavar="N",
+        help="every N-th task is measured in all worlds, the others in the first that knows them (default: 8)",
     )
     build.add_argument("--jobs", type=int, default=1, help="processes; -1 takes one per core (default: 1)")
     build.add_argument("--minutes", type=float, help="begin nothing that would end later; run again to go on")
@@ -49,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
         default=["world:0"],
         metavar="WORLD",
         help="truths about step times: world:SEED (hidden efficiencies), table:FOLDER (measured kernels that are in "
-        "this store), roofline (for trying out alone) (default: world:0)",
+        "this store), roofline (no truth: what simulating the declared workload says) (default: world:0)",
     )
     show = actions.add_parser("show", help="say what is in a corpus")
     show.add_argument("folder", metavar="FOLDER")
@@ -63,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from metainf.corpus.build import CorpusPlan, Progress, build
 
-    for name, least in (("tasks", 1), ("seed", 0), ("repeats", 1), ("repeated_every", 1)):
+    for name, least in (("tasks", 1), ("seed", 0), ("repeats", 1), ("repeated_every", 1), ("compared_every", 1)):
         if getattr(args, name) < least:
             flag = name.replace("_", "-")
             raise InvalidWorkloadError(f"--{flag} must be at least {least}, got {getattr(args, name)}")
@@ -76,6 +83,7 @@ def _build(args: argparse.Namespace) -> int:
         worlds=tuple(f"{oracle.name}@{oracle.version}" for oracle in oracles),
         repeats=args.repeats,
         repeated_every=args.repeated_every,
+        compared_every=args.compared_every,
     )
     seconds = None if args.minutes is None else args.minutes * _MINUTE_S
     with _reporting(sys.stderr.isatty()) as report:

@@ -7,10 +7,12 @@ world and run of tasks, `rows-<world>-<first task>.parquet`. A file appears whol
 build goes on with what is missing; each holds the same rows whatever else was built, by how many processes, and when.
 Work goes through joblib, whatever its backend: rows come back to the one process that writes.
 
-What it costs. Of 109 tasks of the design one seed took 4.3 s of a core, of two busy ones, where a rate is searched,
-1.2 with a closed loop and 0.4 for a batch, in the mean: 20,000 tasks are 10 hours of one core. With three seeds each
-one world would take two cores 15 hours. So the seeds are thinned: every fourth task has three, the others the first
-alone. That makes 7.7 hours, and tolerances come from those with three. Runs are never shortened.
+What it costs. Of 60 tasks of the design one seed took 3.6 s of a quiet core where a rate is searched, 0.4 with a closed
+loop and 0.3 for a batch, in the mean: 20,000 tasks are 7 hours of one core, and 2 to 3 times that beside other work.
+With three seeds each in three worlds that would be 66. So worlds and seeds are thinned. A task is measured in the first
+of the plan's worlds that knows it, which says what is true of it; every eighth also in the others, to compare worlds
+on the same tasks. Every eighth has three seeds in its own world, the others the first alone: tolerances come from
+those with three. That makes 11 hours of one quiet core. Runs are never shortened.
 """
 
 import fcntl
@@ -30,7 +32,7 @@ import joblib
 
 from metainf import __version__
 from metainf.corpus.design import designed_tasks
-from metainf.corpus.measuring import measured_task
+from metainf.corpus.measuring import is_known, measured_task
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import read_tasks, write_tasks
 from metainf.corpus.worlds import StepOracle
@@ -53,7 +55,7 @@ __all__ = [
 MANIFEST = "corpus.json"
 TASKS = "tasks.parquet"
 _LOCK = ".lock"
-_SCHEMA = 2
+_SCHEMA = 3
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.]+")
 
 Measure = Callable[..., list[Measurement]]
@@ -67,16 +69,25 @@ class CorpusPlan:
     tasks: int
     seed: int
     worlds: tuple[str, ...]
-    """Names with versions, as `name@version`."""
+    """Names with versions, as `name@version`: of several the first that knows a task says what is true of it."""
     repeats: int = 3
     """Seeds of each task that is repeated."""
-    repeated_every: int = 4
+    repeated_every: int = 8
     """Every so many tasks one is repeated; the others have the first seed alone."""
-    shard_tasks: int = 20
+    compared_every: int = 8
+    """Every so many tasks one is measured in all worlds; the others in the first world alone that knows them."""
+    shard_tasks: int = 100
 
     def repeats_of(self, task: Task) -> range:
-        """The repeats of a task: picked by its key, since every so many points of the design are of one kind."""
+        """The repeats of a task in the first world that knows it; in others it has the first alone.
+
+        Picked by its key, since every so many points of the design are of one kind.
+        """
         return range(self.repeats if int(task.key, 16) % self.repeated_every == 0 else 1)
+
+    def is_compared(self, task: Task) -> bool:
+        """Whether a task is measured in all worlds, by parts of its key that `repeats_of` does not use."""
+        return int(task.key, 16) // self.repeated_every % self.compared_every == 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,8 +121,12 @@ class Progress:
 
 def shards_of(plan: CorpusPlan) -> tuple[Shard, ...]:
     """All shards, in the order in which they are built: worlds side by side, so that any part is balanced."""
-    names = [world.partition("@")[0] for world in plan.worlds]
+    names = _names(plan)
     return tuple(Shard(first, name) for first in range(0, plan.tasks, plan.shard_tasks) for name in names)
+
+
+def _names(plan: CorpusPlan) -> list[str]:
+    return [world.partition("@")[0] for world in plan.worlds]
 
 
 def missing_shards(folder: Path, plan: CorpusPlan) -> tuple[Shard, ...]:
@@ -146,7 +161,7 @@ def build(
     InvalidWorkloadError
         The folder holds another corpus, or another build is at work in it.
     """
-    by_name = {oracle.name: oracle for oracle in oracles}
+    by_name, names = {oracle.name: oracle for oracle in oracles}, _names(plan)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _claim(folder, plan)
@@ -163,8 +178,9 @@ def build(
                 if seconds is not None and clock() - begun_s + pace_s > seconds:
                     return
                 part = tasks[shard.first : shard.first + plan.shard_tasks]
-                work = tuple((task, plan.repeats_of(task)) for task in part)
-                yield joblib.delayed(_measured)(shard, work, by_name[shard.world], measure)
+                place = names.index(shard.world)
+                before = tuple(by_name[name] for name in names[:place])
+                yield joblib.delayed(_measured)(shard, part, plan, (*before, by_name[shard.world]), measure)
 
         report(progress())
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
@@ -176,10 +192,17 @@ def build(
 
 
 def _measured(
-    shard: Shard, work: Sequence[tuple[Task, range]], oracle: StepOracle, measure: Measure
+    shard: Shard, tasks: Sequence[Task], plan: CorpusPlan, oracles: Sequence[StepOracle], measure: Measure
 ) -> tuple[Shard, Any]:
-    """The rows of one shard; runs in a worker."""
-    rows = [row for task, repeats in work for row in measure(task, oracle, repeats=repeats)]
+    """The rows of one shard; runs in a worker. `oracles` are those of the worlds up to the shard's own."""
+    *before, oracle = oracles
+    rows: list[Measurement] = []
+    for task in tasks:
+        is_first = not any(is_known(task, other) for other in before)
+        if is_first:
+            rows += measure(task, oracle, repeats=plan.repeats_of(task))
+        elif plan.is_compared(task):
+            rows += measure(task, oracle, repeats=range(1))
     return shard, table_of(rows)
 
 

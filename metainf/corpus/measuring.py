@@ -33,9 +33,10 @@ from metainf.measurements import Measurement, Purpose, Source
 from metainf.methods import Method, portfolio
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
 from metainf.simulator.builder import engine_model
+from metainf.speculation import acceptance_ratio
 from metainf.workload import BatchLoad, ConcurrencyLoad
 
-__all__ = ["UTILIZATIONS", "measured_task", "methods_of"]
+__all__ = ["UTILIZATIONS", "is_known", "measured_task", "methods_of"]
 
 UTILIZATIONS = (0.3, 0.5, 0.7, 0.85, 0.95)
 """Shares of its capacity at which the default's latencies are taken besides those that the search asks for."""
@@ -59,6 +60,11 @@ def measured_task(
     return rows
 
 
+def is_known(task: Task, oracle: StepOracle) -> bool:
+    """Whether a world knows the task: by its default, with which every task can be served."""
+    return _run(task, methods_of(task)[0], oracle, 0) is not None
+
+
 def methods_of(task: Task) -> tuple[Method, ...]:
     """The methods that are measured on a task, the default first."""
     methods = portfolio(task.engine_version)
@@ -79,12 +85,15 @@ def _run(task: Task, method: Method, oracle: StepOracle, repeat: int) -> Run | N
     replica = replica_of(task, method)
     if isinstance(replica, Infeasible):
         return None
-    seed = task_seed(task, repeat)
+    seed = task_seed(task, repeat, predicted=oracle.predicts)
     times = oracle.times(replica, seed)
     if times is None:
         return None
-    speculation = replica.settings.speculation
-    acceptance = drawn_acceptance(speculation, task.traffic.repetitiveness, seed=seed)
+    speculation, repetitiveness = replica.settings.speculation, task.traffic.repetitiveness
+    if oracle.predicts and speculation is not None:
+        acceptance = acceptance_ratio(speculation, repetitiveness)
+    else:
+        acceptance = drawn_acceptance(speculation, repetitiveness, seed=seed)
     engine = engine_model(replica, acceptance_ratio=acceptance)
     return Run(task, method, replica, engine, times[0], times[1], seed)
 

@@ -51,9 +51,10 @@ class Outcome:
     makespan_s: float
 
 
-def task_seed(task: Task, repeat: int) -> int:
-    """The seed of a repeat of a task, the same for every method and in every world."""
-    digest = hashlib.sha256(f"{task.key}/{repeat}".encode()).digest()
+def task_seed(task: Task, repeat: int, *, predicted: bool = False) -> int:
+    """The seed of a repeat of a task, the same for every method and in every world that is a truth."""
+    who = "/predicted" if predicted else ""
+    digest = hashlib.sha256(f"{task.key}/{repeat}{who}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 

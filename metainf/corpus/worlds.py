@@ -33,16 +33,25 @@ class StepOracle(Protocol):
         `seed` stands for one run: its noise, never what is true of the replica.
         """
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it stands for who predicts by simulating, not for a truth.
+
+        Who predicts knows what is declared: it draws requests of its own, and takes a drafter's acceptance as its
+        class has it.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class RooflineWorld:
-    """The analytical predictor's own step times, without noise: for tests of the pipeline, never for figures.
+    """The analytical predictor's own step times, without noise: what a simulation of the declared workload says.
 
-    Truth and predictor share an oracle here, so whatever is learnt from it says nothing about real machines.
+    Never a truth: the predictor shares this oracle, so whatever is learnt from it says nothing about real machines.
     """
 
     name: str = "roofline"
-    version: str = "1"
+    version: str = "2"
+    predicts: bool = True
 
     def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
         """The roofline under the constants of the accelerator's generation; the seed changes nothing."""

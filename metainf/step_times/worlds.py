@@ -49,6 +49,11 @@ class HiddenWorld:
         """Changes whenever its times do."""
         return f"{_VERSION}-{ratios.DIGEST}"
 
+    @property
+    def predicts(self) -> bool:
+        """A truth."""
+        return False
+
     def step_times(self, replica: ReplicaSpec) -> StepTimes:
         """What is true of the replica's steps, without the noise of a run."""
         efficiency = _hidden_host(self.name, replica)
@@ -91,6 +96,11 @@ class TableWorld:
     def version(self) -> str:
         """Changes whenever its times do."""
         return f"{_VERSION}-{ratios.DIGEST}"
+
+    @property
+    def predicts(self) -> bool:
+        """A truth."""
+        return False
 
     def source(self, replica: ReplicaSpec) -> str:
         """Library, engine's version and device of the replica's table; empty where there is none."""
