@@ -13,7 +13,7 @@ from functools import lru_cache
 from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
 from metainf.layouts import Layout
-from metainf.memory import memory_plan
+from metainf.memory import MemoryPlan, memory_plan
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
 from metainf.placement import (
     ReplicaRequest,
@@ -29,6 +29,7 @@ from metainf.workload import LossyPolicy, MethodLimits, SpotPolicy, TokenLengths
 
 __all__ = ["Candidate", "CandidateName", "Enumeration", "Option", "SizedOption", "enumerate_candidates"]
 
+_MIB = 1 << 20
 _GIB = 1 << 30
 _Z_99 = 2.3263478740408408  # standard normal quantile at 0.99
 _MOST_REPLICAS = 512  # a Deployment of more is split into workloads; bounds the work of one decision
@@ -189,7 +190,7 @@ def _options(
         pool.accelerator,
         pool.shape,
         pool.is_cpu,
-        (traffic.input_tokens, traffic.output_tokens),
+        workload.accepted_lengths or (traffic.input_tokens, traffic.output_tokens),
         workload.methods,
         engine_version,
     )
@@ -290,9 +291,9 @@ def _one_replica(
         return Rejection(conflicts[0].rejection_reason, "", conflicts[0].detail, layout=layout.name, method=method.name)
     cpu_cores = max(1.0, float(int(shape.cpu_cores * _NODE_HEADROOM))) if is_cpu else None
 
-    def spec(max_model_len: int | None) -> ReplicaSpec:
+    def spec(max_model_len: int | None, kv_cache_bytes: int | None = None) -> ReplicaSpec:
         settings = effective_settings(
-            method.settings,
+            replace(method.settings, kv_cache_memory_bytes=kv_cache_bytes),
             architecture=architecture,
             accelerator=accelerator,
             layout=layout,
@@ -312,9 +313,22 @@ def _one_replica(
             method=method.name,
             shortfall=plan.shortfall(longest_tokens),
         )
-    kv_tokens = plan.kv_sequences(longest_tokens) * longest_tokens
-    replica = spec(_context_limit(architecture, longest_tokens, kv_tokens))
+    kv_cache_bytes = _cache_of_its_own(plan, replica.settings.max_num_seqs, longest_tokens) if is_cpu else None
+    kv_tokens = memory_plan(spec(None, kv_cache_bytes)).kv_sequences(longest_tokens) * longest_tokens
+    replica = spec(_context_limit(architecture, longest_tokens, kv_tokens), kv_cache_bytes)
     return _ShapeOption(method, layout, replica, _request(replica, shape, is_cpu))
+
+
+def _cache_of_its_own(plan: MemoryPlan, sequences: int, longest_tokens: float) -> int:
+    """KV cache of a replica on a CPU: for all the sequences of a step, where the memory holds that much.
+
+    Told to the engine and counted in the pod's memory. Left to itself vLLM takes 92 % of the pod's limit but for what
+    one of its processes holds by then, and the others are killed for memory (vllm/v1/worker/cpu_worker.py,
+    determine_available_memory); and a replica that asks for the whole memory of a node leaves no room for the next one
+    in a switch.
+    """
+    wanted = math.ceil(sequences * plan.sequence_bytes(longest_tokens) / _MIB) * _MIB
+    return int(min(plan.kv_bytes, wanted))
 
 
 def _context_limit(architecture: ModelArchitecture, longest_tokens: float, kv_capacity_tokens: float) -> int:
@@ -335,7 +349,9 @@ def _context_limit(architecture: ModelArchitecture, longest_tokens: float, kv_ca
 def _request(replica: ReplicaSpec, shape: NodeShape, is_cpu: bool) -> ReplicaRequest:
     """CPU and host memory of one replica: what vLLM's processes need, inside the replica's share of the node."""
     if is_cpu:
-        return ReplicaRequest(0, replica.cpu_cores or 1.0, int(shape.memory_bytes * _NODE_HEADROOM))
+        most = int(shape.memory_bytes * _NODE_HEADROOM)
+        memory = min(most, math.ceil(memory_plan(replica).needed_bytes / _MIB) * _MIB)
+        return ReplicaRequest(0, replica.cpu_cores or 1.0, memory)
     accelerators = replica.layout.accelerators
     share = _NODE_HEADROOM * accelerators / shape.accelerators
     # Source: vLLM "optimization and tuning", CPU resources: one core for the API server, one for the engine core,

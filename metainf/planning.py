@@ -20,6 +20,7 @@ from metainf.errors import InvalidWorkloadError
 from metainf.manifests import (
     DecisionInputs,
     InferenceWorkload,
+    ObservedTraffic,
     architecture_digest,
     choice_of,
     decision_manifest,
@@ -105,6 +106,7 @@ def plan(
     engine_version: str,
     pinned: CandidateName | None = None,
     current: CandidateName | None = None,
+    observed: ObservedTraffic | None = None,
 ) -> Plan:
     """Decide for one workload.
 
@@ -120,6 +122,8 @@ def plan(
         The candidate of the decision that the workload is pinned to by name.
     current : CandidateName or None
         What runs now; assessed beside the others.
+    observed : ObservedTraffic or None
+        Traffic to decide by in place of the declared; an engine still has to take the lengths that were declared.
 
     Raises
     ------
@@ -128,6 +132,8 @@ def plan(
     """
     version = workload.engine.version or engine_version
     _check_extra_args(workload, version)
+    if observed is not None:
+        workload = _by_observed(workload, observed)
     request = Request(
         workload=_asked(workload, version),
         architecture=architecture,
@@ -144,9 +150,17 @@ def plan(
         model_id=workload.model.id,
         revision=revision,
         architecture_digest=digest,
+        observed=observed,
     )
     argv = candidate_argv(workload, outcome.chosen.candidate, inputs) if isinstance(outcome, Selection) else ()
     return Plan(workload, inputs, outcome, tuple(pools), argv)
+
+
+def _by_observed(workload: InferenceWorkload, observed: ObservedTraffic) -> InferenceWorkload:
+    declared = workload.workload.traffic
+    accepted = (declared.input_tokens, declared.output_tokens)
+    asked = replace(workload.workload, traffic=observed.traffic, accepted_lengths=accepted)
+    return replace(workload, workload=asked)
 
 
 def _asked(workload: InferenceWorkload, version: str) -> Workload:
@@ -164,13 +178,18 @@ def _only(workload: InferenceWorkload, pinned: CandidateName | None, version: st
 def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: DecisionInputs) -> tuple[str, ...]:
     """Arguments of `vllm serve` for the candidate, the workload's own last."""
     model, option = workload.model, candidate.option
+    sized = option.replica.settings
     path = None if model.pvc is None else "/".join(part for part in (MODEL_MOUNT_PATH, model.pvc.path) if part)
     return serve_argv(
         model=path or model.id,
         revision=inputs.revision if path is None else None,
         served_name=model.served_name or (model.id if path else None),
         layout=option.layout,
-        settings=replace(option.method.settings, max_model_len=option.replica.settings.max_model_len),
+        settings=replace(
+            option.method.settings,
+            max_model_len=sized.max_model_len,
+            kv_cache_memory_bytes=sized.kv_cache_memory_bytes,
+        ),
         port=HTTP_PORT,
         shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
         version=inputs.engine_version,

@@ -270,6 +270,8 @@ class Workload:
     """What is asked of the selection, all but the model itself.
 
     `confidence` is one-sided: the probability that all SLOs and the budget hold together must be at least this.
+    `accepted_lengths` are prompts and answers that an engine must have room for, where `traffic` was observed and these
+    were declared; None: those of the traffic.
     """
 
     traffic: Traffic
@@ -280,3 +282,4 @@ class Workload:
     placement: PlacementLimits = field(default_factory=PlacementLimits)
     replicas: ReplicaLimits = ReplicaLimits()
     confidence: float = 0.9
+    accepted_lengths: tuple[TokenLengths, TokenLengths] | None = None

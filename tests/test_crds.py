@@ -242,7 +242,7 @@ def test_replicas_are_scaled_through_a_field_without_a_default() -> None:
         (
             "InferenceWorkload",
             ["Ready", "Reason", "Method", "Pool", "Accelerator", "Cost/h", "Age"],
-            ["Budget", "Confidence", "Decision", "URL"],
+            ["Budget", "Confidence", "TTFT", "Tokens", "Decision", "URL"],
         ),
         (
             "AcceleratorPool",

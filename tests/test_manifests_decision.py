@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from metainf.errors import InvalidWorkloadError
 from metainf.known_models import known_model
 from metainf.manifests import (
     MOST_DECISION_BYTES,
+    ObservedTraffic,
     decision_manifest,
     digest_of,
     manifest_bytes,
@@ -34,7 +36,7 @@ from metainf.planning import confidence_kept, outlooks, plan
 from metainf.predictors.contract import Predictions, PredictorIdentity
 from metainf.rejections import Rejection, RejectionCount, RejectionReason
 from metainf.selection import NoSelection, Selection
-from metainf.workload import MethodLimits, Objective
+from metainf.workload import MethodLimits, Objective, RateLoad, SharedPrefix, TokenLengths
 
 ROOT = Path(__file__).parent.parent
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -230,6 +232,65 @@ def test_a_decision_reads_back_to_what_was_decided(fields, predictor):
         assert (read.chosen, read.head.choice, read.head.reservation) == (None, None, None)
 
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def seen(rps=1.5, *, minutes=0):
+    """Declared traffic with something else in its place, as it is recorded."""
+    traffic = replace(
+        workload().workload.traffic,
+        load=RateLoad(rps),
+        input_tokens=TokenLengths(300.0, 600.0),
+        output_tokens=TokenLengths(40.0),
+        shared_prefix=SharedPrefix(100, 0.75, 3),
+    )
+    until = NOON + timedelta(minutes=minutes)
+    return ObservedTraffic(traffic, 450, until - timedelta(minutes=5), until)
+
+
+def test_a_decision_by_observed_traffic_says_so_and_reads_back_with_its_figures():
+    made = planned(observed=seen())
+    inputs = made.manifest["spec"]["inputs"]
+    assert inputs["observed"] == {"requests": 450, "since": "2026-01-01T11:55:00Z", "until": "2026-01-01T12:00:00Z"}
+    assert (inputs["traffic"]["requestsPerSecond"], inputs["traffic"]["inputTokens"]["mean"]) == ("1.5", 300)
+    assert refused_by_schema(made.manifest) == []
+    assert parse_decision(made.manifest).inputs == made.inputs
+    assert "observed" not in planned().manifest["spec"]["inputs"]
+    assert parse_decision(planned().manifest).inputs.observed is None
+
+
+def test_observed_traffic_of_another_version_is_not_guessed():
+    manifest = copy.deepcopy(planned(observed=seen()).manifest)
+    manifest["spec"]["inputs"]["traffic"]["newField"] = 1
+    assert parse_decision(manifest).inputs.observed is None
+
+
+def test_what_was_seen_decides_and_an_engine_still_takes_what_was_declared():
+    long = {"requestsPerSecond": "1", "inputTokens": {"mean": 40000}, "outputTokens": {"mean": 40}}
+    assert "prompt and answer reach 40040 tokens" in planned(workload(traffic=long), observed=seen()).outcome.message
+    few, many = (planned(observed=seen(rps)).chosen.assessment.workload.traffic.load for rps in (0.5, 30.0))
+    assert (few, many) == (RateLoad(0.5), RateLoad(30.0))
+
+
+def test_a_decision_tells_what_was_seen_of_it():
+    manifest = copy.deepcopy(planned().manifest)
+    manifest["status"] = {
+        "phase": "Active",
+        "observed": {
+            "ttft": {"p95": "0.31"},
+            "outputTokensPerSecond": "912",
+            "requests": 450,
+            "since": "2026-01-01T11:55:00Z",
+            "until": "2026-01-01T12:00:00Z",
+        },
+    }
+    found = parse_decision(manifest).observed
+    assert found is not None
+    assert dict(found.figures) == {"ttft.p95": Decimal("0.31"), "outputTokensPerSecond": Decimal(912)}
+    assert (found.requests, found.until) == (450, "2026-01-01T12:00:00Z")
+    assert parse_decision(planned().manifest).observed is None
+
+
 def test_a_refusal_names_the_budget_that_would_work():
     made = planned(workload(**LOW))
     budget = parse_decision(made.manifest).refusal.cheapest_budget
@@ -373,10 +434,16 @@ def reread(pool):
         pytest.param({"asked": workload(policy={"confidence": "0.91"})}, False, id="another confidence"),
         pytest.param({"asked": workload(engine={"extraArgs": ["--seed", "7"]})}, False, id="another argument"),
         pytest.param({"revision": "beef"}, False, id="another commit"),
+        pytest.param({"observed": seen()}, False, id="traffic that was seen"),
     ],
 )
 def test_the_digest_covers_what_decides_and_nothing_else(change, same):
     assert (planned(**change).inputs.digest == planned().inputs.digest) is same
+
+
+def test_when_traffic_was_seen_is_no_input():
+    assert planned(observed=seen()).inputs.digest == planned(observed=seen(minutes=7)).inputs.digest
+    assert planned(observed=seen(1.5)).inputs.digest != planned(observed=seen(1.6)).inputs.digest
 
 
 def test_the_name_tells_choices_from_the_same_inputs_apart():

@@ -16,6 +16,7 @@ from metainf.manifests import (
     OnViolation,
     PolicyMode,
     PvcSource,
+    TrafficSource,
     cpu_cores,
     duration_s,
     format_cpu,
@@ -137,6 +138,7 @@ def full_manifests():
                     },
                 }
             },
+            "traffic": "Observed",
             "minimumGain": "0.2",
             "cooldown": "0s",
             "confidence": "0.95",
@@ -186,6 +188,7 @@ def test_fills_in_the_defaults_of_the_crd():
     assert (asked.replicas.minimum, asked.replicas.maximum, asked.replicas.fixed) == (1, None, None)
     assert (asked.methods.lossy, asked.placement.spot) == (LossyPolicy.NEVER, SpotPolicy.NEVER)
     assert (parsed.policy.mode, parsed.policy.on_violation) == (PolicyMode.AUTO, OnViolation.KEEP)
+    assert parsed.policy.traffic is TrafficSource.DECLARED
     assert (parsed.policy.minimum_gain_ratio, parsed.policy.cooldown_s) == (0.1, 1800.0)
     assert asked.slo.bounds == ()
     assert asked.traffic.burstiness == 1.0

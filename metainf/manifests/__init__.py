@@ -23,6 +23,7 @@ from metainf.manifests.decision_record import (
     DecisionHead,
     DecisionPhase,
     Figure,
+    ObservedFigures,
     Refusal,
     RejectionSummary,
     Reservation,
@@ -61,6 +62,7 @@ from metainf.manifests.quantities import (
     memory_bytes,
     parse_quantity,
 )
+from metainf.manifests.traffic import ObservedTraffic
 from metainf.manifests.verdicts import verdict
 from metainf.manifests.workload import (
     WORKLOAD_KIND,
@@ -73,6 +75,7 @@ from metainf.manifests.workload import (
     Policy,
     PolicyMode,
     PvcSource,
+    TrafficSource,
     parse_workload,
 )
 
@@ -103,6 +106,8 @@ __all__ = [
     "ModelSource",
     "NodeRange",
     "NodeResources",
+    "ObservedFigures",
+    "ObservedTraffic",
     "OnViolation",
     "Pin",
     "Policy",
@@ -111,6 +116,7 @@ __all__ = [
     "Refusal",
     "RejectionSummary",
     "Reservation",
+    "TrafficSource",
     "architecture_digest",
     "choice_of",
     "cpu_cores",

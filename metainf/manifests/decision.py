@@ -16,7 +16,7 @@ from typing import Any
 from metainf.manifests.digests import DecisionInputs, choice_of, decision_name
 from metainf.manifests.metadata import API_VERSION
 from metainf.manifests.quantities import format_cpu, format_decimal, format_figure, format_memory, format_money
-from metainf.manifests.traffic import budget_fields, slo_fields, traffic_fields
+from metainf.manifests.traffic import budget_fields, evidence_fields, slo_fields, traffic_fields
 from metainf.manifests.verdicts import verdict
 from metainf.manifests.workload import WORKLOAD_KIND, InferenceWorkload
 from metainf.pools import NodePool
@@ -189,11 +189,13 @@ def _inputs(workload: InferenceWorkload, inputs: DecisionInputs) -> Manifest:
         model["revision"] = inputs.revision
     asked = workload.workload
     limits: Manifest = {"slo": slo_fields(asked.slo)} if asked.slo.bounds else {}
+    observed = {} if inputs.observed is None else {"observed": evidence_fields(inputs.observed)}
     return {
         "digest": inputs.digest,
         "engineVersion": inputs.engine_version,
         "model": model,
         "traffic": traffic_fields(asked.traffic),
+        **observed,
         "limits": {**limits, "budget": dict(budget_fields(asked.budget))},
     }
 

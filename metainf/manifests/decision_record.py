@@ -28,7 +28,7 @@ from metainf.manifests.metadata import read_metadata, read_object
 from metainf.manifests.quantities import cpu_cores, memory_bytes
 from metainf.manifests.reader import Reader, TextRule
 from metainf.manifests.rules import OBJECT_NAME, plain_text
-from metainf.manifests.traffic import read_budget_fields
+from metainf.manifests.traffic import read_budget_fields, read_observed_traffic
 from metainf.placement import ReplicaRequest
 from metainf.pools import Price, PriceSource
 from metainf.predictors.contract import PredictorIdentity
@@ -41,6 +41,7 @@ __all__ = [
     "DecisionHead",
     "DecisionPhase",
     "Figure",
+    "ObservedFigures",
     "Refusal",
     "RejectionSummary",
     "Reservation",
@@ -96,6 +97,19 @@ class Figure:
     value: Decimal
     low: Decimal
     high: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedFigures:
+    """What was seen of a decision in force. `figures` is by name as `Chosen.predicted`; seconds and per second.
+
+    `requests` answered requests between `since` and `until`, times as the API server writes them.
+    """
+
+    figures: tuple[tuple[str, Decimal], ...]
+    requests: int
+    since: str
+    until: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ class Decision:
     predictor: PredictorIdentity
     out_of_distribution: bool
     phase: DecisionPhase | None
+    observed: ObservedFigures | None = None
 
 
 def parse_decision_head(manifest: Mapping[str, object]) -> DecisionHead:
@@ -203,6 +218,7 @@ def parse_decision(manifest: Mapping[str, object]) -> Decision:
             model_id=model.text("id", _TEXT),
             revision=model.optional_text("revision", _TEXT),
             architecture_digest=model.text("architectureDigest", _TEXT),
+            observed=read_observed_traffic(inputs),
         ),
         budget=read_budget_fields(inputs.child("limits", None).child("budget", None)),
         objective=spec.choice("objective", Objective),
@@ -215,6 +231,7 @@ def parse_decision(manifest: Mapping[str, object]) -> Decision:
         predictor=PredictorIdentity(predictor.text("name", _TEXT), predictor.text("digest", _TEXT)),
         out_of_distribution=predictor.flag("outOfDistribution", False),
         phase=status.choice("phase", DecisionPhase) if status.has("phase") else None,
+        observed=_observed(status.optional_child("observed", None)),
     )
 
 
@@ -323,6 +340,24 @@ def _figures(predicted: Reader) -> list[tuple[str, Figure]]:
         else:
             found.extend((f"{name}.{statistic}", _figure(reader.child(statistic, None))) for statistic in reader.fields)
     return found
+
+
+def _observed(reader: Reader | None) -> ObservedFigures | None:
+    if reader is None:
+        return None
+    found: list[tuple[str, Decimal]] = []
+    for name, value in reader.fields.items():
+        if isinstance(value, Mapping):
+            child = reader.child(name, None)
+            found.extend((f"{name}.{statistic}", _decimal(child, statistic)) for statistic in child.fields)
+        elif name not in ("requests", "since", "until"):
+            found.append((name, _decimal(reader, name)))
+    return ObservedFigures(
+        figures=tuple(found),
+        requests=reader.integer("requests", 0, _MOST_INT, 0),
+        since=reader.text("since", _TEXT, ""),
+        until=reader.text("until", _TEXT, ""),
+    )
 
 
 def _figure(reader: Reader) -> Figure:

@@ -18,7 +18,7 @@ from enum import Enum
 from functools import lru_cache
 
 from metainf.architecture import ModelArchitecture
-from metainf.manifests.traffic import budget_fields, slo_fields, traffic_fields
+from metainf.manifests.traffic import ObservedTraffic, budget_fields, slo_fields, traffic_fields
 from metainf.manifests.workload import InferenceWorkload
 from metainf.methods import portfolio
 from metainf.pools import NodePool
@@ -32,13 +32,17 @@ _NAME_DIGITS = 10
 
 @dataclass(frozen=True, slots=True)
 class DecisionInputs:
-    """What a decision was made from, as its record names it; `digest` covers all of it."""
+    """What a decision was made from, as its record names it; `digest` covers all of it but when traffic was observed.
+
+    `observed` is the traffic that was decided by; None where that was what was declared.
+    """
 
     digest: str
     engine_version: str
     model_id: str
     revision: str | None
     architecture_digest: str
+    observed: ObservedTraffic | None = None
 
 
 def canonical_json(value: object) -> str:
@@ -87,8 +91,11 @@ def inputs_digest(
 ) -> str:
     """Digest of everything that decides the choice but what is free; `model` is architecture digest and revision."""
     asked = workload.workload
+    # A key of its own only where there is one, so that other decisions keep the names that they have.
+    accepted = {} if asked.accepted_lengths is None else {"acceptedLengths": asked.accepted_lengths}
     return digest_of(
         {
+            **accepted,
             "model": [workload.model.id, workload.model.served_name, workload.model.pvc, *model],
             "traffic": [traffic_fields(asked.traffic), asked.traffic.description],
             "limits": [slo_fields(asked.slo), budget_fields(asked.budget), repr(asked.confidence)],

@@ -5,9 +5,12 @@ directions must not drift apart.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 
+from metainf.errors import InvalidWorkloadError
 from metainf.manifests import rules
 from metainf.manifests.quantities import duration_s, format_decimal, format_duration
 from metainf.manifests.reader import Reader
@@ -29,9 +32,12 @@ from metainf.workload import (
 )
 
 __all__ = [
+    "ObservedTraffic",
     "budget_fields",
+    "evidence_fields",
     "read_budget",
     "read_budget_fields",
+    "read_observed_traffic",
     "read_slo",
     "read_traffic",
     "slo_fields",
@@ -44,6 +50,48 @@ _PERCENTILES = (Statistic.P50, Statistic.P95, Statistic.P99)
 # Source: the CRD, which rounds down the largest p95 / mean that a lognormal distribution can have, 3.868.
 _MOST_P95_OVER_MEAN = 3.86
 _RECORDED_DURATION_CHARACTERS = 16
+_MOST_REQUESTS = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedTraffic:
+    """Traffic as it was seen, and what that rests on: so many answered requests from `since` to `until`."""
+
+    traffic: Traffic
+    requests: int
+    since: datetime
+    until: datetime
+
+
+def evidence_fields(observed: ObservedTraffic) -> dict[str, object]:
+    """What observed traffic rests on, as a decision records it."""
+    since, until = _recorded_time(observed.since), _recorded_time(observed.until)
+    return {"requests": observed.requests, "since": since, "until": until}
+
+
+def read_observed_traffic(inputs: Reader) -> ObservedTraffic | None:
+    """The observed traffic of a decision's inputs; None where it was made by what was declared."""
+    evidence = inputs.optional_child("observed", None)
+    if evidence is None:
+        return None
+    try:
+        traffic = read_traffic(inputs)
+    except InvalidWorkloadError:
+        return None  # of another version: what it was decided by is not known here
+    requests = evidence.integer("requests", 0, _MOST_REQUESTS)
+    return ObservedTraffic(traffic, requests, _time(evidence, "since"), _time(evidence, "until"))
+
+
+def _time(reader: Reader, name: str) -> datetime:
+    text = reader.text(name, rules.plain_text(64, "a time"))
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+    except ValueError:
+        raise reader.error(name, f"write a time such as 2026-01-01T12:00:00Z, not {text!r}") from None
+
+
+def _recorded_time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_traffic(spec: Reader) -> Traffic:

@@ -33,6 +33,7 @@ __all__ = [
     "PolicyMode",
     "PvcSource",
     "TaintEffect",
+    "TrafficSource",
     "parse_workload",
 ]
 
@@ -54,6 +55,13 @@ class OnViolation(StrEnum):
 
     KEEP = "Keep"
     STOP = "Stop"
+
+
+class TrafficSource(StrEnum):
+    """Which traffic a workload is decided by."""
+
+    DECLARED = "Declared"
+    OBSERVED = "Observed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,7 @@ class Policy:
     minimum_gain_ratio: float = 0.1
     cooldown_s: float = 1800.0
     on_violation: OnViolation = OnViolation.KEEP
+    traffic: TrafficSource = TrafficSource.DECLARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,7 @@ _SPEC_FIELDS = (
     "engine",
     "suspend",
 )
-_POLICY_FIELDS = ("mode", "pinned", "minimumGain", "cooldown", "confidence", "onViolation")
+_POLICY_FIELDS = ("mode", "pinned", "minimumGain", "cooldown", "confidence", "onViolation", "traffic")
 
 
 def _model(spec: Reader) -> ModelSource:
@@ -305,6 +314,7 @@ def _policy(reader: Reader) -> Policy:
         minimum_gain_ratio=float(Decimal(reader.text("minimumGain", rules.GAIN, "0.1"))),
         cooldown_s=duration_s(reader.text("cooldown", rules.DURATION, "30m")),
         on_violation=reader.choice("onViolation", OnViolation, OnViolation.KEEP),
+        traffic=reader.choice("traffic", TrafficSource, TrafficSource.DECLARED),
     )
 
 
