@@ -1,0 +1,49 @@
+"""Counts of servers for tests: few buckets, and every figure in sight."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from metainf_operator.engine_metrics import EngineCounts, Histogram
+
+LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+TOKEN_BOUNDS = (1.0, 10.0, 100.0, 1000.0)
+
+
+def histogram(values: Sequence[float], bounds: tuple[float, ...]) -> Histogram:
+    counts = [0] * (len(bounds) + 1)
+    for value in values:
+        counts[next((i for i, bound in enumerate(bounds) if value <= bound), len(bounds))] += 1
+    return Histogram(bounds, tuple(counts), float(sum(values)))
+
+
+def counts(
+    requests: int = 0,
+    *,
+    ttft_s: float = 0.2,
+    tpot_s: float = 0.05,
+    e2e_s: float = 1.5,
+    prompt: int = 500,
+    answer: int = 100,
+    hits: float = 0.0,
+    waiting: int = 0,
+    started_s: float = 1000.0,
+) -> EngineCounts:
+    """A server that has answered so many equal requests."""
+    return EngineCounts(
+        started_s=started_s,
+        prompt_tokens=requests * prompt,
+        output_tokens=requests * answer,
+        prefix_queried_tokens=requests * prompt,
+        prefix_hit_tokens=round(requests * prompt * hits),
+        running=0,
+        waiting=waiting,
+        ttft_s=histogram([ttft_s] * requests, LATENCY_BOUNDS_S),
+        tpot_s=histogram([tpot_s if answer > 1 else 0.0] * requests, LATENCY_BOUNDS_S),
+        e2e_s=histogram([e2e_s] * requests, LATENCY_BOUNDS_S),
+        input_tokens=histogram([prompt] * requests, TOKEN_BOUNDS),
+        answer_tokens=histogram([answer] * requests, TOKEN_BOUNDS),
+    )
+
+
+def restarted(found: EngineCounts, started_s: float) -> EngineCounts:
+    return replace(found, started_s=started_s)
