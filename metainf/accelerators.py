@@ -37,6 +37,7 @@ __all__ = [
     "catalogue",
     "get",
     "instance_types",
+    "pcie_bytes_per_s",
 ]
 
 _MIB = 2**20
@@ -317,6 +318,12 @@ def get(name: str) -> Accelerator | None:
 def instance_types() -> tuple[InstanceAccelerator, ...]:
     """Cloud instance families whose device is documented."""
     return _load().instance_types
+
+
+def pcie_bytes_per_s(generation: int, lanes: int = 16) -> float | None:
+    """What a link of this generation and width carries per direction; None for a generation that is not known."""
+    of_16 = _PCIE_X16_BYTES_PER_S.get(generation)
+    return of_16 * lanes / 16 if of_16 is not None else None
 
 
 @cache

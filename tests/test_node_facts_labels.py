@@ -140,12 +140,15 @@ def _vendor(labels: dict[str, str]) -> set[str]:
             _cut(_H100, _1G_10GB), MigStrategy.SINGLE, ["mig.strategy", *(f"gpu.{s}" for s in _SLICES)], id="single"
         ),
         pytest.param(
-            _cut(_H100, _1G_10GB), MigStrategy.MIXED, ["mig.strategy", *(f"mig-1g.10gb.{s}" for s in _SLICES)], id="mixed"
+            _cut(_H100, _1G_10GB),
+            MigStrategy.MIXED,
+            ["mig.strategy", *(f"mig-1g.10gb.{s}" for s in _SLICES)],
+            id="mixed",
         ),
     ],
-)  # fmt: skip
+)
 def test_all_of_its_labels_are_there_and_no_other(gpu: Gpu, strategy: MigStrategy, more: list[str]) -> None:
-    # Source: NVIDIA/k8s-device-plugin tests/expected-output-mig-{none,single,mixed}.txt, less what labels.py leaves out.
+    # Source: NVIDIA/k8s-device-plugin tests/expected-output-mig-*.txt, less what labels.py leaves out.
     assert _vendor(labels_of(_reading(gpu), strategy)) == {*_WHOLE, *more}
 
 

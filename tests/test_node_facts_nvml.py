@@ -147,13 +147,15 @@ def test_names_a_profile_that_an_older_driver_does_not_name(driver: FakeDriver, 
             id="a bridge: the one at its other end",
         ),
         pytest.param([gpu_lines(0, L4)], 0, 1, id="no NVLink"),
-        pytest.param([[*gpu_lines(0, A100, nvlinks=2), *(f"gpu.0.nvlink.{i}.down 1" for i in (0, 1))]], 0, 1, id="down"),
+        pytest.param(
+            [[*gpu_lines(0, A100, nvlinks=2), *(f"gpu.0.nvlink.{i}.down 1" for i in (0, 1))]], 0, 1, id="down"
+        ),
         pytest.param([gpu_lines(0, A100, nvlink_remote_type=255)], 12, None, id="at the other end is who knows what"),
         pytest.param(
             [[*gpu_lines(0, A100), "error.nvmlDeviceGetNvLinkState 4"]], None, None, id="the driver may not say"
         ),
     ],
-)  # fmt: skip
+)
 def test_tells_how_many_gpus_nvlink_joins(
     driver: FakeDriver, lines: list[list[str]], links: int | None, group: int | None
 ) -> None:
@@ -183,10 +185,10 @@ def test_a_lost_gpu_is_named_and_the_others_are_read(driver: FakeDriver) -> None
         pytest.param(
             ["error.nvmlSystemGetDriverVersion 999"], Fault("asking NVML: Unknown Error (NVML error 999)"), id="unknown"
         ),
-        pytest.param(["abort 1"], Fault("asking the driver ended with signal 6"), id="the library takes its process down"),
+        pytest.param(["abort 1"], Fault("asking the driver ended with signal 6"), id="the library crashes"),
         pytest.param(["cuda 13000"], Reading("580.65.06", (13, 0), ()), id="a driver without a GPU"),
     ],
-)  # fmt: skip
+)
 def test_tells_no_driver_from_one_that_fails(driver: FakeDriver, lines: list[str], expected: object) -> None:
     assert _look(driver.says(*lines)) == expected
 

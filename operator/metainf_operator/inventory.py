@@ -8,7 +8,7 @@ used is a problem with a sentence, never a guess.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from metainf.accelerators import Accelerator
@@ -110,7 +110,7 @@ def _declared_pool(
     taints = {*manifest.taints, *(taint for node in usable for taint in node.taints)}
     pool = NodePool(
         name=manifest.name,
-        accelerator=_cpu_of(fitting, accelerator) if manifest.is_cpu else accelerator,
+        accelerator=_cpu_of(fitting, accelerator) if manifest.is_cpu else _linked_as(fitting, accelerator),
         product=manifest.product,
         resource_name=None if manifest.is_cpu else named,
         shape=shape,
@@ -147,6 +147,16 @@ def _cpu_of(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:
         return declared
     smallest = min(members, key=lambda n: (n.cpu_cores, n.memory_bytes, n.name))
     return declared.cpu_share(smallest.cpu_cores, smallest.memory_bytes)
+
+
+def _linked_as(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:
+    """The declared device, with the narrowest NVLink that a member of the same name was found to have."""
+    same = [found for n in members if (found := n.accelerators.accelerator) and found.name == declared.name]
+    groups = [found.link.max_group if found.link is not None else 1 for found in same]
+    if declared.link is None or not groups or min(groups) >= declared.link.max_group:
+        return declared
+    link = replace(declared.link, max_group=min(groups)) if min(groups) > 1 else None
+    return replace(declared, link=link)
 
 
 _KIND_LABELS = (
@@ -212,8 +222,9 @@ def _kind(node: NodeFacts, problems: list[str]) -> _Kind | None:
     if blocking:
         problems.extend(f"node {node.name}: {problem.message}" for problem in blocking)
         return None
+    problems.extend(f"node {node.name}: {p.message}" for p in facts.problems if p.reason == "UnlistedProduct")
     labels = node.label_map
-    keys = [facts.source_label, *_KIND_LABELS] if facts.source_label else list(_KIND_LABELS)
+    keys = [*filter(None, (facts.source_label,)), *facts.fact_labels, *_KIND_LABELS]
     return _Kind(
         accelerator=facts.accelerator.name,
         product=facts.raw_product or facts.accelerator.name,

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from metainf.accelerator_names import Ambiguous, Exact, Match, Unknown, UnknownReason, by_instance_type, find
 from metainf.accelerators import Accelerator, Partition, Vendor
+from metainf_operator.gpu_fact_labels import PRODUCTS_LABEL
+from metainf_operator.measured_gpus import unlisted_gpu, with_links_of_node
 from metainf_operator.node_cpus import identify_cpu, threads_per_core
 from metainf_operator.node_label_keys import (
     OVERRIDE_LABEL,
@@ -58,6 +60,8 @@ class ProblemReason(StrEnum):
     """Shows when accelerators are allocatable and neither a label nor the instance type says which."""
     UNKNOWN_PRODUCT = "UnknownProduct"
     """Shows when the label's product is not in the catalogue."""
+    UNLISTED_PRODUCT = "UnlistedProduct"
+    """Shows when the product is not in the catalogue, and is used with the least that the driver's facts assure."""
     AMBIGUOUS_PRODUCT = "AmbiguousProduct"
     """Shows when the label's product can be several devices and nothing else on the node decides."""
     MEMORY_CONTRADICTS = "MemoryContradicts"
@@ -96,6 +100,8 @@ class NodeAccelerators:
     source_label: str | None
     """Provenance: the key that named the device."""
     problems: tuple[Problem, ...]
+    fact_labels: tuple[str, ...] = ()
+    """Labels of `node_facts` that the device's figures rest on, where the catalogue has none or others."""
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -138,9 +144,13 @@ def read_accelerators(labels: Mapping[str, str], allocatable: Mapping[str, str])
     match, source = _identify(names, labels, profile, memory, machine)
     if source is None and machine is not None:
         source, match = "node.kubernetes.io/instance-type", replace(match, raw=instance_type)
-    match = _agreeing(match, resources)
+    agreed = _agreeing(match, resources, labels)
+    match, fact_labels = _measured(agreed, source, labels, memory)
     listed = ", ".join(f"{name}: {count}" for name, count in resources)
     problems = list(_match_problems(match, source, memory, listed))
+    if isinstance(agreed, Unknown) and isinstance(match, Exact):
+        detail = f"{source}={match.raw} is not in the catalogue: its speed is the least that its driver's facts assure"
+        problems.append(Problem(ProblemReason.UNLISTED_PRODUCT, detail))
     problems += _resource_problems(resources, allocatable, listed)
     count = resources[0][1] if resources else (0 if allocatable else labelled_count(labels))
     replicas = _shared_replicas(labels, resource, count, match)
@@ -157,6 +167,7 @@ def read_accelerators(labels: Mapping[str, str], allocatable: Mapping[str, str])
         shared_replicas=replicas,
         source_label=source,
         problems=tuple(problems),
+        fact_labels=fact_labels,
     )
 
 
@@ -228,13 +239,32 @@ def _is_cpu(match: Match) -> bool:
     return isinstance(match, Exact) and match.accelerator.cpu is not None
 
 
-def _agreeing(match: Match, resources: tuple[tuple[str, int], ...]) -> Match:
-    """The match, unless the resources belong to another vendor than the name, or to several."""
+def _agreeing(match: Match, resources: tuple[tuple[str, int], ...], labels: Mapping[str, str]) -> Match:
+    """The match, unless the resources belong to another vendor than the name, or devices to several products."""
     named = _devices(match)
     vendors = {_WHOLE_RESOURCES.get(name, Vendor.NVIDIA) for name, _ in resources}
-    if named and len(vendors | {device.vendor for device in named}) > 1:
+    several = integer(labels.get(PRODUCTS_LABEL)) > 1
+    if several or (named and len(vendors | {device.vendor for device in named}) > 1):
         return Unknown(match.raw, UnknownReason.CONFLICTING_NAMES, named=named, shared=match.shared)
     return match
+
+
+def _measured(
+    match: Match, source: str | None, labels: Mapping[str, str], memory: int | None
+) -> tuple[Match, tuple[str, ...]]:
+    """The match with what the node's own driver adds to it or takes from it, and the labels that say so.
+
+    The driver's facts are of the GPU that `nvidia.com/gpu.product` names: no other name is completed with them.
+    """
+    if isinstance(match, Exact) and match.accelerator.vendor is Vendor.NVIDIA:
+        measured = with_links_of_node(match.accelerator, labels, labelled_count(labels))
+        return replace(match, accelerator=measured.accelerator), measured.labels
+    unknown = isinstance(match, Unknown) and match.reason is UnknownReason.NOT_IN_CATALOGUE
+    if unknown and source == "nvidia.com/gpu.product" and not match.shared and "-MIG-" not in match.raw:
+        found = unlisted_gpu(match.raw, labels, memory)
+        if found is not None:
+            return Exact(match.raw, found.accelerator), found.labels
+    return match, ()
 
 
 def _match_problems(match: Match, source: str | None, memory: int | None, listed: str) -> Iterator[Problem]:
