@@ -1,36 +1,38 @@
-"""Versions of vLLM: how they are spelt, which are known here, and which flags each one's parser takes.
+"""Versions of vLLM: how they are spelt, which are known here, and which catalogue of flags holds for one.
 
 Separate because defaults and flags move with every release (17 to 18 flags come and one goes every two releases):
-whatever says something about a flag says it about a version, and a version that is not known is refused by name.
+whatever says something about a flag says it about a version, and a version of which nothing is known is refused by
+name.
+
+Why every second release: a catalogue is generated from an installed vLLM. A release between two catalogues is read by
+the one before it, a later one than the last by the last, and that is said (`version_remark`): almost no flag goes, so
+that what an older parser takes a newer one does too, while a flag that the older one lacks may not be there yet.
+Rejected: the nearest by number, whose newer flags a pod could fail on; refusing, which would hold back every user of
+the newest vLLM. What is older than the first catalogue is refused, for nothing says that our flags are there.
 """
 
-import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from importlib import resources
-from types import MappingProxyType
-
-import yaml
 
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagCatalogue, read_catalogue
 
 __all__ = [
     "DEFAULT_ENGINE_VERSION",
     "KNOWN_ENGINE_VERSIONS",
     "EngineVersion",
-    "FlagCatalogue",
-    "FlagKind",
-    "FlagSpec",
     "flag_catalogue",
     "known_version",
     "parse_engine_version",
+    "unknown_flag",
+    "version_remark",
 ]
 
 DEFAULT_ENGINE_VERSION = "0.32.0"
-KNOWN_ENGINE_VERSIONS = ("0.32.0",)
+KNOWN_ENGINE_VERSIONS = ("0.28.0", "0.30.0", "0.32.0")
+"""Versions whose flags were asked of an installed vLLM and are in data/flags, the oldest first."""
 
 _VERSION = re.compile(
     r"v?(?P<major>\d{1,4})\.(?P<minor>\d{1,4})(?:\.(?P<patch>\d{1,4}))?"
@@ -50,62 +52,6 @@ class EngineVersion:
         return f"{self.major}.{self.minor}.{self.patch}"
 
 
-class FlagKind(StrEnum):
-    """What a flag takes on the command line."""
-
-    SWITCH = "switch"  # --x and --no-x
-    FLAG = "flag"  # --x alone
-    OPTIONAL = "optional"  # --x with or without a value
-    INT = "int"
-    SIZE = "size"  # an integer that may end in k, K, m, M, g, G, t or T
-    FLOAT = "float"
-    STR = "str"
-    CHOICE = "choice"
-    LIST = "list"  # one or more values
-    JSON = "json"
-
-    @property
-    def takes_value(self) -> bool:
-        """Whether a value has to follow."""
-        return self not in (FlagKind.SWITCH, FlagKind.FLAG, FlagKind.OPTIONAL)
-
-
-@dataclass(frozen=True, slots=True)
-class FlagSpec:
-    """One flag of a version's parser. `name` has no leading dashes; `aliases` have theirs."""
-
-    name: str
-    kind: FlagKind
-    aliases: tuple[str, ...] = ()
-    default: str | int | float | bool | None = None  # None: none, or worked out at start
-    choices: tuple[str, ...] = ()
-
-    @property
-    def option(self) -> str:
-        """The flag as it stands in argv."""
-        return f"--{self.name}"
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """Every exact option string that argparse maps to this flag."""
-        negated = (f"--no-{self.name}",) if self.kind is FlagKind.SWITCH else ()
-        return (self.option, *negated, *self.aliases)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FlagCatalogue:
-    """The flags of one version, by name and by each exact spelling."""
-
-    version: EngineVersion
-    flags: Mapping[str, FlagSpec]
-    spellings: Mapping[str, FlagSpec]
-
-    def nearest(self, option: str) -> str | None:
-        """The spelling most like `option`, as `--max-num-seqs` for `--max-num-seq`; None where none is like it."""
-        close = difflib.get_close_matches(option, self.spellings, n=1, cutoff=0.6)
-        return close[0] if close else None
-
-
 def parse_engine_version(text: str) -> EngineVersion:
     """Read a version as a release, an image tag or /version spell it: `0.32.0`, `v0.32.0-cu129`, `0.32.0+cpu`."""
     match = _VERSION.fullmatch(text.strip()) if len(text) <= 128 else None
@@ -115,42 +61,61 @@ def parse_engine_version(text: str) -> EngineVersion:
 
 
 def known_version(version: str) -> EngineVersion:
-    """The known version whose flags and defaults hold for `version`: itself, or another patch of its release.
+    """The known version whose flags and defaults are taken for `version`: its own release's, or the one before it.
 
     Patch releases of vLLM fix faults and leave flags and defaults alone, so 0.32.1 is read as 0.32.0.
 
     Raises
     ------
     InvalidWorkloadError
-        Nothing is known about that release.
+        It is older than all that are known, or of another major version.
     """
     asked = parse_engine_version(version)
-    for name in KNOWN_ENGINE_VERSIONS:
-        known = parse_engine_version(name)
-        if (known.major, known.minor) == (asked.major, asked.minor):
-            return known
-    raise InvalidWorkloadError(
-        f"vLLM {asked} is not known here: its flags and defaults may differ; use {', '.join(KNOWN_ENGINE_VERSIONS)}"
-    )
+    known = [parse_engine_version(name) for name in KNOWN_ENGINE_VERSIONS]
+    before = [each for each in known if (each.major, each.minor) <= (asked.major, asked.minor)]
+    if not before or before[-1].major != asked.major:
+        raise InvalidWorkloadError(
+            f"vLLM {asked} is not known here: its flags and defaults may differ; use {', '.join(KNOWN_ENGINE_VERSIONS)}"
+        )
+    return before[-1]
+
+
+def version_remark(version: str) -> str:
+    """What to tell a person about a version that has no catalogue of its own; empty where it has.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        As `known_version`.
+    """
+    asked, known = parse_engine_version(version), known_version(version)
+    if (asked.major, asked.minor) == (known.major, known.minor):
+        return ""
+    return f"the flags of vLLM {asked} are not catalogued: those of {known} are taken for them"
 
 
 def flag_catalogue(version: str = DEFAULT_ENGINE_VERSION) -> FlagCatalogue:
-    """The flags that this version's parser takes."""
+    """The flags that this version's parser takes, or is taken to."""
     return _load_catalogue(str(known_version(version)))
+
+
+def unknown_flag(option: str, version: str) -> str:
+    """What to say of an option that the version's parser does not take: which versions do, and which is nearest."""
+    asked, catalogue = parse_engine_version(version), flag_catalogue(version)
+    having = [name for name in KNOWN_ENGINE_VERSIONS if option in _load_catalogue(name).spellings]
+    nearest = catalogue.nearest(option)
+    remark = version_remark(version)
+    return "".join(
+        (
+            f"vLLM {asked} has no flag {option[:80] if option.isprintable() else ascii(option[:80])}",
+            f" ({remark})" if remark else "",
+            f"; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it" if having else "",
+            f"; did you mean {nearest}?" if nearest else "",
+        )
+    )
 
 
 @lru_cache(maxsize=8)
 def _load_catalogue(version: str) -> FlagCatalogue:
-    text = resources.files("metainf").joinpath("data", "flags", f"{version}.yaml").read_text(encoding="utf-8")
-    # libyaml reads the 317 flags in 10 ms, Python code in 55; some builds of PyYAML come without the former.
-    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    flags = {name: _flag_spec(name, entry) for name, entry in document["flags"].items()}
-    spellings = {spelling: spec for spec in flags.values() for spelling in spec.spellings}
-    return FlagCatalogue(parse_engine_version(version), MappingProxyType(flags), MappingProxyType(spellings))
-
-
-def _flag_spec(name: str, entry: Mapping[str, object]) -> FlagSpec:
-    default, aliases, choices = entry.get("default"), entry.get("aliases", []), entry.get("choices", [])
-    assert default is None or isinstance(default, str | int | float)
-    assert isinstance(aliases, list) and isinstance(choices, list)
-    return FlagSpec(name, FlagKind(str(entry["kind"])), tuple(aliases), default, tuple(choices))
+    text = resources.files("metainf").joinpath("data", "flags", f"{version}.json").read_text(encoding="utf-8")
+    return read_catalogue(text)

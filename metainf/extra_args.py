@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from metainf.engine_versions import DEFAULT_ENGINE_VERSION, FlagCatalogue, FlagKind, FlagSpec, flag_catalogue
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION, flag_catalogue, unknown_flag
+from metainf.flag_catalogue import FlagCatalogue, FlagKind, FlagSpec
 from metainf.serve_args import is_plain_text
 
 __all__ = ["RESERVED_FLAGS", "ExtraArgProblem", "ExtraArgReason", "check_extra_args"]
@@ -131,7 +132,7 @@ def check_extra_args(
     `decided` names flags without dashes; `serve_args.settings_flags` gives those of a method, and by default all
     that are ours to decide are refused, for a flag that a method leaves alone still changes what was predicted.
     """
-    return tuple(_Reader(flag_catalogue(version), frozenset(decided)).read(extra))
+    return tuple(_Reader(version, frozenset(decided)).read(extra))
 
 
 class _Reader:
@@ -141,8 +142,9 @@ class _Reader:
     _get_option_tuples.
     """
 
-    def __init__(self, catalogue: FlagCatalogue, decided: frozenset[str]) -> None:
-        self._catalogue = catalogue
+    def __init__(self, version: str, decided: frozenset[str]) -> None:
+        self._version = version
+        self._catalogue = flag_catalogue(version)
         self._decided = decided
         self._problems: list[ExtraArgProblem] = []
         self._open: tuple[str, FlagSpec] | None = None  # a flag whose value has to follow
@@ -189,9 +191,7 @@ class _Reader:
         name, value = _split(argument)
         matches = _matches(name, self._catalogue)
         if not matches:
-            nearest = self._catalogue.nearest(name)
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            self._refuse(ExtraArgReason.UNKNOWN, argument, f"vLLM {self._catalogue.version} has no flag {name}{hint}")
+            self._refuse(ExtraArgReason.UNKNOWN, argument, unknown_flag(name, self._version))
             self._more = True  # its value, if it has one, is no problem of its own
             return
         for spec in (self._catalogue.flags[n] for n in sorted({m.name for m in matches})):
@@ -218,7 +218,7 @@ class _Reader:
     def _check_value(self, argument: str, spec: FlagSpec, value: str) -> None:
         if spec.kind in (FlagKind.SWITCH, FlagKind.FLAG):
             self._refuse(ExtraArgReason.INVALID_VALUE, argument, f"{spec.option} takes no value", spec.name)
-        elif spec.kind is FlagKind.CHOICE and spec.choices and value not in spec.choices:
+        elif not spec.takes(value):
             detail = f"{spec.option} takes one of {', '.join(spec.choices)}"
             self._refuse(ExtraArgReason.INVALID_VALUE, argument, detail, spec.name)
         elif spec.kind is FlagKind.INT and not re.fullmatch(r"[-+]?\d+|None", value.strip()):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metainf.dtypes import DType
-from metainf.engine_versions import DEFAULT_ENGINE_VERSION, FlagCatalogue, FlagKind, FlagSpec, flag_catalogue
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION, flag_catalogue, unknown_flag
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagCatalogue, FlagKind, FlagSpec
 from metainf.layouts import Layout
 from metainf.settings import EngineSettings, PerformanceMode, Speculation, SpeculationKind
 
@@ -85,7 +86,7 @@ def parse_flags(flags: Mapping[str, object], version: str = DEFAULT_ENGINE_VERSI
     catalogue = flag_catalogue(version)
     given: dict[str, object] = {}
     for key, value in flags.items():
-        spec, negated = _lookup(key, catalogue)
+        spec, negated = _lookup(key, catalogue, version)
         if spec.name in given:
             raise InvalidWorkloadError(f"reading flags: --{spec.name} is given twice, as {key!r} the second time")
         if value is not None:
@@ -109,7 +110,7 @@ def parse_flags(flags: Mapping[str, object], version: str = DEFAULT_ENGINE_VERSI
     return ParsedFlags(EngineSettings(**settings, speculation=speculation), Layout(**layout), tuple(sorted(given)))
 
 
-def _lookup(key: object, catalogue: FlagCatalogue) -> tuple[FlagSpec, bool]:
+def _lookup(key: object, catalogue: FlagCatalogue, version: str) -> tuple[FlagSpec, bool]:
     """The flag that a key names, and whether in its `no-` form."""
     if not isinstance(key, str):
         raise InvalidWorkloadError(f"reading flags: {key!r} is not the name of a flag")
@@ -119,10 +120,8 @@ def _lookup(key: object, catalogue: FlagCatalogue) -> tuple[FlagSpec, bool]:
     option = "--" + key.removeprefix("--").replace("_", "-")
     spec = catalogue.spellings.get(option)
     if spec is None:
-        nearest = catalogue.nearest(option)
-        hint = f"; did you mean {nearest.removeprefix('--')}?" if nearest else ""
-        raise InvalidWorkloadError(f"reading flags: vLLM {catalogue.version} has no flag {key[:80]!r}{hint}")
-    return spec, option == f"--no-{spec.name}"
+        raise InvalidWorkloadError(f"reading flags: {unknown_flag(option, version)}")
+    return spec, option in spec.negations
 
 
 def _refuse(name: str, value: object, wanted: str) -> InvalidWorkloadError:
@@ -253,7 +252,7 @@ def _speculation_kind(method: object, model: object) -> SpeculationKind:
 
 
 def _check_choice(value: object, spec: FlagSpec) -> None:
-    if spec.kind is FlagKind.CHOICE and spec.choices and str(value) not in spec.choices:
+    if spec.kind is FlagKind.CHOICE and not spec.takes(str(value)):
         raise _refuse(spec.name, value, "one of " + ", ".join(spec.choices))
     if spec.kind in (FlagKind.SWITCH, FlagKind.FLAG):
         _bool(value, spec.name)

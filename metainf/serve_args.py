@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from metainf.dtypes import DType
-from metainf.engine_versions import DEFAULT_ENGINE_VERSION, FlagKind, flag_catalogue
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION, flag_catalogue
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagKind
 from metainf.layouts import Layout
 from metainf.settings import EngineSettings, Speculation, SpeculationKind
 

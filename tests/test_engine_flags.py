@@ -18,8 +18,9 @@ from metainf.engine_flags import (
     serve_argv,
     settings_flags,
 )
-from metainf.engine_versions import FlagKind, flag_catalogue
+from metainf.engine_versions import flag_catalogue
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagKind
 from metainf.layouts import Layout
 from metainf.methods import portfolio
 from metainf.settings import EngineSettings, PerformanceMode, Speculation, SpeculationKind
@@ -274,11 +275,11 @@ def test_flags_are_read_as_people_write_them(flags, expected):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        pytest.param({"tensor-parallel": 2}, r"did you mean tensor-parallel-size\?", id="an abbreviation"),
-        pytest.param({"swap-space": 4}, "has no flag 'swap-space'", id="a flag that is gone"),
-        pytest.param({"max-num-seq": 4}, r"did you mean max-num-seqs\?", id="a typing error"),
-        pytest.param({"": 1}, "has no flag ''", id="no name"),
-        pytest.param({"--": 1}, "has no flag '--'", id="dashes alone"),
+        pytest.param({"tensor-parallel": 2}, r"did you mean --tensor-parallel-size\?", id="an abbreviation"),
+        pytest.param({"swap-space": 4}, "has no flag --swap-space", id="a flag that is gone"),
+        pytest.param({"max-num-seq": 4}, r"did you mean --max-num-seqs\?", id="a typing error"),
+        pytest.param({"": 1}, "has no flag --", id="no name"),
+        pytest.param({"--": 1}, "has no flag --", id="dashes alone"),
         pytest.param({3: 1}, "is not the name of a flag", id="a number as a name"),
         pytest.param({"-tp": 1, "tensor_parallel_size": 2}, "given twice", id="twice"),
         pytest.param({"max-num-seqs": 0}, "max-num-seqs.*from 1", id="none at all"),

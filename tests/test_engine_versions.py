@@ -8,13 +8,16 @@ from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings
 from metainf.engine_versions import (
     DEFAULT_ENGINE_VERSION,
+    KNOWN_ENGINE_VERSIONS,
     EngineVersion,
-    FlagKind,
     flag_catalogue,
     known_version,
     parse_engine_version,
+    unknown_flag,
+    version_remark,
 )
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagKind
 from metainf.layouts import Layout
 from metainf.settings import EngineSettings, PerformanceMode, Speculation, SpeculationKind
 
@@ -95,29 +98,92 @@ def test_reads_a_patch_release_as_its_release():
     assert known_version("0.32.7") == EngineVersion(0, 32, 0)
 
 
-def test_refuses_a_release_that_it_does_not_know_and_names_those_that_it_does():
-    with pytest.raises(InvalidWorkloadError, match=r"0\.28\.0 is not known.*0\.32\.0"):
-        known_version("0.28.0")
+@pytest.mark.parametrize(
+    ("version", "known", "remark"),
+    [
+        pytest.param("0.28.0", EngineVersion(0, 28), "", id="the first"),
+        pytest.param("v0.30.2-cu129", EngineVersion(0, 30), "", id="a patch of one in the middle"),
+        pytest.param("0.29.0", EngineVersion(0, 28), "0.29.0 are not catalogued: those of 0.28.0", id="between"),
+        pytest.param("0.31.1", EngineVersion(0, 30), "0.31.1 are not catalogued: those of 0.30.0", id="between, again"),
+        pytest.param("0.33.0rc1", EngineVersion(0, 32), "0.33.0 are not catalogued: those of 0.32.0", id="the next"),
+        pytest.param("0.99", EngineVersion(0, 32), "0.99.0 are not catalogued: those of 0.32.0", id="far beyond"),
+    ],
+)
+def test_a_version_without_a_catalogue_is_read_by_the_one_before_it_and_that_is_said(version, known, remark):
+    assert known_version(version) == known
+    assert flag_catalogue(version).version == str(known)
+    assert remark in version_remark(version)
+    assert bool(version_remark(version)) == bool(remark)
 
 
-def test_the_catalogue_holds_all_flags_of_the_version():
+@pytest.mark.parametrize("version", ["0.27.9", "0.1.0", "1.0.0"])
+def test_refuses_what_is_older_than_all_that_it_knows_or_of_another_major_version(version):
+    with pytest.raises(InvalidWorkloadError, match=r"is not known.*0\.28\.0, 0\.30\.0, 0\.32\.0"):
+        known_version(version)
+
+
+def test_every_known_version_has_a_catalogue_that_says_where_it_is_from():
+    for version in KNOWN_ENGINE_VERSIONS:
+        origin = flag_catalogue(version).origin
+        assert origin.engine == version
+        assert origin.distribution.endswith(version)
+        assert origin.parser.endswith("make_arg_parser")
+    assert DEFAULT_ENGINE_VERSION in KNOWN_ENGINE_VERSIONS
+    assert list(KNOWN_ENGINE_VERSIONS) == sorted(KNOWN_ENGINE_VERSIONS, key=parse_engine_version)
+
+
+def test_the_catalogues_hold_all_flags_of_their_versions():
+    assert [len(flag_catalogue(version).flags) for version in KNOWN_ENGINE_VERSIONS] == [285, 301, 317]
     catalogue = flag_catalogue(DEFAULT_ENGINE_VERSION)
-    assert len(catalogue.flags) == 317
     assert catalogue.flags["gpu-memory-utilization"].default == 0.92
     assert catalogue.flags["enable-prefix-caching"].kind is FlagKind.SWITCH
+    assert catalogue.flags["max-num-batched-tokens"].kind is FlagKind.SIZE
+    assert catalogue.flags["compilation-config"].config == "CompilationConfig"
     assert "fp8" in catalogue.flags["kv-cache-dtype"].choices
     assert catalogue.spellings["-tp"].name == "tensor-parallel-size"
     assert catalogue.spellings["--device-memory-utilization"].name == "gpu-memory-utilization"
     assert catalogue.spellings["--no-enable-chunked-prefill"].name == "enable-chunked-prefill"
 
 
-def test_no_spelling_means_two_flags():
-    catalogue = flag_catalogue()
-    assert len(catalogue.spellings) == sum(len(spec.spellings) for spec in catalogue.flags.values())
+def test_flags_come_and_go_between_versions():
+    first, middle, last = (set(flag_catalogue(version).flags) for version in KNOWN_ENGINE_VERSIONS)
+    assert first - middle == {"enable-bf16x3-router-gemm"}
+    assert middle - last == {"enable-mamba-fine-grained-prefix-cache"}
+    assert {"max-num-queued-reqs", "sse-keep-alive-interval"} <= middle - first
+    assert {"max-num-active-seqs", "long-prefill-token-threshold-adaptive"} <= last - middle
+    assert not {"swap-space", "num-scheduler-steps", "max-num-partial-prefills"} & (first | middle | last)
 
 
-def test_flags_that_are_gone_are_not_in_the_catalogue():
-    assert not {"swap-space", "num-scheduler-steps", "max-num-partial-prefills"} & set(flag_catalogue().flags)
+@pytest.mark.parametrize(
+    ("option", "version", "message"),
+    [
+        pytest.param(
+            "--enforce-eagr",
+            "0.32.0",
+            "vLLM 0.32.0 has no flag --enforce-eagr; did you mean --enforce-eager?",
+            id="nearest",
+        ),
+        pytest.param("--zzz", "0.32.0", "vLLM 0.32.0 has no flag --zzz", id="nothing is like it"),
+        pytest.param("--max-num-active-seqs", "0.28.0", "; 0.32.0 has it; did you mean --max-num-seqs?", id="to come"),
+        pytest.param(
+            "--watermark-config",
+            "0.28.1",
+            "vLLM 0.28.1 has no flag --watermark-config; 0.30.0 and 0.32.0 have it",
+            id="two have it",
+        ),
+        pytest.param("--no-enable-bf16x3-router-gemm", "0.30.0", "; 0.28.0 has it", id="gone"),
+        pytest.param(
+            "--log-level",
+            "0.31.0",
+            "vLLM 0.31.0 has no flag --log-level (the flags of vLLM 0.31.0 are not catalogued: those of 0.30.0 are "
+            "taken for them); 0.32.0 has it",
+            id="perhaps there, and said so",
+        ),
+        pytest.param("--a\x1b[2J", "0.32.0", r"'--a\x1b[2J'", id="no terminal is told anything"),
+    ],
+)
+def test_says_of_a_flag_that_is_not_there_which_is_nearest_and_who_has_it(option, version, message):
+    assert message in unknown_flag(option, version)
 
 
 @pytest.mark.parametrize(
