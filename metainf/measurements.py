@@ -51,6 +51,7 @@ class Source(StrEnum):
     GPUSTACK = "gpustack"  # GPUStack Performance Lab, Apache-2.0
     SILICON = "silicon"  # silicon_sample.csv of aiconfigurator-core
     CPU = "vllm-cpu"  # our own runs of vLLM on CPUs
+    BENCH = "bench"  # `metainf bench` on other accelerators
 
 
 class Purpose(StrEnum):

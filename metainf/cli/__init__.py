@@ -22,6 +22,7 @@ REFUSED = 3
 _INTERRUPTED = 130
 
 _COMMANDS = {
+    "bench": "measure methods on real vLLM servers, and calibrate a machine",
     "corpus": "build the meta-dataset from simulations, or show what is in one",
     "evaluate": "judge every selector of methods on a corpus",
     "plan": "decide for InferenceWorkload manifests from files, without a cluster",

@@ -1,0 +1,115 @@
+"""A server as it is reached by URL: its health, its readings, its cache, whether it is idle.
+
+Separate as the one place of the library, besides the hub's door, that uses the network.
+"""
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metainf.bench.processes import EngineError
+from metainf.bench.readings import Metrics, facts_of, outstanding, parse_json, parse_metrics
+from metainf.bench.records import RecordError, ServerFacts
+
+__all__ = ["Endpoint"]
+
+_ANSWER_S = 30.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server's base URL, without a slash at its end."""
+
+    url: str
+
+    def is_healthy(self) -> bool:
+        """Whether it answers /health."""
+        try:
+            self._asked("/health", most_s=5.0)
+        except EngineError:
+            return False
+        return True
+
+    def metrics(self) -> Metrics:
+        """The sums of its /metrics.
+
+        Raises
+        ------
+        EngineError
+            It does not answer.
+        """
+        return parse_metrics(self._asked("/metrics"))[0]
+
+    def served_models(self) -> tuple[str, ...]:
+        """Names under which it serves.
+
+        Raises
+        ------
+        EngineError
+            It does not answer, or with something else.
+        """
+        found = self._json("/v1/models")
+        return tuple(str(each["id"]) for each in found.get("data", ()))
+
+    def facts(self, log: str = "") -> ServerFacts:
+        """What it runs with; what it does not tell is None.
+
+        Raises
+        ------
+        EngineError
+            It does not answer.
+        """
+        cache = parse_metrics(self._asked("/metrics"))[1]
+        version = self._optional("/version").get("version")
+        info = self._optional("/server_info?config_format=json")
+        return facts_of(version=version, info=info, cache=cache, log=log)
+
+    def forget_prefixes(self) -> bool:
+        """Empty the prefix cache; False where it cannot be asked to, as outside of development mode."""
+        try:
+            self._asked("/reset_prefix_cache", post=True)
+        except EngineError:
+            return False
+        return True
+
+    def drained(self, *, most_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Wait until nothing runs or waits; False where that does not come about in time.
+
+        Raises
+        ------
+        EngineError
+            It does not answer.
+        """
+        begun_s = clock()
+        while outstanding(self.metrics()) > 0:
+            if clock() - begun_s > most_s:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _json(self, path: str) -> Mapping[str, Any]:
+        try:
+            return parse_json(self._asked(path))
+        except RecordError as error:
+            raise EngineError(f"asking {self.url}{path}: {error}") from error
+
+    def _optional(self, path: str) -> Mapping[str, Any]:
+        """What only some servers have."""
+        try:
+            return self._json(path)
+        except EngineError:
+            return {}
+
+    def _asked(self, path: str, *, post: bool = False, most_s: float = _ANSWER_S) -> str:
+        request = urllib.request.Request(f"{self.url}{path}", method="POST" if post else "GET")
+        try:
+            with urllib.request.urlopen(request, timeout=most_s) as answer:
+                text: str = answer.read().decode(errors="replace")
+                return text
+        except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
+            raise EngineError(f"asking {self.url}{path}: {error}") from error

@@ -1,0 +1,49 @@
+"""The project's own plans: the study of the published methods on small models, and a short form of it for tests.
+
+Separate from the design, which makes any plan: these are the ones whose results are kept.
+
+The study. Four models, five traffics, eight loads (1, 4, 16 and 64 clients; batches of the same sizes), twelve methods:
+the papers' rows in both readings, which are seven, and what is chosen around vLLM's default on a CPU: n-gram
+speculation, smaller and larger token budgets, limits on sequences and on long prompts. Of the 160 tasks a balanced part
+is taken, and all methods run on each. Loads of 64 are kept at two turns, and one-request-at-a-time methods run them
+once (`design`).
+"""
+
+from metainf.bench.design import BenchPlan, balanced, crossed
+from metainf.bench.small_models import SMALL_MODELS
+from metainf.bench.traffics import STUDY_TRAFFICS
+from metainf.methods import Reading, published
+
+__all__ = ["SHORT_PLAN", "STUDY_LOADS", "STUDY_METHODS", "STUDY_SERVER_ARGUMENTS", "study_plan"]
+
+STUDY_LOADS = ("c1", "c4", "c16", "c64", "b1", "b4", "b16", "b64")
+STUDY_SERVER_ARGUMENTS = (
+    *("--enforce-eager", "--max-model-len", "2048", "--kv-cache-memory-bytes", "256M"),
+    "--disable-uvicorn-access-log",
+)
+"""Eager, since compiling takes a minute or two a server and won 0.7 to 1.1x; 256 MiB hold 23,000 to 65,000 tokens."""
+
+_PUBLISHED = dict.fromkeys(row.method.name for reading in Reading for row in published(reading))
+STUDY_METHODS = (
+    *_PUBLISHED,
+    *("static", "ngram", "small-token-budget", "performance-throughput", "few-sequences", "long-prefill-threshold"),
+)
+_PER_MODEL = 9
+
+
+def study_plan(per_model: int = _PER_MODEL, seed: int = 0) -> BenchPlan:
+    """The study, with so many tasks of each model."""
+    models = [model.name for model in SMALL_MODELS]
+    tasks = crossed(models, [traffic.name for traffic in STUDY_TRAFFICS], STUDY_LOADS)
+    return BenchPlan(
+        balanced(tasks, per_model, seed), STUDY_METHODS, repeats=3, seed=seed, server_arguments=STUDY_SERVER_ARGUMENTS
+    )
+
+
+SHORT_PLAN = BenchPlan(
+    crossed([SMALL_MODELS[0].name], ["shared"], ["c4", "b4"]),
+    ("default", "no-prefix-caching"),
+    repeats=2,
+    server_arguments=STUDY_SERVER_ARGUMENTS,
+)
+"""One small model, two methods, two loads: what a test can wait for."""

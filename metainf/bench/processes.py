@@ -1,0 +1,114 @@
+"""Processes of the engine's interpreter: started apart from our terminal, and ended with all their children.
+
+Separate as the one door to the operating system's processes. Each is a session of its own, so that Ctrl-C reaches us
+alone and we end them in order; `programs/tied.py` sees to it that they end even where we are killed.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from metainf.errors import MetaInfError
+
+__all__ = ["PROGRAMS", "EngineError", "answer_of", "environment", "free_port", "start", "stop"]
+
+PROGRAMS = Path(__file__).parent / "programs"
+_GRACE_S = 20.0
+
+
+class EngineError(MetaInfError):
+    """The engine's interpreter, a server or the load generator did not do what it must."""
+
+
+def environment() -> dict[str, str]:
+    """Ours, with what every process of the engine gets.
+
+    No hub is asked and nothing is reported; development mode gives the endpoints that clear the prefix cache and say
+    the configuration; a fixed hash seed makes the prompts of a trace the same in every process.
+    """
+    settings = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_SERVER_DEV_MODE": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **settings}
+
+
+def start(command: Sequence[str], *, log: Path, piped: bool = False) -> "subprocess.Popen[str]":
+    """Start a command in a session of its own, its output in the log; `piped` keeps standard input and output ours."""
+    with log.open("a", encoding="utf-8") as out:
+        pipe: int | IO[Any] = subprocess.PIPE if piped else out
+        return subprocess.Popen(
+            [sys.executable, str(PROGRAMS / "tied.py"), str(os.getpid()), *command],
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=out if piped else subprocess.STDOUT,
+            env=environment(),
+            text=True,
+            start_new_session=True,
+        )
+
+
+def stop(process: "subprocess.Popen[str]", *, grace_s: float = _GRACE_S) -> None:
+    """End the process and its children: asked first, then killed."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        if _sent(process, sent):
+            try:
+                process.wait(timeout=grace_s)
+            except subprocess.TimeoutExpired:
+                continue
+    _sent(process, signal.SIGKILL)  # children that outlived it
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _sent(process: "subprocess.Popen[str]", what: signal.Signals) -> bool:
+    try:
+        os.killpg(process.pid, what)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def answer_of(python: str, program: str, arguments: Sequence[str], *, most_s: float) -> str:
+    """The last line that a program of ours prints in the engine's interpreter.
+
+    Raises
+    ------
+    EngineError
+        There is no such interpreter, or the program failed; the message has its last words.
+    """
+    command = [python, str(PROGRAMS / program), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=most_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"running {program} with {python}: {error}") from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise EngineError(f"running {program} with {python}: exit code {done.returncode}: {last[:400]}")
+    return lines[-1]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
