@@ -106,7 +106,7 @@ def _leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
             yield f"{path}{key}", value
 
 
-_OPAQUE = {"resources", "podSecurityContext", "securityContext"}
+_OPAQUE = {"resources", "podSecurityContext", "securityContext", "nodeFacts.resources"}
 _NOT_IN_VALUES = {"global", "enabled"}  # what a parent chart may pass
 
 

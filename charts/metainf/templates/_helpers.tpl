@@ -64,6 +64,54 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- define "metainf.nodeFactsName" -}}
+{{- printf "%s-node-facts" (include "metainf.fullname" .) }}
+{{- end }}
+
+{{/*
+Whether the policy of node facts is made. Without a cluster to ask (helm template, Argo CD) only groups are known and no
+kinds: Kubernetes has had these since 1.30, and the chart needs 1.31.
+*/}}
+{{- define "metainf.nodeFactsPolicy" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" }}
+{{- $asked := .Capabilities.APIVersions.Has "v1/Node" }}
+{{- if and .Values.nodeFacts.enabled .Values.nodeFacts.admissionPolicy (or $served (not $asked)) }}true{{ end }}
+{{- end }}
+
+{{/* Keys that they write: LABEL_PATTERN of metainf_operator/node_facts/labels.py. */}}
+{{- define "metainf.nodeFactsLabels" -}}
+^(nvidia\.com/(cuda\.(driver|runtime)(-version)?\.(major|minor|rev|revision|full)|mig\.(capable|strategy)|gpu\.(machine|mode|family|compute\.(major|minor))|(gpu|mig-[0-9a-z.]+)\.(product|count|memory|multiprocessors|slices\.(gi|ci)|engines\.(copy|decoder|encoder|jpeg|ofa)))|metainf\.dev/gpu\.[a-z-]+)$
+{{- end }}
+
+{{/* What the pods of node facts need beyond the restricted standard, and nothing where a toolkit gives them whole GPUs. */}}
+{{- define "metainf.nodeFactsSecurityContext" -}}
+{{- with .Values.nodeFacts }}
+{{- if .securityContext }}
+{{- toYaml .securityContext }}
+{{- else if .driverRoot }}
+# Nothing gives a device of the node to a pod without a toolkit, but this.
+privileged: true
+runAsUser: 0
+readOnlyRootFilesystem: true
+{{- else if ne .migStrategy "none" }}
+# The toolkit shows all MIG slices (NVIDIA_MIG_MONITOR_DEVICES) only to who has this capability.
+runAsUser: 0
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+  add: [SYS_ADMIN]
+{{- else }}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What no schema can say of two values together. */}}
 {{- define "metainf.check" -}}
 {{- if and (not .Values.rbac.nodeAccess) (not (include "metainf.poolsConfigMap" .)) }}
@@ -79,6 +127,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not (and (lt (int .retryPeriodSeconds) (int .renewDeadlineSeconds)) (lt (int .renewDeadlineSeconds) (int .durationSeconds))) }}
 {{- fail "\n\nleaderElection: retryPeriodSeconds must be shorter than renewDeadlineSeconds, and that shorter than durationSeconds" }}
 {{- end }}
+{{- end }}
+{{- if and .Values.nodeFacts.enabled (not .Values.rbac.nodeAccess) }}
+{{- fail "\n\nnodeFacts labels Nodes, which the operator does not read while rbac.nodeAccess is false" }}
 {{- end }}
 {{- if ge (int .Values.operator.drainSeconds) (int .Values.terminationGracePeriodSeconds) }}
 {{- fail "\n\noperator.drainSeconds must be less than terminationGracePeriodSeconds, so that the Lease is still released" }}

@@ -50,3 +50,10 @@ They hold no actions, so that the test can read them as YAML.
   resources: [acceleratorpools/status]
   verbs: [patch]
 {{- end }}
+
+{{/* Of the pods that label their nodes; templates/node-facts-policy.yaml narrows it to the node that a pod runs on. */}}
+{{- define "metainf.rules.nodeFacts" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, patch]
+{{- end }}
