@@ -84,6 +84,7 @@ def effective_settings(
         block_tokens=_block_tokens(architecture, accelerator, layout, kv_dtype),
         asynchronous_scheduling=_asynchronous(settings, accelerator),
         stream_interval=settings.stream_interval or 1,
+        kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
     )
 
 

@@ -61,11 +61,19 @@ class MemoryPlan:
     block_tokens: int
     draft_kv_ratio: float = 0.0
     """KV cache of a drafting layer beside that of the model."""
+    kv_asked_bytes: float | None = None
+    """What the engine is told to take for the cache; None leaves it all that is left."""
 
     @property
     def kv_bytes(self) -> float:
-        """Left for the KV cache on the rank; negative is a deficit."""
-        return self.usable_bytes - self.weight_bytes - self.reserve_bytes
+        """Left for the KV cache on the rank, or as much of it as is asked for; negative is a deficit."""
+        left = self.usable_bytes - self.weight_bytes - self.reserve_bytes
+        return left if self.kv_asked_bytes is None else min(left, self.kv_asked_bytes)
+
+    @property
+    def needed_bytes(self) -> float:
+        """What the rank takes altogether: weights, reserve and the cache."""
+        return self.weight_bytes + self.reserve_bytes + max(0.0, self.kv_bytes)
 
     @property
     def fits(self) -> bool:
@@ -136,6 +144,7 @@ def memory_plan(replica: ReplicaSpec) -> MemoryPlan:
         pipeline_parallel=layout.pipeline_parallel,
         block_tokens=settings.block_tokens,
         draft_kv_ratio=_draft_kv_ratio(replica),
+        kv_asked_bytes=settings.kv_cache_memory_bytes,
     )
 
 

@@ -92,6 +92,7 @@ def settings_flags(settings: EngineSettings, draft: DraftModel | None = None) ->
     candidates: tuple[tuple[str, FlagValue | None], ...] = (
         ("max-model-len", settings.max_model_len),
         ("gpu-memory-utilization", settings.gpu_memory_utilization),
+        ("kv-cache-memory-bytes", settings.kv_cache_memory_bytes),
         ("enable-prefix-caching", settings.prefix_caching),
         ("enable-chunked-prefill", settings.chunked_prefill),
         ("max-num-batched-tokens", settings.max_num_batched_tokens),

@@ -54,6 +54,7 @@ class EngineSettings:
     max_model_len: int | None = None
     gpu_memory_utilization: float | None = None
     stream_interval: int | None = None
+    kv_cache_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,4 @@ class EffectiveSettings:
     block_tokens: int
     asynchronous_scheduling: bool
     stream_interval: int = 1
+    kv_cache_memory_bytes: int | None = None  # None: what the memory leaves
