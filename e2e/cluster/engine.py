@@ -1,9 +1,9 @@
 """Real vLLM for CPUs, installed once into the cache: an environment of Debian's Python, and older releases over it.
 
 Separate from the cluster's programs, because it is of Python and not of Go, and several gigabytes: one environment has
-everything, and another release of vLLM is a folder that goes before it on PYTHONPATH. Its paths are plain, so that a
-pod mounts an environment where it lies on this machine: a folder counts once it holds `.ready` with the digest of what
-it was made from, and what a killed run left has none.
+everything, and another release of vLLM is a folder that goes before it on PYTHONPATH. Its paths are plain, for
+others to find: a folder counts once it holds `.ready` with the digest of what it was made from, and what a killed run
+left has none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENGINE_VERSION = "0.32.0"
 OVERLAY_VERSIONS = ("0.28.0", "0.30.0")
 """Releases that run with the dependencies of `ENGINE_VERSION`."""
 PYTHON = Path("/usr/bin/python3.11")
-"""Debian 12's own: an environment made by it also runs in a pod of Debian 12 that mounts it at the same path."""
+"""Debian 12's own: an environment made by it also runs in a pod of Debian 12 that mounts it."""
 _REQUIREMENTS = Path(__file__).parent / "engine-requirements.txt"
 _READY = ".ready"
 

@@ -72,15 +72,18 @@ def _layer(files: Mapping[str, bytes], links: Mapping[str, str], folders: Sequen
     return written.getvalue()
 
 
-def write_image(output: Path, tag: str, layer: bytes, command: Sequence[str]) -> None:
-    """Write a docker-archive with one layer, which `ctr images import` and `docker load` take."""
+def write_image(output: Path, tag: str, layer: bytes, settings: Mapping[str, Sequence[str]]) -> None:
+    """Write a docker-archive with one layer, which `ctr images import` and `docker load` take.
+
+    `settings` is what the image says of its container, in the words of OCI: `Cmd`, `Entrypoint`, `Env`.
+    """
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     digest = hashlib.sha256(layer).hexdigest()
     configuration = json.dumps(
         {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
+            "config": {name: list(values) for name, values in settings.items()},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
     ).encode()
@@ -98,7 +101,8 @@ def busybox_image(output: Path) -> None:
         raise ClusterSetupError("making an image of busybox: it is not here; install busybox-static")
     links = {f"bin/{name}": "busybox" for name in _APPLETS}
     layer = _layer({"bin/busybox": program.read_bytes()}, links, ("bin", "tmp"))
-    write_image(output, BUSYBOX_IMAGE, layer, ["/bin/busybox", "sleep", "infinity"])
+    settings = {"Cmd": ["/bin/busybox", "sleep", "infinity"], "Env": ["PATH=/bin"]}
+    write_image(output, BUSYBOX_IMAGE, layer, settings)
 
 
 def _digest() -> str:
