@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from metainf.planning import HTTP_PORT
 from metainf_operator.children import LABEL_SERVING, LABEL_WORKLOAD
 from metainf_operator.metrics import Metrics
 from metainf_operator.settings import OperatorSettings, settings_from
@@ -153,8 +154,8 @@ def test_the_readme_lists_every_value_with_its_default() -> None:
 
 _FLAGS = set(re.findall(r"--([a-z][-a-z]*)=", _DEPLOYMENT))
 # kubeconfig and context are for a process outside of a cluster; the identity is the pod's name, and the Lease stands
-# in the pod's namespace, by themselves.
-_LEFT_ALONE = {"kubeconfig", "context", "identity", "lease_namespace"}
+# in the pod's namespace, by themselves. How engines are watched few have to change: extraArgs does.
+_LEFT_ALONE = {"kubeconfig", "context", "identity", "lease_namespace", "observe_interval_s", "observe_window_s"}
 
 
 def test_every_flag_is_a_setting_and_every_setting_has_a_flag() -> None:
@@ -162,6 +163,13 @@ def test_every_flag_is_a_setting_and_every_setting_has_a_flag() -> None:
     flags = {flag.replace("-", "_") for flag in _FLAGS}
     assert flags <= names
     assert names - flags == _LEFT_ALONE
+
+
+def test_the_network_policy_lets_the_operator_read_the_engines_and_no_other_pod_on_their_port() -> None:
+    text = (_CHART / "templates/networkpolicy.yaml").read_text()
+    (rule,) = [part for part in text.split("    - ports:\n") if f"port: {HTTP_PORT}\n" in part]
+    assert f"key: {LABEL_SERVING}" in rule
+    assert "operator: Exists" in rule
 
 
 def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:

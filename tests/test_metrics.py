@@ -23,6 +23,7 @@ NAMES = {
     "metainf_predicted_ttft_p95_seconds",
     "metainf_observed_ttft_p95_seconds",
     "metainf_prediction_error_ratio",
+    "metainf_scrape_failures_total",
     "metainf_predictor_info",
     "metainf_predictor_fallback",
     "metainf_api_requests_seconds",

@@ -63,6 +63,7 @@ async def _run(settings: OperatorSettings) -> int:
         return await _Parts(runtime, cluster, settings).run(stop)
     finally:
         await health.stop()
+        await runtime.close()
         await cluster.close()
 
 
@@ -105,6 +106,7 @@ class _Parts:
             "watch": self._watch(),
             "guard": self._guard(),
             "resync": runtime.resync(),
+            "observe": runtime.observe(),
             **runtime.own_watches(),
             **{f"relist {f.resource.plural}": runtime.relist_when_wanted(f) for f in runtime.watched_by_kopf},
         }

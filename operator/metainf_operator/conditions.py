@@ -14,6 +14,7 @@ from typing import Any
 from metainf.manifests import PolicyMode
 from metainf.rejections import Rejection, RejectionReason
 from metainf.selection import BindingLimit
+from metainf_operator.observed_status import SloStanding
 from metainf_operator.rollout import Stage
 
 __all__ = ["CONDITION_TYPES", "REASONS", "Condition", "Facts", "Fault", "conditions", "merged"]
@@ -88,7 +89,11 @@ REASONS: Mapping[str, str] = {
     RejectionReason.OVER_BUDGET: "Shows when what runs costs more than the budget at today's prices.",
     "NoCost": "Shows when nothing runs, so nothing is spent.",
     "ReplicasCapped": "Shows when scaling.replicas asks for more than budget and capacity allow.",
-    "NoTraffic": "Shows when no traffic was observed, so that nothing can be said of the SLO.",
+    "WithinSLO": "Shows when every promised latency was observed to be kept over the last minutes.",
+    "SLOMissed": "Shows when a promised latency was observed to be missed; the message has both figures.",
+    "TooCloseToTell": "Shows when the server counts latencies by bounds too coarse to tell whether the SLO is kept.",
+    "MetricsUnreadable": "Shows when the metrics of no ready pod can be read; the message says why.",
+    "NoTraffic": "Shows when no traffic was observed, or too little, so that nothing can be said of the SLO.",
     "NoSLO": "Shows when the workload promises no latency.",
     "Loaded": "Shows when decisions are made by the predictor that is shipped or named in the operator's settings.",
     "ArtifactUnusable": "Shows when the trained predictor's file cannot be used: the analytical one decides instead.",
@@ -102,8 +107,9 @@ class Facts:
 
     `limit`/`limit_message` are set where the selection refused; `running` is the candidate in force as a person
     writes it; `broken` is the first limit that it breaks today, `over_budget` how it breaks the budget;
-    `keep_message` says why a better one was not taken. `predictor_fault` says why the analytical predictor stands in
-    for a trained one; empty where what is wanted is loaded.
+    `keep_message` says why a better one was not taken; `slo` is how the promises stand by what was seen, None where
+    nothing is watched. `predictor_fault` says why the analytical predictor stands in for a trained one; empty where
+    what is wanted is loaded.
     """
 
     mode: PolicyMode
@@ -130,6 +136,7 @@ class Facts:
     capped_message: str = ""
     overspent_message: str = ""
     has_slo: bool = False
+    slo: SloStanding | None = None
     stopped: bool = False
     predictor: str = "the analytical predictor"
     predictor_fault: str = ""
@@ -235,7 +242,9 @@ def _within_budget(facts: Facts) -> Condition:
 def _slo_met(facts: Facts) -> Condition:
     if not facts.has_slo:
         return Condition("SLOMet", UNKNOWN, "NoSLO", "the workload promises no latency")
-    return Condition("SLOMet", UNKNOWN, "NoTraffic", "no traffic was observed")
+    if facts.slo is None:
+        return Condition("SLOMet", UNKNOWN, "NoTraffic", "no traffic was observed")
+    return Condition("SLOMet", facts.slo.status, facts.slo.reason, facts.slo.message)
 
 
 def _predictor_loaded(facts: Facts) -> Condition:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from metainf.errors import InvalidWorkloadError
-from metainf.manifests import Decision, InferenceWorkload
+from metainf.manifests import Decision, InferenceWorkload, ObservedTraffic, TrafficSource
 from metainf.planning import Plan, plan
 from metainf.predictors.contract import Predictor
 from metainf.selection import NoSelection, Selection
@@ -24,6 +24,8 @@ from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.models import Models
+from metainf_operator.observed_traffic import traffic_in_use
+from metainf_operator.observer import Observer
 from metainf_operator.outlook import Outlook, outlook_of
 from metainf_operator.reconcile import Activate, Choice, Idle, Propose, Refuse, Stop, decide, idle, serving_inputs
 from metainf_operator.records import Records
@@ -53,6 +55,7 @@ class Controller:
         *,
         reporter: Reporter,
         now: Callable[[], datetime],
+        observer: Observer | None = None,
         capacity_freed: Callable[[], None] = lambda: None,
     ) -> None:
         self.cluster = cluster
@@ -64,11 +67,13 @@ class Controller:
         self.records = Records(cluster, world, now=now)
         self.roller = Roller(cluster, world, self.records, settings, now=now)
         self.reporter = reporter
+        self.observer = observer
         self._now = now
         self._capacity_freed = capacity_freed
         self._deciding = asyncio.Lock()
         self._outlooks: dict[WorkloadKey, tuple[object, Outlook]] = {}
         self._forbidden: dict[WorkloadKey, int] = {}
+        self._traffic: dict[WorkloadKey, ObservedTraffic] = {}
 
     async def reconcile(self, key: WorkloadKey) -> float | None:
         """One pass; seconds until the next look, None where only an event or a resync brings one."""
@@ -82,6 +87,7 @@ class Controller:
         self.world.forget(key)
         self._outlooks.pop(key, None)
         self._forbidden.pop(key, None)
+        self._traffic.pop(key, None)
         self.metrics.forget_workload(key.namespace, key.name)
         self._capacity_freed()
 
@@ -98,6 +104,7 @@ class Controller:
         seen = Seen(state, state.manifest, active=active)
         try:
             understood = await understand(state, self.world, self.models, self.cluster, resync_s=self.settings.resync_s)
+            understood = replace(understood, observed=await self._observed(understood.workload, active))
             seen = replace(seen, accrued=await self._accrued(state, understood.workload, active))
             seen = await self._decide_where_needed(seen, understood, active)
             decision = await self._in_force(seen.active)
@@ -127,6 +134,26 @@ class Controller:
         children = self.world.children(state.key, self.world.deployments, state.uid)
         serving = any(c.deployment is not None and c.deployment.available > 0 for c in children)
         return accrue(state.status.get("observed") or {}, cost, serving=serving, now=self._now())
+
+    async def _observed(self, workload: InferenceWorkload, active: DecisionState | None) -> ObservedTraffic | None:
+        """The traffic that was seen and is to be decided by; None where the declared is.
+
+        What the last pass took goes before what the decision in force was made by: where that pass kept what runs, no
+        record says so, and small changes of what is seen are no reason to weigh everything again.
+        """
+        key = WorkloadKey(workload.namespace, workload.name)
+        if workload.policy.traffic is not TrafficSource.OBSERVED:
+            self._traffic.pop(key, None)
+            return None
+        before = self._traffic.get(key)
+        if before is None:
+            decision = await self._in_force(active)
+            before = None if decision is None else decision.inputs.observed
+        seen = None if self.observer is None else self.observer.latest(key)
+        found = traffic_in_use(workload.workload.traffic, before, seen, window_s=self.settings.observe_window_s)
+        if found is not None:
+            self._traffic[key] = found
+        return found
 
     async def _in_force(self, active: DecisionState | None) -> Decision | None:
         return None if active is None else await self.records.read(active)
@@ -166,7 +193,9 @@ class Controller:
         in_force = None if active is None else (active.head.name, active.holds)
         model = (id(understood.model.architecture), understood.model.revision)
         spent = overspent(understood.workload.workload.budget, seen.accrued)
-        return state.uid, state.generation, model, understood.pinned, self.world.inventory_version, in_force, spent
+        traffic = None if understood.observed is None else understood.observed.traffic
+        inventory = self.world.inventory_version
+        return state.uid, state.generation, model, understood.pinned, inventory, in_force, spent, traffic
 
     def _remembered(self, state: WorkloadState, understood: Understood, seen: Seen) -> Outlook | None:
         """How things stood at the last decision, where nothing that it rests on has moved.
@@ -196,6 +225,7 @@ class Controller:
                     engine_version=self.settings.engine_version,
                     pinned=understood.pinned,
                     current=None if active is None else active.head.choice,
+                    observed=understood.observed,
                 )
             except InvalidWorkloadError as exc:
                 raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
@@ -310,7 +340,7 @@ class Controller:
         state = seen.state
         if not self._still_there(state):
             return None
-        if not await self.reporter.report(seen, decision):
+        if not await self.reporter.report(self._with_sight(seen), decision):
             return _DEFINITIONS_LOOK_S
         await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
         return _next_look_s(seen)
@@ -329,8 +359,13 @@ class Controller:
             fault=trouble.fault,
             fault_message=str(trouble),
         )
-        await self.reporter.report(told, await self._in_force(active))
+        await self.reporter.report(self._with_sight(told), await self._in_force(active))
         return trouble.retry_s
+
+    def _with_sight(self, seen: Seen) -> Seen:
+        """The same with what was seen of the pods that run."""
+        observer, serving = self.observer, seen.rolled.serving
+        return replace(seen, sight=None if observer is None else observer.sight(seen.state.key, serving))
 
     def _no_rights(self, key: WorkloadKey, error: ForbiddenError) -> TroubleError:
         """An API server that just came up refuses everybody for a second: the long delay comes step by step."""

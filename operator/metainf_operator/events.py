@@ -50,6 +50,12 @@ class EventReason(Enum):
     UNAVAILABLE = ("Unavailable", WARNING, "Run", "shows when no replica serves any more")
     SLO_MET = ("SLOMet", NORMAL, "Observe", "shows when an SLO that was missed is kept again")
     SLO_MISSED = ("SLOMissed", WARNING, "Observe", "shows when the observed figure passes an SLO's bound")
+    METRICS_UNREADABLE = (
+        "MetricsUnreadable",
+        WARNING,
+        "Observe",
+        "shows when the metrics of a ready pod cannot be read; the note names the pod",
+    )
     WITHIN_BUDGET = ("WithinBudget", NORMAL, "Account", "shows when the cost is back inside the budget")
     OVER_BUDGET = ("OverBudget", WARNING, "Account", "shows when what runs costs more than the budget")
     STOPPED = ("Stopped", WARNING, "Run", "shows when a workload goes to 0 replicas by onViolation: Stop")

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
+from metainf_operator.engine_pods import EnginePod
 
 __all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "WorkloadKey", "node_use", "pool_for_workload"]
 
@@ -49,7 +50,10 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class PodUse:
-    """What a pod that is bound to a node takes of it. `workload` is None for pods that are not ours."""
+    """What a pod that is bound to a node takes of it. `workload` is None for pods that are not ours.
+
+    `engine` is where its engine answers, which takes nothing: the ledger does not look at it.
+    """
 
     node: str
     accelerators: int
@@ -57,6 +61,11 @@ class PodUse:
     memory_bytes: int
     workload: WorkloadKey | None = None
     terminating: bool = False
+    engine: EnginePod | None = None
+
+    def takes_as(self, other: "PodUse") -> bool:
+        """Whether both take the same of the same node for the same workload."""
+        return replace(self, engine=None) == replace(other, engine=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Metrics:
         )
         self.prediction_error = Histogram(
             "metainf_prediction_error_ratio",
-            "Observed TTFT p95 over predicted, less one; above zero the prediction was too good.",
+            "Observed TTFT p95 over predicted, less one, each time the status tells it; above zero it was too good.",
             registry=registry,
             buckets=_ERROR_BUCKETS_RATIO,
         )
@@ -101,8 +101,14 @@ class Metrics:
         )
         self.observed_ttft_p95 = Gauge(
             "metainf_observed_ttft_p95_seconds",
-            "Time to first token, p95, as vLLM reports it.",
+            "Time to first token, p95, as vLLM reports it over the last minutes; absent without enough requests.",
             _WORKLOAD,
+            registry=registry,
+        )
+        self.scrape_failures = Counter(
+            "metainf_scrape_failures",
+            "Readings of an engine's metrics that failed, by why.",
+            ("reason",),
             registry=registry,
         )
 
@@ -144,7 +150,12 @@ class Metrics:
 
     def forget_workload(self, namespace: str, name: str) -> None:
         """Drop the series of a workload that is gone; otherwise its cost would be plotted for ever."""
-        for gauge in (self.workload_cost, self.predicted_ttft_p95, self.observed_ttft_p95):
+        self.forget_running(namespace, name)
+        self.observed_ttft_p95.remove_by_labels({"namespace": namespace, "name": name})
+
+    def forget_running(self, namespace: str, name: str) -> None:
+        """Drop what is said of a workload's running candidate, where there is none, or none in USD."""
+        for gauge in (self.workload_cost, self.predicted_ttft_p95):
             gauge.remove_by_labels({"namespace": namespace, "name": name})
 
     def render(self) -> bytes:

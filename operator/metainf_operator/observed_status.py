@@ -15,9 +15,18 @@ from typing import Any
 from metainf.manifests import duration_s, format_duration, format_figure, format_money
 from metainf.workload import LatencyMetric, Slo, Statistic
 from metainf_operator.observations import Observation, Quantile
-from metainf_operator.observed_slo import LEAST_REQUESTS, Judgement
+from metainf_operator.observed_slo import LEAST_REQUESTS, Judgement, Verdict
 
-__all__ = ["Sight", "decision_fields", "is_due", "slo_texts", "status_fields"]
+__all__ = [
+    "Sight",
+    "SloStanding",
+    "decision_fields",
+    "is_due",
+    "slo_moved",
+    "slo_standing",
+    "slo_texts",
+    "status_fields",
+]
 
 WRITE_RATIO = 0.1
 WRITE_AFTER = timedelta(minutes=5)
@@ -86,6 +95,50 @@ def _latency_text(seen: Observation, metric: LatencyMetric, statistic: Statistic
 def _quantile_text(found: Quantile) -> str:
     text = format_duration(float(f"{found.value:.3g}"))
     return text if found.is_bounded else f"above {text}"
+
+
+@dataclass(frozen=True, slots=True)
+class SloStanding:
+    """How the promises stand: status, reason and message of a condition."""
+
+    status: str
+    reason: str
+    message: str
+
+
+def slo_standing(sight: Sight | None, slo: Slo, published: Mapping[str, Any]) -> SloStanding:
+    """How the promises stand. Figures in the message are those of the status, `published`, so that both move together.
+
+    Called where there are promises.
+    """
+    if sight is not None and sight.pods and len(sight.unreadable) == sight.pods:
+        name, fault = sight.unreadable[0]
+        text = f"the metrics of none of {sight.pods} ready pods can be read; of {name}: {fault}"
+        return SloStanding("Unknown", "MetricsUnreadable", text)
+    if sight is None or sight.seen is None:
+        return SloStanding("Unknown", "NoTraffic", "no traffic was observed, or too little to tell anything by")
+    judgement, texts = sight.judgement, slo_texts(published)
+    if missed := judgement.those(Verdict.MISSED):
+        told = [f"{b} is {texts.get(str(b), 'more')}; the SLO allows {format_duration(b.bound_s)}" for b in missed]
+        return SloStanding("False", "SLOMissed", ", and ".join(told))
+    if unseen := judgement.those(Verdict.UNSEEN):
+        names = ", ".join(str(bound) for bound in unseen)
+        return SloStanding("Unknown", "NoTraffic", f"too few requests were observed to tell {names}")
+    if unsure := judgement.those(Verdict.UNSURE):
+        told = [f"{b} is about {texts.get(str(b), 'that')} of {format_duration(b.bound_s)}" for b in unsure]
+        why = "the server counts by bounds too coarse to tell"
+        return SloStanding("Unknown", "TooCloseToTell", f"{', '.join(told)}: {why}")
+    told = [f"{b} is {texts.get(str(b), 'less')} of {format_duration(b.bound_s)}" for b, _ in judgement.verdicts]
+    return SloStanding("True", "WithinSLO", ", ".join(told))
+
+
+def slo_moved(status: Mapping[str, Any], sight: Sight, slo: Slo) -> bool:
+    """Whether the promises stand otherwise than the condition in the status says."""
+    if not slo.bounds:
+        return False
+    now = slo_standing(sight, slo, {})
+    before: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c.get("type") == "SLOMet"), {})
+    return (before.get("status"), before.get("reason")) != (now.status, now.reason)
 
 
 def slo_texts(observed: Mapping[str, Any]) -> Mapping[str, str]:

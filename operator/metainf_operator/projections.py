@@ -18,6 +18,7 @@ from metainf_operator.children import (
     LABEL_SERVING,
     LABEL_WORKLOAD,
 )
+from metainf_operator.engine_pods import engine_pod
 from metainf_operator.ledger import PodUse, WorkloadKey
 from metainf_operator.node_labels import NodeAccelerators, read_accelerators
 from metainf_operator.node_origin import NodeOrigin, read_origin
@@ -165,6 +166,7 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
         memory_bytes=int(totals.get("memory", 0)),
         workload=WorkloadKey(metadata["namespace"], owner) if owner else None,
         terminating=bool(metadata.get("deletionTimestamp")),
+        engine=engine_pod(body) if owner else None,
     )
 
 

@@ -10,14 +10,16 @@ from typing import Any
 
 from metainf.manifests import Decision, InferenceWorkload, PolicyMode
 from metainf.predictors.contract import PredictorIdentity
+from metainf.workload import LatencyMetric, Statistic
 from metainf_operator.accrual import Accrued, overspent
 from metainf_operator.api_errors import InvalidObjectError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Facts, Fault, conditions, merged
 from metainf_operator.events import EventReason, EventSender, Notice, Regarding
 from metainf_operator.metrics import Metrics
+from metainf_operator.observed_status import Sight, decision_fields, is_due, slo_moved, slo_standing, status_fields
 from metainf_operator.outlook import Outlook
-from metainf_operator.resources import INFERENCE_WORKLOAD
+from metainf_operator.resources import INFERENCE_DECISION, INFERENCE_WORKLOAD
 from metainf_operator.roller import Rolled
 from metainf_operator.rollout import Stage
 from metainf_operator.status import InForce, workload_status
@@ -28,7 +30,10 @@ __all__ = ["Reporter", "Seen", "facts_of"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a pass found and did. `outlook` None: no decision could be made, `fault` says why."""
+    """What a pass found and did. `outlook` None: no decision could be made, `fault` says why.
+
+    `sight` is what was seen of the pods that run; None where none were looked at yet.
+    """
 
     state: WorkloadState
     workload: InferenceWorkload | None
@@ -38,8 +43,22 @@ class Seen:
     activated: bool = False
     stopped: bool = False
     accrued: Accrued | None = None
+    sight: Sight | None = None
     fault: Fault | None = None
     fault_message: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether any replica is to run."""
+        return self.rolled.serving is not None and self.rolled.replicas > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """`observed` of the status: what it will be, and whether that is news of what was seen (and not of costs)."""
+
+    fields: dict[str, Any] | None
+    is_news: bool = False
 
 
 def facts_of(seen: Seen, decision: Decision | None) -> Facts:
@@ -142,18 +161,35 @@ class Reporter:
                 currency=shown.chosen.currency,
                 confidence=None if seen.outlook is None else seen.outlook.confidence,
             )
+        observed = self._observed(seen, facts)
+        facts = _with_slo(seen, facts, observed.fields)
         status = workload_status(seen.workload, facts, in_force, before, generation=state.generation, now=self._now())
         self._set_metrics(seen, facts, shown)
         differs = status != {k: v for k, v in before.items() if k != "observed"}
-        if seen.accrued is not None and seen.workload is not None and (seen.accrued.due or differs):
-            status["observed"] = seen.accrued.observed(seen.workload.workload.budget.currency)
-        elif "observed" in before:
-            status["observed"] = before["observed"]
-        if differs or status.get("observed") != before.get("observed"):
-            if not await self._write(seen, status):
+        fields = _with_accrued(seen, observed.fields, before, differs=differs)
+        if fields is not None:
+            status["observed"] = fields
+        if differs or fields != before.get("observed"):
+            if not await self._write(seen, status, shown if observed.is_news else None):
                 return False
             await self._tell(seen, before, status)
         return True
+
+    def _observed(self, seen: Seen, facts: Facts) -> _Observed:
+        """What the status shall say was seen: as it says already, unless that is over or there is news."""
+        before, sight = seen.state.status.get("observed"), seen.sight
+        if seen.workload is None:
+            return _Observed(before)
+        if not seen.runs:
+            return _Observed(_accrual_of(before))
+        if sight is None:
+            return _Observed(before)
+        slo, now = seen.workload.workload.slo, self._now()
+        currency = seen.workload.workload.budget.currency
+        fields = status_fields(sight, slo, facts.cost, currency, now)
+        if not is_due(before or {}, fields, transition=slo_moved(seen.state.status, sight, slo), now=now):
+            return _Observed(before)
+        return _Observed({**(_accrual_of(before) or {}), **fields}, is_news=True)
 
     def _told_by_whom(self, facts: Facts) -> Facts:
         """The facts with the predictor that decisions are made by."""
@@ -161,8 +197,14 @@ class Reporter:
         name = facts.predictor if own is None else f"the {own.name} predictor ({own.digest[:19]})"
         return replace(facts, predictor=name, predictor_fault=self._predictor_fault)
 
-    async def _write(self, seen: Seen, status: dict[str, Any]) -> bool:
+    async def _write(self, seen: Seen, status: dict[str, Any], observed: Decision | None) -> bool:
+        """Write the status; `observed` is the decision that what is new in it was seen of.
+
+        That one first: after a crash in between, the status still is what makes the next pass write both.
+        """
         try:
+            if observed is not None:
+                await self._record_observed(seen, observed, status)
             await self._apply(seen.state, status)
             return True
         except InvalidObjectError as error:
@@ -174,6 +216,22 @@ class Reporter:
             told = merged(conditions(facts), before, generation=generation, now=self._now())
             await self._apply(seen.state, {"observedGeneration": generation, "conditions": told})
             return False
+
+    async def _record_observed(self, seen: Seen, decision: Decision, status: Mapping[str, Any]) -> None:
+        """Put what was seen beside what was predicted; a patch, since the phase is written by itself."""
+        observation = None if seen.sight is None else seen.sight.seen
+        if observation is None or decision.chosen is None:
+            return
+        patch = {"status": {"observed": decision_fields(observation, status["observed"])}}
+        head = decision.head
+        try:
+            await self.cluster.patch_merge(INFERENCE_DECISION, head.name, patch, head.namespace, subresource="status")
+        except NotFoundError:
+            return
+        found = observation.statistic(LatencyMetric.TTFT, Statistic.P95)
+        predicted = dict(decision.chosen.predicted).get("ttft.p95")
+        if found is not None and found.is_bounded and predicted is not None and predicted.value > 0:
+            self.metrics.prediction_error.observe(found.value / float(predicted.value) - 1.0)
 
     async def _apply(self, state: WorkloadState, status: dict[str, Any]) -> None:
         manifest = {
@@ -190,7 +248,7 @@ class Reporter:
     def _set_metrics(self, seen: Seen, facts: Facts, decision: Decision | None) -> None:
         key = seen.state.key
         if facts.cost is None or decision is None or decision.chosen is None or decision.chosen.currency != "USD":
-            self.metrics.forget_workload(key.namespace, key.name)
+            self.metrics.forget_running(key.namespace, key.name)
             return
         labels = {"namespace": key.namespace, "name": key.name}
         self.metrics.workload_cost.labels(**labels).set(float(facts.cost))
@@ -202,6 +260,30 @@ class Reporter:
         regarding = Regarding(INFERENCE_WORKLOAD, seen.state.key.name, seen.state.key.namespace, seen.state.uid)
         for notice in notices(seen, before, after):
             await self.events.send(notice, regarding)
+
+
+def _with_slo(seen: Seen, facts: Facts, observed: Mapping[str, Any] | None) -> Facts:
+    """The facts with how the promises stand, in the figures that the status has."""
+    if seen.workload is None or seen.sight is None or not seen.runs:
+        return facts
+    return replace(facts, slo=slo_standing(seen.sight, seen.workload.workload.slo, observed or {}))
+
+
+def _accrual_of(observed: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a status says of a batch's cost, and nothing of what was seen."""
+    found = {k: v for k, v in (observed or {}).items() if k in ("accruedCost", "time")}
+    return found if "accruedCost" in found else None
+
+
+def _with_accrued(
+    seen: Seen, observed: dict[str, Any] | None, before: Mapping[str, Any], *, differs: bool
+) -> dict[str, Any] | None:
+    """The same with what a batch has cost so far, wherever there is something to write anyway."""
+    if seen.accrued is None or seen.workload is None:
+        return observed
+    if not (seen.accrued.due or differs or observed != before.get("observed")):
+        return observed
+    return {**(observed or {}), **seen.accrued.observed(seen.workload.workload.budget.currency)}
 
 
 _ON_STATUS = {
@@ -228,6 +310,8 @@ def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     for condition in after["conditions"]:
         kind, status, reason = condition["type"], condition["status"], condition["reason"]
         old = was.get(kind) or {}
+        if kind == "SLOMet" and (old.get("status"), status) == ("False", "True"):
+            found.append(Notice(EventReason.SLO_MET, condition["message"]))
         if old.get("status") != status and (kind, status) in _ON_STATUS:
             found.append(Notice(_ON_STATUS[kind, status], condition["message"]))
         if old.get("reason") != reason and (kind, reason) in _ON_REASON:
@@ -236,9 +320,20 @@ def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             found.append(Notice(EventReason.SWITCH_FINISHED, condition["message"]))
         if kind == "Feasible" and status == "False" and old.get("reason") != reason and reason != "NoCapacity":
             found.append(Notice(EventReason.REFUSED, condition["message"]))
+    found.extend(_unreadable(seen, before, after))
     if seen.activated and seen.active is not None:
         found.append(Notice(EventReason.DECIDED, f"{seen.active.head.choice} ({seen.active.head.name})"))
     if seen.stopped:
         found.append(Notice(EventReason.STOPPED, "scaled to zero: the limits are broken and onViolation is Stop"))
     found.extend(Notice(EventReason.CHILD_RESTORED, f"put right: {name}") for name in seen.rolled.restored)
     return tuple(found)
+
+
+def _unreadable(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Notice]:
+    """Where pods that cannot be read came to be, or more of them."""
+    counts = [int((status.get("observed") or {}).get("unreadablePods") or 0) for status in (before, after)]
+    if seen.sight is None or not seen.sight.unreadable or counts[1] <= counts[0]:
+        return []
+    told = ", ".join(f"{name}: {fault}" for name, fault in seen.sight.unreadable[:3])
+    note = f"/metrics of {counts[1]} of {seen.sight.pods} ready pods cannot be read ({told})"
+    return [Notice(EventReason.METRICS_UNREADABLE, note)]

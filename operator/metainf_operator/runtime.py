@@ -24,10 +24,12 @@ from metainf_operator.feeds import Feed
 from metainf_operator.leader import GatedCluster, LeaderElection, unique_identity
 from metainf_operator.metered import MeteredCluster
 from metainf_operator.metrics import Metrics
+from metainf_operator.observer import Observer
 from metainf_operator.opencost import fetch_prices
 from metainf_operator.pool_reporter import PoolKey, PoolReporter
 from metainf_operator.pools_file import read_pools_file
 from metainf_operator.reporter import Reporter
+from metainf_operator.scraping import Scrape, Scraper
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.triggers import Key, Triggers
 from metainf_operator.watched_kinds import feeds_into
@@ -40,6 +42,7 @@ __all__ = ["Runtime"]
 logger = logging.getLogger(__name__)
 
 _CRDS_RETRY_S = 5.0
+_OFF_S = 3600.0  # a loop that has nothing to do
 _WATCHES_CHECKED_S = 30.0  # seen as gone twice in a row: a restart of a watch takes less
 
 
@@ -55,6 +58,7 @@ class Runtime:
         *,
         predictor_fault: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        scrape: Scrape | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -67,6 +71,16 @@ class Runtime:
         self.reader = MeteredCluster(cluster, metrics)
         self.election = LeaderElection(self.reader, identity, settings.lease_name, namespace, settings.lease_times)
         writer = GatedCluster(self.reader, self.election.guard)
+        self._scraper = Scraper()
+        self.observer = Observer(
+            self.world,
+            scrape or self._scraper,
+            metrics,
+            interval_s=settings.observe_interval_s,
+            window_s=settings.observe_window_s,
+            now=now,
+            look=lambda key: self.queue.add(key, Priority.RESYNC),
+        )
         self.controller = Controller(
             writer,
             self.world,
@@ -82,6 +96,7 @@ class Runtime:
                 predictor_fault=predictor_fault or "",
             ),
             now=now,
+            observer=self.observer,
             capacity_freed=self.triggers.capacity_changed,
         )
         self.pool_reporter = PoolReporter(writer, self.world, now=now)
@@ -186,6 +201,25 @@ class Runtime:
             for feed in self.watched_by_kopf:
                 feed.relist_wanted.set()
             self.triggers.queue_all(Priority.RESYNC)
+
+    async def observe(self) -> None:
+        """Read the engines' metrics round after round, for ever, while this replica leads.
+
+        The pause varies by a tenth, so that operators and engines do not fall into step.
+        """
+        interval_s = self.settings.observe_interval_s
+        while True:
+            await asyncio.sleep((interval_s or _OFF_S) * random.uniform(0.9, 1.1))
+            if not interval_s or not self.election.is_leader:
+                continue
+            try:
+                await self.observer.round()
+            except Exception:
+                logger.exception("observing failed and will be tried again")
+
+    async def close(self) -> None:
+        """End the connections to engines."""
+        await self._scraper.close()
 
     def own_watches(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The watches beside kopf's: decisions by their metadata, and pods where kopf sees only some of them.

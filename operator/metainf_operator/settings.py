@@ -75,6 +75,16 @@ class OperatorSettings:
     )
     """A safety net under the watches; it writes nothing where nothing differs."""
 
+    observe_interval_s: float = field(
+        default=30.0, metadata={"help": "seconds between two readings of the engines' metrics; 0: they are not read"}
+    )
+    """A reading takes the engine a millisecond, and the operator about five where anything was counted."""
+
+    observe_window_s: float = field(
+        default=300.0, metadata={"help": "seconds over which observed figures are taken; at least two intervals"}
+    )
+    """Longer smooths, and sees a change of traffic later."""
+
     drain_s: float = field(default=20.0, metadata={"help": "seconds that passes under way get to finish after SIGTERM"})
     """Shorter than the pod's grace period of 30 s, so that the Lease is still released."""
 
@@ -256,6 +266,8 @@ def _check(settings: OperatorSettings) -> None:
         "workers": 1,
         "resync_s": 1,
         "drain_s": 0,
+        "observe_interval_s": 0,
+        "observe_window_s": 2 * settings.observe_interval_s,
         "health_port": 0,
         "metrics_port": 0,
         "max_concurrent_switches": 1,

@@ -63,6 +63,8 @@ class Triggers:
             self._queue.add(WorkloadKey(state.namespace, state.workload))
 
     def _pod_changed(self, key: ObjectKey, old: PodUse | None, new: PodUse | None) -> None:
+        if old is not None and new is not None and old.takes_as(new):
+            return  # its engine answers now, or no more: the Deployment's status tells
         self.capacity_changed()
         goes = old is not None and (new is None or (new.terminating and not old.terminating))
         owner = old.workload if old is not None and goes else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from metainf.candidates import CandidateName
 from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
-from metainf.manifests import InferenceWorkload, parse_decision
+from metainf.manifests import InferenceWorkload, ObservedTraffic, parse_decision
 from metainf_operator.api_errors import NotFoundError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Fault
@@ -34,11 +34,15 @@ class TroubleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """A workload whose spec makes sense, and its model."""
+    """A workload whose spec makes sense, and its model.
+
+    `observed` is the traffic to decide by in place of the declared; who makes the decision adds it.
+    """
 
     workload: InferenceWorkload
     model: KnownModel
     pinned: CandidateName | None
+    observed: ObservedTraffic | None = None
 
 
 async def understand(

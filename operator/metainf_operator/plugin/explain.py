@@ -18,7 +18,6 @@ from metainf.cli.console import (
     Row,
     date,
     duration,
-    indented,
     labelled,
     note,
     number,
@@ -28,24 +27,23 @@ from metainf.cli.console import (
 )
 from metainf.manifests import (
     Alternative,
-    Chosen,
     Decision,
-    Figure,
     InferenceWorkload,
+    ObservedTraffic,
     PolicyMode,
-    format_duration,
     format_money,
 )
 from metainf.pools import Price
-from metainf.workload import Budget, BudgetKind, Objective, Slo
+from metainf.workload import BatchLoad, BudgetKind, ConcurrencyLoad, Objective, RateLoad
 from metainf_operator.cluster_api import ClusterApi
+from metainf_operator.plugin.limits import limits, money
 from metainf_operator.plugin.lookup import History, Record, find_workload, read_history
 from metainf_operator.world import WorkloadState
 
 __all__ = ["run"]
 
 _SHOWN_RUNNERS_UP = 5
-_NOTHING_TO_SAY = ("NoTraffic", "NoSLO")  # reasons of SLOMet=Unknown, which asks nothing of anybody
+_NOTHING_TO_SAY = ("NoTraffic", "NoSLO", "TooCloseToTell")  # reasons of SLOMet=Unknown, which asks nothing of anybody
 
 
 async def run(args: argparse.Namespace, cluster: ClusterApi) -> int:
@@ -64,7 +62,7 @@ def _view(history: History, now: datetime) -> list[RenderableType]:
     parts: list[RenderableType] = [_title(workload, record), Text()]
     parts += _outcome(history, record)
     if record is not None:
-        parts += _limits(workload, record)
+        parts += limits(workload, record)
     parts += _conditions(workload)
     parts += _switching(history, now)
     if record is not None:
@@ -122,10 +120,26 @@ def _runs(history: History, record: Record) -> list[RenderableType]:
     lines.append(labelled("", f"{record.name}, in force since {since} UTC{released}"))
     if chosen.techniques:
         lines.append(labelled("", Text(printable(", ".join(chosen.techniques)), "dim")))
+    if record.decision.inputs.observed is not None:
+        lines.append(labelled("", Text(_decided_by(record.decision.inputs.observed), "dim")))
     url = history.workload.status.get("url")
     if url and not record.state.released:
         lines.append(labelled("", Text(printable(str(url)), "dim")))
     return lines
+
+
+def _decided_by(observed: ObservedTraffic) -> str:
+    """The traffic that was seen and decided by."""
+    traffic = observed.traffic
+    match traffic.load:
+        case RateLoad(rate):
+            load = f"{rate:g} requests/s"
+        case ConcurrencyLoad(clients):
+            load = f"{clients} clients"
+        case BatchLoad(requests, _):
+            load = f"{requests} requests"
+    lengths = f"{traffic.input_tokens.mean_tokens:g} tokens in and {traffic.output_tokens.mean_tokens:g} out"
+    return f"by observed traffic: {load}, {lengths} ({observed.requests} requests until {date(observed.until)} UTC)"
 
 
 def _refusal(record: Record) -> list[RenderableType]:
@@ -138,90 +152,12 @@ def _refusal(record: Record) -> list[RenderableType]:
         ),
     ]
     if refusal.cheapest_budget is not None:
-        asked = _money(record.decision.budget)
+        asked = money(record.decision.budget)
         lines.append(
-            labelled("Instead", f"a budget of {_money(refusal.cheapest_budget)} would work; {asked} may be spent")
+            labelled("Instead", f"a budget of {money(refusal.cheapest_budget)} would work; {asked} may be spent")
         )
     lines.append(labelled("", Text(f"{record.name}, {date(record.made_at)} UTC", "dim")))
     return lines
-
-
-def _money(budget: Budget) -> str:
-    return f"{format_money(budget.amount)} {budget.unit}"
-
-
-# how the limits stand
-
-
-def _limits(workload: WorkloadState, record: Record) -> list[RenderableType]:
-    chosen = record.decision.chosen
-    if chosen is None:
-        return []
-    figures = dict(chosen.predicted)
-    rows: list[Row] = []
-    for bound in record.slo.bounds:
-        figure = figures.get(f"{bound.metric.value}.{bound.statistic.value}")
-        if figure is not None:
-            rows.append(_row(str(bound), figure, bound.bound_s))
-    deadline, makespan = record.deadline_s, figures.get("makespan")
-    if deadline is not None and makespan is not None:
-        rows.append(_row("deadline", makespan, deadline))
-    rows.append(_cost_row(chosen, record.decision.budget))
-    columns = ("Limit", "Predicted", "Interval", "Allowed", "Used")
-    notes = [f"Intervals at confidence {record.decision.confidence.normalize():f}, each figure by itself."]
-    together = workload.status.get("confidence")
-    if together and not record.state.released:
-        notes.append(f"All limits together hold with probability {printable(str(together))}.")
-    if record.decision.out_of_distribution:
-        notes.append("Outside what the predictor knows: its intervals are widened.")
-    notes += _moved(workload, record)
-    made = table(columns, rows, right=columns[1:])
-    return [Text(), indented(made), indented(Text(" ".join(notes), "dim"))]
-
-
-def _row(label: str, figure: Figure, bound_s: float) -> Row:
-    value, low, high = (float(each) for each in (figure.value, figure.low, figure.high))
-    interval = f"{duration(low)} - {duration(high)}"
-    return [label, duration(value), interval, format_duration(bound_s), _used(value / bound_s)]
-
-
-def _used(ratio: float) -> Text:
-    return Text(f"{ratio:.0%}", "red" if ratio > 1 else "yellow" if ratio > 0.9 else "green")
-
-
-def _cost_row(chosen: Chosen, budget: Budget) -> Row:
-    costs = {
-        BudgetKind.PER_HOUR: chosen.cost_per_hour,
-        BudgetKind.PER_MILLION_TOKENS: chosen.cost_per_million_tokens,
-        BudgetKind.TOTAL: chosen.cost_total,
-    }
-    cost = costs[budget.kind]
-    unit = budget.unit.replace(" per million output tokens", "/M tokens")
-    allowed = f"{format_money(budget.amount)} {unit}"
-    if cost is None:
-        return ["cost", "", "", allowed, ""]
-    used = _used(float(cost / budget.amount)) if budget.amount > 0 else ""
-    shown = format_money(cost) if budget.kind is BudgetKind.PER_HOUR else number(cost)
-    return ["cost", f"{shown} {unit}", "", allowed, used]
-
-
-def _moved(workload: WorkloadState, record: Record) -> list[str]:
-    """What stands otherwise now than when it was decided."""
-    found: list[str] = []
-    chosen, manifest = record.decision.chosen, workload.manifest
-    now = str(workload.status.get("costPerHour") or "").partition(" ")[0]
-    if chosen is not None and now and now != format_money(chosen.cost_per_hour) and not record.state.released:
-        then = format_money(chosen.cost_per_hour)
-        found.append(f"At today's prices it costs {printable(now)} {chosen.currency}/h; decided at {then}.")
-    if manifest is not None and manifest.workload.budget != record.decision.budget:
-        found.append(f"The budget is {_money(manifest.workload.budget)} now.")
-    if manifest is not None and manifest.workload.slo != record.slo:
-        found.append(f"The SLO is {_promises(manifest.workload.slo)} now.")
-    return found
-
-
-def _promises(slo: Slo) -> str:
-    return ", ".join(f"{bound} {format_duration(bound.bound_s)}" for bound in slo.bounds) or "empty"
 
 
 # conditions
@@ -282,7 +218,7 @@ def _needs(workload: InferenceWorkload, active: Record, now: datetime) -> str:
     if policy.mode is PolicyMode.PINNED:
         return f"change or take away the pin: kubectl metainf unpin {workload.name}"
     gain = f"a gain above {policy.minimum_gain_ratio:.0%} (policy.minimumGain) plus the switch's own cost"
-    needs = [gain + _in_money(workload, active)]
+    needs = [gain + _inmoney(workload, active)]
     over = (active.state.activated_at or now) + timedelta(seconds=policy.cooldown_s)
     if over > now:
         needs.append(f"after {date(over)} UTC (policy.cooldown)")
@@ -290,7 +226,7 @@ def _needs(workload: InferenceWorkload, active: Record, now: datetime) -> str:
     return f"{', '.join(needs)}{approval}; a broken limit needs neither"
 
 
-def _in_money(workload: InferenceWorkload, active: Record) -> str:
+def _inmoney(workload: InferenceWorkload, active: Record) -> str:
     """The same in money, where the objective is the price per hour."""
     chosen = active.decision.chosen
     asked = workload.workload

@@ -11,7 +11,7 @@ from datetime import datetime
 from metainf.candidates import CandidateName
 from metainf.cli.console import note
 from metainf.errors import InvalidWorkloadError, MetaInfError
-from metainf.manifests import InferenceWorkload, parse_decision
+from metainf.manifests import InferenceWorkload, ObservedTraffic, TrafficSource, parse_decision
 from metainf.planning import Plan, plan
 from metainf.predictors.contract import Predictor
 from metainf.selection import BindingLimit, NoSelection
@@ -20,6 +20,7 @@ from metainf_operator.api_errors import ClusterError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.models import ConfigMapMissingError, Models
+from metainf_operator.observed_traffic import traffic_in_use
 from metainf_operator.pod_template import pod_template_conflicts
 from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop, decide, serving_inputs
 from metainf_operator.resources import INFERENCE_DECISION
@@ -127,6 +128,7 @@ class Planner:
         except ConfigMapMissingError as error:
             raise InvalidWorkloadError(f"spec.model.architecture.configMapRef: {error}") from error
         active = self.world.active_decision(state.key, state.uid) if state.uid else None
+        observed = await self._observed(workload, active)
         made = plan(
             workload,
             model.architecture,
@@ -136,9 +138,22 @@ class Planner:
             engine_version=self.engine_version,
             pinned=await self._pinned(workload),
             current=None if active is None else active.head.choice,
+            observed=observed,
         )
         asked = serving_inputs(workload)
         return made, decide(workload, made, active, asked=asked, now=self._now()), active
+
+    async def _observed(self, workload: InferenceWorkload, active: DecisionState | None) -> ObservedTraffic | None:
+        """The seen traffic that the decision in force rests on; what is seen right now only the operator knows."""
+        if workload.policy.traffic is not TrafficSource.OBSERVED or active is None:
+            return None
+        try:
+            decision = parse_decision(
+                await self.cluster.get(INFERENCE_DECISION, active.head.name, active.head.namespace)
+            )
+        except (NotFoundError, InvalidWorkloadError):
+            return None
+        return traffic_in_use(workload.workload.traffic, decision.inputs.observed, None, window_s=0.0)
 
     async def _pinned(self, workload: InferenceWorkload) -> CandidateName | None:
         pin = workload.policy.pinned
