@@ -84,7 +84,7 @@ def facts_of(
     """
     config: Mapping[str, Any] = (info or {}).get("vllm_config") or {}
     of_cache, scheduler, model = (config.get(f"{name}_config") or {} for name in ("cache", "scheduler", "model"))
-    speculation = config.get("speculative_config") or {}
+    speculation = config.get("speculative_config") or ({"method": "none"} if config else {})
     cores = _CORES.search(log)
     return ServerFacts(
         version=version,
@@ -120,10 +120,10 @@ def differences(settings: EngineSettings, facts: ServerFacts) -> tuple[str, ...]
     asked["performance_mode"] = None if settings.performance_mode is None else settings.performance_mode.value
     if settings.speculation is not None:
         asked |= {"speculation": settings.speculation.kind.value, "speculative_tokens": settings.speculation.tokens}
-    elif facts.speculation is not None:
-        asked["speculation"] = ""
+    else:
+        asked["speculation"] = "none"
     return tuple(
-        f"{name} is {getattr(facts, name)}, not {value or 'none'}"
+        f"{name} is {getattr(facts, name)}, not {value}"
         for name, value in asked.items()
         if value is not None and getattr(facts, name) is not None and getattr(facts, name) != value
     )

@@ -83,6 +83,7 @@ class ServerFacts:
     long_prefill_token_threshold: int | None = None
     max_model_len: int | None = None
     speculation: str | None = None
+    """Its method, or `none`."""
     speculative_tokens: int | None = None
     performance_mode: str | None = None
     asynchronous_scheduling: bool | None = None

@@ -61,7 +61,7 @@ SMALL_MODELS = (
         head_dim=64,
     ),
     _model(
-        "dense-54m",
+        "dense-53m",
         "Llama, grouped-query attention",
         architectures=["LlamaForCausalLM"],
         model_type="llama",

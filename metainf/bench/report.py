@@ -1,0 +1,191 @@
+"""A folder that says what a bench measured: conditions, winners, noise, tables and pictures.
+
+Separate from the comparisons, which are values, and from the command line. Only what is above the noise is called a
+difference: words are made from the same winners and tolerances that the pictures show.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from metainf.bench.comparison import Comparison, compared
+from metainf.bench.design import BenchLoad
+from metainf.bench.ledger import Ledger
+from metainf.bench.plots import noise_plot, ratio_plot
+from metainf.bench.rows import write_tables
+from metainf.bench.traffics import traffic_named
+from metainf.corpus.task import TrafficKind
+from metainf.evaluation.plots import published_plot, save
+from metainf.evaluation.published import PublishedPoint
+from metainf.methods import Reading, method, published
+
+__all__ = ["published_points", "report_text", "write_report"]
+
+_NAME = "README.md"
+_KINDS = {
+    TrafficKind.CONCURRENCY: ("clients", "Clients that wait for their answers"),
+    TrafficKind.BATCH: ("batches", "Batches, all requests at once"),
+    TrafficKind.RATE: ("rates", "Requests at a rate"),
+}
+
+
+def write_report(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
+    """Write page, tables and pictures into a folder; the page's path comes first."""
+    tables = write_tables(ledger, folder)
+    found = compared(ledger)
+    paths: list[Path] = []
+    pictures: list[str] = []
+    for kind, comparison in found.items():
+        name = f"ratios-{_KINDS[kind][0]}"
+        paths += save(ratio_plot(comparison, ledger.machine.device), folder, name)
+        pictures.append(name)
+    if found:
+        paths += save(noise_plot(list(found.values()), "Noise of a comparison"), folder, "noise")
+        pictures.append("noise")
+    points = published_points(found[TrafficKind.BATCH]) if TrafficKind.BATCH in found else ()
+    if points:
+        figure = published_plot(points, f"The papers' rows on {ledger.machine.device}", "batches per second")
+        paths += save(figure, folder, "published")
+        pictures.append("published")
+    page = folder / _NAME
+    page.write_text(report_text(ledger, found, pictures), encoding="utf-8")
+    return (page, *tables, *paths)
+
+
+def published_points(found: Comparison) -> tuple[PublishedPoint, ...]:
+    """The papers' four rows at each size of batch: geometric means over the tasks that ran all four."""
+    sizes = np.array([BenchLoad.parse(task.load).size for task in found.tasks])
+    performance = found.performance
+    points = []
+    for reading in Reading:
+        rows = published(reading)
+        if not {row.method.name for row in rows} <= set(found.methods):
+            continue
+        columns = performance[:, [found.methods.index(row.method.name) for row in rows]]
+        ran = np.isfinite(columns).all(axis=1)
+        for size in np.unique(sizes[ran]):
+            means = np.exp(np.log(columns[ran & (sizes == size)]).mean(axis=0))
+            pairs = zip(rows, means, strict=True)
+            points += [PublishedPoint(reading, row.row, float(size), float(mean)) for row, mean in pairs]
+    return tuple(points)
+
+
+def report_text(ledger: Ledger, found: Mapping[TrafficKind, Comparison], pictures: Sequence[str]) -> str:
+    """The page, as Markdown."""
+    parts = [*_conditions(ledger), *_how(ledger)]
+    for kind, comparison in found.items():
+        parts += ["", f"## {_KINDS[kind][1]}", "", *_winners(comparison), "", *_ratios(comparison)]
+    if pictures:
+        parts += ["", "## Pictures", "", *(f"![{name}]({name}.png)" for name in pictures)]
+    return "\n".join([*parts, *_files()]) + "\n"
+
+
+def _conditions(ledger: Ledger) -> Iterator[str]:
+    machine, runs = ledger.machine, ledger.latest()
+    outcomes = Counter(record.outcome.value for record in runs)
+    starts = sorted(record.started for record in runs)
+    loads = sorted(record.machine_load for record in runs)
+    ready = sorted(server.ready_s for server in ledger.servers if server.ready_s is not None)
+    yield f"# Methods measured on {machine.device}"
+    yield ""
+    yield f"{machine.summary}, torch {machine.torch_version}, {machine.memory_bytes / 2**30:.0f} GiB, {machine.system}."
+    if not runs:
+        yield "Nothing is measured yet."
+        return
+    counted = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    yield f"{len(runs)} of {len(ledger.plan.runs)} runs ({counted}), {starts[0]} to {starts[-1]}."
+    yield (
+        f"Runnable processes of the machine before a run: {loads[0]:.1f} to {loads[-1]:.1f}, median "
+        f"{loads[len(loads) // 2]:.1f} (1 is an idle machine's own bench; more is other work, and noise)."
+    )
+    if ready:
+        yield f"{len(ledger.servers)} starts of servers, ready after {ready[0]:.0f} to {ready[-1]:.0f} s."
+    told = sorted({difference for server in ledger.servers for difference in server.differences})
+    if told:
+        yield "Not as asked, by the servers' own word: " + "; ".join(told) + "."
+
+
+def _how(ledger: Ledger) -> Iterator[str]:
+    plan = ledger.plan
+    yield ""
+    yield "## How"
+    yield ""
+    told = " ".join(plan.server_arguments)
+    yield (
+        f"{len(plan.tasks)} tasks (model, traffic, load) x {len(plan.methods)} methods x {plan.repeats} repeats, seed "
+        f"{plan.seed}; servers with `{told}` besides their method. Load: `vllm bench serve`. A run begins on an idle "
+        "server with an empty prefix cache. A task's methods run one after another, in an order drawn anew each time, "
+        "on servers that stand side by side; ratios are taken within such a block. Tolerance: the larger of 2 % and "
+        "twice the standard deviation of that ratio over blocks, in the median over a task's methods; the winner is "
+        "the simplest method within it of the best. Methods of one request at a time run once above 16 requests at once."
+    )
+    yield ""
+    yield "| traffic | requests |"
+    yield "|---|---|"
+    for name in dict.fromkeys(task.traffic for task in plan.tasks):
+        traffic = traffic_named(name)
+        parts = " and ".join(f"{p.share} x {p.input_tokens} -> {p.output_tokens}" for p in traffic.parts)
+        yield f"| {name} | {traffic.summary}; tokens {parts}, temperature {traffic.temperature:g} |"
+    yield ""
+    yield "| method | what it is |"
+    yield "|---|---|"
+    for name in plan.methods:
+        yield f"| {name} | {method(name).summary} |"
+
+
+def _winners(found: Comparison) -> Iterator[str]:
+    """Which method wins how often, by traffic; and on how many tasks the default loses beyond the noise."""
+    winners, decisive = found.winners(), found.decisive()
+    by_traffic: dict[str, Counter[str]] = defaultdict(Counter)
+    for task, place in zip(found.tasks, winners, strict=True):
+        if place is not None:
+            by_traffic[task.traffic][found.methods[place]] += 1
+    spread = found.tolerance
+    middle, low, high = (100.0 * float(each) for each in (np.median(spread), spread.min(), spread.max()))
+    yield (
+        f"{len(found.tasks)} tasks; tolerance {middle:.0f} % in the median, {low:.0f} to {high:.0f} %. The default is "
+        f"worse than the best by more than twice that on {sum(decisive)}."
+    )
+    yield ""
+    yield "| traffic | winner: tasks |"
+    yield "|---|---|"
+    for traffic, counts in by_traffic.items():
+        yield f"| {traffic} | {', '.join(f'{name}: {count}' for name, count in counts.most_common())} |"
+
+
+def _ratios(found: Comparison) -> Iterator[str]:
+    """Performance over the default's with the 95 % interval over blocks; winners bold."""
+    winners, ratio, interval = found.winners(), found.ratio, found.interval
+    yield "Performance over the default's, 95 % interval in brackets where there are repeats:"
+    yield ""
+    yield f"| task | {' | '.join(found.methods)} |"
+    yield f"|---|{'---|' * len(found.methods)}"
+    for row, task in enumerate(found.tasks):
+        cells = [
+            _cell(ratio[row, column], interval[row, column], won=winners[row] == column)
+            for column in range(len(found.methods))
+        ]
+        yield f"| {task.key} | {' | '.join(cells)} |"
+
+
+def _cell(value: float, half: float, *, won: bool) -> str:
+    if not math.isfinite(value):
+        return "failed or not run"
+    text = f"{value:.2f}"
+    if math.isfinite(half) and half > 0.0:
+        text += f" ({value * math.exp(-half):.2f} to {value * math.exp(half):.2f})"
+    return f"**{text}**" if won else text
+
+
+def _files() -> Iterator[str]:
+    yield ""
+    yield "## Files"
+    yield ""
+    yield (
+        "`measurements.parquet` and `.csv` are rows of the measurement table (`metainf.measurements`: columns, units), "
+        "`tasks.parquet` what they are about, `runs.csv` every run with its outcome, `servers.csv` every start of a "
+        "server with what it was told and what it says it runs with."
+    )
