@@ -17,6 +17,7 @@ from metainf_operator.events import EventSender
 from metainf_operator.feeds import Feed
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
+from metainf_operator.observer import Observer
 from metainf_operator.pool_reporter import PoolKey, PoolReporter
 from metainf_operator.projections import project_node, project_pod
 from metainf_operator.reporter import Reporter
@@ -30,6 +31,7 @@ from metainf_operator.resources import (
     POD,
     Resource,
 )
+from metainf_operator.scraping import ScrapeError, ScrapeFault
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.watched_kinds import feeds_into
 from metainf_operator.world import World
@@ -88,6 +90,8 @@ class Around:
         self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
         self.ready = True
         self._ips = 0
+        self.engines: dict[str, str | ScrapeError] = {}
+        self.looked: set[str] = set()
         self.restart()
 
     # The operator
@@ -100,11 +104,33 @@ class Around:
         def clock() -> datetime:
             return self.now
 
+        async def scrape(address: str) -> str:
+            said = self.engines.get(address, ScrapeError(ScrapeFault.UNREACHABLE, "nobody answers"))
+            if isinstance(said, ScrapeError):
+                raise said
+            return said
+
         api: ClusterApi = self.cluster
         reporter = Reporter(api, EventSender(api.create, "test", clock), metrics, now=clock)
         self.metrics = metrics
+        self.observer = Observer(
+            self.world,
+            scrape,
+            metrics,
+            interval_s=self.settings.observe_interval_s,
+            window_s=self.settings.observe_window_s,
+            now=clock,
+            look=lambda key: self.looked.add(key.name),
+        )
         self.controller = Controller(
-            api, self.world, self.predictor, self.settings, metrics, reporter=reporter, now=clock
+            api,
+            self.world,
+            self.predictor,
+            self.settings,
+            metrics,
+            reporter=reporter,
+            now=clock,
+            observer=self.observer,
         )
 
     def _feeds(self) -> list[Feed[Any, Any]]:
@@ -125,6 +151,23 @@ class Around:
             return await self.controller.reconcile(WorkloadKey("team", name))
 
         return asyncio.run(main())
+
+    def observe(self) -> set[str]:
+        """A round of the observer, half a minute after the one before; who is to be looked at then."""
+        self.now += timedelta(seconds=self.settings.observe_interval_s)
+        self.looked.clear()
+
+        async def main() -> None:
+            await self._see()
+            await self.observer.round()
+
+        asyncio.run(main())
+        return set(self.looked)
+
+    def addresses(self, name: str = "chat") -> list[str]:
+        """Where a workload's ready pods answer, by their names."""
+        pods = self.cluster.all(POD, "team")
+        return [p["status"]["podIP"] for p in pods if p["metadata"]["labels"]["metainf.dev/workload"] == name]
 
     def report_pool(self, name: str) -> JsonObject:
         async def main() -> None:
@@ -189,6 +232,14 @@ class Around:
                 "namespace": "team",
                 "labels": labels,
                 "annotations": {"of": deployment["metadata"]["name"]},
+                "ownerReferences": [
+                    {
+                        "kind": "ReplicaSet",
+                        "name": f"{deployment['metadata']['name']}-5d9c7b",
+                        "uid": deployment["metadata"]["uid"],
+                        "controller": True,
+                    }
+                ],
             }
             self.cluster.put(POD, {"metadata": metadata, "spec": template["spec"]})
         return len(pods) != wanted
@@ -210,7 +261,10 @@ class Around:
             fits = all(facts.label_map.get(e["key"]) in e["values"] for e in wanted)
             count = facts.accelerators.count - taken.get(facts.name, 0)
             if fits and facts.usable and count >= use.accelerators:
-                self.cluster.edit(POD, pod["metadata"]["name"], {"spec": {"nodeName": facts.name}}, "team")
+                self._ips += 1
+                status = {"podIP": f"10.0.0.{self._ips}", "conditions": [{"type": "Ready", "status": "True"}]}
+                bound = {"spec": {"nodeName": facts.name}, "status": status}
+                self.cluster.edit(POD, pod["metadata"]["name"], bound, "team")
                 return True
         return False
 

@@ -47,3 +47,34 @@ def counts(
 
 def restarted(found: EngineCounts, started_s: float) -> EngineCounts:
     return replace(found, started_s=started_s)
+
+
+_NAMES = {
+    "process_start_time_seconds": "started_s",
+    "vllm:prompt_tokens_total": "prompt_tokens",
+    "vllm:generation_tokens_total": "output_tokens",
+    "vllm:prefix_cache_queries_total": "prefix_queried_tokens",
+    "vllm:prefix_cache_hits_total": "prefix_hit_tokens",
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+}
+_HISTOGRAM_NAMES = {
+    "vllm:time_to_first_token_seconds": "ttft_s",
+    "vllm:request_time_per_output_token_seconds": "tpot_s",
+    "vllm:e2e_request_latency_seconds": "e2e_s",
+    "vllm:request_prompt_tokens": "input_tokens",
+    "vllm:request_generation_tokens": "answer_tokens",
+}
+
+
+def exposition(found: EngineCounts) -> str:
+    """The counts as a server says them."""
+    lines = [f'{name}{{engine="0"}} {getattr(found, ours)!r}' for name, ours in _NAMES.items()]
+    for name, ours in _HISTOGRAM_NAMES.items():
+        each: Histogram = getattr(found, ours)
+        reached = 0
+        for bound, count in zip((*each.bounds, "+Inf"), each.counts, strict=True):
+            reached += count
+            lines.append(f'{name}_bucket{{engine="0",le="{bound}"}} {reached}')
+        lines.append(f'{name}_sum{{engine="0"}} {each.total!r}')
+    return "\n".join([*lines, ""])

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from metainf.workload import LatencyMetric, Statistic
 from metainf_operator.engine_metrics import EngineCounts, Histogram
 
-__all__ = ["Observation", "Quantile", "Window", "quantile"]
+__all__ = ["Observation", "Quantile", "Window", "quantile", "together"]
 
 PROBABILITY: Mapping[Statistic, float] = {Statistic.P50: 0.5, Statistic.P95: 0.95, Statistic.P99: 0.99}
 
@@ -169,7 +169,7 @@ class Window:
         self._at, self._last = at, last
         if since is None or at <= since:
             return
-        self._intervals.append(_Interval(since, at, _together(grown), complete))
+        self._intervals.append(_Interval(since, at, together(grown), complete))
         while self._intervals and self._intervals[0].since < at - self._length - timedelta(seconds=1):
             self._intervals.popleft()
 
@@ -180,7 +180,7 @@ class Window:
         return Observation(
             self._intervals[0].since,
             self._intervals[-1].until,
-            _together(each.grown for each in self._intervals),
+            together(each.grown for each in self._intervals),
             all(each.complete for each in self._intervals),
         )
 
@@ -227,7 +227,7 @@ def _less(now: Histogram | None, then: Histogram | None) -> Histogram | None:
     return Histogram(now.bounds, counts, max(0.0, now.total - then.total))
 
 
-def _together(parts: Iterable[EngineCounts]) -> EngineCounts:
+def together(parts: Iterable[EngineCounts]) -> EngineCounts:
     """The sum. What one of several does not tell is not known of all of them."""
     found = list(parts)
     if not found:

@@ -11,7 +11,7 @@ that a figure at the very bound does not turn a condition over twice a minute.
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,7 +56,8 @@ class _Watched:
     """One serving of a workload."""
 
     window: Window
-    sight: Sight = field(default_factory=Sight)
+    began: datetime
+    sight: Sight | None = None
     told: object = None
     pending: object = None
 
@@ -87,7 +88,7 @@ class Observer:
         self._looked_at: dict[WorkloadKey, Traffic] = {}
 
     def sight(self, key: WorkloadKey, serving: str | None) -> Sight | None:
-        """What was seen of a serving; None where it was not looked at yet."""
+        """What was seen of a serving; None where it was not looked at long enough to say."""
         watched = None if serving is None else self._watched.get((key, serving))
         return None if watched is None else watched.sight
 
@@ -171,7 +172,7 @@ class Observer:
     def _take_in(self, key: ServingKey, pods: dict[str, EnginePod], at: datetime) -> None:
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[key] = _Watched(Window(timedelta(seconds=self._window_s)))
+            watched = self._watched[key] = _Watched(Window(timedelta(seconds=self._window_s)), at)
         known = {name: self._pods[engine.uid] for name, engine in pods.items()}
         watched.window.add(
             at,
@@ -185,21 +186,26 @@ class Observer:
         unreadable = tuple(
             (name, pod.fault) for name, pod in sorted(known.items()) if pod.failures >= _UNREADABLE_AFTER
         )
-        self._judge(watched, slo, len(pods), unreadable)
+        self._judge(watched, slo, Sight(pods=len(pods), unreadable=unreadable), at)
 
-    @staticmethod
-    def _judge(watched: _Watched, slo: Slo, pods: int, unreadable: tuple[tuple[str, str], ...]) -> None:
-        """Take the newest figures where they come to the judgement that was told, or to another for the second time."""
+    def _judge(self, watched: _Watched, slo: Slo, now: Sight, at: datetime) -> None:
+        """Take the newest figures where they come to the judgement that was told, or to another for the second time.
+
+        At first, silence is told only after a whole window of it: a new leader has seen nothing yet.
+        """
         seen = watched.window.observation()
         enough = seen is not None and seen.requests >= _LEAST_REQUESTS
-        judgement = judge(slo, seen)
-        found = (enough, judgement)
-        fresh = Sight(seen if enough else None, judgement, pods, unreadable)
-        if watched.told in (None, found) or watched.pending == found:
+        found = (enough, judge(slo, seen))
+        fresh = replace(now, seen=seen if enough else None, judgement=found[1])
+        early = watched.sight is None and not enough and at - watched.began < timedelta(seconds=self._window_s)
+        if watched.told == found or (watched.pending == found and not early):
             watched.sight, watched.told, watched.pending = fresh, found, None
-        else:
-            watched.sight = replace(watched.sight, pods=pods, unreadable=unreadable)
-            watched.pending = found
+            return
+        watched.pending = found
+        if watched.sight is not None:
+            watched.sight = replace(watched.sight, pods=now.pods, unreadable=now.unreadable)
+        elif now.unreadable:
+            watched.sight = now
 
     def _tell(self, state: WorkloadState, manifest: InferenceWorkload, at: datetime) -> None:
         """Set the workload's metric, and have it looked at where a pass would tell or decide something else."""

@@ -17,7 +17,15 @@ from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Facts, Fault, conditions, merged
 from metainf_operator.events import EventReason, EventSender, Notice, Regarding
 from metainf_operator.metrics import Metrics
-from metainf_operator.observed_status import Sight, decision_fields, is_due, slo_moved, slo_standing, status_fields
+from metainf_operator.observed_status import (
+    Sight,
+    SloStanding,
+    decision_fields,
+    is_due,
+    slo_moved,
+    slo_standing,
+    status_fields,
+)
 from metainf_operator.outlook import Outlook
 from metainf_operator.resources import INFERENCE_DECISION, INFERENCE_WORKLOAD
 from metainf_operator.roller import Rolled
@@ -180,7 +188,7 @@ class Reporter:
         before, sight = seen.state.status.get("observed"), seen.sight
         if seen.workload is None:
             return _Observed(before)
-        if not seen.runs:
+        if not seen.runs or (sight is None and not _is_of_what_runs(seen)):
             return _Observed(_accrual_of(before))
         if sight is None:
             return _Observed(before)
@@ -263,10 +271,25 @@ class Reporter:
 
 
 def _with_slo(seen: Seen, facts: Facts, observed: Mapping[str, Any] | None) -> Facts:
-    """The facts with how the promises stand, in the figures that the status has."""
-    if seen.workload is None or seen.sight is None or not seen.runs:
+    """The facts with how the promises stand, in the figures that the status has.
+
+    Where nothing was looked at long enough yet, as by a new leader, what was said of the same pods stands.
+    """
+    if seen.workload is None or not seen.runs:
         return facts
-    return replace(facts, slo=slo_standing(seen.sight, seen.workload.workload.slo, observed or {}))
+    if seen.sight is not None:
+        return replace(facts, slo=slo_standing(seen.sight, seen.workload.workload.slo, observed or {}))
+    said = next((c for c in seen.state.status.get("conditions") or () if c.get("type") == "SLOMet"), None)
+    if said is None or not _is_of_what_runs(seen):
+        return facts
+    return replace(facts, slo=SloStanding(*(str(said.get(part)) for part in ("status", "reason", "message"))))
+
+
+def _is_of_what_runs(seen: Seen) -> bool:
+    """Whether the status that stands speaks of the pods that run now, and of the spec as it is."""
+    status = seen.state.status
+    serving = str(status.get("selector") or "").rpartition("=")[2]
+    return serving == seen.rolled.serving and status.get("observedGeneration") == seen.state.generation
 
 
 def _accrual_of(observed: Mapping[str, Any] | None) -> dict[str, Any] | None:
