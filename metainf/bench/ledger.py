@@ -18,9 +18,9 @@ from metainf.bench.identity import Machine
 from metainf.bench.records import Outcome, RunRecord, ServerRecord
 from metainf.errors import InvalidWorkloadError
 
-__all__ = ["Ledger", "opened", "read_ledger"]
+__all__ = ["MANIFEST", "Ledger", "opened", "read_ledger"]
 
-_MANIFEST = "bench.json"
+MANIFEST = "bench.json"
 _LINES = "ledger.jsonl"
 _SCHEMA = 1
 
@@ -112,7 +112,7 @@ def read_ledger(folder: Path) -> Ledger:
 
 
 def _claim(folder: Path, plan: BenchPlan, machine: Machine) -> None:
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if path.exists():
         found, there = _manifest(folder)
         if found != plan:
@@ -129,7 +129,7 @@ def _claim(folder: Path, plan: BenchPlan, machine: Machine) -> None:
 
 
 def _manifest(folder: Path) -> tuple[BenchPlan, Machine]:
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != _SCHEMA:

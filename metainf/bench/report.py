@@ -120,7 +120,7 @@ def _how(ledger: Ledger) -> Iterator[str]:
         "server with an empty prefix cache. A task's methods run one after another, in an order drawn anew each time, "
         "on servers that stand side by side; ratios are taken within such a block. Tolerance: the larger of 2 % and "
         "twice the standard deviation of that ratio over blocks, in the median over a task's methods; the winner is "
-        "the simplest method within it of the best. Methods of one request at a time run once above 16 requests at once."
+        "the simplest method within it of the best. Methods of one request at a time run once above 16 at once."
     )
     yield ""
     yield "| traffic | requests |"
@@ -185,7 +185,7 @@ def _files() -> Iterator[str]:
     yield "## Files"
     yield ""
     yield (
-        "`measurements.parquet` and `.csv` are rows of the measurement table (`metainf.measurements`: columns, units), "
-        "`tasks.parquet` what they are about, `runs.csv` every run with its outcome, `servers.csv` every start of a "
-        "server with what it was told and what it says it runs with."
+        "`bench.json` is the plan and the machine; `measurements.parquet` and `.csv` are rows of the measurement table "
+        "(`metainf.measurements`: columns, units), `tasks.parquet` what they are about, `runs.csv` every run with its "
+        "outcome, `servers.csv` every start of a server with what it was told and what it says it runs with."
     )

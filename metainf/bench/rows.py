@@ -10,7 +10,7 @@ from typing import Any
 
 from metainf import __version__
 from metainf.bench.design import BenchLoad, BenchTask
-from metainf.bench.ledger import Ledger
+from metainf.bench.ledger import MANIFEST, Ledger
 from metainf.bench.records import Outcome, RunRecord
 from metainf.bench.traffics import traffic_named
 from metainf.corpus.task import Task, TrafficKind
@@ -96,8 +96,11 @@ def _figures(record: RunRecord, kind: TrafficKind) -> dict[str, Any]:
 
 
 def write_tables(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
-    """Write measurements (Parquet and CSV), tasks, runs and servers into a folder; the files' paths."""
+    """Write plan and machine, measurements (Parquet and CSV), tasks, runs and servers into a folder; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / MANIFEST
+    if manifest.resolve() != (ledger.folder / MANIFEST).resolve():
+        manifest.write_bytes((ledger.folder / MANIFEST).read_bytes())
     latest = ledger.latest()
     table = table_of([measurement_of(ledger, record) for record in latest])
     paths = [folder / MEASUREMENTS, folder / "measurements.csv", folder / TASKS, folder / RUNS, folder / SERVERS]
@@ -108,7 +111,7 @@ def write_tables(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
     write_tasks(tuple(tasks.values()), paths[2])
     _write_csv(paths[3], (_flat(record.to_json()) for record in latest), {})
     _write_csv(paths[4], (_flat(server.to_json()) for server in ledger.servers), {})
-    return tuple(paths)
+    return (manifest, *paths)
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], units: Mapping[str, str]) -> None:

@@ -136,7 +136,7 @@ def _plan(args: argparse.Namespace, out: Path, machine: "Machine") -> "tuple[Ben
     if args.plan is not None:
         plan = SHORT_PLAN if args.plan == "short" else study_plan()
         return plan, _places(args, plan.models, out)
-    given = _given(args)
+    given = {method(name, machine.engine_version).name: url for name, url in _given(args).items()}
     names = [args.served_model or "model"] if given else (args.models or [])
     if not names:
         raise InvalidWorkloadError("give --models, --plan or --url: there is nothing to measure")
@@ -144,9 +144,7 @@ def _plan(args: argparse.Namespace, out: Path, machine: "Machine") -> "tuple[Ben
     tasks = crossed(list(places), args.traffics, args.loads)
     if args.tasks_per_model is not None:
         tasks = balanced(tasks, args.tasks_per_model, args.seed)
-    methods = tuple(given) or tuple(args.methods)
-    for name in methods:
-        method(name, machine.engine_version)
+    methods = tuple(given) or tuple(method(name, machine.engine_version).name for name in args.methods)
     words = tuple(args.server_args.split())
     return BenchPlan(tasks, methods, args.repeats, args.seed, words), places
 
@@ -193,8 +191,9 @@ def _made(python: str, model: "SmallModel", folder: Path) -> Path:
 
 def _servers(args: argparse.Namespace, plan: "BenchPlan", places: Mapping[str, str], machine: "Machine") -> "Servers":
     from metainf.bench.servers import GivenServers, OwnServers
+    from metainf.methods import method
 
-    given = _given(args)
+    given = {method(name, machine.engine_version).name: url for name, url in _given(args).items()}
     if given:
         tokenizer = (args.models or [args.served_model])[0]
         if tokenizer is None:

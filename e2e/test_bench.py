@@ -1,0 +1,123 @@
+"""`metainf bench` with real vLLM, in its short form: killed, gone on with, a server crashed under it, and reported."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from e2e.cluster.engine import ENGINE_VERSION, build_engine, why_no_engine
+from e2e.cluster.progress import Progress
+from e2e.waiting import eventually
+from metainf.bench.ledger import Ledger, read_ledger
+from metainf.bench.records import Outcome
+from metainf.bench.rows import MEASUREMENTS
+from metainf.measurements import read_measurements
+
+pytestmark = pytest.mark.e2e
+
+_CRASHING_TOKENS = 1500
+_CRASHING_REQUESTS = 3
+"""So many prompts are more than a step takes, so that one is cut into chunks: with a seed that ends the CPU engine."""
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """The interpreter that has vLLM."""
+    if reason := why_no_engine():
+        pytest.skip(reason)
+    return build_engine(ENGINE_VERSION, Progress()).python
+
+
+@contextlib.contextmanager
+def bench(python: Path, out: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The command at work; ended at the end, whatever happened."""
+    report = ["--report", str(out / "report")]
+    command = [sys.executable, "-m", "metainf", "bench", "--plan", "short", "--python", str(python), "--out", str(out)]
+    with (out / "said").open("a") as said:
+        process = subprocess.Popen(
+            [*command, "--resident", "2", *report], stdout=said, stderr=said, text=True, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+
+
+def known(out: Path) -> Ledger:
+    """What is written so far."""
+    assert (out / "bench.json").exists(), "nothing is written yet"
+    return read_ledger(out)
+
+
+def crash(url: str, model: str) -> None:
+    """End the engine behind this URL, as a request with a seed and a prompt in chunks does in vLLM 0.32.0 on CPUs."""
+
+    def ask(word: int) -> None:
+        body = {"model": model, "prompt": [word] * _CRASHING_TOKENS, "max_tokens": 4, "seed": 7}
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), headers)
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(request, timeout=60).close()
+
+    threads = [threading.Thread(target=ask, args=(word,)) for word in range(5, 5 + _CRASHING_REQUESTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_bench_outlives_a_kill_and_a_crashed_server(python: Path, tmp_path: Path) -> None:
+    with bench(python, tmp_path) as process:
+
+        def assert_some_done() -> None:
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            assert known(tmp_path).runs, "no run is done yet"
+
+        eventually(assert_some_done, within_s=300)
+        process.kill()
+        process.wait()
+    kept = known(tmp_path).runs
+    served = [server.url for server in known(tmp_path).servers]
+
+    def assert_servers_are_gone() -> None:
+        for url in served:
+            with pytest.raises(urllib.error.URLError):
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+
+    eventually(assert_servers_are_gone, within_s=60)
+
+    with bench(python, tmp_path) as process:
+
+        def assert_servers_again() -> None:
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            assert len(known(tmp_path).servers) >= len(served) + 2, "no server is up again yet"
+
+        eventually(assert_servers_again, within_s=300)
+        victim = next(s for s in known(tmp_path).servers[len(served) :] if s.method == "default")
+        crash(victim.url, victim.model)
+        assert process.wait(timeout=400) == 0, (tmp_path / "said").read_text()
+
+    ledger = known(tmp_path)
+    assert ledger.runs[: len(kept)] == kept
+    assert [record.run for record in ledger.latest()] == list(ledger.plan.runs)
+    crashed = [record for record in ledger.latest() if record.outcome is Outcome.CRASHED]
+    assert [record.method for record in crashed] == ["default"]
+    assert all(r.outcome is Outcome.COMPLETED for r in ledger.latest() if r not in crashed)
+    assert all(server.differences == () for server in ledger.servers)
+
+    rows = read_measurements(tmp_path / "report" / MEASUREMENTS)
+    ran = rows.filter(pc.greater(rows.column("requests"), 0)).to_pylist()
+    assert {row["cached_ratio"] > 0.1 for row in ran if row["method"] == "default"} == {True}
+    assert {row["cached_ratio"] for row in ran if row["method"] == "no-prefix-caching"} == {0.0}
+    assert (tmp_path / "report" / "ratios-clients.png").stat().st_size > 1000
