@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from metainf.errors import UndefinedMetricError
-from metainf.selectors.contract import FloatArray
+from metainf.selectors.contract import BoolArray, FloatArray
 
 __all__ = [
     "LEAST_GROUPS",
@@ -40,11 +40,15 @@ _LEAST_FOR_WILCOXON = 6
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its two-sided interval; both ends NaN where there are too few groups for one."""
+    """A figure with its two-sided interval; both ends NaN where there are too few groups for one.
+
+    `groups` are those of the tasks that count for this figure: of the factor with the fewest, 0 where none is known.
+    """
 
     value: float
     low: float
     high: float
+    groups: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class GroupDraws:
         rng = np.random.default_rng(seed)
         codes = [np.unique(factor, return_inverse=True) for factor in factors]
         counts = [_counts(rng, len(names), draws) for names, _ in codes]
+        self._codes = [inverse.ravel() for _, inverse in codes]
         cells, self._cell_of_task = np.unique(
             np.stack([inverse.ravel() for _, inverse in codes], axis=1), axis=0, return_inverse=True
         )
@@ -88,6 +93,10 @@ class GroupDraws:
         self._weights = np.prod([counts[f][:, cells[:, f]] for f in range(len(codes))], axis=0)
         self.groups = min(len(names) for names, _ in codes)
         """Of the factor with the fewest."""
+
+    def groups_among(self, counted: BoolArray) -> int:
+        """How many of the groups have a counted task; of the factor with the fewest."""
+        return min(len(np.unique(codes[counted])) for codes in self._codes)
 
     def sums(self, columns: FloatArray) -> FloatArray:
         """Shape (draws, k): sums of the columns (n, k) in each draw."""
@@ -109,19 +118,20 @@ def interval_of_sums(
     Parameters
     ----------
     columns : array of shape (n, k)
-        What is summed; no NaN.
+        What is summed; no NaN. A task whose row is all zeros does not count.
     finish : function of an array (..., k) to one (...)
         NaN where a draw has no value.
     """
     value = float(finish(columns.sum(axis=0)))
-    if draws.groups < LEAST_GROUPS:
-        return Interval(value, np.nan, np.nan)
+    groups = draws.groups_among(np.any(columns != 0.0, axis=1))
+    if groups < LEAST_GROUPS:
+        return Interval(value, np.nan, np.nan, groups)
     drawn = finish(draws.sums(columns))
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
-        return Interval(value, np.nan, np.nan)
+        return Interval(value, np.nan, np.nan, groups)
     low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
-    return Interval(value, float(low), float(high))
+    return Interval(value, float(low), float(high), groups)
 
 
 def paired_comparison(

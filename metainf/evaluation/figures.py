@@ -134,7 +134,7 @@ def figures_of(judged: JudgedTasks, counted: BoolArray, draws: GroupDraws) -> Fi
     seconds = judged.outcome.decide_s / len(chosen)
     return Figures(
         tasks=int(counted.sum()),
-        groups=draws.groups,
+        groups=draws.groups_among(counted),
         tolerant_accuracy=_share(judged.right, labelled, draws),
         strict_accuracy=_share(chosen == label, labelled, draws),
         macro_f1=_macro_f1(judged, labelled, draws),

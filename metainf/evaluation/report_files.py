@@ -71,10 +71,11 @@ def _write_csv(evaluation: Evaluation, path: Path) -> None:
         writer.writerow(("kind", "split", "scope", "selector", "tasks", "groups", "figure", "value", "low", "high"))
         for report in evaluation.kinds:
             for each in report.results:
-                key = (report.kind, each.split_name, each.scope, each.selector, each.figures.tasks, each.figures.groups)
+                key = (report.kind, each.split_name, each.scope, each.selector, each.figures.tasks)
                 for name, interval in each.figures.named():
                     ends = (interval.value, interval.low, interval.high)
-                    writer.writerow((*key, name, *("" if math.isnan(end) else f"{end:.6g}" for end in ends)))
+                    shown = ("" if math.isnan(end) else f"{end:.6g}" for end in ends)
+                    writer.writerow((*key, interval.groups, name, *shown))
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from metainf.corpus.task import TrafficKind
 from metainf.evaluation.bootstrap import Interval
-from metainf.evaluation.figures import FIGURE_TITLES
+from metainf.evaluation.figures import FIGURE_TITLES, Figures
 from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
 from metainf.evaluation.report import Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
@@ -26,13 +26,15 @@ _DEFINITIONS = """\
 Label: the simplest method within the tolerance of the best. A pick within the tolerance is right (tolerant accuracy;
 macro F1 over labels of at least 1 % of the train tasks). Acceleration ratio: geometric mean of P[chosen] / P[default];
 a pick that is infeasible or breaks an SLO or the budget counts as a tenth of the default, a refusal as the default.
-Closed gap: (SBS - s) / (SBS - VBS) on the mean of log(P / P[default]), with the single best fixed on train. Regret:
-1 - P[chosen] / P[best]. Decisive tasks: the default is worse than the best by more than twice the tolerance; aims bind
-there. In brackets 95 % intervals over held-out groups (1,000 draws of whole groups); where fewer than three groups were
-held out there are none. "-" is undefined, never 0. The random split only shows how much it flatters. Ceiling: chosen by
-every other seed, scored on the rest, for tasks with several seeds; what it misses is noise that nobody can predict.
-"Trained on" another world: fitted, single best and classes included, on that world's truth about the same tasks, and
-judged by this one's."""
+Closed gap: (SBS - s) / (SBS - VBS) on the mean of log(P / P[default]), with the single best fixed on train. Regret: 1 -
+P[chosen] / P[best]. Decisive tasks: the default is worse than the best by more than twice the tolerance; aims bind
+there. In brackets 95 % intervals over held-out groups (1,000 draws of whole groups); where the tasks that count are of
+fewer than three groups there are none. Groups: those behind the figures of a row, from the column with the fewest to
+that with the most; figures.csv has each column's own. USD: of the tasks whose accelerator has a list price, each
+accelerator at the node that asks least for it. "-" is undefined, never 0. The random split only shows how much it
+flatters. Ceiling: chosen by every other seed, scored on the rest, for tasks with several seeds; what it misses is noise
+that nobody can predict. "Trained on" another world: fitted, single best and classes included, on that world's truth
+about the same tasks, and judged by this one's."""
 
 
 def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
@@ -93,9 +95,15 @@ def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
         against = "-" if each.against_focus is None else f"{each.against_focus.confidence:.3f}"
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
-        counts = [f"{each.figures.tasks:,}", str(each.figures.groups)]
+        counts = [f"{each.figures.tasks:,}", _groups(each.figures)]
         rows.append((_split_name(each), name, *counts, *figures, against, ranks))
     return table_text(heads, rows)
+
+
+def _groups(figures: Figures) -> str:
+    """The groups behind the figures, from the column with the fewest to that with the most where they differ."""
+    counts = {interval.groups for _, interval in figures.named() if interval.groups}
+    return "-".join(str(each) for each in sorted({min(counts), max(counts)})) if counts else str(figures.groups)
 
 
 def _split_name(result: Result) -> str:
