@@ -1,87 +1,78 @@
-"""Which options are best on real servers: measured rows that share model, GPU and load and differ in flags alone.
+"""Which options are best on real servers: measured rows that share model, GPU and load and differ in options alone.
 
-Separate from the corpus, whose truth is simulated: nothing here is learnt or predicted, and the groups are few. The
-rows are GPUStack's performance lab (gpustack/gpustack, Apache-2.0). Only requests sent as fast as the server takes them
-are read: at a rate below capacity every option delivers the rate. Rows of one group have the same version of vLLM, the
-same number of GPUs and the same lengths; an FP8 or AWQ checkpoint of the model counts as an option of it.
+Separate from the corpus, whose truth is simulated: nothing here is learnt or predicted, and the groups are few. Sources
+are never mixed: a group is of one source, and the figures are made source by source. Options are what the source
+varies: flags for GPUStack, precision and layout for the silicon sample, layouts for LLM-Inference-Bench, methods for
+our own runs. Rows of one group have the same version of vLLM and the same lengths, and where the layout is no option
+the same number of accelerators.
 """
 
-import csv
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from metainf.corpus.public_rows import PLAIN, argonne_measurements, gpustack_measurements, silicon_measurements
+from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.bootstrap import GroupDraws, Interval, interval_of_sums
+from metainf.layouts import Layout
+from metainf.measurements import Source, read_measurements, table_of
 from metainf.selectors.contract import FloatArray
 
 __all__ = [
     "LEAST_GROUPS_FOR_AIMS",
-    "PLAIN",
     "MeasuredGroup",
     "MeasuredSummary",
     "OptionFigures",
     "best_options",
-    "gpustack_groups",
+    "measured_groups",
+    "read_measured",
+    "repeat_deviation",
 ]
 
 LEAST_GROUPS_FOR_AIMS = 50
-PLAIN = "default"
-"""No flag that changes speed."""
 _TOLERANCE = 0.02
-_NO_OPTION = frozenset(
-    {
-        "async-scheduling-off",
-        "disable-log-requests",
-        "enable-auto-tool-choice",
-        "host",
-        "language-model-only",
-        "max-model-len",
-        "model",
-        "port",
-        "reasoning-parser",
-        "served-model-name",
-        "tokenizer-mode",
-        "tool-call-parser",
-        "trust-remote-code",
-    }
-)
-"""Flags that do not change how fast a request is served."""
-_LAYOUT = frozenset({"tp", "tensor-parallel-size", "pp", "pipeline-parallel-size", "dp", "data-parallel-size"})
-"""Each multiplies the GPUs."""
-_FLAG = re.compile(r"(?<!\S)-{1,2}([a-z][\w-]*)(?:[= ]+((?!-)\S+))?")
-_QUANTISED = re.compile(r"-(FP8|AWQ|NVFP4|FP4|GPTQ|INT4)\b", re.IGNORECASE)
-_ENVIRONMENT = re.compile(r"export ([A-Z_]+=\S+)")
+_LAYOUT_IS_OPTION = frozenset({Source.SILICON, Source.ARGONNE})
+_READERS = {
+    "gpustack_perflab.csv": gpustack_measurements,
+    "llm_inference_bench_all.csv": argonne_measurements,
+    "silicon_sample.csv": silicon_measurements,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredGroup:
-    """Output tokens per second of each option; repeats of one are averaged."""
+    """Performance of each option, higher is better; repeats of one are averaged.
 
+    Output tokens per second of an accelerator, or what the row itself gives as its performance.
+    """
+
+    source: str
     model: str
     gpu: str
     load: str
-    tokens_per_second: Mapping[str, float]
+    performance: Mapping[str, float]
     tolerance: float
-    """Relative: the larger of 2 % and twice the standard deviation of the repeats in it."""
+    """Relative: the larger of 2 % and twice the standard deviation of its repeats, or without any of its source's."""
 
     @property
     def best(self) -> tuple[str, ...]:
         """The options within the tolerance of the fastest."""
-        most = max(self.tokens_per_second.values())
-        return tuple(o for o, rate in self.tokens_per_second.items() if rate >= most * (1.0 - self.tolerance))
+        most = max(self.performance.values())
+        return tuple(o for o, rate in self.performance.items() if rate >= most * (1.0 - self.tolerance))
 
 
 @dataclass(frozen=True, slots=True)
 class OptionFigures:
     """One option over the groups that have it.
 
-    `best_share` is of these groups; `over_plain` the geometric mean of its tokens per second over those without flags,
-    NaN where no group has both.
+    `best_share` is of these groups; `over_plain` the geometric mean of its performance over that without flags, NaN
+    where no group has both.
     """
 
     option: str
@@ -92,11 +83,13 @@ class OptionFigures:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSummary:
-    """All options, the most often measured first. Below 50 groups no aim binds."""
+    """All options of one source, the most often measured first. Below 50 groups no aim binds."""
 
     groups: int
     plain_is_best_share: Interval
     options: tuple[OptionFigures, ...]
+    repeat_deviation: float
+    """Relative standard deviation of repeats, the median over what was repeated; NaN where nothing was."""
 
     @property
     def aims_bind(self) -> bool:
@@ -104,87 +97,139 @@ class MeasuredSummary:
         return self.groups >= LEAST_GROUPS_FOR_AIMS
 
 
-def gpustack_groups(path: Path) -> tuple[MeasuredGroup, ...]:
-    """The groups of `gpustack_perflab.csv` with two options or more, sorted by model, GPU and load."""
+def read_measured(path: Path) -> pa.Table:
+    """The measurement table of a published set, by the name of its file, or of rows that were kept as Parquet.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        It is neither, or a line of it is malformed.
+    MeasurementError
+        The Parquet file is damaged.
+    """
+    if path.suffix == ".parquet":
+        return read_measurements(path)
+    if path.name not in _READERS:
+        known = ", ".join(_READERS)
+        raise InvalidWorkloadError(f"{path}: measured rows are *.parquet of the measurement table, or one of {known}")
+    return table_of(_READERS[path.name](path))
+
+
+def measured_groups(table: pa.Table) -> tuple[MeasuredGroup, ...]:
+    """The groups with two options or more, sorted by source, model, GPU and load; simulated rows are left out."""
     rows: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    seen = set()
-    with path.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if not _usable(row):
-                continue
-            key, option = _key(row), _option(row["script"], row["tag"])
-            measurement = (*key, option, row["out_tps"], row["dur_s"])
-            if measurement not in seen:  # pages repeat the blocks of their baseline
-                seen.add(measurement)
-                rows[key][option].append(float(row["out_tps"]))
-    return tuple(_group(key, rows[key]) for key in sorted(rows) if len(rows[key]) > 1)
+    for row in table.to_pylist():
+        performance = _performance(row)
+        if row["source"] != Source.SIMULATION and performance > 0.0:
+            rows[_key(row)][_option(row)].append(performance)
+    usual = {source: _usual_deviation(rows, source) for source in {key[0] for key in rows}}
+    found = [_group(key, rows[key], usual[key[0]]) for key in sorted(rows) if len(rows[key]) > 1]
+    return tuple(found)
 
 
-def best_options(groups: Sequence[MeasuredGroup], *, seed: int = 0) -> MeasuredSummary:
+def best_options(
+    groups: Sequence[MeasuredGroup], *, repeat_deviation: float = math.nan, seed: int = 0
+) -> MeasuredSummary:
     """How often each option is among the best, and how much faster than without flags, with 95 % intervals.
 
     Whole models are drawn: the loads of one model on one GPU are no independent groups.
     """
-    options = sorted({o for group in groups for o in group.tokens_per_second})
+    options = sorted({o for group in groups for o in group.performance})
     figures = [_option_figures(option, groups, seed) for option in options]
-    plain = [group for group in groups if PLAIN in group.tokens_per_second]
+    plain = [group for group in groups if PLAIN in group.performance]
     return MeasuredSummary(
         groups=len(groups),
         plain_is_best_share=_mean([float(PLAIN in group.best) for group in plain], plain, seed),
         options=tuple(sorted(figures, key=lambda each: (-each.groups, each.option))),
+        repeat_deviation=repeat_deviation,
     )
 
 
-def _usable(row: Mapping[str, str]) -> bool:
-    limited = "RPS" in row["profile"] or "Rate" in row["sub"]
-    return row["engine"] == "vllm" and not limited and bool(row["out_tps"]) and bool(row["ok"])
+def repeat_deviation(table: pa.Table) -> float:
+    """Relative standard deviation of repeats of one option under one load, the median over those that were repeated."""
+    repeats: dict[tuple[tuple[str, ...], str], list[float]] = defaultdict(list)
+    for row in table.to_pylist():
+        repeats[_key(row), _option(row)].append(_performance(row))
+    found = [deviation for values in repeats.values() if (deviation := _deviation(values)) is not None]
+    return float(np.median(found)) if found else math.nan
 
 
-def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    """Model, GPU, load and version. Lengths are to 10 tokens: those of equal random prompts differ by a few."""
-    requests = float(row["ok"])
-    lengths = [float(row[name]) / requests for name in ("in_tok", "out_tok")]
+def _performance(row: Mapping[str, Any]) -> float:
+    """The row's own where it has one, else output tokens per second of an accelerator; 0 where it did not complete."""
+    if row["performance"] is not None:
+        return float(row["performance"])
+    accelerators: int = row["tensor_parallel"] * row["pipeline_parallel"] * row["data_parallel"]
+    return float(row["output_tokens_per_second"] or 0.0) / accelerators
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Source, model, GPU, load and versions; lengths to 10 tokens: those of equal random prompts differ by a few."""
+    lengths = [row["input_tokens"] or 0.0, row["output_tokens"] or 0.0]
     inputs, outputs = (round(tokens, -1) or round(tokens) for tokens in lengths)
-    gpus = math.prod(int(value) for name, value in _FLAG.findall(row["script"]) if name in _LAYOUT and value.isdigit())
-    clients = f"{float(row['max_conc']):g} at a time" if row["max_conc"] else "all at once"
-    load = f"{requests:g} requests, {clients}, {inputs:g} in, {outputs:g} out, {gpus} GPUs, {row['load_gen']}"
-    return row["model_page"], row["gpu"], load, row["versions"]
+    if row["clients"] is not None:
+        load = f"{row['clients']} at a time"
+    elif row["batch_requests"] is not None:
+        load = f"{row['batch_requests']} at once"
+    else:
+        load = f"{row['offered_requests_per_second'] or 0.0:g} a second"
+    load += f", {inputs:g} in, {outputs:g} out"
+    if row["source"] not in _LAYOUT_IS_OPTION:
+        load += f", {_layout(row)}"
+    return (
+        row["source"],
+        row["model"],
+        row["accelerator"],
+        load,
+        row["task"],
+        row["engine_version"],
+        row["source_version"],
+    )
 
 
-def _option(script: str, tag: str) -> str:
-    """The flags that change speed, sorted: a name for what the server was told."""
-    found = {name: value or "" for name, value in _FLAG.findall(script)}
-    # A block's heading names the flag that it varies; its script was copied from the first of them.
-    found |= {name: value or "" for name, value in _FLAG.findall(tag)}
-    parts = [f"{name}={value}" if value else name for name, value in found.items() if name not in _NO_OPTION | _LAYOUT]
-    parts += _ENVIRONMENT.findall(script)
-    quantised = _QUANTISED.search(script)
-    if quantised:
-        parts.append(f"{quantised[1].upper()} checkpoint")
-    return " ".join(sorted(parts)) or PLAIN
+def _option(row: Mapping[str, Any]) -> str:
+    if row["source"] not in _LAYOUT_IS_OPTION:
+        return str(row["method"])
+    return _layout(row) if row["method"] == PLAIN else f"{row['method']}, {_layout(row)}"
 
 
-def _group(key: tuple[str, ...], options: Mapping[str, Sequence[float]]) -> MeasuredGroup:
-    repeated = [np.std(rates, ddof=1) / np.mean(rates) for rates in options.values() if len(rates) > 1]
+def _layout(row: Mapping[str, Any]) -> str:
+    return Layout(
+        row["tensor_parallel"], row["pipeline_parallel"], row["data_parallel"], expert_parallel=row["expert_parallel"]
+    ).name
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1) / np.mean(values)) if len(values) > 1 and np.mean(values) > 0.0 else None
+
+
+def _usual_deviation(rows: Mapping[tuple[str, ...], Mapping[str, Sequence[float]]], source: str) -> float:
+    found = [_deviation(each) for key, options in rows.items() if key[0] == source for each in options.values()]
+    known = [each for each in found if each is not None]
+    return float(np.median(known)) if known else 0.0
+
+
+def _group(key: tuple[str, ...], options: Mapping[str, Sequence[float]], usual: float) -> MeasuredGroup:
+    own = [deviation for each in options.values() if (deviation := _deviation(each)) is not None]
     return MeasuredGroup(
-        model=key[0],
-        gpu=key[1],
-        load=key[2],
-        tokens_per_second={option: float(np.mean(rates)) for option, rates in sorted(options.items())},
-        tolerance=max(_TOLERANCE, 2.0 * float(max(repeated, default=0.0))),
+        source=key[0],
+        model=key[1],
+        gpu=key[2],
+        load=key[3],
+        performance={option: float(np.mean(rates)) for option, rates in sorted(options.items())},
+        tolerance=max(_TOLERANCE, 2.0 * (max(own) if own else usual)),
     )
 
 
 def _option_figures(option: str, groups: Sequence[MeasuredGroup], seed: int) -> OptionFigures:
-    having = [group for group in groups if option in group.tokens_per_second]
-    both = [group for group in having if PLAIN in group.tokens_per_second]
-    gains = [math.log(group.tokens_per_second[option] / group.tokens_per_second[PLAIN]) for group in both]
+    having = [group for group in groups if option in group.performance]
+    both = [group for group in having if PLAIN in group.performance]
+    gains = [math.log(group.performance[option] / group.performance[PLAIN]) for group in both]
     log_gain = _mean(gains, both, seed)
     return OptionFigures(
         option=option,
         groups=len(having),
         best_share=_mean([float(option in group.best) for group in having], having, seed),
-        over_plain=Interval(math.exp(log_gain.value), math.exp(log_gain.low), math.exp(log_gain.high)),
+        over_plain=Interval(math.exp(log_gain.value), math.exp(log_gain.low), math.exp(log_gain.high), log_gain.groups),
     )
 
 
