@@ -47,7 +47,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(corpus: Path, *more: str) -> int:
-    return main(["evaluate", "--corpus", str(corpus), "--out", str(corpus / "out"), *more])
+    return main(["evaluate", "--corpus", str(corpus), "--out", str(corpus / "out"), "--predictor-lanes", "0", *more])
 
 
 def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +101,8 @@ def test_simulations_of_another_world_are_a_selector(corpus: Path) -> None:
         pytest.param(["--measured", "absent.csv"], "there is no such file", id="measured rows that are not there"),
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
+        pytest.param(["--operator-workloads", "-1"], "--operator-workloads must be at least 0", id="too few"),
+        pytest.param(["--table-store", "absent"], "--table-store absent: there is no such folder", id="no store"),
         pytest.param(["--simulated-by", "mars"], "there is no such world", id="a world that is not there"),
         pytest.param(
             ["--world", "other", "--train-world", "other"], "it must be another than --world", id="one world twice"

@@ -13,7 +13,14 @@ from metainf.evaluation.bootstrap import (
     paired_comparison,
     wilcoxon_over_groups,
 )
-from metainf.evaluation.calibration import CalibrationCase, Guarantee, cheapest_with, fit_inflation, least_groups
+from metainf.evaluation.calibration import (
+    CalibrationCase,
+    Guarantee,
+    cheapest_with,
+    fit_inflation,
+    held_out_decision,
+    least_groups,
+)
 from metainf.evaluation.intervals import coverage_by_group, interval_figures, winkler_scores
 from metainf.selectors.contract import FloatArray
 
@@ -39,7 +46,7 @@ def test_groups_that_differ_widen_the_interval_and_equal_ones_close_it() -> None
     wide, narrow = mean_of(place, GroupDraws([GROUPS])), mean_of(RNG.permutation(place), GroupDraws([GROUPS]))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
     flat = mean_of(np.ones(80), GroupDraws([GROUPS]))
-    assert flat == Interval(1.0, 1.0, 1.0)
+    assert flat == Interval(1.0, 1.0, 1.0, groups=8)
 
 
 def test_interval_of_the_mean_matches_drawing_the_groups_by_hand() -> None:
@@ -165,6 +172,21 @@ def test_too_few_groups_are_not_guaranteed() -> None:
     assert str(fitted.guarantee) == "not guaranteed"
     assert fitted.violation_rate <= 0.1
     assert fit_inflation(case(9), 0.9).guarantee is Guarantee.UNSEEN_GROUPS
+
+
+def test_a_held_out_decision_is_judged_on_groups_that_its_calibration_never_saw() -> None:
+    some = case(20)
+    found = held_out_decision(some, 0.9)
+    assert found.guarantee is Guarantee.UNSEEN_GROUPS
+    assert found.violation_rate <= 0.1
+    assert found.violation_rate < found.uncalibrated_violation_rate
+    assert 0.0 < found.false_refusal_rate <= found.refusal_rate < 0.5
+    assert (found.groups, found.tasks) == (20, 1200)
+    # One group that breaks whatever it takes: the others' inflation does not know that.
+    odd = CalibrationCase(some.margin, some.kept & (some.groups != "g00")[:, None], some.cost, some.groups)
+    assert held_out_decision(odd, 0.9).violation_rate > found.violation_rate
+    with pytest.raises(UndefinedMetricError):
+        held_out_decision(case(1), 0.9)
 
 
 def test_where_nothing_keeps_its_limits_all_is_refused() -> None:

@@ -7,11 +7,20 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from metainf.corpus.public_rows import PLAIN
+from metainf.corpus.task import TrafficKind
 from metainf.evaluation.bootstrap import Interval
-from metainf.evaluation.calibration import Guarantee, Inflation
+from metainf.evaluation.calibration import Guarantee, HeldOutDecision
 from metainf.evaluation.intervals import IntervalFigures
-from metainf.evaluation.measured import PLAIN, MeasuredGroup, best_options, gpustack_groups
+from metainf.evaluation.measured import (
+    MeasuredGroup,
+    best_options,
+    measured_groups,
+    read_measured,
+    repeat_deviation,
+)
 from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
+from metainf.evaluation.operator_study import OperatorStudy
 from metainf.evaluation.report_sections import (
     calibration_section,
     intervals_section,
@@ -23,7 +32,10 @@ DATA = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[1] / ".." / "s
 GPUSTACK = DATA / "measured" / "gpustack_perflab.csv"
 needs_data = pytest.mark.skipif(not GPUSTACK.is_file(), reason="METAINF_DATA has no measured/gpustack_perflab.csv")
 
-COLUMNS = "sub,profile,script,tag,versions,ok,max_conc,dur_s,in_tok,out_tok,out_tps,engine,model_page,gpu,load_gen"
+COLUMNS = (
+    "sub,profile,script,tag,versions,ok,max_conc,dur_s,in_tok,out_tok,out_tps,engine,model_page,gpu,load_gen,"
+    "ttft_mean,ttft_p50,ttft_p99,tpot_mean,tpot_p50,tpot_p99"
+)
 
 
 def row(script: str, out_tps: float, changes: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -45,9 +57,9 @@ def row(script: str, out_tps: float, changes: Mapping[str, str] = MappingProxyTy
 
 
 def groups_of(tmp_path: Path, *rows: str) -> tuple[MeasuredGroup, ...]:
-    path = tmp_path / "rows.csv"
+    path = tmp_path / "gpustack_perflab.csv"
     path.write_text("\n".join((COLUMNS, *rows)) + "\n")
-    return gpustack_groups(path)
+    return measured_groups(read_measured(path))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +82,7 @@ def groups_of(tmp_path: Path, *rows: str) -> tuple[MeasuredGroup, ...]:
 )
 def test_an_option_is_what_changes_speed(tmp_path: Path, script: str, tag: str, option: str) -> None:
     (group,) = groups_of(tmp_path, row(script, 100.0, {"tag": tag}), row("vllm serve m --other", 110.0))
-    assert set(group.tokens_per_second) == {option, "other"}
+    assert set(group.performance) == {option, "other"}
 
 
 def test_groups_share_model_gpu_and_load(tmp_path: Path) -> None:
@@ -102,17 +114,19 @@ def test_rows_that_say_nothing_about_throughput_are_left_out(tmp_path: Path, cha
 def test_repeats_are_averaged_and_set_the_tolerance_and_copies_count_once(tmp_path: Path) -> None:
     rows = [row("vllm serve m", 95.0), row("vllm serve m", 105.0, {"dur_s": "57"}), row("vllm serve m --other", 110.0)]
     (group,) = groups_of(tmp_path, *rows, rows[0])
-    assert group.tokens_per_second == {PLAIN: 100.0, "other": 110.0}
+    assert group.performance == {PLAIN: 100.0, "other": 110.0}
     assert group.tolerance == pytest.approx(2 * math.sqrt(50.0) / 100.0)
     assert group.best == (PLAIN, "other")
 
 
 def test_options_are_compared_with_no_flags_over_groups() -> None:
     groups = [
-        MeasuredGroup(f"model-{i}", "h100", "load", {PLAIN: 100.0, "fast": 100.0 * (1.1 + 0.1 * i)}, 0.02)
+        MeasuredGroup("gpustack", f"model-{i}", "h100", "load", {PLAIN: 100.0, "fast": 100.0 * (1.1 + 0.1 * i)}, 0.02)
         for i in range(4)
     ]
-    found = best_options([*groups, MeasuredGroup("model-9", "h100", "load", {"fast": 1.0, "slow": 0.5}, 0.02)])
+    found = best_options(
+        [*groups, MeasuredGroup("gpustack", "model-9", "h100", "load", {"fast": 1.0, "slow": 0.5}, 0.02)]
+    )
     fast = found.options[0]
     assert (fast.option, fast.groups, fast.best_share.value) == ("fast", 5, 1.0)
     assert fast.over_plain.value == pytest.approx((1.1 * 1.2 * 1.3 * 1.4) ** 0.25)
@@ -124,9 +138,11 @@ def test_options_are_compared_with_no_flags_over_groups() -> None:
 
 @needs_data
 def test_gpustacks_rows_make_some_thirty_groups() -> None:
-    groups = gpustack_groups(GPUSTACK)
+    table = read_measured(GPUSTACK)
+    groups = measured_groups(table)
+    assert 0.01 < repeat_deviation(table) < 0.1
     assert 25 <= len(groups) <= 40
-    assert all(len(group.tokens_per_second) > 1 and group.best for group in groups)
+    assert all(len(group.performance) > 1 and group.best for group in groups)
     found = best_options(groups)
     assert not found.aims_bind
     assert found.options[0].option == PLAIN
@@ -152,14 +168,19 @@ def test_operator_pays_above_the_cheapest_and_breaks_what_it_breaks() -> None:
 
 
 def test_sections_say_what_is_not_guaranteed_and_that_no_aim_binds() -> None:
-    groups = [MeasuredGroup(f"model-{i}", "h100", "load", {PLAIN: 100.0, "fast": 110.0}, 0.02) for i in range(4)]
-    text = measured_section(groups, best_options(groups))
-    assert "4 groups" in text and "fewer than 50, so no aim binds" in text
+    groups = [
+        MeasuredGroup("gpustack", f"model-{i}", "h100", "load", {PLAIN: 100.0, "fast": 110.0}, 0.02) for i in range(4)
+    ]
+    text = measured_section(groups, best_options(groups, repeat_deviation=0.03), source="gpustack")
+    assert "4 groups of source gpustack" in text and "fewer than 50, so no aim binds" in text
+    assert "the median: 3.0%" in text
     assert "| fast | 4 | 1.000 [1.000, 1.000] | 1.100 [1.100, 1.100] |" in text
-    fitted = calibration_section({"metainf": Inflation(1.5, Guarantee.NOT_GUARANTEED, 8, 0.08, 0.2)})
-    assert "| metainf | 1.50 | 8.0% | 20.0% | 8 | not guaranteed |" in fitted
-    found = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 12)}, "log")
+    decision = HeldOutDecision(1.5, 0.08, 0.25, 0.2, 0.4, Guarantee.NOT_GUARANTEED, 8, 90)
+    judged = calibration_section({"metainf": decision}, about="rate", confidence=0.9)
+    assert "| metainf | 1.50 | 8.0% | <= 10% | 40.0% | 20.0% | 25.0% | 90 | 8 | not guaranteed |" in judged
+    found = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 12)}, "ln", about="rate")
     assert "| metainf | 90% | 88.0% | g | 50.0% | 0.2 | 0.4 | 12 |" in found
-    sure = Interval(0.1, 0.05, 0.2)
-    operator = operator_section({"metainf": OperatorFigures(7, sure, sure, sure, 11.0, 10.0)})
-    assert "| metainf | 7 | 0.100 [0.050, 0.200] |" in operator
+    sure = Interval(0.1, 0.05, 0.2, groups=5)
+    figures = {TrafficKind.RATE: {"metainf": OperatorFigures(7, sure, sure, sure, 11.0, 10.0)}}
+    operator = operator_section(OperatorStudy(("l4",), 30, figures))
+    assert "| rate | metainf | 7 | 5 | 0.100 [0.050, 0.200] |" in operator

@@ -8,13 +8,14 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metainf.cli.evaluate_predictors import add_arguments, check_arguments, predictor_sections
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.evaluation.simulated import SIMULATOR_ONLY, SimulatedPerformance
@@ -61,7 +62,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
-    parser.add_argument("--measured", metavar="FILE", type=Path, help="gpustack_perflab.csv: adds what real rows say")
+    parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        default=[],
+        help="rows of real servers, repeatable: gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, "
+        "or *.parquet of the measurement table; adds which options are best there, source by source",
+    )
+    add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="of selectors, intervals and the random split (default: 0)")
     parser.add_argument(
         "--most-folds", metavar="N", type=int, help="of each split (default: 8; leave-both-out N by N, default 3 by 3)"
@@ -80,10 +90,12 @@ def run(args: argparse.Namespace) -> int:
     focus = args.focus or (_FOCUS if _FOCUS in names else names[-1])
     if focus not in names:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
-    if args.measured is not None and not args.measured.is_file():
-        raise InvalidWorkloadError(f"--measured {args.measured}: there is no such file")
+    for path in args.measured:
+        if not path.is_file():
+            raise InvalidWorkloadError(f"--measured {path}: there is no such file")
     if args.most_folds is not None and args.most_folds < 2:
         raise InvalidWorkloadError(f"--most-folds must be at least 2, got {args.most_folds}")
+    check_arguments(args)
     truths = _truths(args)
     evidence = {kind: _known(kind, truth, args.train_world) for kind, truth in truths.items()}
     report, files = _modules()
@@ -93,7 +105,12 @@ def run(args: argparse.Namespace) -> int:
         simulated = SimulatedPerformance([truth.beside[args.simulated_by] for truth in truths.values()])
         makers[SIMULATOR_ONLY] = lambda: SimulatorOnly(simulated)
     evaluation = report.evaluate(evidence, makers, plan, clock=time.perf_counter, progress=_say)
-    written = files.write_report(evaluation, args.out, [] if args.measured is None else [_measured(args.measured)])
+    started = time.perf_counter()
+    sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
+    if sections:
+        sections.append(f"Predictors and the operator's choice took {time.perf_counter() - started:.0f} s.\n")
+    sections += _measured(args.measured)
+    written = files.write_report(evaluation, args.out, sections)
     for line in _summary(evaluation):
         print(line)
     print(f"{written[0]}: {len(written)} files, {evaluation.spent_s:.0f} s")
@@ -174,6 +191,7 @@ def _truths(args: argparse.Namespace) -> "Mapping[TrafficKind, Truth]":
 def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evidence":
     """The table with what it says about one-at-a-time serving and sizes of batches, to the nearest power of two."""
     outcomes: Any = import_module("metainf.evaluation.outcomes")
+    prices: Any = import_module("metainf.evaluation.prices")
     tasks = truth.table.tasks
     static = tasks.methods.index(_ONE_AT_A_TIME) if _ONE_AT_A_TIME in tasks.methods else None
     sizes = None
@@ -182,6 +200,7 @@ def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evide
         sizes = np.exp2(np.round(log_load / np.log(2.0)))
     evidence: Evidence = outcomes.Evidence(
         truth.table,
+        price_usd_per_hour=prices.replica_prices(tasks, whole_replica=kind is not TrafficKind.RATE),
         batch_size=sizes,
         one_at_a_time=static,
         performance_by_seed=truth.by_seed,
@@ -190,11 +209,21 @@ def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evide
     return evidence
 
 
-def _measured(path: Path) -> str:
+def _measured(paths: Sequence[Path]) -> list[str]:
+    """A section for each source of measured rows that has groups to compare."""
     measured: Any = import_module("metainf.evaluation.measured")
-    sections: Any = import_module("metainf.evaluation.report_sections")
-    groups = measured.gpustack_groups(path)
-    return str(sections.measured_section(groups, measured.best_options(groups)))
+    text: Any = import_module("metainf.evaluation.report_sections")
+    sections = []
+    for path in paths:
+        table = measured.read_measured(path)
+        found = measured.measured_groups(table)
+        for source in dict.fromkeys(group.source for group in found):
+            groups = [group for group in found if group.source == source]
+            summary = measured.best_options(groups, repeat_deviation=measured.repeat_deviation(table))
+            sections.append(str(text.measured_section(groups, summary, source=source)))
+        if not found:
+            _say(f"{path}: no two options share model, GPU and load")
+    return sections
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:

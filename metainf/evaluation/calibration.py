@@ -17,9 +17,19 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.errors import UndefinedMetricError
 from metainf.selectors.contract import BoolArray, FloatArray
 
-__all__ = ["CalibrationCase", "Guarantee", "Inflation", "cheapest_with", "fit_inflation", "least_groups"]
+__all__ = [
+    "CalibrationCase",
+    "Guarantee",
+    "HeldOutDecision",
+    "Inflation",
+    "cheapest_with",
+    "fit_inflation",
+    "held_out_decision",
+    "least_groups",
+]
 
 IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
@@ -71,6 +81,34 @@ class Inflation:
     refusal_rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOutDecision:
+    """What inflations do to groups that had no part in fitting them, each group's from all others.
+
+    Attributes
+    ----------
+    inflation : float
+        The median over groups; infinite where most could only refuse.
+    violation_rate : float
+        Of picks, mean over groups.
+    refusal_rate : float
+        Of tasks, mean over groups.
+    false_refusal_rate : float
+        Of the tasks that some candidate truly serves, mean over groups that have any.
+    uncalibrated_violation_rate : float
+        Of picks with the predictor's own spread alone, mean over groups: what the calibration is for.
+    """
+
+    inflation: float
+    violation_rate: float
+    refusal_rate: float
+    false_refusal_rate: float
+    uncalibrated_violation_rate: float
+    guarantee: Guarantee
+    groups: int
+    tasks: int
+
+
 def least_groups(confidence: float) -> int:
     """Fewest groups with which a guarantee at this confidence can exist: 9 for 0.9."""
     return math.ceil(1.0 / (1.0 - confidence) - 1e-9) - 1
@@ -88,27 +126,96 @@ def fit_inflation(case: CalibrationCase, confidence: float) -> Inflation:
 
     "From which on": more inflation changes the picks and can, by chance, break more; the worst of what follows counts.
     """
-    names, codes = np.unique(case.groups, return_inverse=True)
-    finite = case.margin[np.isfinite(case.margin)]
-    steps = np.quantile(finite, np.linspace(0.0, 1.0, _GRID), method="higher") if len(finite) else np.array([])
-    grid = np.append(np.unique(steps), np.inf)
-    rates, refused = np.empty(len(grid)), np.empty(len(grid))
-    for place, inflation in enumerate(grid):
-        chosen = cheapest_with(case, float(inflation))
-        rates[place] = _mean_violation_rate(case, chosen, codes.ravel(), len(names))
-        refused[place] = float((chosen < 0).mean()) if len(chosen) else 0.0
+    tried = _Tried.of(case)
+    rates = tried.violation_rates(np.ones(tried.groups, dtype=np.bool_))
+    place, guarantee = _least(rates, tried.groups, confidence)
+    refused = 1.0 - float(tried.picked[place].mean()) if len(case.groups) else 0.0
+    return Inflation(float(tried.grid[place]), guarantee, tried.groups, float(rates[place]), refused)
+
+
+def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecision:
+    """What the rule does to each group when it is calibrated on all others.
+
+    Raises
+    ------
+    UndefinedMetricError
+        There are fewer than two groups: nothing can be held out.
+    """
+    tried = _Tried.of(case)
+    if tried.groups < 2:
+        raise UndefinedMetricError("judging a calibrated decision needs two groups or more")
+    servable: BoolArray = np.any(case.kept, axis=1)
+    found, guarantee = np.full((tried.groups, 4), np.nan), Guarantee.NOT_GUARANTEED
+    for group in range(tried.groups):
+        others = np.arange(tried.groups) != group
+        place, guarantee = _least(tried.violation_rates(others), tried.groups - 1, confidence)
+        own = tried.codes == group
+        picked, broke = tried.picked[place, own], tried.broke[place, own]
+        refused = servable[own] & ~picked
+        found[group] = (
+            tried.grid[place],
+            broke.sum() / max(1, picked.sum()),
+            1.0 - picked.mean(),
+            refused.sum() / servable[own].sum() if servable[own].any() else np.nan,
+        )
+    plain = cheapest_with(case, 1.0)
+    return HeldOutDecision(
+        inflation=float(np.median(found[:, 0])),
+        violation_rate=float(found[:, 1].mean()),
+        refusal_rate=float(found[:, 2].mean()),
+        false_refusal_rate=float(np.nanmean(found[:, 3])) if servable.any() else 0.0,
+        uncalibrated_violation_rate=_mean_violation_rate(case, plain, tried.codes, tried.groups),
+        guarantee=guarantee,
+        groups=tried.groups,
+        tasks=len(case.groups),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tried:
+    """A grid of g inflations, rising to infinity, and what is picked and breaks a limit under each.
+
+    `picked` and `broke` are of shape (g, n), `codes` of shape (n,) has each task's group as a number.
+    """
+
+    grid: FloatArray
+    picked: BoolArray
+    broke: BoolArray
+    codes: IntArray
+    groups: int
+
+    @classmethod
+    def of(cls, case: CalibrationCase) -> "_Tried":
+        names, codes = np.unique(case.groups, return_inverse=True)
+        finite = case.margin[np.isfinite(case.margin)]
+        steps = np.quantile(finite, np.linspace(0.0, 1.0, _GRID), method="higher") if len(finite) else np.array([])
+        grid = np.append(np.unique(steps), np.inf)
+        rows = np.arange(len(case.groups))
+        picked = np.zeros((len(grid), len(rows)), dtype=np.bool_)
+        broke = np.zeros_like(picked)
+        for place, inflation in enumerate(grid):
+            chosen = cheapest_with(case, float(inflation))
+            picked[place] = chosen >= 0
+            broke[place] = picked[place] & ~case.kept[rows, np.maximum(chosen, 0)]
+        return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names))
+
+    def violation_rates(self, counted: BoolArray) -> FloatArray:
+        """Shape (g,): the mean over the counted groups of the share of picks that break a limit."""
+        if not counted.any():
+            return np.zeros(len(self.grid))
+        member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
+        picks, breaks = self.picked @ member, self.broke @ member
+        rates: FloatArray = (breaks / np.maximum(picks, 1.0)).mean(axis=1)
+        return rates
+
+
+def _least(rates: FloatArray, groups: int, confidence: float) -> tuple[int, Guarantee]:
+    """Place of the least inflation that keeps the promise from there on; the last refuses all and breaks nothing."""
     worst = np.maximum.accumulate(rates[::-1])[::-1]
-    groups, most = len(names), 1.0 - confidence
     guaranteed = groups >= least_groups(confidence)
     bound = (groups * worst + 1.0) / (groups + 1.0) if guaranteed else worst
-    place = int(np.argmax(bound <= most + 1e-12))  # the last one refuses everything and breaks nothing
-    return Inflation(
-        value=float(grid[place]),
-        guarantee=Guarantee.UNSEEN_GROUPS if guaranteed else Guarantee.NOT_GUARANTEED,
-        groups=groups,
-        violation_rate=float(rates[place]),
-        refusal_rate=float(refused[place]),
-    )
+    place = int(np.argmax(bound <= 1.0 - confidence + 1e-12))
+    return place, Guarantee.UNSEEN_GROUPS if guaranteed else Guarantee.NOT_GUARANTEED
 
 
 def _mean_violation_rate(case: CalibrationCase, chosen: IntArray, codes: IntArray, groups: int) -> float:

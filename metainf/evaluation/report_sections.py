@@ -5,10 +5,12 @@ Separate from the report's text, which is made from one evaluation: each of thes
 
 from collections.abc import Mapping, Sequence
 
-from metainf.evaluation.calibration import Inflation
+import numpy as np
+
+from metainf.evaluation.calibration import HeldOutDecision
 from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import LEAST_GROUPS_FOR_AIMS, MeasuredGroup, MeasuredSummary
-from metainf.evaluation.operator_choice import OperatorFigures
+from metainf.evaluation.operator_study import OperatorStudy
 from metainf.evaluation.report_text import figure_text, table_text
 
 __all__ = ["calibration_section", "intervals_section", "measured_section", "operator_section"]
@@ -16,9 +18,9 @@ __all__ = ["calibration_section", "intervals_section", "measured_section", "oper
 _LEAST_SHOWN_GROUPS = 2
 
 
-def intervals_section(figures: Mapping[str, IntervalFigures], unit: str) -> str:
-    """Coverage, width and score of each predictor's intervals; `unit` is that of widths and scores."""
-    heads = ["predictor", "asked", "coverage", "worst group", "its coverage", f"median width ({unit})"]
+def intervals_section(figures: Mapping[str, IntervalFigures], unit: str, *, about: str) -> str:
+    """Coverage, width and score of intervals by name; `unit` is that of widths and scores."""
+    heads = ["intervals", "asked", "coverage", "worst group", "its coverage", f"median width ({unit})"]
     heads += [f"interval score ({unit})", "groups"]
     rows = [
         (
@@ -34,64 +36,100 @@ def intervals_section(figures: Mapping[str, IntervalFigures], unit: str) -> str:
         for name, each in figures.items()
     ]
     text = "Means over held-out groups, each counted alike. Lower scores are better (Winkler)."
-    return _section("Intervals", text, table_text(heads, rows))
+    return _section(f"Intervals: {about}", text, table_text(heads, rows))
 
 
-def calibration_section(fitted: Mapping[str, Inflation]) -> str:
-    """The inflation of each calibrated decision, and what it promises."""
-    heads = ("decision", "inflation (standard deviations)", "violations", "refusals", "groups", "guarantee")
+def calibration_section(judged: Mapping[str, HeldOutDecision], *, about: str, confidence: float) -> str:
+    """What a calibrated decision does to groups that its calibration never saw, and what it promises."""
+    heads = (
+        "decision",
+        "inflation, median",
+        "violations",
+        "aim",
+        "violations uncalibrated",
+        "false refusals",
+        "refusals",
+    )
     rows = [
         (
             name,
-            f"{each.value:.2f}",
+            f"{each.inflation:.2f}",
             f"{each.violation_rate:.1%}",
+            f"<= {1.0 - confidence:.0%}",
+            f"{each.uncalibrated_violation_rate:.1%}",
+            f"{each.false_refusal_rate:.1%}",
             f"{each.refusal_rate:.1%}",
+            f"{each.tasks:,}",
             str(each.groups),
             str(each.guarantee),
         )
-        for name, each in fitted.items()
+        for name, each in judged.items()
     ]
-    text = "Fitted so that the chosen candidate keeps every limit; violations are of picks, refusals of tasks."
-    return _section("Calibrated decision", text, table_text(heads, rows))
+    text = (
+        "The cheapest candidate that seems to keep every limit, its distance from the nearest limit multiplied by an "
+        "inflation. Each group's inflation was fitted on all other groups. Violations are of picks, false refusals of "
+        "the tasks that some candidate truly serves; means over groups."
+    )
+    return _section(f"Calibrated decision: {about}", text, table_text((*heads, "tasks", "groups", "guarantee"), rows))
 
 
-def operator_section(figures: Mapping[str, OperatorFigures]) -> str:
-    """What the operator's own choice costs under each predictor."""
-    heads = ["predictor", "workloads", "USD above the cheapest feasible", "infeasible in truth", "false refusals"]
+def operator_section(study: OperatorStudy) -> str:
+    """What the operator's own choice costs, by kind of traffic and predictor."""
+    heads = [
+        "traffic",
+        "predictor",
+        "workloads",
+        "groups",
+        "USD above the cheapest feasible",
+        "infeasible in truth",
+        "false refusals",
+    ]
     heads += ["USD of feasible choices", "USD of the cheapest for these"]
     rows = [
         (
+            str(kind),
             name,
             f"{each.workloads:,}",
+            str(each.infeasible.groups),
             figure_text(each.usd_above),
             figure_text(each.infeasible),
             figure_text(each.false_refusals),
             f"{each.total_usd:,.2f}",
             f"{each.cheapest_total_usd:,.2f}",
         )
+        for kind, figures in study.figures.items()
         for name, each in figures.items()
     ]
-    text = "Method, layout, pool and replicas together. Shares from 0 to 1, with 95 % intervals over groups."
+    text = (
+        f"Method, layout, pool and replicas together, over {len(study.pools)} pools: {', '.join(study.pools)}. Shares "
+        "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour, of a batch in total; above the "
+        "cheapest is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
+        f"{study.options} options which were simulated for each workload, so what stands above it is at least that. "
+        "Confidence as a workload has it by default, 0.9."
+    )
     return _section("The operator's own choice", text, table_text(heads, rows))
 
 
-def measured_section(groups: Sequence[MeasuredGroup], summary: MeasuredSummary) -> str:
-    """Which options are best on real rows that share model, GPU and load."""
+def measured_section(groups: Sequence[MeasuredGroup], summary: MeasuredSummary, *, source: str) -> str:
+    """Which options of one source are best on real rows that share model, GPU and load."""
     options = [
         (each.option, str(each.groups), figure_text(each.best_share), figure_text(each.over_plain))
         for each in summary.options
         if each.groups >= _LEAST_SHOWN_GROUPS
     ]
-    single = [(each.model, each.gpu, each.load, ", ".join(each.best)) for each in groups]
     binds = "aims bind" if summary.aims_bind else f"fewer than {LEAST_GROUPS_FOR_AIMS}, so no aim binds"
+    noise = "nothing was repeated" if np.isnan(summary.repeat_deviation) else f"{summary.repeat_deviation:.1%}"
     text = (
-        f"GPUStack's rows: {summary.groups} groups that share model, GPU, version and load ({binds}). Without flags is "
-        f"within the tolerance of the best in {figure_text(summary.plain_is_best_share)} of those that have it. "
+        f"{summary.groups} groups of source {source} that share model, GPU, version and load ({binds}). Standard "
+        f"deviation of repeats, the median: {noise}; options within the larger of 2 % and twice that of the best count "
+        f"as best. No flags is among the best in {figure_text(summary.plain_is_best_share)} of those that have it. "
         "Intervals draw whole models; with fewer than three models there are none."
     )
-    heads = ("option", "groups", "share where it is among the best", "tokens/s over no flags (x)")
-    found = ("model", "GPU", "load", "among the best")
-    return _section("Measured rows alone", text, table_text(heads, options), table_text(found, single))
+    parts = [text, table_text(("option", "groups", "share where it is among the best", "over no flags (x)"), options)]
+    if not summary.aims_bind:
+        single = [(each.model, each.gpu, each.load, ", ".join(each.best)) for each in groups]
+        parts.append(table_text(("model", "GPU", "load", "among the best"), single))
+    return _section(f"Measured rows alone: {source}", *parts)
 
 
 def _section(title: str, *parts: str) -> str:

@@ -3,15 +3,18 @@
 Separate from the spreads, which are right for all candidates and so too narrow for the chosen one, which was chosen
 for having been predicted too well.
 
-A case is a task of the corpus with a rate and promises, asked for a multiple of its rate: candidates are the methods
-times a number of replicas, the cheapest that seems to keep every limit is taken, and the corpus knows the highest rate
-at which each method truly keeps them.
+A case is a task of the corpus with limits, and the cheapest candidate that seems to keep every one is taken. A rate is
+asked for at a multiple of itself: candidates are the methods times a number of replicas, and the corpus knows the
+highest rate at which each method truly keeps its promises. Closed loops with promises and batches with deadlines are
+known under their own load alone: candidates are the methods on one replica, and what is predicted to do most counts as
+the cheapest.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +27,17 @@ from metainf.measurements import Purpose, Source
 from metainf.meta_features.answers import slo_bounds
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.methods import portfolio
-from metainf.predictors.base_answers import CAPACITY, LATENCIES
-from metainf.predictors.corrections import Corrections, near_full, responses, spreads_at
+from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, THROUGHPUT
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
+from metainf.predictors.corrections import Corrections, responses
+from metainf.training.predicted_spreads import Spreads
 from metainf.training.rows import BLOCK, TrainingRows, inputs_of
-from metainf.training.spreads import SplitSpread
+from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad
 
-__all__ = ["CAUTIONS", "caution_of", "decision_cases", "false_refusals"]
+__all__ = ["CAUTIONS", "CONFIDENCE", "caution_of", "decision_cases", "false_refusals"]
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
@@ -39,22 +45,27 @@ CONFIDENCE = 0.9
 CAUTIONS = (0.25, 4.0)
 """Least and largest factor. Where even the largest does not do, what is left is said in the figures."""
 _RATE_FACTOR = 4.0
-_REPLICAS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+_RATE_REPLICAS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 _TOLERANCE = 1.01  # the width of the corpus's last bracket
 _MOST_TASKS = 3000
+_LATENCY_COLUMNS = tuple(f"{metric}_{statistic}_s" for metric in LATENCY_METRICS for statistic in STATISTICS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pairs:
-    """p (task, method) pairs with their true highest rate."""
+    """p (task, method) pairs of one kind of traffic with the truth, at each of r numbers of replicas."""
 
-    task: IntArray
+    case: IntArray
     lane: IntArray
-    rate: FloatArray
     complexity: FloatArray
-    wanted: FloatArray
+    load: FloatArray
+    """Of one replica, shape (p, r): requests per second, clients or requests."""
+    kept: BoolArray
+    """Shape (p, r)."""
     bounds_s: FloatArray
     """Shape (p, 12)."""
+    deadline_s: FloatArray
+    """Shape (p,), infinite for others than batches."""
 
 
 def decision_cases(
@@ -62,34 +73,34 @@ def decision_cases(
     tasks: Mapping[str, Task],
     rows: TrainingRows,
     found: Corrections,
-    spread: SplitSpread,
+    spreads: Spreads,
     *,
     groups: StringArray,
+    kind: TrafficKind = TrafficKind.RATE,
 ) -> CalibrationCase | None:
-    """The cases of one split; None where the corpus has no such tasks.
+    """The cases of one split and kind of traffic; None where the corpus has no such tasks.
 
     Parameters
     ----------
     found : what trees that never saw a lane's group say of it
     groups : array of shape (m,), of the lanes
     """
-    pairs = _pairs(table, tasks, rows)
-    if not len(pairs.task):
+    pairs = _pairs(table, tasks, rows, kind)
+    if not len(pairs.case):
         return None
-    margin = _margins(pairs, rows, found, spread)
-    names, of = np.unique(pairs.task, return_inverse=True)
+    margin, work = _margins(pairs, rows, found, spreads)
+    names, of = np.unique(pairs.case, return_inverse=True)
     of = of.ravel()
-    width = int(np.bincount(of).max())
-    place = _place_within(of)
-    shape = len(names), width, len(_REPLICAS)
+    width, place, each = int(np.bincount(of).max()), _place_within(of), pairs.load.shape[1]
+    shape = len(names), width, each
     margins, costs, kept = np.full(shape, -np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.bool_)
     margins[of, place] = margin
-    replicas = np.array(_REPLICAS, dtype=np.float64)
-    costs[of, place] = replicas + 1e-3 * pairs.complexity[:, None]
-    kept[of, place] = pairs.rate[:, None] * replicas * _TOLERANCE >= pairs.wanted[:, None]
+    cost = np.array(_RATE_REPLICAS, dtype=np.float64)[None] if kind is TrafficKind.RATE else work
+    costs[of, place] = cost + 1e-3 * pairs.complexity[:, None]
+    kept[of, place] = pairs.kept
     case_groups = np.empty(len(names), dtype=groups.dtype)
     case_groups[of] = groups[pairs.lane]
-    flat = len(names), width * len(_REPLICAS)
+    flat = len(names), width * each
     return CalibrationCase(margins.reshape(flat), kept.reshape(flat), costs.reshape(flat), case_groups)
 
 
@@ -107,42 +118,60 @@ def false_refusals(case: CalibrationCase, caution: float) -> float:
     return float(refused.sum() / servable.sum()) if servable.any() else 0.0
 
 
-def _pairs(table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows) -> _Pairs:
-    """Of tasks with promises, in one world and repeat each."""
+def _pairs(table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows, kind: TrafficKind) -> _Pairs:
+    """Of tasks with limits, in one world and repeat each."""
     keep = pc.and_(
         pc.equal(table.column("source"), Source.SIMULATION.value),
-        pc.and_(
-            pc.equal(table.column("purpose"), Purpose.SCORE.value),
-            pc.equal(table.column("kind"), TrafficKind.RATE.value),
-        ),
+        pc.and_(pc.equal(table.column("purpose"), Purpose.SCORE.value), pc.equal(table.column("kind"), kind.value)),
     )
-    scores = table.filter(keep).select(["task", "method", "world", "seed", "performance"]).to_pylist()
-    lanes = {key: lane for lane, key in reversed(list(enumerate(rows.key))) if tasks[key[0]].kind is TrafficKind.RATE}
+    names = ["task", "method", "world", "seed", "performance", "makespan_s", *_LATENCY_COLUMNS]
+    scores = table.filter(keep).select(names).to_pylist()
+    lanes = {key: lane for lane, key in reversed(list(enumerate(rows.key))) if tasks[key[0]].kind is kind}
     complexity = {method.name: float(method.complexity) for method in portfolio()}
     cases: dict[tuple[str, str, int], int] = {}
-    found: list[tuple[int, int, float, float, float]] = []
-    bounds = []
+    found: list[tuple[int, int, float]] = []
+    loads, kept, slos, deadlines = [], [], [], []
     for score in scores:
         task = tasks.get(score["task"])
         lane = lanes.get((score["task"], score["method"]))
-        if task is None or lane is None or not task.slo.bounds:
+        if task is None or lane is None or not (task.slo.bounds or isinstance(task.traffic.load, BatchLoad)):
             continue
         case = cases.setdefault((score["task"], score["world"], score["seed"]), len(cases))
         if case >= _MOST_TASKS:
             continue
-        rate = score["performance"] * task.layout.accelerators
-        wanted = _RATE_FACTOR * task.traffic.load.requests_per_second  # type: ignore[union-attr]
-        found.append((case, lane, rate, complexity.get(score["method"], 99.0), wanted))
-        bounds.append(task.slo)
-    columns = np.array(found, dtype=np.float64).reshape(-1, 5).T
+        load, keeps = _truth(task, score)
+        found.append((case, lane, complexity.get(score["method"], 99.0)))
+        loads.append(load)
+        kept.append(keeps)
+        slos.append(task.slo)
+        deadlines.append(task.traffic.load.deadline_s if isinstance(task.traffic.load, BatchLoad) else math.inf)
+    columns = np.array(found, dtype=np.float64).reshape(-1, 3).T
+    each = len(_RATE_REPLICAS) if kind is TrafficKind.RATE else 1
     return _Pairs(
-        task=columns[0].astype(np.intp),
+        case=columns[0].astype(np.intp),
         lane=columns[1].astype(np.intp),
-        rate=columns[2],
-        complexity=columns[3],
-        wanted=columns[4],
-        bounds_s=slo_bounds(bounds).reshape(-1, LATENCIES),
+        complexity=columns[2],
+        load=np.array(loads, dtype=np.float64).reshape(-1, each),
+        kept=np.array(kept, dtype=np.bool_).reshape(-1, each),
+        bounds_s=slo_bounds(slos).reshape(-1, LATENCIES),
+        deadline_s=np.array(deadlines, dtype=np.float64),
     )
+
+
+def _truth(task: Task, score: Mapping[str, Any]) -> tuple[FloatArray, BoolArray]:
+    """Loads of one replica, shape (r,), and whether it keeps every limit under each."""
+    load = task.traffic.load
+    if isinstance(load, RateLoad):
+        wanted = _RATE_FACTOR * load.requests_per_second / np.array(_RATE_REPLICAS)
+        return wanted, score["performance"] * task.layout.accelerators * _TOLERANCE >= wanted
+    if isinstance(load, BatchLoad):
+        makespan_s = score["makespan_s"]
+        return np.array([load.requests]), np.array([bool(makespan_s) and makespan_s <= load.deadline_s])
+    assert isinstance(load, ConcurrencyLoad), "there are three kinds of load"
+    latency_s = np.array([score[name] for name in _LATENCY_COLUMNS], dtype=np.float64)
+    bounds_s = slo_bounds([task.slo]).ravel()
+    keeps = bool(np.all((latency_s <= bounds_s) | np.isinf(bounds_s)))
+    return np.array([load.concurrency]), np.array([keeps])
 
 
 def _place_within(of: IntArray) -> IntArray:
@@ -154,30 +183,34 @@ def _place_within(of: IntArray) -> IntArray:
     return place
 
 
-def _margins(pairs: _Pairs, rows: TrainingRows, found: Corrections, spread: SplitSpread) -> FloatArray:
-    """How far the nearest limit is at each number of replicas, in what the confidence asks for; (p, replicas)."""
-    margin = np.empty((len(pairs.task), len(_REPLICAS)))
+def _margins(pairs: _Pairs, rows: TrainingRows, found: Corrections, spreads: Spreads) -> tuple[FloatArray, FloatArray]:
+    """How far the nearest limit is, in what the confidence asks for, and seconds of work as predicted; (p, r) each."""
+    margin, work = np.empty(pairs.load.shape), np.empty(pairs.load.shape)
     known = QuestionFeatures()
-    limits = 1 + np.isfinite(pairs.bounds_s).sum(axis=1)
+    is_batch = np.isfinite(pairs.deadline_s)
+    is_open = np.array([isinstance(rows.questions[lane].traffic.load, RateLoad) for lane in pairs.lane.tolist()])
+    limits = np.isfinite(pairs.bounds_s).sum(axis=1) + is_open + is_batch
     normal = NormalDist()
     z = np.array([normal.inv_cdf(1.0 - (1.0 - CONFIDENCE) / count) for count in limits.tolist()])
-    for start in range(0, len(pairs.task), BLOCK):
+    for start in range(0, len(pairs.case), BLOCK):
         part = slice(start, start + BLOCK)
         inputs, numbers = inputs_of(rows.questions, pairs.lane[part], known)
         own = Corrections(found.residual[numbers], found.distance[numbers], found.fade[numbers])
-        lanes = inputs.lanes.lanes
-        model = spread.log_sd[None], np.array([spread.growth]), np.zeros(len(lanes), dtype=np.intp)
-        for column, replicas in enumerate(_REPLICAS):
-            load = pairs.wanted[part] / replicas / lanes
+        distance = own.distance[inputs.lanes.of]
+        for column in range(pairs.load.shape[1]):
+            load = pairs.load[part, column] / inputs.lanes.lanes
+            load = np.where(is_batch[part], np.ceil(load), load)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 answer = responses(inputs, own, load)
-                sd = spreads_at(*model, own.distance[inputs.lanes.of], answer.coordinate)
-                capacity_sd = sd[:, CAPACITY]
-                latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, answer.utilization))
+                sd = spreads(answer, distance, pairs.lane[part])
                 room = np.log(pairs.bounds_s[part]) - answer.answer[:, :LATENCIES]
-                nearest = np.where(np.isfinite(pairs.bounds_s[part]), room / latency_sd, np.inf).min(axis=1)
-                carried = (answer.answer[:, CAPACITY] - np.log(load)) / capacity_sd
-            margin[part, column] = np.where(
-                inputs.lanes.feasible[inputs.lanes.of], np.minimum(nearest, carried) / z[part], -np.inf
+                nearest = np.where(np.isfinite(pairs.bounds_s[part]), room / sd[:, :LATENCIES], np.inf).min(axis=1)
+                carried = (answer.answer[:, CAPACITY] - np.log(load)) / sd[:, CAPACITY]
+                early = (np.log(pairs.deadline_s[part]) - answer.answer[:, MAKESPAN]) / sd[:, MAKESPAN]
+            nearest = np.minimum(nearest, np.where(is_open[part], carried, np.inf))
+            nearest = np.minimum(nearest, np.where(is_batch[part], early, np.inf))
+            margin[part, column] = np.where(inputs.lanes.feasible[inputs.lanes.of], nearest / z[part], -np.inf)
+            work[part, column] = np.where(
+                is_batch[part], answer.answer[:, MAKESPAN], -answer.answer[:, THROUGHPUT] - np.log(inputs.lanes.lanes)
             )
-    return np.nan_to_num(margin, nan=-np.inf, neginf=-np.inf)
+    return np.nan_to_num(margin, nan=-np.inf, posinf=np.inf, neginf=-np.inf), work

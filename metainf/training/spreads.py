@@ -21,7 +21,7 @@ from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, TARGETS
 from metainf.predictors.corrections import knot_weights, near_full
 from metainf.training.held_out import Errors
 
-__all__ = ["CONFIDENCE", "SplitSpread", "fit_spread", "spread_figures"]
+__all__ = ["CONFIDENCE", "SplitSpread", "fit_spread", "held_out_reach", "spread_figures"]
 
 FloatArray = NDArray[np.float64]
 StringArray = NDArray[np.str_]
@@ -81,27 +81,38 @@ def fit_spread(pure: Errors, whole: Errors, distance: FloatArray, groups: String
     return SplitSpread(np.clip(base * scale, _LEAST_SD, _MOST_SD), growth, scale)
 
 
+def held_out_reach(pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray) -> FloatArray:
+    """Half widths of 90 % intervals, shape (n, targets), each group's by a scale that its own errors had no part in."""
+    rows = _Scored(pure, whole, distance, groups)
+    growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
+    base = _base(rows, growth)
+    names = np.unique(groups)
+    reach = np.full(whole.error.shape, np.nan)
+    for target in range(len(TARGETS)):
+        if np.isnan(whole.error[:, target]).all():
+            continue
+        for name in names:
+            own = groups == name
+            scale = _scale(rows, base, growth, target, without=name) if len(names) > 1 else 1.0
+            reach[own, target] = _Z * _sd(rows, base * scale, growth, target)[own]
+    return reach
+
+
 def spread_figures(
     pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray
 ) -> Mapping[str, Mapping[str, Any]]:
     """How good intervals are on each group when its own errors had no part in their scale; by target."""
-    rows = _Scored(pure, whole, distance, groups)
-    growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
-    base = _base(rows, growth)
+    reach = held_out_reach(pure, whole, distance, groups)
     found = {}
-    names = np.unique(groups)
-    guarantee = Guarantee.UNSEEN_GROUPS if len(names) >= least_groups(CONFIDENCE) else Guarantee.NOT_GUARANTEED
+    enough = len(np.unique(groups)) >= least_groups(CONFIDENCE)
+    guarantee = Guarantee.UNSEEN_GROUPS if enough else Guarantee.NOT_GUARANTEED
     for target, title in enumerate(TARGETS):
         error = whole.error[:, target]
         known = ~np.isnan(error)
         if not known.any():
             continue
-        reach = np.empty(len(error))
-        for name in names:
-            own = groups == name
-            scale = _scale(rows, base, growth, target, without=name) if len(names) > 1 else 1.0
-            reach[own] = _Z * _sd(rows, base * scale, growth, target)[own]
-        figures = interval_figures(error[known], -reach[known], reach[known], groups[known], confidence=CONFIDENCE)
+        half = reach[known, target]
+        figures = interval_figures(error[known], -half, half, groups[known], confidence=CONFIDENCE)
         found[title] = {
             "coverage": round(figures.coverage, 4),
             "worstCoverage": round(figures.worst_coverage, 4),

@@ -36,10 +36,11 @@ from metainf.training.held_out import (
     thresholds,
     trusted,
 )
+from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import SplitSpread, fit_spread, spread_figures
 
-__all__ = ["TrainingPlan", "TrainingReport", "train", "write_artifact"]
+__all__ = ["TrainingPlan", "TrainingReport", "thinned", "train", "write_artifact"]
 
 FloatArray = NDArray[np.float64]
 
@@ -125,7 +126,7 @@ def train(
     """
     by_key = {task.key: task for task in tasks}
     report("reading what the rows teach")
-    table = _thinned(table, plan.most_lanes)
+    table = thinned(table, plan.most_lanes)
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("training needs simulated rows about the corpus's own tasks, and there are none")
@@ -149,7 +150,7 @@ def train(
     return model, _report(rows, judged, model)
 
 
-def _thinned(table: pa.Table, most_lanes: int) -> pa.Table:
+def thinned(table: pa.Table, most_lanes: int) -> pa.Table:
     """The table without some tasks, evenly, where there are too many (task, method) pairs."""
     keys = table.column("task").to_numpy(zero_copy_only=False).astype(np.str_)
     if not len(keys):
@@ -174,7 +175,7 @@ def _judged(
     pure = errors(rows, found, at_true_utilization=True)
     whole = errors(rows, found, at_true_utilization=False)
     spread = fit_spread(pure, whole, distance, groups)
-    case = decision_cases(table, tasks, rows, found, spread, groups=held[0].groups)
+    case = decision_cases(table, tasks, rows, found, trained_spreads(spread), groups=held[0].groups)
     caution, decision = 1.0, None
     if case is not None:
         caution, inflation = caution_of(case)

@@ -1,0 +1,281 @@
+"""The operator's own choice held against a world: what `select` buys for a workload, and what would truly have done.
+
+Separate from the figures (`operator_choice`), which need only costs and truths, and from the corpus, whose tasks each
+stand on one accelerator: here a task's workload may go to every accelerator that has a price, in every layout, under
+every method and number of replicas, and the truth of that is simulated when it is asked for.
+
+What is not tried. For each workload the cheapest that truly serves it is looked for among so many options (method,
+layout, pool) that the analytical predictor puts first by cost, and among those that any predictor chose: one that
+nobody expects to be cheap is not found, so "above the cheapest" is a lower bound.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+import numpy as np
+
+from metainf import accelerators
+from metainf.candidates import Option, enumerate_candidates
+from metainf.corpus.measuring import measured_task
+from metainf.corpus.task import Task, TrafficKind
+from metainf.corpus.worlds import StepOracle
+from metainf.evaluation.groups import model_groups
+from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
+from metainf.evaluation.prices import accelerator_prices
+from metainf.known_models import known_model
+from metainf.measurements import Measurement, Purpose
+from metainf.placement import empty_node
+from metainf.pools import NodePool, NodeShape, Price, PriceSource
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictor
+from metainf.selection import Request, Selection, select
+from metainf.workload import (
+    BatchLoad,
+    Budget,
+    BudgetKind,
+    ConcurrencyLoad,
+    LossyPolicy,
+    MethodLimits,
+    RateLoad,
+    Workload,
+)
+
+__all__ = ["OperatorStudy", "StudyPlan", "study_operator"]
+
+PredictorsOf = Callable[[str], Mapping[str, Predictor]]
+"""From a model's id to the predictors by name, the same names for all; what was trained has not seen its group."""
+
+_GIB = 1 << 30
+_PER_NODE = 8
+_NODES = 32
+_ANY_BUDGET = Decimal(1_000_000)
+_MOST_REPLICAS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """How many workloads of each kind, evenly over the tasks, and how many options of each are simulated."""
+
+    workloads: int = 8
+    options: int = 40
+    confidence: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorStudy:
+    """Figures of each kind of traffic by predictor; `pools` are the accelerators that could be bought."""
+
+    pools: tuple[str, ...]
+    options: int
+    figures: Mapping[TrafficKind, Mapping[str, OperatorFigures]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """A number of replicas of one option: USD per hour or of the whole batch, and whether it keeps every limit."""
+
+    usd: float
+    kept: bool
+
+
+def study_operator(
+    tasks: Sequence[Task],
+    oracle: StepOracle,
+    predictors: PredictorsOf,
+    plan: StudyPlan = StudyPlan(),
+    *,
+    report: Callable[[str], None] = lambda what: None,
+) -> OperatorStudy:
+    """Let the operator's selection choose for workloads of these tasks, and judge that by the world.
+
+    The first predictor of each mapping says which options are simulated.
+    """
+    pools = _pools()
+    figures: dict[TrafficKind, Mapping[str, OperatorFigures]] = {}
+    for kind in TrafficKind:
+        mine = [task for task in tasks if task.kind is kind and (task.slo.bounds or kind is TrafficKind.BATCH)]
+        places = np.unique(np.linspace(0, len(mine) - 1, plan.workloads).astype(np.intp)).tolist() if mine else []
+        judged = []
+        groups = model_groups([task.model for task in mine])
+        for number, place in enumerate(places):
+            report(f"operator's choice, {kind}: workload {number + 1} of {len(places)}")
+            judged.append(_judged(mine[place], oracle, pools, predictors(mine[place].model), plan))
+        if judged:
+            names = [groups[mine[place].model] for place in places]
+            figures[kind] = _figures(judged, names)
+    return OperatorStudy(tuple(pool.name for pool in pools), plan.options, figures)
+
+
+def _pools() -> tuple[NodePool, ...]:
+    """A pool of eight-accelerator nodes for each accelerator with a price, each billed by its share."""
+    pools = []
+    for name, price in accelerator_prices().items():
+        device = accelerators.get(name)
+        assert device is not None, f"{name} is in the catalogue"
+        shape = NodeShape(_PER_NODE, 16.0 * _PER_NODE, 256 * _GIB * _PER_NODE)
+        pools.append(
+            NodePool(
+                name=name.lower(),
+                accelerator=device,
+                product=name,
+                resource_name="nvidia.com/gpu",
+                shape=shape,
+                nodes=tuple(empty_node(shape, f"{name.lower()}-{i}") for i in range(_NODES)),
+                price=Price(
+                    Decimal(repr(round(price.usd_per_hour * _PER_NODE, 6))), "USD", PriceSource.BUNDLED, price.as_of
+                ),
+            )
+        )
+    return tuple(pools)
+
+
+_Judged = tuple[Mapping[str, _Priced | None], Sequence[_Priced]]
+"""What each predictor chose, None where it refused, and everything that was simulated."""
+
+
+def _judged(
+    task: Task, oracle: StepOracle, pools: Sequence[NodePool], predictors: Mapping[str, Predictor], plan: StudyPlan
+) -> _Judged:
+    request = _request(task, pools, plan.confidence)
+    truth = _Truth(task, oracle)
+    chosen: dict[str, _Priced | None] = {}
+    for name, predictor in predictors.items():
+        found = select(request, predictor)
+        picked = found.chosen.candidate if isinstance(found, Selection) else None
+        chosen[name] = None if picked is None else truth.of(picked.option, picked.replicas)
+    tried = [each for each in chosen.values() if each is not None]
+    for option in _likely(request, next(iter(predictors.values())), plan.options):
+        cheapest = truth.cheapest(option)
+        if cheapest is not None:
+            tried.append(cheapest)
+    return chosen, tried
+
+
+def _request(task: Task, pools: Sequence[NodePool], confidence: float) -> Request:
+    architecture = known_model(task.model)
+    assert architecture is not None, f"{task.model} is bundled"
+    kind = BudgetKind.TOTAL if task.kind is TrafficKind.BATCH else BudgetKind.PER_HOUR
+    workload = Workload(
+        traffic=task.traffic,
+        budget=Budget(kind, _ANY_BUDGET),
+        slo=task.slo,
+        methods=MethodLimits(lossy=LossyPolicy.ALLOW),
+        confidence=confidence,
+    )
+    return Request(workload, architecture, tuple(pools), task.engine_version)
+
+
+def _likely(request: Request, predictor: Predictor, most: int) -> Sequence[Option]:
+    """The options by what they are predicted to cost, at even odds: the first of each pool, layout and method."""
+    even = replace(request, workload=replace(request.workload, confidence=0.5))
+    found = select(even, predictor)
+    named = [found.chosen, *found.alternatives] if isinstance(found, Selection) else list(found.nearest)
+    first = [each.candidate.option for each in named]
+    seen = {(o.pool.name, o.layout.name, o.method.name) for o in first}
+    options = enumerate_candidates(
+        request.workload, request.architecture, request.pools, engine_version=request.engine_version
+    ).options
+    rest = sorted(
+        (sized for sized in options), key=lambda each: (float(each.with_replicas(each.least).cost_per_hour), each.least)
+    )
+    others = [s.option for s in rest if (s.option.pool.name, s.option.layout.name, s.option.method.name) not in seen]
+    step = max(1, len(others) // max(1, most - len(first)))
+    return [*first, *others[::step]][:most]
+
+
+class _Truth:
+    """What replicas of options come to in the world, each simulated once."""
+
+    def __init__(self, task: Task, oracle: StepOracle) -> None:
+        self.task = task
+        self.oracle = oracle
+        self._scores: dict[tuple[str, str, str, int], Measurement | None] = {}
+
+    def of(self, option: Option, replicas: int) -> _Priced:
+        """So many replicas, which share the load evenly."""
+        per_hour = float(option.room.cost_per_hour(replicas))
+        load = self.task.traffic.load
+        if isinstance(load, RateLoad):
+            carried = self._rate(option) * replicas
+            return _Priced(per_hour, carried >= load.requests_per_second)
+        score = self._score(option, replicas)
+        if score is None:
+            return _Priced(per_hour, False)
+        if isinstance(load, BatchLoad):
+            makespan_s = score.makespan_s or math.inf
+            return _Priced(per_hour * makespan_s / 3600.0, makespan_s <= load.deadline_s)
+        return _Priced(per_hour, _keeps(self.task, score))
+
+    def cheapest(self, option: Option) -> _Priced | None:
+        """The cheapest number of replicas that keeps every limit; None where none of those tried does."""
+        load = self.task.traffic.load
+        if isinstance(load, RateLoad):
+            rate = self._rate(option)
+            count = math.ceil(load.requests_per_second / rate - 1e-9) if rate > 0.0 else 0
+            return self.of(option, count) if 0 < count <= min(_MOST_REPLICAS, option.room.replicas) else None
+        most = min(_MOST_REPLICAS, option.room.replicas)
+        most = min(most, load.concurrency if isinstance(load, ConcurrencyLoad) else load.requests)
+        kept: list[_Priced] = []
+        count = 1
+        while count <= most:
+            found = self.of(option, count)
+            if found.kept:
+                kept.append(found)
+                if not isinstance(load, BatchLoad) or len(kept) > 1:
+                    break
+            count *= 2
+        return min(kept, key=lambda each: each.usd, default=None)
+
+    def _rate(self, option: Option) -> float:
+        """The highest rate of one replica at which every promise holds."""
+        score = self._score(option, 1)
+        return 0.0 if score is None else (score.performance or 0.0) * option.layout.accelerators
+
+    def _score(self, option: Option, replicas: int) -> Measurement | None:
+        key = (option.pool.name, option.layout.name, option.method.name, replicas)
+        if key not in self._scores:
+            self._scores[key] = self._simulated(option, replicas)
+        return self._scores[key]
+
+    def _simulated(self, option: Option, replicas: int) -> Measurement | None:
+        load = self.task.traffic.load
+        if isinstance(load, ConcurrencyLoad):
+            load = ConcurrencyLoad(math.ceil(load.concurrency / replicas))
+        elif isinstance(load, BatchLoad):
+            load = replace(load, requests=math.ceil(load.requests / replicas))
+        task = replace(
+            self.task,
+            accelerator=option.pool.accelerator.name,
+            layout=option.layout,
+            traffic=replace(self.task.traffic, load=load),
+            max_model_len=option.replica.settings.max_model_len,
+        )
+        rows = measured_task(task, self.oracle, repeats=(0,), methods=(option.method,))
+        return next((row for row in rows if row.purpose == Purpose.SCORE), None)
+
+
+def _keeps(task: Task, score: Measurement) -> bool:
+    for bound in task.slo.bounds:
+        assert bound.metric in LATENCY_METRICS and bound.statistic in STATISTICS
+        latency_s = getattr(score, f"{bound.metric}_{bound.statistic}_s")
+        if latency_s is None or latency_s > bound.bound_s:
+            return False
+    return True
+
+
+def _figures(judged: Sequence[_Judged], groups: Sequence[str]) -> Mapping[str, OperatorFigures]:
+    """Of each predictor: its choice stands in the first column, everything that was simulated behind it."""
+    width = 1 + max(len(tried) for _, tried in judged)
+    found = {}
+    for name in judged[0][0]:
+        usd, kept = np.full((len(judged), width), np.nan), np.zeros((len(judged), width), dtype=np.bool_)
+        chosen = np.full(len(judged), -1, dtype=np.intp)
+        for row, (picks, tried) in enumerate(judged):
+            pick = picks[name]
+            if pick is not None:
+                usd[row, 0], kept[row, 0], chosen[row] = pick.usd, pick.kept, 0
+            for column, each in enumerate(tried, start=1):
+                usd[row, column], kept[row, column] = each.usd, each.kept
+        found[name] = operator_figures(OperatorTasks(usd, kept, np.array(groups, dtype=np.str_)), chosen)
+    return found

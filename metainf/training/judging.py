@@ -1,0 +1,200 @@
+"""What the predictors promise of a corpus's own rows, judged on groups that they never saw, by kind of traffic.
+
+Separate from training, which keeps one model of all rows: here nothing is kept, and the analytical predictor is held
+to the same rows by the same code. The selectors' evaluation is apart from this: it ranks methods, this says seconds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from metainf.corpus.task import Task, TrafficKind
+from metainf.errors import InvalidWorkloadError, UndefinedMetricError
+from metainf.evaluation.calibration import HeldOutDecision, held_out_decision
+from metainf.evaluation.intervals import IntervalFigures, interval_figures
+from metainf.predictors.base_answers import TARGETS
+from metainf.predictors.corrections import Corrections, Responses
+from metainf.predictors.familiarity import FAR
+from metainf.training.boosting import Growth
+from metainf.training.decisions import CONFIDENCE, decision_cases
+from metainf.training.held_out import (
+    Errors,
+    HeldOut,
+    analytical_only,
+    corrected,
+    errors,
+    groups_of,
+    held_out,
+    thresholds,
+    trusted,
+)
+from metainf.training.predicted_spreads import Spreads, analytical_spreads, trained_spreads
+from metainf.training.rows import TrainingRows, training_rows
+from metainf.training.spreads import fit_spread, held_out_reach
+from metainf.training.train import thinned
+
+__all__ = ["ANALYTICAL", "TRAINED", "JudgedDecision", "JudgedIntervals", "Judgement", "JudgingPlan", "judge"]
+
+FloatArray = NDArray[np.float64]
+StringArray = NDArray[np.str_]
+
+ANALYTICAL, TRAINED = "analytical", "trained"
+_SPLITS = ("leave-model-out", "leave-accelerator-out")
+_SHOWN_TARGETS = ("ttft_mean", "ttft_p95", "tpot_mean", "tpot_p95", "e2e_p95", "capacity", "throughput", "makespan")
+_Z = 1.6448536269514722  # two-sided 90 %
+
+
+@dataclass(frozen=True, slots=True)
+class JudgingPlan:
+    """How much is fitted: a fit for each fold of each split."""
+
+    seed: int = 0
+    growth: Growth = field(default_factory=Growth)
+    most_folds: int = 5
+    most_lanes: int = 20_000
+    """(task, method) pairs that are learnt from and judged; of more, whole tasks are left out evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedIntervals:
+    """90 % intervals of one figure; widths and scores are of its natural logarithm."""
+
+    kind: TrafficKind
+    split: str
+    predictor: str
+    target: str
+    figures: IntervalFigures
+    median_error: float
+    """Of |log(truth / prediction)|, over rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedDecision:
+    """The cheapest candidate that seems to keep every limit, under an inflation fitted on other groups."""
+
+    kind: TrafficKind
+    split: str
+    predictor: str
+    figures: HeldOutDecision
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All of it, in the order of kinds, splits and predictors."""
+
+    lanes: int
+    rows: int
+    intervals: tuple[JudgedIntervals, ...]
+    decisions: tuple[JudgedDecision, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predictor:
+    """One predictor on one split: what it corrects, how sure it is, its errors and half widths."""
+
+    name: str
+    found: Corrections
+    spreads: Spreads
+    whole: Errors
+    reach: FloatArray
+
+
+def judge(
+    table: pa.Table,
+    tasks: Sequence[Task],
+    plan: JudgingPlan = JudgingPlan(),
+    *,
+    report: Callable[[str], None] = lambda what: None,
+) -> Judgement:
+    """Judge both predictors on the rows of one world.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        No row teaches anything.
+    """
+    by_key = {task.key: task for task in tasks}
+    table = thinned(table, plan.most_lanes)
+    rows = training_rows(table, by_key)
+    if not len(rows):
+        raise InvalidWorkloadError("judging predictors needs simulated rows about the corpus's own tasks")
+    kinds = np.array([by_key[task].kind.value for task, _ in rows.key], dtype=np.str_)[rows.lane]
+    splits = dict(zip(_SPLITS, groups_of(rows), strict=True))
+    held = {}
+    for split, groups in splits.items():
+        said = _prefixed(report, f"predictors, {split}: ")
+        found = held_out(rows, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=said)
+        if found is not None:
+            held[split] = found
+    intervals: list[JudgedIntervals] = []
+    decisions: list[JudgedDecision] = []
+    for split, each in held.items():
+        report(f"predictors, {split}: judging")
+        for predictor in _predictors(rows, each, list(held.values())):
+            intervals += _intervals(rows, each, predictor, kinds, split)
+            decisions += _decisions(table, by_key, rows, each, predictor, split)
+    kind_order = [kind.value for kind in TrafficKind]
+    return Judgement(
+        lanes=len(rows.questions),
+        rows=len(rows),
+        intervals=tuple(sorted(intervals, key=lambda each: kind_order.index(each.kind.value))),
+        decisions=tuple(sorted(decisions, key=lambda each: kind_order.index(each.kind.value))),
+    )
+
+
+def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda what: report(prefix + what)
+
+
+def _predictors(rows: TrainingRows, own: HeldOut, every: list[HeldOut]) -> Iterator[_Predictor]:
+    groups = own.groups[rows.lane]
+    plain = analytical_only(len(rows.questions))
+    sure = analytical_spreads(rows)
+    whole = errors(rows, plain, at_true_utilization=False)
+    answer = Responses(np.empty((len(rows), 0)), whole.utilization, whole.coordinate)
+    yield _Predictor(ANALYTICAL, plain, sure, whole, _Z * sure(answer, np.zeros(len(rows)), rows.lane))
+    trust = np.mean([trusted(rows, each) for each in every], axis=0)
+    found = corrected(own, thresholds(every), trust)
+    distance = np.minimum(found.distance, FAR)[rows.lane]
+    pure = errors(rows, found, at_true_utilization=True)
+    whole = errors(rows, found, at_true_utilization=False)
+    fitted = trained_spreads(fit_spread(pure, whole, distance, groups))
+    yield _Predictor(TRAINED, found, fitted, whole, held_out_reach(pure, whole, distance, groups))
+
+
+def _intervals(
+    rows: TrainingRows, own: HeldOut, predictor: _Predictor, kinds: StringArray, split: str
+) -> Iterator[JudgedIntervals]:
+    groups = own.groups[rows.lane]
+    for kind in TrafficKind:
+        for name in _SHOWN_TARGETS:
+            target = TARGETS.index(name)
+            error, half = predictor.whole.error[:, target], predictor.reach[:, target]
+            known = (kinds == kind.value) & np.isfinite(error) & np.isfinite(half)
+            if known.any():
+                figures = interval_figures(
+                    error[known], -half[known], half[known], groups[known], confidence=CONFIDENCE
+                )
+                median = float(np.median(np.abs(error[known])))
+                yield JudgedIntervals(kind, split, predictor.name, name, figures, median)
+
+
+def _decisions(
+    table: pa.Table,
+    tasks: Mapping[str, Task],
+    rows: TrainingRows,
+    own: HeldOut,
+    predictor: _Predictor,
+    split: str,
+) -> Iterator[JudgedDecision]:
+    for kind in TrafficKind:
+        case = decision_cases(table, tasks, rows, predictor.found, predictor.spreads, groups=own.groups, kind=kind)
+        if case is None:
+            continue
+        try:
+            yield JudgedDecision(kind, split, predictor.name, held_out_decision(case, CONFIDENCE))
+        except UndefinedMetricError:
+            continue  # all tasks with limits are of one group

@@ -1,0 +1,56 @@
+"""How sure each predictor is of its answers, as one function of answers, distances and lanes.
+
+Separate from the decisions and the intervals that are judged by it, so that the trained predictor and the analytical
+one are judged by the same code.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.meta_features.questions import QuestionFeatures
+from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
+from metainf.predictors.corrections import Responses, near_full, spreads_at
+from metainf.predictors.spread import spread
+from metainf.training.rows import TrainingRows
+from metainf.training.spreads import SplitSpread
+from metainf.workload import RateLoad
+
+__all__ = ["Spreads", "analytical_spreads", "trained_spreads"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+Spreads = Callable[[Responses, FloatArray, IntArray], FloatArray]
+"""From n answers, the distances and the numbers of their lanes, shape (n,), to log standard deviations, shape
+(n, targets), with what an unknown capacity adds to latencies."""
+
+
+def trained_spreads(split: SplitSpread) -> Spreads:
+    """Those that held-out groups gave."""
+
+    def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
+        model = split.log_sd[None], np.array([split.growth]), np.zeros(len(lanes), dtype=np.intp)
+        sd = spreads_at(*model, distance, answer.coordinate)
+        sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near_full(sd[:, CAPACITY], answer.utilization))
+        return sd
+
+    return of
+
+
+def analytical_spreads(rows: TrainingRows) -> Spreads:
+    """The analytical predictor's own, which it also gives where nothing was trained."""
+    known = QuestionFeatures()
+    penalties = known.penalties(rows.questions)
+    is_open = np.array([isinstance(q.traffic.load, RateLoad) for q in rows.questions], dtype=np.bool_)
+
+    def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
+        found = spread(penalties[lanes], is_open[lanes], answer.utilization)
+        sd = np.empty((len(lanes), len(TARGETS)))
+        sd[:, :LATENCIES] = found.latency_log_sd.reshape(len(lanes), LATENCIES)
+        sd[:, CAPACITY] = found.capacity_log_sd
+        sd[:, THROUGHPUT] = sd[:, MAKESPAN] = found.throughput_log_sd
+        return sd
+
+    return of
