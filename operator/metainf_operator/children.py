@@ -208,6 +208,8 @@ def _container(workload: InferenceWorkload, serving: Serving, start_s: float) ->
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        # What the engine said last before it failed: the only way to know why, without a right to read logs.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {
             **health,
             "periodSeconds": _PROBE_PERIOD_S,

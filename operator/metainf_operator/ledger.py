@@ -16,6 +16,7 @@ from datetime import datetime
 from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
 from metainf_operator.engine_pods import EnginePod
+from metainf_operator.rollout import PodTrouble
 
 __all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "WorkloadKey", "node_use", "pool_for_workload"]
 
@@ -52,7 +53,8 @@ class Hold:
 class PodUse:
     """What a pod that is bound to a node takes of it. `workload` is None for pods that are not ours.
 
-    `engine` is where its engine answers, which takes nothing: the ledger does not look at it.
+    `engine` is where its engine answers and `trouble` why it does not, which take nothing: the ledger looks at neither.
+    One of ours that is bound nowhere takes nothing at all, and is kept for its trouble alone: its node is empty.
     """
 
     node: str
@@ -62,10 +64,11 @@ class PodUse:
     workload: WorkloadKey | None = None
     terminating: bool = False
     engine: EnginePod | None = None
+    trouble: PodTrouble | None = None
 
     def takes_as(self, other: "PodUse") -> bool:
         """Whether both take the same of the same node for the same workload."""
-        return replace(self, engine=None) == replace(other, engine=None)
+        return replace(self, engine=None, trouble=None) == replace(other, engine=None, trouble=None)
 
 
 @dataclass(frozen=True, slots=True)

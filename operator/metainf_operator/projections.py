@@ -22,6 +22,7 @@ from metainf_operator.engine_pods import engine_pod
 from metainf_operator.ledger import PodUse, WorkloadKey
 from metainf_operator.node_labels import NodeAccelerators, read_accelerators
 from metainf_operator.node_origin import NodeOrigin, read_origin
+from metainf_operator.pod_troubles import pod_trouble
 from metainf_operator.quantities import quantity_or_none
 from metainf_operator.rollout import ObservedDeployment
 
@@ -136,11 +137,17 @@ def _annotated_price(node: str, annotations: Mapping[str, str]) -> tuple[Decimal
 
 
 def project_pod(body: Mapping[str, Any]) -> PodUse | None:
-    """What a pod takes of its node; None for one that takes nothing: finished, or bound nowhere."""
+    """What a pod takes of its node; None for one that takes nothing: finished, or bound nowhere and not in trouble."""
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
-    node = spec.get("nodeName")
-    if not node or status.get("phase") in _TERMINAL_PHASES:
+    if status.get("phase") in _TERMINAL_PHASES:
         return None
+    labels = metadata.get("labels") or {}
+    owner = labels.get(LABEL_WORKLOAD) if LABEL_SERVING in labels else None
+    workload = WorkloadKey(metadata["namespace"], owner) if owner else None
+    trouble = pod_trouble(body) if owner else None
+    node = spec.get("nodeName")
+    if not node:
+        return None if trouble is None else PodUse("", 0, 0.0, 0, workload, trouble=trouble)
     totals: dict[str, Decimal] = {}
     for container in spec.get("containers") or ():
         _add(totals, (container.get("resources") or {}).get("requests") or {})
@@ -157,16 +164,15 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
         running = totals.get(name, Decimal(0)) + sidecars.get(name, Decimal(0))
         totals[name] = max(running, peak.get(name, Decimal(0)))
     _add(totals, spec.get("overhead") or {})
-    labels = metadata.get("labels") or {}
-    owner = labels.get(LABEL_WORKLOAD) if LABEL_SERVING in labels else None
     return PodUse(
         node=node,
         accelerators=sum(int(count) for name, count in totals.items() if _is_accelerator(name)),
         cpu_cores=float(totals.get("cpu", 0)),
         memory_bytes=int(totals.get("memory", 0)),
-        workload=WorkloadKey(metadata["namespace"], owner) if owner else None,
+        workload=workload,
         terminating=bool(metadata.get("deletionTimestamp")),
         engine=engine_pod(body) if owner else None,
+        trouble=trouble,
     )
 
 

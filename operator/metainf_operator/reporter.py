@@ -3,7 +3,7 @@
 Separate from the pass: whatever happened, this is the one place where it becomes something that a person reads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -309,6 +309,13 @@ def _with_accrued(
     return {**(observed or {}), **seen.accrued.observed(seen.workload.workload.budget.currency)}
 
 
+_ON_TROUBLE = {
+    Stage.IMAGE_MISSING: EventReason.IMAGE_MISSING,
+    Stage.MODEL_MISSING: EventReason.MODEL_MISSING,
+    Stage.OUT_OF_MEMORY: EventReason.OUT_OF_MEMORY,
+    Stage.ENGINE_CRASHED: EventReason.ENGINE_CRASHED,
+    Stage.CANNOT_START: EventReason.CANNOT_START,
+}
 _ON_STATUS = {
     ("Accepted", "False"): EventReason.NOT_ACCEPTED,
     ("PricesKnown", "False"): EventReason.PRICES_UNKNOWN,
@@ -324,6 +331,14 @@ _ON_REASON = {
     ("Available", "Recreating"): EventReason.SWITCH_STARTED,
     ("Feasible", "NoCapacity"): EventReason.NO_CAPACITY,
 }
+
+
+def _troubled(seen: Seen, was: Mapping[str, Mapping[str, Any]]) -> Iterator[Notice]:
+    """What befell a pod, told once: a new crash has a new message, since it counts them."""
+    trouble = seen.rolled.trouble
+    told = str((was.get("Available") or {}).get("message", ""))
+    if trouble is not None and trouble.message not in told:
+        yield Notice(_ON_TROUBLE[trouble.stage], f"{trouble.pod}: {trouble.message}")
 
 
 def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Notice, ...]:
@@ -343,6 +358,7 @@ def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             found.append(Notice(EventReason.SWITCH_FINISHED, condition["message"]))
         if kind == "Feasible" and status == "False" and old.get("reason") != reason and reason != "NoCapacity":
             found.append(Notice(EventReason.REFUSED, condition["message"]))
+    found.extend(_troubled(seen, was))
     found.extend(_unreadable(seen, before, after))
     if seen.activated and seen.active is not None:
         found.append(Notice(EventReason.DECIDED, f"{seen.active.head.choice} ({seen.active.head.name})"))

@@ -33,7 +33,7 @@ from metainf_operator.projections import (
 )
 from metainf_operator.records import Records
 from metainf_operator.resources import DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Resource
-from metainf_operator.rollout import ObservedService, Stage, Step, next_step
+from metainf_operator.rollout import ObservedService, PodTrouble, Stage, Step, next_step
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.store import Store
 from metainf_operator.world import DecisionState, ObjectKey, WorkloadState, World
@@ -51,6 +51,7 @@ class Rolled:
     replicas: int = 0
     again_in: timedelta | None = None
     restored: tuple[str, ...] = ()
+    trouble: PodTrouble | None = None
 
 
 class Roller:
@@ -102,12 +103,13 @@ class Roller:
             both_fit=await self._both_fit(state, workload, active, decision, deployments, name),
             may_switch=self.world.switching(state.key) < self.settings.max_concurrent_switches,
             now=self._now(),
+            troubles=self.world.troubles(state.key, digest),
         )
         taken = await self._taken(state, name if step.apply_target else None, workload.name)
         if taken is not None:
             return Rolled(Stage.NAME_TAKEN, taken, digest, 0, timedelta(seconds=30))
         restored = await self._take(state, workload, serving, step, name, replicas, standing)
-        return Rolled(step.stage, step.message, digest, replicas, step.again_in, restored)
+        return Rolled(step.stage, step.message, digest, replicas, step.again_in, restored, step.trouble)
 
     def as_it_stands(self, state: WorkloadState, why: str = "") -> Rolled:
         """What runs now, where no step can be taken; `why` ends the message."""

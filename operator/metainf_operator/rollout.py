@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-__all__ = ["ObservedDeployment", "ObservedService", "Stage", "Step", "next_step"]
+__all__ = ["ObservedDeployment", "ObservedService", "PodTrouble", "Stage", "Step", "next_step"]
 
 DRAIN = timedelta(seconds=15)  # after the Service moved: proxies and clients' connection pools need a moment
 
@@ -24,6 +24,11 @@ class Stage(StrEnum):
     WAITING_TO_SWITCH = "WaitingToSwitch"
     DEGRADED = "Degraded"
     STUCK = "RolloutStuck"
+    IMAGE_MISSING = "ImageMissing"
+    MODEL_MISSING = "ModelMissing"
+    OUT_OF_MEMORY = "OutOfMemory"
+    ENGINE_CRASHED = "EngineCrashed"
+    CANNOT_START = "CannotStart"
     NAME_TAKEN = "NameTaken"
     SERVING = "Serving"
 
@@ -37,15 +42,27 @@ class Stage(StrEnum):
         """Status of the condition Available at this stage."""
         if self in (Stage.SERVING, Stage.SWITCHING, Stage.DRAINING, Stage.WAITING_TO_SWITCH, Stage.DEGRADED):
             return "True"
-        return "False" if self in (Stage.NAME_TAKEN, Stage.STUCK) else "Unknown"
+        return "False" if self in _FAULTS else "Unknown"
 
     @property
     def ready(self) -> str:
         """Status of the condition Ready at this stage, all else being well."""
         if self is Stage.SERVING:
             return "True"
-        return "False" if self in (Stage.NAME_TAKEN, Stage.STUCK) else "Unknown"
+        return "False" if self in _FAULTS else "Unknown"
 
+
+_FAULTS = frozenset(
+    {
+        Stage.NAME_TAKEN,
+        Stage.STUCK,
+        Stage.IMAGE_MISSING,
+        Stage.MODEL_MISSING,
+        Stage.OUT_OF_MEMORY,
+        Stage.ENGINE_CRASHED,
+        Stage.CANNOT_START,
+    }
+)
 
 _SENTENCES = {
     Stage.ROLLING_OUT: "Shows while replicas start.",
@@ -55,6 +72,11 @@ _SENTENCES = {
     Stage.WAITING_TO_SWITCH: "Shows while other workloads switch: only so many do at a time.",
     Stage.DEGRADED: "Shows when some replicas of a running workload are not ready.",
     Stage.STUCK: "Shows when replicas did not become ready in the time that the model may take.",
+    Stage.IMAGE_MISSING: "Shows when the engine's image cannot be had; the message has the name and the reason.",
+    Stage.MODEL_MISSING: "Shows when the engine finds no model, or may not have it; the message says which.",
+    Stage.OUT_OF_MEMORY: "Shows when a replica was killed for memory; the message says what it was to hold.",
+    Stage.ENGINE_CRASHED: "Shows when the engine ended by itself and starts again; the message has its last words.",
+    Stage.CANNOT_START: "Shows when a pod cannot be started for another reason, such as a missing Secret.",
     Stage.NAME_TAKEN: "Shows when an object of a child's name exists that is not ours; it is left alone.",
     Stage.SERVING: "Shows when all replicas are ready and the Service sends to them.",
 }
@@ -82,6 +104,16 @@ class ObservedDeployment:
 
 
 @dataclass(frozen=True, slots=True)
+class PodTrouble:
+    """What keeps one pod from serving: the stage that this makes, the pod, a sentence, and what it was to serve."""
+
+    stage: Stage
+    pod: str
+    message: str
+    serving: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedService:
     """What of our Service matters here: which pods it sends to, and since when."""
 
@@ -99,6 +131,7 @@ class Step:
     send_to: str
     delete: tuple[str, ...] = ()
     again_in: timedelta | None = None
+    trouble: PodTrouble | None = None
 
 
 def next_step(
@@ -111,11 +144,12 @@ def next_step(
     both_fit: bool,
     may_switch: bool,
     now: datetime,
+    troubles: Sequence[PodTrouble] = (),
 ) -> Step:
     """The next step towards Deployment `target` with pods of `serving`.
 
     `both_fit` says that capacity and budget hold both sides at once; `may_switch` that the cluster-wide limit on
-    switches at a time has room for one more.
+    switches at a time has room for one more; `troubles` are of the target's pods.
     """
     mine = next((d for d in observed if d.name == target), None)
     old = sorted((d for d in observed if d.name != target), key=lambda d: d.name)
@@ -130,15 +164,24 @@ def next_step(
         return _finish_switch(serving, old_names, service, now)
     if ready:
         return Step(Stage.SERVING, f"{replicas} of {replicas} replicas are ready", True, serving)
+    return _starting(mine, serving, replicas, answering, troubles)
+
+
+def _starting(
+    mine: ObservedDeployment, serving: str, replicas: int, answering: str | None, troubles: Sequence[PodTrouble]
+) -> Step:
+    """The step while replicas start: why they do not, where a pod tells, goes before how long it takes."""
     send_to = answering or serving
     counted = f"{mine.available} of {replicas} replicas are ready"
-    if mine.deadline_exceeded:
+    trouble = min(troubles, key=lambda t: t.pod, default=None)
+    told = counted if trouble is None else f"{counted}: {trouble.pod}: {trouble.message}"
+    if mine.deadline_exceeded and trouble is None:
         return Step(Stage.STUCK, f"{counted}: {mine.message or 'the time to start is over'}", True, send_to)
     if answering is not None:
-        return Step(Stage.SWITCHING, f"{counted}; the old candidate serves on", True, send_to)
+        return Step(Stage.SWITCHING, f"{told}; the old candidate serves on", True, send_to, trouble=trouble)
     if mine.available > 0:
-        return Step(Stage.DEGRADED, counted, True, serving)
-    return Step(Stage.ROLLING_OUT, counted, True, serving)
+        return Step(Stage.DEGRADED, told, True, serving, trouble=trouble)
+    return Step(Stage.ROLLING_OUT if trouble is None else trouble.stage, told, True, serving, trouble=trouble)
 
 
 def _answering(

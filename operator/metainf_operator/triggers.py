@@ -63,6 +63,8 @@ class Triggers:
             self._queue.add(WorkloadKey(state.namespace, state.workload))
 
     def _pod_changed(self, key: ObjectKey, old: PodUse | None, new: PodUse | None) -> None:
+        if new is not None and new.workload is not None and new.trouble != (old.trouble if old is not None else None):
+            self._queue.add(new.workload)
         if old is not None and new is not None and old.takes_as(new):
             return  # its engine answers now, or no more: the Deployment's status tells
         self.capacity_changed()

@@ -23,6 +23,7 @@ from metainf.pools import NodePool
 from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, take_inventory
 from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
 from metainf_operator.projections import ChildState, NodeFacts, timestamp
+from metainf_operator.rollout import PodTrouble
 from metainf_operator.store import Store
 
 __all__ = [
@@ -178,6 +179,7 @@ class World:
         self._on_node: dict[str, dict[ObjectKey, PodUse]] = {}
         self._uses: dict[str, NodeUse] = {}
         self._stale_nodes: set[str] = set()
+        self._troubled: dict[WorkloadKey, dict[ObjectKey, PodTrouble]] = {}
         self._held: dict[WorkloadKey, tuple[Hold, ...]] = {}
         self._children: dict[WorkloadKey, dict[str, dict[ObjectKey, ChildState]]] = {}
         self._decided: dict[WorkloadKey, dict[str, DecisionState]] = {}
@@ -233,6 +235,11 @@ class World:
             self._decided.setdefault(WorkloadKey(key[0], new.head.workload), {})[key[1]] = new
 
     def _index_pod(self, key: ObjectKey, old: PodUse | None, new: PodUse | None) -> None:
+        for use in (old, new):
+            if use is not None and use.workload is not None and use.trouble is not None:
+                self._troubled.setdefault(use.workload, {}).pop(key, None)
+        if new is not None and new.workload is not None and new.trouble is not None:
+            self._troubled[new.workload][key] = new.trouble
         if old is not None:
             self._on_node.get(old.node, {}).pop(key, None)
             self._stale_nodes.add(old.node)
@@ -354,6 +361,11 @@ class World:
             )
         return tuple(pools)
 
+    def troubles(self, key: WorkloadKey, serving: str) -> tuple[PodTrouble, ...]:
+        """What keeps pods of one serving of the workload from serving, by pod."""
+        mine = self._troubled.get(key, {})
+        return tuple(mine[pod] for pod in sorted(mine) if mine[pod].serving == serving)
+
     def switching(self, but: WorkloadKey | None = None) -> int:
         """Workloads that have more than one Deployment now: those amid a switch, `but` not counted."""
         return sum(
@@ -362,5 +374,6 @@ class World:
 
     def forget(self, key: WorkloadKey) -> None:
         """Drop what is kept about a workload beside the caches."""
+        self._troubled.pop(key, None)
         self.waiting.pop(key, None)
         self.reserving.pop(key, None)

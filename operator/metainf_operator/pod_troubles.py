@@ -1,0 +1,170 @@
+"""What keeps a pod of ours from serving, in a word and a sentence: no image, no model, too little memory, a crash.
+
+Separate from `projections`, which keeps what a pod takes of its node: this reads what the kubelet and the engine say of
+a start that failed, texts that are nobody's contract, so whatever is odd in them must end here. Without it each of
+these would look like a slow start until the time to start is over.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from metainf_operator.children import LABEL_SERVING
+from metainf_operator.quantities import quantity_or_none
+from metainf_operator.rollout import PodTrouble, Stage
+
+__all__ = ["pod_trouble"]
+
+_CONTAINER = "vllm"
+_MODEL_VOLUME = "model"
+_CAUSE_CHARS = 300
+
+# Source: kubernetes v1.37.2 pkg/kubelet/images/types.go.
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError",
+             "RegistryUnavailable", "SignatureValidationFailed")  # fmt: skip
+# Source: kubernetes v1.37.2 pkg/kubelet/kuberuntime/kuberuntime_container.go; containerd's CRI says StartError.
+_NO_START = ("CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "PreStartHookError",
+             "RunContainerError", "StartError", "ContainerCannotRun")  # fmt: skip
+# What vLLM 0.32.0, transformers 5.19 and huggingface_hub 2.4 say of a model that is not there or not given to us.
+_NO_MODEL = re.compile(
+    r"RepositoryNotFoundError|RevisionNotFoundError|GatedRepoError|LocalEntryNotFoundError|HFValidationError"
+    r"|not a valid model identifier|is not a local folder|does not appear to have a file named"
+    r"|Invalid repository ID or local directory|Can't load the configuration of"
+)
+_ERROR_LINE = re.compile(r"(?:^|\s|\])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): ?(.+)$")
+_SYMPTOM = "Engine core initialization failed"  # of vLLM's first process: the reason stands above it
+_CACHE_FLAG = "--kv-cache-memory-bytes"
+_SIZES = {"K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti", "k": "k", "m": "M", "g": "G", "t": "T"}
+
+
+def pod_trouble(body: Mapping[str, Any]) -> PodTrouble | None:
+    """Why a pod of ours does not serve; None for one that is ready, just starts, or is on its way out."""
+    metadata = body["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return None
+    found = _trouble(str(metadata.get("name", "")), body.get("spec") or {}, body.get("status") or {})
+    return None if found is None else replace(found, serving=(metadata.get("labels") or {}).get(LABEL_SERVING, ""))
+
+
+def _trouble(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> PodTrouble | None:
+    if found := _without_claim(spec, status):
+        return PodTrouble(found[0], name, found[1])
+    running = _named(status.get("containerStatuses"), _CONTAINER)
+    container = _named(spec.get("containers"), _CONTAINER)
+    if running.get("ready"):
+        return None
+    waiting = (running.get("state") or {}).get("waiting") or {}
+    ended = _ended(running)
+    if waiting.get("reason") in _NO_IMAGE:
+        image = container.get("image") or running.get("image")
+        return PodTrouble(Stage.IMAGE_MISSING, name, f"no image {image}: {_cause(waiting)}")
+    for each in (waiting, ended):
+        if each.get("reason") in _NO_START:
+            return PodTrouble(Stage.CANNOT_START, name, f"the container cannot be started: {_cause(each)}")
+    if waiting.get("reason") == "CrashLoopBackOff" or ended:
+        return _crash(name, container, ended, int(running.get("restartCount") or 0))
+    return None
+
+
+def _named(items: object, name: str) -> Mapping[str, Any]:
+    listed = items if isinstance(items, Sequence) else ()
+    return next((item for item in listed if isinstance(item, Mapping) and item.get("name") == name), {})
+
+
+def _ended(running: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the container ended last; empty where it never did."""
+    for part in ("state", "lastState"):
+        ended = (running.get(part) or {}).get("terminated")
+        if isinstance(ended, Mapping):
+            return ended
+    return {}
+
+
+def _without_claim(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[Stage, str] | None:
+    """A volume claim that is not there: the scheduler says so, and the pod waits for it for ever."""
+    for condition in status.get("conditions") or ():
+        message = str(condition.get("message", ""))
+        if condition.get("type") != "PodScheduled" or condition.get("status") != "False":
+            continue
+        found = re.search(r'persistentvolumeclaim "([^"]+)" (not found|is being deleted)', message)
+        if found is None:
+            return None
+        model = _named(spec.get("volumes"), _MODEL_VOLUME).get("persistentVolumeClaim") or {}
+        of_model = model.get("claimName") == found[1]
+        text = f"volume claim {found[1]} {found[2]}"
+        return (Stage.MODEL_MISSING, f"no model: {text}") if of_model else (Stage.CANNOT_START, text)
+    return None
+
+
+def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], restarts: int) -> PodTrouble:
+    again = f"started again {restarts} times" if restarts != 1 else "started again once"
+    if ended.get("reason") == "OOMKilled":
+        return PodTrouble(Stage.OUT_OF_MEMORY, name, f"killed for memory: {_memory(container)}; {again}")
+    code = ended.get("exitCode")
+    text = str(ended.get("message") or "")
+    if _NO_MODEL.search(text):
+        return PodTrouble(Stage.MODEL_MISSING, name, f"no model: {_error(text)}")
+    if code == 0:
+        return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine ended by itself, exit code 0; {again}")
+    cause = f", exit code {code}" if code is not None else ""
+    said = f": {_error(text)}" if text.strip() else ""
+    return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine crashed{cause}; {again}{said}")
+
+
+def _memory(container: Mapping[str, Any]) -> str:
+    """What it had and what it was to hold: the limit, and the cache that its arguments ask for."""
+    limit = quantity_or_none(((container.get("resources") or {}).get("limits") or {}).get("memory"))
+    if limit is None:
+        return "the node had no more, and the pod has no limit of its own"
+    cache = _asked_cache(container.get("args") or ())
+    asked = "" if cache is None else f", of which {_CACHE_FLAG} asks for {_mib(cache)}"
+    return f"it needed more than its limit of {_mib(int(limit))}{asked}"
+
+
+def _asked_cache(arguments: Sequence[object]) -> int | None:
+    """The cache's size as the engine reads it: the last one counts, and `=` may stand between."""
+    words = list(_words(arguments))
+    values = [value for flag, value in itertools.pairwise(words) if flag == _CACHE_FLAG]
+    sizes = [quantity_or_none(_as_quantity(value)) for value in values]
+    return int(sizes[-1]) if sizes and sizes[-1] is not None else None
+
+
+def _words(arguments: Sequence[object]) -> Iterator[str]:
+    for argument in map(str, arguments):
+        flag, equals, value = argument.partition("=")
+        yield from (flag, value) if equals and flag == _CACHE_FLAG else (argument,)
+
+
+def _as_quantity(value: str) -> str:
+    """A size of vLLM's as Kubernetes has it. Source: vllm/utils/argparse_utils.py, human_readable_int."""
+    suffix = _SIZES.get(value[-1:])
+    return value if suffix is None else value[:-1] + suffix
+
+
+def _mib(amount: int) -> str:
+    return f"{amount / (1 << 20):,.0f} MiB"
+
+
+def _error(text: str) -> str:
+    """The line of a log's end that says what went wrong: the last exception, but for one that is only a symptom."""
+    lines = [found for line in text.splitlines() if (found := _ERROR_LINE.search(line.rstrip()))]
+    told = [found for found in lines if _SYMPTOM not in found[2]] or lines
+    if told:
+        return _shortened(f"{told[-1][1].rpartition('.')[2]}: {told[-1][2]}")
+    last = [line.strip() for line in text.splitlines() if line.strip()]
+    return _shortened(last[-1]) if last else ""
+
+
+def _cause(said: Mapping[str, Any]) -> str:
+    """The kubelet's message without what changes from one try to the next."""
+    text = str(said.get("message") or said.get("reason") or "")
+    text = re.sub(r'^Back-off pulling image "[^"]*": ', "", text)
+    text = re.sub(r"^(?:ErrImagePull|ErrImageNeverPull): ", "", text)
+    return _shortened(re.sub(r"\d+(?:\.\d+){3}:\d+->", "", text))
+
+
+def _shortened(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _CAUSE_CHARS else flat[: _CAUSE_CHARS - 1] + "…"

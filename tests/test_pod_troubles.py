@@ -1,0 +1,204 @@
+"""What keeps pods from serving, read from statuses as a kubelet wrote them (kubernetes v1.37.2, containerd v2.3.7)."""
+
+from typing import Any
+
+import pytest
+
+from metainf_operator.pod_troubles import pod_trouble
+from metainf_operator.projections import project_pod
+from metainf_operator.rollout import PodTrouble, Stage
+
+NO_NETWORK = (
+    'failed to pull and unpack image "docker.io/library/nothing:1": failed to resolve image: failed to do request: '
+    'Head "https://registry-1.docker.io/v2/library/nothing/manifests/1": dial tcp: lookup registry-1.docker.io on '
+    "10.255.255.53:53: dial udp 10.255.255.53:53: connect: network is unreachable"
+)
+ENDED = {"startedAt": "2026-11-26T14:53:01Z", "finishedAt": "2026-11-26T14:53:36Z", "containerID": "containerd://ab"}
+
+
+def pod(
+    *,
+    state: dict[str, Any] | None = None,
+    last: dict[str, Any] | None = None,
+    ready: bool = False,
+    restarts: int = 0,
+    args: tuple[str, ...] = (),
+    limit: str | None = "2409Mi",
+    message: str = "",
+    **metadata: Any,
+) -> dict[str, Any]:
+    limits = {} if limit is None else {"memory": limit}
+    claim = {"claimName": "models", "readOnly": True}
+    scheduled = {"type": "PodScheduled", "status": "False" if message else "True", "message": message}
+    running = {"name": "vllm", "image": "vllm:1", "ready": ready, "restartCount": restarts, "state": state or {}}
+    return {
+        "metadata": {
+            "name": "chat-1",
+            "namespace": "team",
+            "labels": {"metainf.dev/workload": "chat", "metainf.dev/serving": "5e596e5c"},
+            **metadata,
+        },
+        "spec": {
+            "containers": [{"name": "vllm", "image": "vllm:1", "args": list(args), "resources": {"limits": limits}}],
+            "volumes": [{"name": "model", "persistentVolumeClaim": claim}],
+            **({} if message else {"nodeName": "node-1"}),
+        },
+        "status": {
+            "phase": "Pending" if message else "Running",
+            "conditions": [scheduled],
+            "containerStatuses": [] if message else [{**running, "lastState": last or {}}],
+        },
+    }
+
+
+def crashed(**ended: Any) -> dict[str, Any]:
+    """A pod whose container ended so, and starts again."""
+    return pod(
+        state={"running": {"startedAt": "2026-11-26T14:53:37Z"}}, last={"terminated": {**ENDED, **ended}}, restarts=1
+    )
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return pod(state={"waiting": {"reason": reason, "message": message}})
+
+
+@pytest.mark.parametrize(
+    ("body", "stage", "says"),
+    [
+        pytest.param(waiting("ErrImagePull", NO_NETWORK), Stage.IMAGE_MISSING, "no image vllm:1: failed to pull"),
+        pytest.param(
+            waiting("ImagePullBackOff", f'Back-off pulling image "nothing:1": ErrImagePull: {NO_NETWORK}'),
+            Stage.IMAGE_MISSING,
+            "no image vllm:1: failed to pull",
+            id="the same image, between two tries",
+        ),
+        pytest.param(
+            waiting("ErrImageNeverPull", 'Container image "vllm:1" is not present with pull policy of Never'),
+            Stage.IMAGE_MISSING,
+            "no image vllm:1: Container image",
+            id="an image that nobody put on the node",
+        ),
+        pytest.param(
+            waiting("CreateContainerConfigError", 'secret "keys" not found'),
+            Stage.CANNOT_START,
+            'the container cannot be started: secret "keys" not found',
+            id="a Secret that is not there",
+        ),
+        pytest.param(
+            pod(
+                state={"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting"}},
+                last={"terminated": {**ENDED, "exitCode": 128, "reason": "StartError", "message": "no such file"}},
+                restarts=2,
+            ),
+            Stage.CANNOT_START,
+            "the container cannot be started: no such file",
+            id="a program that is not in the image",
+        ),
+        pytest.param(
+            pod(message='0/1 nodes are available: persistentvolumeclaim "models" not found. not found'),
+            Stage.MODEL_MISSING,
+            "no model: volume claim models not found",
+            id="a claim of the model that is not there",
+        ),
+        pytest.param(
+            pod(message='0/1 nodes are available: persistentvolumeclaim "cache" not found. not found'),
+            Stage.CANNOT_START,
+            "volume claim cache not found",
+            id="another claim that is not there",
+        ),
+        pytest.param(
+            crashed(exitCode=0, reason="Completed"),
+            Stage.ENGINE_CRASHED,
+            "the engine ended by itself, exit code 0; started again once",
+            id="an engine that died and took its server along",
+        ),
+        pytest.param(
+            crashed(exitCode=1, reason="Error", message="x\nValueError: too many heads\nbye\n"),
+            Stage.ENGINE_CRASHED,
+            "the engine crashed, exit code 1; started again once: ValueError: too many heads",
+            id="an engine that says why",
+        ),
+        pytest.param(
+            pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, restarts=3),
+            Stage.ENGINE_CRASHED,
+            "the engine crashed; started again 3 times",
+            id="a crash of which nothing is known",
+        ),
+    ],
+)
+def test_tells_what_is_wrong(body: dict[str, Any], stage: Stage, says: str) -> None:
+    trouble = pod_trouble(body)
+    assert trouble is not None
+    assert (trouble.stage, trouble.pod, trouble.serving) == (stage, "chat-1", "5e596e5c")
+    assert trouble.message.startswith(says)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(pod(ready=True, last={"terminated": {**ENDED, "exitCode": 0}}, restarts=1), id="healed"),
+        pytest.param(pod(state={"running": {}}), id="loading"),
+        pytest.param(waiting("ContainerCreating"), id="being made"),
+        pytest.param(pod(message="0/1 nodes are available: 1 Insufficient cpu."), id="waiting for room"),
+        pytest.param(
+            pod(state={"terminated": {**ENDED, "exitCode": 143}}, deletionTimestamp="2026-11-26T14:53:01Z"),
+            id="on its way out",
+        ),
+    ],
+)
+def test_has_nothing_to_say_of_a_pod_that_only_takes_its_time(body: dict[str, Any]) -> None:
+    assert pod_trouble(body) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "limit", "says"),
+    [
+        pytest.param((), "2409Mi", "it needed more than its limit of 2,409 MiB; started again once", id="limit"),
+        pytest.param(
+            ("--kv-cache-memory-bytes", "268435456", "--kv-cache-memory-bytes=3G"),
+            "4Gi",
+            "more than its limit of 4,096 MiB, of which --kv-cache-memory-bytes asks for 3,072 MiB",
+            id="the last cache that is asked for counts",
+        ),
+        pytest.param(
+            ("--kv-cache-memory-bytes", "2g"), "4Gi", "--kv-cache-memory-bytes asks for 1,907 MiB", id="decimal"
+        ),
+        pytest.param(("--kv-cache-memory-bytes", "much"), "4Gi", "its limit of 4,096 MiB; started", id="no size"),
+        pytest.param((), None, "the node had no more, and the pod has no limit of its own", id="no limit"),
+    ],
+)
+def test_a_pod_killed_for_memory_is_told_with_what_it_had(args: tuple[str, ...], limit: str | None, says: str) -> None:
+    ended = {"terminated": {**ENDED, "exitCode": 137, "reason": "OOMKilled"}}
+    trouble = pod_trouble(pod(last=ended, restarts=1, args=args, limit=limit))
+    assert trouble is not None
+    assert trouble.stage is Stage.OUT_OF_MEMORY
+    assert says in trouble.message
+
+
+def test_an_image_that_is_tried_again_and_again_is_told_in_one_way() -> None:
+    messages = {
+        pod_trouble(waiting("ErrImagePull", NO_NETWORK)),
+        pod_trouble(waiting("ImagePullBackOff", f'Back-off pulling image "nothing:1": ErrImagePull: {NO_NETWORK}')),
+    }
+    assert len(messages) == 1
+
+
+def test_long_last_words_are_cut() -> None:
+    trouble = pod_trouble(crashed(exitCode=1, reason="Error", message=f"ValueError: {'x' * 5000}"))
+    assert trouble is not None
+    assert len(trouble.message) < 400
+
+
+def test_a_pod_that_is_bound_nowhere_is_kept_for_its_trouble_alone() -> None:
+    body = pod(message='0/1 nodes are available: persistentvolumeclaim "models" not found. not found')
+    use = project_pod(body)
+    assert use is not None
+    assert (use.node, use.cpu_cores, use.memory_bytes, use.accelerators) == ("", 0.0, 0, 0)
+    assert isinstance(use.trouble, PodTrouble)
+    assert project_pod(pod(message="0/1 nodes are available: 1 Insufficient cpu.")) is None
+
+
+def test_pods_of_others_have_no_trouble_that_concerns_us() -> None:
+    use = project_pod({**waiting("ErrImagePull"), "metadata": {"name": "x", "namespace": "y"}})
+    assert use is not None
+    assert use.trouble is None
