@@ -286,12 +286,18 @@ def test_records_come_back_as_they_were():
 
 
 def test_a_program_of_ours_ends_with_the_process_that_started_it(tmp_path):
+    """Even one that lets SIGTERM pass, as a server does that is still starting."""
     pid_file = tmp_path / "pid"
-    sleeper = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    deaf = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        f"open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    tied = PROGRAMS.joinpath("tied.py").read_text().replace("_GRACE_S = 15.0", "_GRACE_S = 0.5")
+    (tmp_path / "tied.py").write_text(tied)
     starter = (
         "import os, subprocess, sys, time; "
-        f"subprocess.Popen([sys.executable, {str(PROGRAMS / 'tied.py')!r}, str(os.getpid()), sys.executable, '-c', "
-        f"{sleeper!r}], start_new_session=True); time.sleep(60)"
+        f"subprocess.Popen([sys.executable, {str(tmp_path / 'tied.py')!r}, str(os.getpid()), sys.executable, '-c', "
+        f"{deaf!r}], start_new_session=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", starter])
     _until(lambda: pid_file.exists() and bool(pid_file.read_text()))
@@ -300,6 +306,13 @@ def test_a_program_of_ours_ends_with_the_process_that_started_it(tmp_path):
     parent.wait()
 
     _until(lambda: _state(child) in ("", "Z"))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_program_of_ours_has_the_exit_code_of_its_command(tmp_path, code):
+    process = start([sys.executable, "-c", f"raise SystemExit({code})"], log=tmp_path / "log")
+
+    assert process.wait(timeout=20) == code
 
 
 def test_a_process_ends_with_its_children(tmp_path):

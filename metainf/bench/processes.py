@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,24 +59,15 @@ def start(command: Sequence[str], *, log: Path, piped: bool = False) -> "subproc
 
 def stop(process: "subprocess.Popen[str]", *, grace_s: float = _GRACE_S) -> None:
     """End the process and its children: asked first, then killed."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        if _sent(process, sent):
-            try:
-                process.wait(timeout=grace_s)
-            except subprocess.TimeoutExpired:
-                continue
-    _sent(process, signal.SIGKILL)  # children that outlived it
+    process.terminate()  # `tied.py` passes it on
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=grace_s)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
-
-
-def _sent(process: "subprocess.Popen[str]", what: signal.Signals) -> bool:
-    try:
-        os.killpg(process.pid, what)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
 
 
 def answer_of(python: str, program: str, arguments: Sequence[str], *, most_s: float) -> str:
