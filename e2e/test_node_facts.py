@@ -369,6 +369,20 @@ def test_a_gpu_that_no_catalogue_has_is_used_by_the_facts_of_its_driver(
     assert {pod["spec"]["nodeName"] for pod in story.pods("chat")} == {node}
 
 
+def test_helm_on_a_cluster_that_serves_the_policy_makes_it(cluster: Cluster, installed: Installed) -> None:
+    helm = [str(cluster.bin_dir / "helm"), "install", "again", str(_CHART), "--namespace", _SPACE, "--dry-run=server"]
+    options = ["--set", "crds.install=false", "--set", "nodeFacts.enabled=true"]
+    environment = cluster.environment()
+    for more, made in (([], True), (["--set", "nodeFacts.admissionPolicy=false"], False)):
+        done = subprocess.run(
+            [*helm, *options, *more], capture_output=True, text=True, env=environment, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("kind: ValidatingAdmissionPolicy\n" in done.stdout) == made
+        assert "logs daemonset/again-metainf-node-facts" in done.stdout
+        assert "serves no ValidatingAdmissionPolicy" not in done.stdout
+
+
 def test_a_door_without_rights_says_so(place: Story, installed: Installed) -> None:
     door = installed.door(None)
     door.token_file.write_text("not-a-token")

@@ -253,6 +253,12 @@ def test_where_gpus_differ_the_least_is_written_and_of_what_one_lacks_nothing() 
     assert own.POWER_LIMIT_LABEL not in labels_of(_reading(_H100, silent), MigStrategy.NONE)
 
 
+def test_a_gpu_that_is_cut_takes_no_link_from_those_that_are_whole() -> None:
+    cut = replace(_cut(_H100, _3G_40GB), nvlinks=0, nvlink_group=1)
+    assert labels_of(_reading(cut, _H100), MigStrategy.MIXED)[own.NVLINK_GROUP_LABEL] == "8"
+    assert labels_of(_reading(cut), MigStrategy.MIXED)[own.NVLINK_GROUP_LABEL] == "1"
+
+
 def test_links_without_a_speed_have_that_of_their_version() -> None:
     labels = labels_of(_reading(replace(_H100, nvlink_mb_per_s=None)), MigStrategy.NONE)
     assert labels[own.NVLINK_SPEED_LABEL] == "450"  # the datasheet's 900 GB/s are of both directions

@@ -175,9 +175,13 @@ def _of_slices(resource: str, gpu: Gpu, slices: Sequence[MigDevice]) -> Labels:
 
 
 def _own(gpus: Sequence[Gpu]) -> Labels:
-    """The least of the GPUs of the product that is labelled; of a fact that one of them lacks, nothing."""
+    """The least of the GPUs of the product that is labelled; of a fact that one of them lacks, nothing.
+
+    Of whole GPUs where there are any: one that is cut reports no NVLink, and its slices have none.
+    """
     name = _most_frequent(gpus)
     alike = [gpu for gpu in gpus if gpu.name == name]
+    alike = [gpu for gpu in alike if not gpu.mig_enabled] or alike
     facts: Mapping[str, Callable[[Gpu], float | None]] = {
         own.BANDWIDTH_LABEL: lambda g: g.bandwidth_bytes_per_s and g.bandwidth_bytes_per_s / 1e9,
         own.CORES_LABEL: lambda g: g.cuda_cores,
