@@ -1,15 +1,16 @@
 """What the repeats of a task say together, against sums done by hand."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from corpus_stub import PLAN, stub_rows
-from metainf.corpus.build import build
+from metainf.corpus.build import TASKS, build, shards_of
+from metainf.corpus.measuring import is_known
 from metainf.corpus.repeats import LEAST_TOLERANCE, over_seeds, tolerances
-from metainf.corpus.tables import load_truth
+from metainf.corpus.tables import OWN, load_rows, load_truth
 from metainf.corpus.task_store import read_tasks
 from metainf.corpus.worlds import RooflineWorld
 from metainf.errors import InvalidWorkloadError
@@ -68,6 +69,14 @@ def other_rows(task, oracle, *, repeats):
     return [replace(row, performance=2.0 * row.performance) for row in rows if int(task.key, 16) % 2]
 
 
+@dataclass(frozen=True)
+class OddWorld(RooflineWorld):
+    """Knows models with names of odd length alone."""
+
+    def times(self, replica, seed):
+        return super().times(replica, seed) if len(replica.architecture.name) % 2 else None
+
+
 @pytest.fixture(scope="module")
 def two_worlds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
@@ -105,6 +114,24 @@ def test_tasks_that_another_world_does_not_know_can_be_left_out(two_worlds):
     assert sum(len(truth.table) for truth in truths.values()) == sum(int(task.key, 16) % 2 for task in tasks)
     for truth in truths.values():
         assert not np.isnan(truth.beside["other"].performance).all(axis=1).any()
+
+
+def odd_rows(task, oracle, *, repeats):
+    return stub_rows(task, oracle, repeats=repeats) if is_known(task, oracle) else []
+
+
+def test_what_is_true_of_a_task_is_what_the_first_world_says_that_knows_it(tmp_path):
+    plan = replace(PLAN, worlds=("other@1", "roofline@1"), compared_every=1)
+    build(tmp_path, plan, [OddWorld("other"), RooflineWorld()], clock=time.monotonic, measure=odd_rows)
+    rows = load_rows(tmp_path, world=OWN).to_pylist()
+    assert {(row["task"], row["world"]) for row in rows} == {
+        (task.key, "other" if is_known(task, OddWorld()) else "roofline") for task in read_tasks(tmp_path / TASKS)
+    }
+    truths = load_truth(tmp_path, world=OWN)
+    assert sum(len(truth.table) for truth in truths.values()) == 10
+    (tmp_path / shards_of(plan)[0].file_name).unlink()
+    left = load_rows(tmp_path, world=OWN).column("task").unique().to_pylist()
+    assert len(left) == 8, "of tasks whose first world is not built yet nothing is known"
 
 
 def test_few_tasks_are_taken_evenly(two_worlds):

@@ -50,13 +50,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="made if it is not there")
-    parser.add_argument("--world", metavar="NAME", help="of the corpus's truths, where it has several")
+    parser.add_argument(
+        "--world",
+        metavar="NAME",
+        help="of the corpus's truths, where it has several; `own` takes of each task the first that knows it",
+    )
     parser.add_argument("--train-world", metavar="NAME", help="learn from this one, and judge by the other")
     parser.add_argument(
         "--simulated-by",
         metavar="NAME",
         help=f"world whose step times are those of datasheets, such as roofline: adds {SIMULATOR_ONLY}, which says "
-        "what the simulator says over them (and knows the truth's draws, since worlds share seeds)",
+        "what the simulator says over them",
     )
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metainf.corpus.build import TASKS, read_plan
+from metainf.corpus.build import TASKS, CorpusPlan, read_plan, shards_of
 from metainf.corpus.measuring import methods_of
 from metainf.corpus.repeats import over_seeds, tolerances
 from metainf.corpus.task import Task, TrafficKind
@@ -22,7 +22,10 @@ from metainf.measurements import Purpose, joined, read_measurements
 from metainf.meta_features.tasks import task_table
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 
-__all__ = ["Truth", "load_rows", "load_tables", "load_truth"]
+__all__ = ["OWN", "Truth", "load_rows", "load_tables", "load_truth"]
+
+OWN = "own"
+"""In place of a world's name: of each task what is true of it, so the first of the plan's worlds that knows it."""
 
 _SCORE_COLUMNS = ["task", "world", "method", "seed", "performance"]
 
@@ -46,7 +49,7 @@ class Truth:
 
 
 def load_rows(folder: Path, *, world: str | None = None, purpose: Purpose | None = None) -> pa.Table:
-    """All rows of a corpus, of one world and one purpose where they are given.
+    """All rows of a corpus, of one world (or `OWN`) and one purpose where they are given.
 
     Raises
     ------
@@ -55,17 +58,36 @@ def load_rows(folder: Path, *, world: str | None = None, purpose: Purpose | None
     MeasurementError
         A file of it is damaged.
     """
-    read_plan(folder)
-    return joined(_parts(folder, world, purpose))
+    plan = read_plan(folder)
+    parts = _own_parts(folder, plan) if world == OWN else _parts(folder, world)
+    return joined(part if purpose is None else _only(part, "purpose", str(purpose)) for part in parts)
 
 
-def _parts(folder: Path, world: str | None, purpose: Purpose | None) -> Iterator[pa.Table]:
+def _parts(folder: Path, world: str | None) -> Iterator[pa.Table]:
     for path in sorted(folder.glob("rows-*.parquet")):
         table = read_measurements(path)
-        for name, wanted in (("world", world), ("purpose", purpose)):
-            if wanted is not None:
-                table = table.filter(pc.equal(table.column(name), str(wanted)))
-        yield table
+        yield table if world is None else _only(table, "world", world)
+
+
+def _own_parts(folder: Path, plan: CorpusPlan) -> Iterator[pa.Table]:
+    """Each shard of a world without the tasks of the worlds before it; nothing where one of theirs is not built yet."""
+    found: set[str] = set()
+    missing: set[int] = set()
+    for shard in shards_of(plan):
+        path = folder / shard.file_name
+        if not path.exists():
+            missing.add(shard.first)
+        if shard.first in missing:
+            continue
+        table = read_measurements(path)
+        tasks = table.column("task")
+        own = table.filter(pc.invert(pc.is_in(tasks, value_set=pa.array(sorted(found), pa.string()))))
+        found.update(tasks.unique().to_pylist())
+        yield own
+
+
+def _only(table: pa.Table, name: str, wanted: str) -> pa.Table:
+    return table.filter(pc.equal(table.column(name), wanted))
 
 
 def load_tables(folder: Path, *, world: str | None = None) -> Mapping[TrafficKind, MethodTable]:
@@ -91,7 +113,7 @@ def load_truth(
     folder : Path
         May hold a corpus that is not complete.
     world : str, optional
-        Needed where the corpus has several: worlds are never mixed.
+        Needed where the corpus has several: worlds are never mixed but as `OWN` has them.
     beside : names of worlds
         Whose word on the same tasks is wanted too.
     also_in : one of `beside`, optional
@@ -111,9 +133,9 @@ def load_truth(
         raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}: name one of them")
     world = found[0] if world is None else world
     for name in (world, *beside):
-        if name not in found:
+        if name not in (*found, OWN):
             raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}, not of {name}: name one of them")
-    of_world = {name: scores.filter(pc.equal(scores.column("world"), name)) for name in (world, *beside)}
+    of_world = {name: _scores_of(name, scores, folder) for name in (world, *beside)}
     needed = (world,) if also_in is None else (world, also_in)
     tasks = {task.key: task for task in read_tasks(folder / TASKS)}
     truths = {}
@@ -122,6 +144,12 @@ def load_truth(
         if mine:
             truths[kind] = _truth(_thinned(mine, most_tasks), world, of_world, beside)
     return truths
+
+
+def _scores_of(world: str, scores: pa.Table, folder: Path) -> pa.Table:
+    if world == OWN:
+        return load_rows(folder, world=OWN, purpose=Purpose.SCORE).select(_SCORE_COLUMNS)
+    return _only(scores, "world", world)
 
 
 def _known_tasks(tasks: list[Task], worlds: Sequence[pa.Table]) -> list[Task]:

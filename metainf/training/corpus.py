@@ -1,4 +1,4 @@
-"""A corpus's folder as what training reads: all rows, and the tasks that they are about.
+"""A corpus's folder as what training reads: what is true of its tasks, and the tasks themselves.
 
 Separate from the building of a corpus, which needs the simulator.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from metainf.corpus.build import TASKS
-from metainf.corpus.tables import load_rows
+from metainf.corpus.tables import OWN, load_rows
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import read_tasks
 from metainf.errors import InvalidWorkloadError
@@ -20,7 +20,7 @@ __all__ = ["read_corpus", "without"]
 
 
 def read_corpus(folder: Path) -> tuple[pa.Table, tuple[Task, ...]]:
-    """All rows of a corpus, and its tasks.
+    """Of each task of a corpus the rows that are true of it (see `OWN`), and its tasks.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def read_corpus(folder: Path) -> tuple[pa.Table, tuple[Task, ...]]:
     MeasurementError
         A file of it is damaged.
     """
-    rows = load_rows(folder)
+    rows = load_rows(folder, world=OWN)
     if not rows.num_rows or not (folder / TASKS).exists():
         raise InvalidWorkloadError(f"{folder} holds no rows of a corpus: build one with metainf corpus build")
     return rows, read_tasks(folder / TASKS)
