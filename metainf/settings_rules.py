@@ -12,6 +12,7 @@ from metainf.conflicts import Conflict, ConflictReason
 from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings, runs_mla_by_reference, uses_mla
 from metainf.engine_versions import DEFAULT_ENGINE_VERSION
+from metainf.layers import RecurrentMixer
 from metainf.layouts import Layout
 from metainf.settings import EngineSettings, PerformanceMode, SpeculationKind
 
@@ -152,7 +153,7 @@ def _batching(
     version: str,
     max_model_len: int | None,
 ) -> Iterator[Conflict]:
-    """Source: vllm/config/scheduler.py, verify_max_model_len."""
+    """Source: vllm/config/scheduler.py verify_max_model_len; vllm/model_executor/models/config.py MambaModelConfig."""
     effective = effective_settings(
         settings,
         architecture=architecture,
@@ -168,6 +169,14 @@ def _batching(
     if not effective.chunked_prefill and tokens < length:
         detail = f"without chunked prefill max-num-batched-tokens {tokens} must be at least max-model-len {length}"
         yield Conflict(ConflictReason.CHUNKED_PREFILL_CONFLICT, detail)
+    if effective.prefix_caching and not effective.chunked_prefill and _has_recurrent_layers(architecture):
+        # Their state is kept at the ends of blocks alone, and a prompt that is not cut steps over them.
+        detail = f"{architecture.name} has recurrent layers: their prefix cache needs chunked prefill"
+        yield Conflict(ConflictReason.CHUNKED_PREFILL_CONFLICT, detail)
     if tokens < sequences:
         detail = f"max-num-batched-tokens {tokens} must be at least max-num-seqs {sequences}"
         yield Conflict(ConflictReason.BATCH_LIMITS_CONFLICT, detail)
+
+
+def _has_recurrent_layers(architecture: ModelArchitecture) -> bool:
+    return any(isinstance(group.layer.mixer, RecurrentMixer) for group in architecture.layer_groups)

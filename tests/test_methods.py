@@ -56,11 +56,36 @@ LATENT = BASE | {
     "v_head_dim": 128,
     "num_nextn_predict_layers": 1,
 }
+RECURRENT = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "vocab_size": 151936,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+    "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "num_experts": 64,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
 MODELS = {
     "llama": BASE,
     "llama-fp8": BASE | {"quantization_config": {"quant_method": "fp8"}},
     "llama-awq": BASE | {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}},
     "deepseek": LATENT,
+    "recurrent": RECURRENT,
 }
 ARCHITECTURES = {name: ModelArchitecture.from_config(config, name=name) for name, config in MODELS.items()}
 ONE = Layout()
@@ -283,6 +308,14 @@ def test_no_method_joins_techniques_that_exclude_each_other():
         pytest.param("no-prefix-caching", "CPU-x86-64", "deepseek", [ConflictReason.SAME_AS_DEFAULT], id="off already"),
         pytest.param("ngram", "CPU-x86-64", "llama", [], id="n-grams anywhere"),
         pytest.param("no-chunked-prefill", "H100-SXM-80GB", "llama", [], id="without chunks a step holds a prompt"),
+        pytest.param(
+            "no-chunked-prefill",
+            "H100-SXM-80GB",
+            "recurrent",
+            [ConflictReason.CHUNKED_PREFILL_CONFLICT],
+            id="a prefix cache of recurrent states needs chunks",
+        ),
+        pytest.param("continuous-batching", "H100-SXM-80GB", "recurrent", [], id="without that cache it does not"),
     ],
 )
 def test_what_stands_in_a_methods_way(name, accelerator, model, expected):
