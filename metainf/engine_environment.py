@@ -17,7 +17,7 @@ from typing import Any
 from metainf.errors import ArtifactError, InvalidWorkloadError, MetaInfError
 from metainf.flag_catalogue import CatalogueOrigin, FlagCatalogue, FlagKind, FlagSpec
 
-__all__ = ["CaseAnswer", "EngineAnswerError", "EngineEnvironment"]
+__all__ = ["CaseAnswer", "EngineAnswer", "EngineAnswerError", "EngineEnvironment"]
 
 _PROBE = Path(__file__).with_name("engine_probe.py")
 _POLL_S = 0.2
@@ -53,41 +53,48 @@ class CaseAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineAnswer:
+    """What an installed vLLM says of itself and of cases."""
+
+    catalogue: FlagCatalogue
+    cases: tuple[CaseAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineEnvironment:
     """A vLLM that is installed for an interpreter, or laid over one (`overlay`: a folder of `pip install --target`)."""
 
     python: Path
     overlay: Path | None = None
 
-    def catalogue(self, *, timeout_s: float = 300.0) -> FlagCatalogue:
-        """Every flag that its parser takes.
+    def ask(
+        self,
+        cases: Sequence[Sequence[str]] = (),
+        *,
+        timeout_s: float = 300.0,
+        report: Callable[[int], None] | None = None,
+    ) -> EngineAnswer:
+        """Every flag that its parser takes, and what parser and engine configuration say to each case, in their order.
+
+        The first argument of a case is the model's folder. `report` hears now and then how many cases were begun.
 
         Raises
         ------
         InvalidWorkloadError
             There is no such interpreter or folder.
         EngineAnswerError
-            vLLM cannot be imported there, or fails.
+            vLLM cannot be imported there, fails, or takes too long.
         """
-        answer = self._ask({"action": "flags"}, timeout_s, None)
-        return FlagCatalogue(_origin(answer), {spec.name: spec for spec in map(_spec, _list(answer, "flags"))})
-
-    def check(
-        self,
-        cases: Sequence[Sequence[str]],
-        *,
-        timeout_s: float,
-        report: Callable[[int], None] | None = None,
-    ) -> tuple[CatalogueOrigin, tuple[CaseAnswer, ...]]:
-        """What parser and engine configuration say to each case, in their order; `report` hears how many are done.
-
-        The first argument of a case is the model's folder. Raises as `catalogue` does.
-        """
-        answer = self._ask({"action": "check", "cases": [list(case) for case in cases]}, timeout_s, report)
-        answers = tuple(_case(each) for each in _list(answer, "cases"))
+        raw = self._ask({"cases": [list(case) for case in cases]}, timeout_s, report)
+        try:
+            flags = [_spec(each) for each in raw["flags"]]
+            answers = tuple(_case(each) for each in raw["cases"])
+            origin = CatalogueOrigin(**{key: str(value) for key, value in raw["origin"].items()})
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise EngineAnswerError(f"reading the answer of {self.python}: {type(exc).__name__}: {exc}") from exc
         if len(answers) != len(cases):
-            raise EngineAnswerError(f"asking {self.python}: {len(answers)} answers to {len(cases)} cases")
-        return _origin(answer), answers
+            raise EngineAnswerError(f"reading the answer of {self.python}: {len(answers)} to {len(cases)} cases")
+        return EngineAnswer(FlagCatalogue(origin, {spec.name: spec for spec in flags}), answers)
 
     def _ask(self, request: dict[str, Any], timeout_s: float, report: Callable[[int], None] | None) -> dict[str, Any]:
         if not (self.python.is_file() and os.access(self.python, os.X_OK)):
@@ -147,20 +154,6 @@ def _wait(
 def _tail(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-3:])[-600:] or "it said nothing"
-
-
-def _list(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    values = answer.get(key)
-    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
-        raise EngineAnswerError(f"reading the answer of vLLM: {key} is not a list of objects")
-    return values
-
-
-def _origin(answer: Mapping[str, Any]) -> CatalogueOrigin:
-    try:
-        return CatalogueOrigin(**{key: str(value) for key, value in answer["origin"].items()})
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise EngineAnswerError(f"reading the answer of vLLM: it does not say where it comes from: {exc}") from exc
 
 
 def _case(raw: Mapping[str, Any]) -> CaseAnswer:

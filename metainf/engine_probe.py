@@ -5,9 +5,8 @@ no Python newer than 3.10. `engine_environment` copies it there, runs it and rea
 the file that it is given, and writes JSON to what was its standard output; whatever vLLM prints goes to the standard
 error instead.
 
-    {"action": "flags"}                           -> every flag of the parser
-    {"action": "check", "cases": [[ARG, ...]], "progress": FILE}
-                                                  -> for each case, whether parser and engine configuration take it
+    {"cases": [[ARG, ...]], "progress": FILE}
+        -> every flag of the parser, and for each case whether parser and engine configuration take it
 """
 
 import argparse
@@ -45,15 +44,13 @@ def main(request_path: str) -> int:
     with open(request_path, encoding="utf-8") as file:
         request = json.load(file)
     parser, source = engine_parser()
-    answer: dict[str, Any] = {"origin": origin(source)}
-    if request["action"] == "flags":
-        answer["flags"] = [described(*each) for each in options_of(parser)]
-    else:
+    flags = [described(*each) for each in options_of(parser)]
+    if request["cases"]:
         stand_in_for_missing()
         look_at_models_here()
-        with open(request["progress"], "a", encoding="utf-8", buffering=1) as progress:
-            answer["cases"] = [checked(parser, case, progress.write) for case in request["cases"]]
-    json.dump(answer, answer_to)
+    with open(request["progress"], "a", encoding="utf-8", buffering=1) as progress:
+        cases = [checked(parser, case, progress.write) for case in request["cases"]]
+    json.dump({"origin": origin(source), "flags": flags, "cases": cases}, answer_to)
     answer_to.close()
     return 0
 
@@ -201,8 +198,6 @@ def look_at_models_here() -> None:
 
 class Nothing(types.ModuleType):
     """A module in which every name is there and is nothing."""
-
-    __path__: Sequence[str] = ()
 
     def __getattr__(self, name: str) -> Any:
         """Another one, but for what Python itself asks for."""

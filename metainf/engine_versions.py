@@ -13,7 +13,7 @@ the newest vLLM. What is older than the first catalogue is refused, for nothing 
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 
 from metainf.errors import InvalidWorkloadError
@@ -21,9 +21,9 @@ from metainf.flag_catalogue import FlagCatalogue, read_catalogue
 
 __all__ = [
     "DEFAULT_ENGINE_VERSION",
-    "KNOWN_ENGINE_VERSIONS",
     "EngineVersion",
     "flag_catalogue",
+    "known_engine_versions",
     "known_version",
     "parse_engine_version",
     "unknown_flag",
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 DEFAULT_ENGINE_VERSION = "0.32.0"
-KNOWN_ENGINE_VERSIONS = ("0.28.0", "0.30.0", "0.32.0")
-"""Versions whose flags were asked of an installed vLLM and are in data/flags, the oldest first."""
+_FOLDER = ("data", "flags")
+_SUFFIX = ".json"
 
 _VERSION = re.compile(
     r"v?(?P<major>\d{1,4})\.(?P<minor>\d{1,4})(?:\.(?P<patch>\d{1,4}))?"
@@ -60,6 +60,15 @@ def parse_engine_version(text: str) -> EngineVersion:
     return EngineVersion(int(match["major"]), int(match["minor"]), int(match["patch"] or 0))
 
 
+@cache
+def known_engine_versions() -> tuple[str, ...]:
+    """Versions whose flags were asked of an installed vLLM and are in data/flags, the oldest first."""
+    files = (each.name for each in resources.files("metainf").joinpath(*_FOLDER).iterdir())
+    names = [name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)]
+    return tuple(sorted(names, key=parse_engine_version))
+
+
+@lru_cache(maxsize=64)
 def known_version(version: str) -> EngineVersion:
     """The known version whose flags and defaults are taken for `version`: its own release's, or the one before it.
 
@@ -71,12 +80,11 @@ def known_version(version: str) -> EngineVersion:
         It is older than all that are known, or of another major version.
     """
     asked = parse_engine_version(version)
-    known = [parse_engine_version(name) for name in KNOWN_ENGINE_VERSIONS]
+    known = [parse_engine_version(name) for name in known_engine_versions()]
     before = [each for each in known if (each.major, each.minor) <= (asked.major, asked.minor)]
     if not before or before[-1].major != asked.major:
-        raise InvalidWorkloadError(
-            f"vLLM {asked} is not known here: its flags and defaults may differ; use {', '.join(KNOWN_ENGINE_VERSIONS)}"
-        )
+        use = ", ".join(known_engine_versions())
+        raise InvalidWorkloadError(f"vLLM {asked} is not known here: its flags and defaults may differ; use {use}")
     return before[-1]
 
 
@@ -102,7 +110,7 @@ def flag_catalogue(version: str = DEFAULT_ENGINE_VERSION) -> FlagCatalogue:
 def unknown_flag(option: str, version: str) -> str:
     """What to say of an option that the version's parser does not take: which versions do, and which is nearest."""
     asked, catalogue = parse_engine_version(version), flag_catalogue(version)
-    having = [name for name in KNOWN_ENGINE_VERSIONS if option in _load_catalogue(name).spellings]
+    having = [name for name in known_engine_versions() if option in _load_catalogue(name).spellings]
     nearest = catalogue.nearest(option)
     remark = version_remark(version)
     return "".join(
@@ -117,5 +125,4 @@ def unknown_flag(option: str, version: str) -> str:
 
 @lru_cache(maxsize=8)
 def _load_catalogue(version: str) -> FlagCatalogue:
-    text = resources.files("metainf").joinpath("data", "flags", f"{version}.json").read_text(encoding="utf-8")
-    return read_catalogue(text)
+    return read_catalogue(resources.files("metainf").joinpath(*_FOLDER, version + _SUFFIX).read_text(encoding="utf-8"))

@@ -8,9 +8,9 @@ from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings
 from metainf.engine_versions import (
     DEFAULT_ENGINE_VERSION,
-    KNOWN_ENGINE_VERSIONS,
     EngineVersion,
     flag_catalogue,
+    known_engine_versions,
     known_version,
     parse_engine_version,
     unknown_flag,
@@ -123,17 +123,17 @@ def test_refuses_what_is_older_than_all_that_it_knows_or_of_another_major_versio
 
 
 def test_every_known_version_has_a_catalogue_that_says_where_it_is_from():
-    for version in KNOWN_ENGINE_VERSIONS:
+    for version in known_engine_versions():
         origin = flag_catalogue(version).origin
         assert origin.engine == version
         assert origin.distribution.endswith(version)
         assert origin.parser.endswith("make_arg_parser")
-    assert DEFAULT_ENGINE_VERSION in KNOWN_ENGINE_VERSIONS
-    assert list(KNOWN_ENGINE_VERSIONS) == sorted(KNOWN_ENGINE_VERSIONS, key=parse_engine_version)
+    assert DEFAULT_ENGINE_VERSION in known_engine_versions()
+    assert list(known_engine_versions()) == sorted(known_engine_versions(), key=parse_engine_version)
 
 
 def test_the_catalogues_hold_all_flags_of_their_versions():
-    assert [len(flag_catalogue(version).flags) for version in KNOWN_ENGINE_VERSIONS] == [285, 301, 317]
+    assert [len(flag_catalogue(version).flags) for version in known_engine_versions()] == [285, 301, 317]
     catalogue = flag_catalogue(DEFAULT_ENGINE_VERSION)
     assert catalogue.flags["gpu-memory-utilization"].default == 0.92
     assert catalogue.flags["enable-prefix-caching"].kind is FlagKind.SWITCH
@@ -146,7 +146,7 @@ def test_the_catalogues_hold_all_flags_of_their_versions():
 
 
 def test_flags_come_and_go_between_versions():
-    first, middle, last = (set(flag_catalogue(version).flags) for version in KNOWN_ENGINE_VERSIONS)
+    first, middle, last = (set(flag_catalogue(version).flags) for version in known_engine_versions())
     assert first - middle == {"enable-bf16x3-router-gemm"}
     assert middle - last == {"enable-mamba-fine-grained-prefix-cache"}
     assert {"max-num-queued-reqs", "sse-keep-alive-interval"} <= middle - first

@@ -25,6 +25,7 @@ _COMMANDS = {
     "bench": "measure methods on real vLLM servers, and calibrate a machine",
     "corpus": "build the meta-dataset from simulations, or show what is in one",
     "evaluate": "judge every selector of methods on a corpus",
+    "flags": "ask an installed vLLM for its flags, check ours against it, or show what is catalogued",
     "plan": "decide for InferenceWorkload manifests from files, without a cluster",
     "predict": "predict latency and throughput of one replica, or of many from JSON lines",
     "train": "train the predictor on a corpus and write its file",
