@@ -1,0 +1,128 @@
+"""Asks a served model through the `openai` client, as its users do; runs in the engine's environment, which has it.
+
+    python engine_client.py URL COMMAND [NUMBER]
+
+Separate from the stories, whose own environment has no such client. Prints one JSON object. Nothing is tried again: a
+request that is dropped is to be seen. The key is in OPENAI_API_KEY.
+"""
+
+import json
+import sys
+import threading
+import time
+from importlib import import_module
+from typing import Any
+
+_LONG_WORDS = 3000
+"""More than a step takes (2,048 tokens), less than the model's context."""
+_GREEDY = {"temperature": 0.0, "extra_body": {"ignore_eos": True}}
+
+
+def _prompt(words: int, first: int = 10) -> str:
+    """Words of the model's own vocabulary, one token each."""
+    return " ".join(f"w{first + place}" for place in range(words))
+
+
+class Asker:
+    """One client of one model."""
+
+    def __init__(self, url: str) -> None:
+        self.client: Any = import_module("openai").OpenAI(base_url=url, max_retries=0, timeout=300)
+        self.failure: Any = import_module("openai").OpenAIError
+
+    def model(self) -> str:
+        """The name that the server serves under."""
+        (model,) = self.client.models.list().data
+        return str(model.id)
+
+    def complete(self, words: int, tokens: int, first: int = 10, **more: Any) -> Any:
+        """One completion of so many tokens."""
+        prompt = _prompt(words, first)
+        return self.client.completions.create(
+            model=self.model_name, prompt=prompt, max_tokens=tokens, **{**_GREEDY, **more}
+        )
+
+    @property
+    def model_name(self) -> str:
+        """Asked for once."""
+        if not hasattr(self, "_name"):
+            self._name = self.model()
+        return self._name
+
+    def answers(self, _: int) -> dict[str, Any]:
+        """One answer of each kind."""
+        completion = self.complete(16, 8)
+        messages = [{"role": "user", "content": _prompt(16)}]
+        chat = self.client.chat.completions.create(model=self.model_name, messages=messages, max_tokens=8, **_GREEDY)
+        return {
+            "model": self.model_name,
+            "completion": completion.choices[0].text,
+            "completion_tokens": completion.usage.completion_tokens,
+            "chat": chat.choices[0].message.content,
+            "chat_role": chat.choices[0].message.role,
+        }
+
+    def refused(self, _: int) -> dict[str, Any]:
+        """The status that a request gets that may not be answered."""
+        try:
+            self.client.completions.create(model="any", prompt="w10", max_tokens=1)
+        except import_module("openai").APIStatusError as error:
+            return {"status": error.status_code}
+        return {"status": 200}
+
+    def speed(self, count: int) -> dict[str, Any]:
+        """Output tokens per second of one client, that of each request."""
+        rates = []
+        for number in range(count):
+            began = time.perf_counter()
+            done = self.complete(64, 128, first=10 + 64 * number)
+            rates.append(done.usage.completion_tokens / (time.perf_counter() - began))
+        return {"tokens_per_s": rates}
+
+    def steady(self, _: int) -> dict[str, Any]:
+        """One request after another until standard input ends: how many, and what became of those that failed."""
+        over = threading.Event()
+        threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+        done, failures, longest_s = 0, [], 0.0
+        while not over.is_set():
+            began = time.perf_counter()
+            try:
+                answer = self.complete(16, 16, first=10 + done % 1000)
+                if answer.usage.completion_tokens != 16:
+                    failures.append(f"{answer.usage.completion_tokens} tokens instead of 16")
+            except self.failure as error:
+                failures.append(f"{type(error).__name__}: {error}")
+            done += 1
+            longest_s = max(longest_s, time.perf_counter() - began)
+        return {"requests": done, "failures": failures, "longest_s": longest_s}
+
+    def stream(self, tokens: int) -> dict[str, Any]:
+        """One long stream; says on standard error when it began."""
+        more = {"include_usage": True}
+        chunks = self.complete(16, tokens, stream=True, stream_options=more)
+        received, reason, usage = 0, None, None
+        for chunk in chunks:
+            if not received:
+                print("began", file=sys.stderr, flush=True)
+            received += 1
+            usage = chunk.usage or usage
+            for choice in chunk.choices:
+                reason = choice.finish_reason or reason
+        return {"tokens": usage.completion_tokens if usage else None, "finish_reason": reason}
+
+    def crash(self, _: int) -> dict[str, Any]:
+        """What kills the CPU engine of vLLM 0.32.0: a seed of its own for a prompt that takes more than one step."""
+        try:
+            self.complete(_LONG_WORDS, 8, seed=7)
+        except self.failure as error:
+            return {"failed": type(error).__name__}
+        return {"failed": None}
+
+
+def main(url: str, command: str, number: int = 0) -> None:
+    """Run one command."""
+    print(json.dumps(getattr(Asker(url), command)(number)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
