@@ -20,7 +20,7 @@ from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad
     ("text", "kind", "requests", "declared"),
     [
         pytest.param("c1", TrafficKind.CONCURRENCY, 6, ConcurrencyLoad(1), id="one client"),
-        pytest.param("c16", TrafficKind.CONCURRENCY, 48, ConcurrencyLoad(16), id="three turns"),
+        pytest.param("c4", TrafficKind.CONCURRENCY, 16, ConcurrencyLoad(4), id="four turns"),
         pytest.param("c64", TrafficKind.CONCURRENCY, 128, ConcurrencyLoad(64), id="two turns"),
         pytest.param("b4", TrafficKind.BATCH, 4, BatchLoad(4, 1e6), id="a batch is its own requests"),
         pytest.param("r2.5", TrafficKind.RATE, 75, RateLoad(2.5), id="half a minute of a rate"),
@@ -80,8 +80,8 @@ def test_the_study_holds_what_the_issue_of_it_asks_for():
 def test_one_request_at_a_time_is_repeated_only_where_that_is_quick():
     runs = Counter((run.task.load, run.method) for run in study_plan().runs if run.task.model == "dense-53m")
 
-    assert runs["b64", "static"] * 3 == runs["b64", "default"]
-    assert runs["c16", "static"] == runs["c16", "default"]
+    assert runs["b64", "static-prefix-caching"] * 3 == runs["b64", "default"] > 0
+    assert runs["c4", "static-prefix-caching"] == runs["c4", "default"] > 0
 
 
 def test_a_block_holds_each_method_once_in_an_order_of_its_own():
@@ -137,7 +137,7 @@ def test_declares_a_mixture_by_its_mean_and_95th_percentile():
 
     assert declared.input_tokens.mean_tokens == (1024 + 3 * 64) / 4
     assert declared.input_tokens.p95_tokens == 1024
-    assert declared.output_tokens.mean_tokens == (16 + 3 * 64) / 4
+    assert declared.output_tokens.mean_tokens == (16 + 3 * 48) / 4
 
 
 def test_declares_a_shared_prefix():

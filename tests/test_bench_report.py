@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metainf.bench.comparison import compared
+from metainf.bench.comparison import compared, published_ratios
 from metainf.bench.design import BenchPlan, Run, crossed
 from metainf.bench.ledger import Ledger, opened
 from metainf.bench.records import EngineFigures, LoadFigures, Outcome, RunRecord, ServerFacts, ServerRecord
-from metainf.bench.report import published_points, report_text, write_report
+from metainf.bench.report import report_text, write_report
 from metainf.bench.rows import MEASUREMENTS, RUNS, TASKS, measurement_of
 from metainf.corpus.task import TrafficKind
 from metainf.corpus.task_store import read_tasks
@@ -170,19 +170,24 @@ def test_a_method_that_ran_once_is_compared_with_the_default_of_that_block(tmp_p
     assert math.isnan(comparison.interval[0, 1])
 
 
-def test_the_papers_rows_are_drawn_from_the_batches(ledger):
-    points = published_points(compared(ledger)[TrafficKind.BATCH])
+def test_the_papers_rows_are_compared_over_the_batches(ledger):
+    ratios = published_ratios(compared(ledger)[TrafficKind.BATCH])
 
-    assert {point.batch_size for point in points} == {1.0, 16.0}
-    assert {point.reading for point in points} == set(Reading)
-    assert len(points) == 2 * 2 * 4
+    assert {each.size for each in ratios} == {1.0, 16.0}
+    assert {each.reading for each in ratios} == set(Reading)
+    assert len(ratios) == 2 * 2 * 4
+    assert all(each.ratio == 1.0 for each in ratios if each.row == "all combined")
+    on_batching = [each for each in ratios if each.reading is Reading.ON_BATCHING and each.row == "chunked prefill"]
+    # Twice as long on one of two traffics: the geometric mean of 1/2 and 1.
+    assert [each.ratio for each in on_batching] == pytest.approx([0.5**0.5] * 2, rel=0.02)
+    assert all(each.interval < 0.05 for each in on_batching)
 
 
 def test_writes_page_tables_and_pictures(ledger, tmp_path):
     paths = write_report(ledger, tmp_path / "report")
 
     assert all(path.stat().st_size > 0 for path in paths)
-    assert {"README.md", "ratios-clients.png", "ratios-batches.svg", "noise.png", "published.png"} <= {
+    assert {"README.md", "ratios-clients.png", "ratios-batches.png", "noise.png", "published.png"} <= {
         path.name for path in paths
     }
     page = paths[0].read_text()

@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metainf.bench.design import BenchLoad, BenchTask
 from metainf.bench.ledger import Ledger
 from metainf.bench.records import Outcome, RunRecord
 from metainf.corpus.repeats import tolerances
 from metainf.corpus.task import TrafficKind
-from metainf.methods import method
+from metainf.methods import Reading, method, published
 from metainf.selectors.contract import FloatArray
 
-__all__ = ["DEFAULT", "Comparison", "compared", "performance_of"]
+__all__ = ["DEFAULT", "Comparison", "PublishedRatio", "compared", "performance_of", "published_ratios"]
 
 DEFAULT = "default"
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -103,6 +104,45 @@ class Comparison:
         """Whether the default is worse than the best by more than twice the tolerance, by task."""
         best = [float(np.nanmax(row)) if np.isfinite(row).any() else math.nan for row in self.ratio]
         return tuple(b * (1.0 - 2.0 * t) > 1.0 for b, t in zip(best, self.tolerance, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRatio:
+    """One of the papers' rows over all combined, at one size of batch."""
+
+    reading: Reading
+    row: str
+    size: float
+    ratio: float
+    """Geometric mean over tasks and repeats."""
+    interval: float
+    """Half of the 95 % interval of its logarithm over repeats; NaN with one."""
+
+
+def published_ratios(found: Comparison) -> tuple[PublishedRatio, ...]:
+    """The papers' four rows over all combined, which is the default, over the tasks that ran all four."""
+    sizes = np.array([BenchLoad.parse(task.load).size for task in found.tasks])
+    ratios = []
+    for reading in Reading:
+        rows = published(reading)
+        if not {row.method.name for row in rows} <= set(found.methods):
+            continue
+        columns = [found.methods.index(row.method.name) for row in rows]
+        ran = np.isfinite(found.ratio[:, columns]).all(axis=1)
+        for size in np.unique(sizes[ran]):
+            mine = ran & (sizes == size)
+            for row, column in zip(rows, columns, strict=True):
+                ratios.append(PublishedRatio(reading, row.row, float(size), *_over_repeats(found, mine, column)))
+    return tuple(ratios)
+
+
+def _over_repeats(found: Comparison, tasks: NDArray[np.bool_], column: int) -> tuple[float, float]:
+    """The mean over tasks of each repeat in which all of them ran, and what these come to."""
+    logs = found.log_ratios[tasks, column]
+    whole = logs[:, ~np.isnan(logs).any(axis=0)].mean(axis=0)
+    count = len(whole)
+    half = _T_95.get(count, 1.96) * float(np.std(whole, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return math.exp(float(whole.mean())), half
 
 
 def performance_of(record: RunRecord) -> float:

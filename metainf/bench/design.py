@@ -8,8 +8,8 @@ How a part is chosen. Tasks are taken one by one; each time one whose pairs of l
 load, traffic with load) have been taken least, and of equals one by the seed. So every level is there equally often,
 and no pair is left out while another is there twice, as far as the numbers allow.
 
-Why methods of one request at a time run once, not three times, above 16 requests at once: their throughput does not
-depend on how many wait, and such a run takes as long as sixteen others.
+Why methods of one request at a time run once, not in every repeat, above 4 requests at once: their throughput does not
+depend on how many wait, and such a run takes as long as many others.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ __all__ = ["BenchLoad", "BenchPlan", "BenchTask", "Run", "balanced", "crossed"]
 
 _LETTERS = {TrafficKind.CONCURRENCY: "c", TrafficKind.BATCH: "b", TrafficKind.RATE: "r"}
 _KINDS = {letter: kind for kind, letter in _LETTERS.items()}
-_MOST_REPEATED_ALONE = 16
+_FEW_AT_ONCE = 4
 _RATE_SECONDS = 30.0
 _LEAST_REQUESTS = 6
 _NO_DEADLINE_S = 1e6
@@ -70,12 +70,12 @@ class BenchLoad:
 
     @property
     def requests(self) -> int:
-        """Requests of one run: a batch's own, some seconds of a rate, and 2 to 6 turns of clients."""
+        """Requests of one run: a batch's own, some seconds of a rate, and 6, 4 or 2 turns of clients."""
         if self.kind is TrafficKind.BATCH:
             return int(self.size)
         if self.kind is TrafficKind.RATE:
             return max(_LEAST_REQUESTS, round(self.size * _RATE_SECONDS))
-        turns = 4 if self.size <= 4 else 3 if self.size <= 16 else 2
+        turns = 4 if self.size <= 4 else 2
         return max(_LEAST_REQUESTS, turns * int(self.size))
 
     @property
@@ -164,7 +164,7 @@ class BenchPlan:
 
     def _repeats_of(self, task: BenchTask, name: str) -> int:
         alone = method(name).settings.max_num_seqs == 1
-        many = BenchLoad.parse(task.load).size > _MOST_REPEATED_ALONE
+        many = BenchLoad.parse(task.load).size > _FEW_AT_ONCE
         return 1 if alone and many else self.repeats
 
 

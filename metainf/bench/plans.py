@@ -2,12 +2,11 @@
 
 Separate from the design, which makes any plan: these are the ones whose results are kept.
 
-The study. Four models, five traffics, eight loads (1, 4, 16 and 64 clients; batches of the same sizes), twelve methods:
-the papers' rows in both readings, which come to six, one request at a time without any of them, and what is chosen
-around vLLM's default on a CPU: n-gram speculation, smaller and larger token budgets, limits on sequences and on long
-prompts. Of the 160 tasks a balanced part
-is taken, and all methods run on each. Loads of 64 are kept at two turns, and one-request-at-a-time methods run them
-once (`design`).
+The study. Four models, five traffics, eight loads (1, 4, 16 and 64 clients; batches of the same sizes), eleven methods:
+the papers' rows in both readings, which come to six, and what is chosen around vLLM's default on a CPU: n-gram
+speculation, smaller and larger token budgets, limits on sequences and on long prompts. One request at a time without
+any of them is left out: prompts fit one step here, so chunked prefill alone is the same. Of the 160 tasks a balanced
+part is taken, and all methods run on each.
 """
 
 from metainf.bench.design import BenchPlan, balanced, crossed
@@ -27,9 +26,9 @@ STUDY_SERVER_ARGUMENTS = (
 _PUBLISHED = dict.fromkeys(row.method.name for reading in Reading for row in published(reading))
 STUDY_METHODS = (
     *sorted(_PUBLISHED, key=lambda name: name != "default"),
-    *("static", "ngram", "small-token-budget", "performance-throughput", "few-sequences", "long-prefill-threshold"),
+    *("ngram", "small-token-budget", "performance-throughput", "few-sequences", "long-prefill-threshold"),
 )
-_PER_MODEL = 9
+_PER_MODEL = 8
 
 
 def study_plan(per_model: int = _PER_MODEL, seed: int = 0) -> BenchPlan:

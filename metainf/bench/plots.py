@@ -4,6 +4,7 @@ Separate from the values that they draw; drawn as `metainf.evaluation.plots` doe
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from metainf.bench.comparison import Comparison
+from metainf.bench.comparison import Comparison, PublishedRatio
 from metainf.bench.design import BenchLoad
 from metainf.corpus.task import TrafficKind
+from metainf.methods import Reading
 
-__all__ = ["noise_plot", "ratio_plot"]
+__all__ = ["noise_plot", "published_plot", "ratio_plot", "save"]
 
 _CELL_IN = (0.62, 0.27)
 _MOST_LOG2 = 2.0
 _GREY = "#666666"
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_MARKS = ("o", "s", "^", "D")
+_READINGS = {
+    Reading.ALONE: "each alone, over one request at a time",
+    Reading.ON_BATCHING: "each on continuous batching",
+}
 _UNITS = {
     TrafficKind.CONCURRENCY: "output tokens/s of clients",
     TrafficKind.BATCH: "1 / makespan of a batch",
@@ -75,8 +83,7 @@ def noise_plot(comparisons: Sequence[Comparison], title: str) -> Figure:
     """The spread of each comparison with the default over blocks, by the requests that stand at once."""
     figure = _figure(6.0, 3.4)
     axe = figure.subplots()
-    for side in ("top", "right"):
-        axe.spines[side].set_visible(False)
+    _plain(axe)
     colours = {TrafficKind.CONCURRENCY: "#0072B2", TrafficKind.BATCH: "#D55E00", TrafficKind.RATE: "#009E73"}
     marks = {TrafficKind.CONCURRENCY: "o", TrafficKind.BATCH: "^", TrafficKind.RATE: "s"}
     for place, found in enumerate(comparisons):
@@ -96,7 +103,7 @@ def noise_plot(comparisons: Sequence[Comparison], title: str) -> Figure:
             alpha=0.6,
             label=_UNITS[found.kind],
         )
-    axe.set_xscale("log", base=2)
+    _size_axis(axe, {BenchLoad.parse(task.load).size for found in comparisons for task in found.tasks})
     axe.set_xlabel("requests at once (of a rate: per second)", fontsize=9)
     axe.set_ylabel("standard deviation over repeats of\nP / P[default], %", fontsize=9)
     axe.set_ylim(bottom=0.0)
@@ -104,6 +111,56 @@ def noise_plot(comparisons: Sequence[Comparison], title: str) -> Figure:
     axe.legend(fontsize=8, frameon=False)
     axe.set_title(title, fontsize=10, loc="left")
     return figure
+
+
+def published_plot(ratios: Sequence[PublishedRatio], title: str) -> Figure:
+    """The papers' rows over all combined, by requests at once and reading, with the interval over repeats."""
+    readings = [reading for reading in Reading if any(each.reading is reading for each in ratios)]
+    figure = _figure(1.2 + 4.2 * len(readings), 3.8)
+    axes = figure.subplots(1, len(readings), sharey=True, squeeze=False)[0]
+    rows = list(dict.fromkeys(each.row for each in ratios))
+    for axe, reading in zip(axes, readings, strict=True):
+        _plain(axe)
+        mine = [each for each in ratios if each.reading is reading]
+        for place, row in enumerate(rows):
+            line = sorted((each for each in mine if each.row == row), key=lambda each: each.size)
+            # Side by side, so that equal ones do not hide each other.
+            x = np.array([each.size for each in line]) * 2.0 ** (0.12 * (place - (len(rows) - 1) / 2))
+            y = np.array([each.ratio for each in line])
+            half = np.nan_to_num(np.array([each.interval for each in line]))
+            errors = np.stack([y - y * np.exp(-half), y * np.exp(half) - y])
+            axe.errorbar(
+                x, y, yerr=errors, color=_COLOURS[place], marker=_MARKS[place], markersize=5, linewidth=1.2, label=row
+            )
+        axe.axhline(1.0, color=_GREY, linewidth=0.8)
+        axe.set_title(_READINGS[reading], fontsize=9)
+        _size_axis(axe, {each.size for each in mine})
+        axe.set_xlabel("batch size (requests at once)", fontsize=9)
+        axe.tick_params(labelsize=8)
+    axes[0].set_yscale("log", base=2)
+    axes[0].set_yticks([0.125, 0.25, 0.5, 1.0, 2.0], ["1/8", "1/4", "1/2", "1", "2"])
+    axes[0].set_ylabel("1 / makespan over all combined", fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(rows), fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _size_axis(axe: Any, sizes: set[float]) -> None:
+    axe.set_xscale("log", base=2)
+    axe.set_xticks(sorted(sizes), [f"{size:g}" for size in sorted(sizes)])
+    axe.minorticks_off()
+
+
+def _plain(axe: Any) -> None:
+    for side in ("top", "right"):
+        axe.spines[side].set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG; the same values give the same bytes."""
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    return path
 
 
 def _figure(width_in: float, height_in: float) -> Figure:

@@ -10,19 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from metainf.bench.comparison import Comparison, compared
-from metainf.bench.design import BenchLoad
+from metainf.bench.comparison import Comparison, compared, published_ratios
 from metainf.bench.ledger import Ledger
-from metainf.bench.plots import noise_plot, ratio_plot
+from metainf.bench.plots import noise_plot, published_plot, ratio_plot, save
 from metainf.bench.rows import write_tables
 from metainf.bench.traffics import traffic_named
 from metainf.corpus.task import TrafficKind
-from metainf.evaluation.plots import published_plot, save
-from metainf.evaluation.published import PublishedPoint
-from metainf.methods import Reading, method, published
+from metainf.methods import method
 
-__all__ = ["published_points", "report_text", "write_report"]
+__all__ = ["report_text", "write_report"]
 
 _NAME = "README.md"
 _KINDS = {
@@ -36,41 +34,23 @@ def write_report(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
     """Write page, tables and pictures into a folder; the page's path comes first."""
     tables = write_tables(ledger, folder)
     found = compared(ledger)
-    paths: list[Path] = []
-    pictures: list[str] = []
-    for kind, comparison in found.items():
-        name = f"ratios-{_KINDS[kind][0]}"
-        paths += save(ratio_plot(comparison, ledger.machine.device), folder, name)
-        pictures.append(name)
-    if found:
-        paths += save(noise_plot(list(found.values()), "Noise of a comparison"), folder, "noise")
-        pictures.append("noise")
-    points = published_points(found[TrafficKind.BATCH]) if TrafficKind.BATCH in found else ()
-    if points:
-        figure = published_plot(points, f"The papers' rows on {ledger.machine.device}", "batches per second")
-        paths += save(figure, folder, "published")
-        pictures.append("published")
+    pictures = dict(_pictures(ledger, found))
+    paths = [save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
     page = folder / _NAME
-    page.write_text(report_text(ledger, found, pictures), encoding="utf-8")
+    page.write_text(report_text(ledger, found, list(pictures)), encoding="utf-8")
     return (page, *tables, *paths)
 
 
-def published_points(found: Comparison) -> tuple[PublishedPoint, ...]:
-    """The papers' four rows at each size of batch: geometric means over the tasks that ran all four."""
-    sizes = np.array([BenchLoad.parse(task.load).size for task in found.tasks])
-    performance = found.performance
-    points = []
-    for reading in Reading:
-        rows = published(reading)
-        if not {row.method.name for row in rows} <= set(found.methods):
-            continue
-        columns = performance[:, [found.methods.index(row.method.name) for row in rows]]
-        ran = np.isfinite(columns).all(axis=1)
-        for size in np.unique(sizes[ran]):
-            means = np.exp(np.log(columns[ran & (sizes == size)]).mean(axis=0))
-            pairs = zip(rows, means, strict=True)
-            points += [PublishedPoint(reading, row.row, float(size), float(mean)) for row, mean in pairs]
-    return tuple(points)
+def _pictures(ledger: Ledger, found: Mapping[TrafficKind, Comparison]) -> Iterator[tuple[str, Figure]]:
+    device = ledger.machine.device
+    for kind, comparison in found.items():
+        yield f"ratios-{_KINDS[kind][0]}", ratio_plot(comparison, device)
+    if found:
+        yield "noise", noise_plot(list(found.values()), "Noise of a comparison")
+    batches = found.get(TrafficKind.BATCH)
+    ratios = () if batches is None else published_ratios(batches)
+    if ratios:
+        yield "published", published_plot(ratios, f"The papers' rows on {device}")
 
 
 def report_text(ledger: Ledger, found: Mapping[TrafficKind, Comparison], pictures: Sequence[str]) -> str:
@@ -120,7 +100,7 @@ def _how(ledger: Ledger) -> Iterator[str]:
         "server with an empty prefix cache. A task's methods run one after another, in an order drawn anew each time, "
         "on servers that stand side by side; ratios are taken within such a block. Tolerance: the larger of 2 % and "
         "twice the standard deviation of that ratio over blocks, in the median over a task's methods; the winner is "
-        "the simplest method within it of the best. Methods of one request at a time run once above 16 at once."
+        "the simplest method within it of the best. Methods of one request at a time run once above 4 at once."
     )
     yield ""
     yield "| traffic | requests |"

@@ -100,14 +100,14 @@ def _lengths(tokens: Sequence[int], shares: Sequence[int]) -> TokenLengths:
 
 
 STUDY_TRAFFICS = (
-    BenchTraffic("shared", "one of 4 prefixes of 512 tokens, 64 of their own", (Part(1, 576, 32),), 512, 4),
-    BenchTraffic("unique", "576 tokens of their own", (Part(1, 576, 32),)),
-    BenchTraffic("decode", "short prompts, long answers", (Part(1, 64, 128),)),
-    BenchTraffic("mixed", "one long prompt to three short ones", (Part(1, 1024, 16), Part(3, 64, 64))),
+    BenchTraffic("shared", "one of 4 prefixes of 512 tokens, 64 of their own", (Part(1, 576, 24),), 512, 4),
+    BenchTraffic("unique", "448 tokens of their own", (Part(1, 448, 24),)),
+    BenchTraffic("decode", "short prompts, long answers", (Part(1, 64, 96),)),
+    BenchTraffic("mixed", "one long prompt to three short ones", (Part(1, 1024, 16), Part(3, 64, 48))),
     BenchTraffic(
         "repetitive",
         "answers at temperature 0, which go in circles",
-        (Part(1, 64, 128),),
+        (Part(1, 64, 96),),
         temperature=0.0,
         repetitiveness=Repetitiveness.HIGH,
     ),
