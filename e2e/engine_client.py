@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -82,7 +83,7 @@ class Asker:
     def steady(self, _: int) -> dict[str, Any]:
         """One request after another until standard input ends: how many, and what became of those that failed."""
         over = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+        threading.Thread(target=_when_input_ends, args=(over.set,), daemon=True).start()
         done, failures, longest_s = 0, [], 0.0
         while not over.is_set():
             began = time.perf_counter()
@@ -100,11 +101,10 @@ class Asker:
         """One long stream; says on standard error when it began."""
         more = {"include_usage": True}
         chunks = self.complete(16, tokens, stream=True, stream_options=more)
-        received, reason, usage = 0, None, None
-        for chunk in chunks:
-            if not received:
+        reason, usage = None, None
+        for number, chunk in enumerate(chunks):
+            if number == 0:
                 print("began", file=sys.stderr, flush=True)
-            received += 1
             usage = chunk.usage or usage
             for choice in chunk.choices:
                 reason = choice.finish_reason or reason
@@ -117,6 +117,12 @@ class Asker:
         except self.failure as error:
             return {"failed": type(error).__name__}
         return {"failed": None}
+
+
+def _when_input_ends(act: Callable[[], None]) -> None:
+    """Do something when nobody writes to standard input any more."""
+    sys.stdin.read()
+    act()
 
 
 def main(url: str, command: str, number: int = 0) -> None:

@@ -37,7 +37,7 @@ def engine_workload(name: str, **spec: Any) -> Object:
     own = {
         "model": {
             "id": _MODEL_ID,
-            "source": {"pvc": {"claimName": "models", "path": "dense-53m"}},
+            "source": {"pvc": {"claimName": "model"}},
             "architecture": {"configMapRef": {"name": _CONFIG_MAP}},
         },
         "traffic": {
@@ -67,19 +67,18 @@ def engine_workload(name: str, **spec: Any) -> Object:
     }
 
 
-def furnish(node: Node, namespace: str, engine: Engine, models: Path) -> None:
+def furnish(node: Node, namespace: str, engine: Engine, model: Path) -> None:
     """Put into a namespace and its cluster what a workload needs: claims, the model's config, a key, a pool."""
-    config = (models / "dense-53m" / "config.json").read_text(encoding="utf-8")
+    config = (model / "config.json").read_text(encoding="utf-8")
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
     place: dict[str, Any] = {"namespace": namespace}
-    apply(
-        node.cluster, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": restricted}}]
-    )
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": restricted}}
+    apply(node.cluster, [space])
     apply(
         node.cluster,
         [
             *_volume("engine", engine.environment, namespace),
-            *_volume("models", models, namespace),
+            *_volume("model", model, namespace),
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",

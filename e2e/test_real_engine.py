@@ -48,7 +48,6 @@ _NOTICE_S = 60.0
 _FASTER = 1.3
 """Speculation was seen to give 1.9 to 2.1 times the throughput; beside other work on the machine it may be less."""
 _STREAM_TOKENS = 1500
-_LIMIT = "2,"  # the pod's memory is 2 GiB and some: messages write MiB with a comma
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def site() -> Iterator[Site]:
         apply_crds(found, ROOT / "crds")
         node = the_node(found)
         node.import_image(image)
-        furnish(node, _TEAM, engine, {"dense-53m": made})
+        furnish(node, _TEAM, engine, made)
         cluster = Given(**{name: getattr(found, name) for name in found.__dataclass_fields__})
         yield Site(node, cluster, EngineClient(engine, cluster, _TEAM, _NAME))
 
