@@ -108,7 +108,11 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "uds",
     ),
     "it is set from spec.model": ("code-revision", "model", "revision", "served-model-name"),
-    "it is chosen from the traffic and the memory": ("gpu-memory-utilization", "max-model-len"),
+    "it is chosen from the traffic and the memory": (
+        "gpu-memory-utilization",
+        "kv-cache-memory-bytes",
+        "max-model-len",
+    ),
     "it is set together with the pod's grace period": ("shutdown-timeout",),
     "the key would stand in the pod's arguments: use engine.apiKeySecretRef": ("api-key",),
     "the token would stand in the pod's arguments: use model.tokenSecretRef": ("hf-token",),

@@ -272,6 +272,7 @@ _SETTINGS: dict[str, tuple[str, _Reader]] = {
     "max-model-len": ("max_model_len", _context),
     "gpu-memory-utilization": ("gpu_memory_utilization", _share),
     "stream-interval": ("stream_interval", _count),
+    "kv-cache-memory-bytes": ("kv_cache_memory_bytes", _count),
 }
 _LAYOUT: dict[str, tuple[str, _Reader]] = {
     "tensor-parallel-size": ("tensor_parallel", _ranks),

@@ -20,10 +20,12 @@ from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict, ConflictReason
 from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings
-from metainf.engine_versions import DEFAULT_ENGINE_VERSION, known_version
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION, flag_catalogue, known_version, unknown_flag
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagCatalogue
 from metainf.layout_rules import layout_conflicts, layouts_for
 from metainf.layouts import Layout
+from metainf.serve_args import DraftModel, settings_flags
 from metainf.settings import EngineSettings, PerformanceMode, Speculation, SpeculationKind
 from metainf.settings_rules import settings_conflicts, weight_only_fp8
 from metainf.techniques import Technique, TechniqueFacts
@@ -40,9 +42,11 @@ __all__ = [
     "TechniqueFacts",
     "applicable",
     "effective_settings",
+    "lacking_flags",
     "layout_conflicts",
     "layouts_for",
     "method",
+    "method_lacks",
     "portfolio",
     "published",
     "remarks",
@@ -51,6 +55,7 @@ __all__ = [
 
 MOST_METHODS = 24
 _GIB = 1 << 30
+_ANY_DRAFT = DraftModel("draft")
 
 
 class Requirement(StrEnum):
@@ -174,7 +179,7 @@ def _merged(methods: Sequence[Method]) -> tuple[Method, ...]:
 
 
 def portfolio(version: str = DEFAULT_ENGINE_VERSION) -> tuple[Method, ...]:
-    """All methods of a version, the default first; no two have equal settings.
+    """All methods of a version, the default first; no two have equal settings. Those whose flags it lacks are left out.
 
     Raises
     ------
@@ -186,9 +191,35 @@ def portfolio(version: str = DEFAULT_ENGINE_VERSION) -> tuple[Method, ...]:
 
 @lru_cache(maxsize=8)
 def _portfolio(version: str) -> tuple[Method, ...]:
+    catalogue = flag_catalogue(version)
+    return tuple(each for each in _all_methods() if not lacking_flags(each, catalogue))
+
+
+@lru_cache(maxsize=1)
+def _all_methods() -> tuple[Method, ...]:
     methods = _merged((*_candidate_methods(), *(row.method for reading in Reading for row in _published_rows(reading))))
-    assert len(methods) <= MOST_METHODS, f"{len(methods)} methods for {version}: a portfolio has at most {MOST_METHODS}"
+    assert len(methods) <= MOST_METHODS, f"{len(methods)} methods: a portfolio has at most {MOST_METHODS}"
     return methods
+
+
+def lacking_flags(method: Method, catalogue: FlagCatalogue) -> tuple[str, ...]:
+    """The method's flags that a version's parser does not take, or not with that value, as `--performance-mode`."""
+    found = []
+    for name, value in settings_flags(method.settings, _ANY_DRAFT):
+        spec = catalogue.flags.get(name)
+        if spec is None or (isinstance(value, str) and not spec.takes(value)):
+            found.append(f"--{name}")
+    return tuple(found)
+
+
+def method_lacks(name: str, version: str = DEFAULT_ENGINE_VERSION) -> str:
+    """Why the version's portfolio is without a method that others have; empty where nothing is called so."""
+    catalogue = flag_catalogue(version)
+    for each in _all_methods():
+        lacking = lacking_flags(each, catalogue) if name in (each.name, *each.aliases) else ()
+        if lacking:
+            return f"{name} needs {lacking[0]}, and {unknown_flag(lacking[0], version)}"
+    return ""
 
 
 def method(name: str, version: str = DEFAULT_ENGINE_VERSION) -> Method:
@@ -201,6 +232,8 @@ def method(name: str, version: str = DEFAULT_ENGINE_VERSION) -> Method:
     """
     by_name = {n: m for m in portfolio(version) for n in (m.name, *m.aliases)}
     if name not in by_name:
+        if lacks := method_lacks(name, version):
+            raise InvalidWorkloadError(lacks)
         close = difflib.get_close_matches(name, by_name, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(m.name for m in portfolio(version))}"
         raise InvalidWorkloadError(f"no method is called {name[:80]!r}: {hint}")

@@ -27,7 +27,7 @@ from metainf.manifests import (
     decision_name,
     inputs_digest,
 )
-from metainf.methods import portfolio
+from metainf.methods import method_lacks, portfolio
 from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor
 from metainf.rejections import RejectionReason
@@ -210,7 +210,7 @@ def _known_methods(limits: MethodLimits, version: str) -> MethodLimits:
 
     def resolved(names: frozenset[str], field: str) -> frozenset[str]:
         for name in sorted(names - known.keys()):
-            raise InvalidWorkloadError(f"spec.methods.{field}: {_unknown(name, known)}")
+            raise InvalidWorkloadError(f"spec.methods.{field}: {method_lacks(name, version) or _unknown(name, known)}")
         return frozenset(known[name] for name in names)
 
     return replace(limits, allow=resolved(limits.allow, "allow"), deny=resolved(limits.deny, "deny"))
@@ -219,7 +219,8 @@ def _known_methods(limits: MethodLimits, version: str) -> MethodLimits:
 def _known_candidate(candidate: CandidateName, version: str) -> CandidateName:
     own_names = {name: method.name for method in portfolio(version) for name in (method.name, *method.aliases)}
     if candidate.method not in own_names:
-        raise InvalidWorkloadError(f"spec.policy.pinned.candidate.method: {_unknown(candidate.method, own_names)}")
+        why = method_lacks(candidate.method, version) or _unknown(candidate.method, own_names)
+        raise InvalidWorkloadError(f"spec.policy.pinned.candidate.method: {why}")
     return replace(candidate, method=own_names[candidate.method])
 
 

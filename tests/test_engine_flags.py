@@ -4,6 +4,7 @@ import json
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from metainf.dtypes import DType
@@ -14,11 +15,12 @@ from metainf.engine_flags import (
     ExtraArgReason,
     ParsedFlags,
     check_extra_args,
+    layout_flags,
     parse_flags,
     serve_argv,
     settings_flags,
 )
-from metainf.engine_versions import flag_catalogue
+from metainf.engine_versions import flag_catalogue, known_engine_versions
 from metainf.errors import InvalidWorkloadError
 from metainf.flag_catalogue import FlagKind
 from metainf.layouts import Layout
@@ -140,15 +142,31 @@ def test_formats_that_have_no_flag_are_refused(settings):
         argv(settings=settings)
 
 
-def test_every_flag_that_a_method_or_a_layout_gives_is_one_of_the_version():
-    catalogue = flag_catalogue()
-    draft = DraftModel("org/head")
-    for method in portfolio():
-        for name, value in settings_flags(method.settings, draft):
+@pytest.mark.parametrize("version", known_engine_versions())
+def test_every_flag_that_a_method_or_a_layout_gives_is_one_of_the_version(version):
+    catalogue = flag_catalogue(version)
+    draft, layout = DraftModel("org/head"), Layout(2, 2, 2, expert_parallel=True)
+    for method in portfolio(version):
+        for name, value in (*settings_flags(method.settings, draft), *layout_flags(layout)):
             spec = catalogue.flags[name]
             assert isinstance(value, bool) is (spec.kind is FlagKind.SWITCH)
             if spec.choices:
                 assert value in spec.choices
+
+
+@pytest.mark.parametrize("version", known_engine_versions())
+def test_every_flag_that_any_server_gets_is_one_of_the_version(version):
+    every = serve_argv(
+        model="m",
+        layout=Layout(),
+        settings=EngineSettings(max_model_len=1, gpu_memory_utilization=0.9, kv_cache_memory_bytes=1),
+        port=80,
+        revision="r",
+        served_name="n",
+        shutdown_timeout_s=1,
+        version=version,
+    )
+    assert check_extra_args(every[1:], decided=(), version=version) == ()
 
 
 counts = st.one_of(st.none(), st.integers(1, 1 << 20))
@@ -169,6 +187,7 @@ all_settings = st.builds(
     max_model_len=counts,
     gpu_memory_utilization=st.one_of(st.none(), st.floats(0.01, 1.0)),
     stream_interval=st.one_of(st.none(), st.integers(1, 100)),
+    kv_cache_memory_bytes=counts,
 )
 all_layouts = st.builds(
     Layout,
@@ -324,6 +343,7 @@ def test_flags_of_a_version_that_is_not_known_are_not_read():
         parse_flags({}, "0.1.0")
 
 
+@hypothesis_settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=20), st.one_of(st.none(), st.integers(), st.text(max_size=9), st.booleans())))
 def test_whatever_is_given_is_read_or_refused(flags):
     try:
@@ -340,7 +360,7 @@ def test_whatever_is_given_is_read_or_refused(flags):
         pytest.param(["--enforce-eager"], id="a switch"),
         pytest.param(["--chat-template", "/t.jinja", "--trust-remote-code"], id="a value and a switch"),
         pytest.param(["--tool-call-parser=hermes", "--enable_auto_tool_choice"], id="equals and underscores"),
-        pytest.param(["--kv-cache-memory-bytes", "64M", "--no-enable-log-requests"], id="a size and a negation"),
+        pytest.param(["--max-num-queued-tokens", "64k", "--no-enable-log-requests"], id="a size and a negation"),
         pytest.param(["--seed", "-1"], id="a negative number is a value"),
         pytest.param(["--lora-modules", "a=/x", "b=/y", "--enable-lora"], id="a list"),
         pytest.param(["--hf-overrides", '{"a": 1}'], id="JSON"),
@@ -404,6 +424,34 @@ def test_arguments_that_undo_or_break_something_are_refused(extra, reason, flag)
     assert problems[0].detail
 
 
+@pytest.mark.parametrize(
+    ("extra", "version", "detail"),
+    [
+        pytest.param(
+            ["--enforce-egaer"], "0.28.0", "vLLM 0.28.0 has no flag --enforce-egaer; did you mean", id="a slip"
+        ),
+        pytest.param(["--watermark-config", "{}"], "0.28.0", "0.30.0 and 0.32.0 have it", id="not yet there"),
+        pytest.param(["--enable-bf16x3-router-gemm"], "0.32.0", "0.28.0 has it", id="there no more"),
+        pytest.param(
+            ["--log-level=INFO"], "0.31.0", "those of 0.30.0 are taken for them); 0.32.0 has it", id="between"
+        ),
+        pytest.param(["--swap-space", "1"], "0.40.0", "those of 0.32.0 are taken for them)", id="beyond"),
+    ],
+)
+def test_a_flag_that_the_version_lacks_is_told_with_the_nearest_and_with_who_has_it(extra, version, detail):
+    (problem,) = check_extra_args(extra, version=version)
+    assert problem.reason is ExtraArgReason.UNKNOWN
+    assert detail in problem.detail
+
+
+def test_choices_are_read_as_the_version_reads_them():
+    assert check_extra_args(["--moe-backend", "Deep-Gemm"]) == ()
+    assert check_extra_args(["--moe-backend", "deep"])[0].reason is ExtraArgReason.INVALID_VALUE
+    assert check_extra_args(["--kv-cache-metrics-sample=0.5", "--mamba-cache-mode", "align"]) == ()
+    assert check_extra_args(["--mamba-cache-mode", "all"], version="0.30.0") == ()
+    assert check_extra_args(["--mamba-cache-mode", "all"])[0].reason is ExtraArgReason.INVALID_VALUE
+
+
 def test_every_problem_is_told_in_the_order_of_the_arguments():
     problems = check_extra_args(["-tp", "2", "--enforce-eager", "--swap-space", "4", "--seed"])
     assert [p.reason for p in problems] == [
@@ -432,10 +480,12 @@ def test_whatever_we_write_ourselves_is_reserved():
     every = EngineSettings(True, True, 1, 1, 1, Speculation(SpeculationKind.NGRAM, 1), DType.FP8, DType.FP8, 1)
     written |= {name for name, _ in settings_flags(every)}
     written |= {"performance-mode", "max-model-len", "gpu-memory-utilization", "stream-interval"}
+    written |= {"kv-cache-memory-bytes"}
     written |= {"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel"}
     assert written <= RESERVED_FLAGS
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from(sorted(flag_catalogue().spellings))), max_size=6))
 def test_any_arguments_are_checked_without_a_fault(extra):
     problems = check_extra_args(extra)

@@ -1,6 +1,7 @@
 """Methods, techniques and what stands in their way."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +9,9 @@ from metainf.accelerators import get
 from metainf.architecture import ModelArchitecture
 from metainf.dtypes import DType
 from metainf.engine_flags import DraftModel, serve_argv
-from metainf.engine_versions import flag_catalogue
+from metainf.engine_versions import flag_catalogue, known_engine_versions
 from metainf.errors import InvalidWorkloadError
+from metainf.flag_catalogue import FlagCatalogue
 from metainf.layouts import Layout
 from metainf.methods import (
     MOST_METHODS,
@@ -18,7 +20,9 @@ from metainf.methods import (
     Requirement,
     Technique,
     applicable,
+    lacking_flags,
     method,
+    method_lacks,
     portfolio,
     published,
     remarks,
@@ -187,6 +191,43 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
 def test_an_unknown_version_has_no_portfolio():
     with pytest.raises(InvalidWorkloadError, match=r"0\.19\.0"):
         portfolio("0.19.0")
+
+
+def without(flag, catalogue, choice=None):
+    """The catalogue without a flag, or without one of the flag's choices."""
+    flags = {name: spec for name, spec in catalogue.flags.items() if name != flag}
+    if choice is not None:
+        spec = catalogue.flags[flag]
+        flags[flag] = replace(spec, choices=tuple(each for each in spec.choices if each != choice))
+    return FlagCatalogue(catalogue.origin, flags)
+
+
+@pytest.mark.parametrize("version", known_engine_versions())
+def test_every_catalogued_version_takes_the_flags_of_every_method(version):
+    assert portfolio(version) == portfolio()
+    assert [method_lacks(m.name, version) for m in portfolio(version)] == [""] * len(portfolio(version))
+
+
+@pytest.mark.parametrize(
+    ("flag", "choice", "lacking"),
+    [
+        pytest.param("performance-mode", None, {"latency", "performance-throughput"}, id="no such flag"),
+        pytest.param("performance-mode", "interactivity", {"latency"}, id="no such choice"),
+        pytest.param("enforce-eager", None, set(), id="a flag of none"),
+    ],
+)
+def test_methods_whose_flags_a_version_lacks_are_not_in_its_portfolio(flag, choice, lacking):
+    catalogue = without(flag, flag_catalogue(), choice)
+    assert {m.name for m in portfolio() if lacking_flags(m, catalogue)} == lacking
+    assert {each for m in portfolio() for each in lacking_flags(m, catalogue)} <= {f"--{flag}"}
+
+
+def test_naming_a_method_that_a_version_lacks_says_which_flag_it_is_and_who_has_it(monkeypatch):
+    trimmed = without("performance-mode", flag_catalogue("0.28.0"))
+    monkeypatch.setattr("metainf.methods.flag_catalogue", lambda version: trimmed)
+    lacks = method_lacks("latency", "0.28.0")
+    assert lacks.startswith("latency needs --performance-mode, and vLLM 0.28.0 has no flag --performance-mode")
+    assert method_lacks("default", "0.28.0") == method_lacks("nothing-of-ours", "0.28.0") == ""
 
 
 @pytest.mark.parametrize(
