@@ -127,7 +127,7 @@ def _pool(node: Node) -> Object:
             "accelerator": {"product": "CPU-x86-64", "count": 0},
             "price": {"perHour": "0.10", "source": "made up for this story"},
             "nodes": {"max": 1},
-            "nodeResources": {"cpu": has["cpu"], "memory": has["memory"]},
+            "nodeResources": {"cpu": has["cpu"], "memory": f"{int(has['memory'].removesuffix('Ki')) // 1024}Mi"},
         },
     }
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from metainf.workload import (
 )
 
 R = RejectionReason
+Z_99 = NormalDist().inv_cdf(0.99)
 ANY_METHOD = MethodLimits(lossy=LossyPolicy.ALLOW)
 
 
@@ -217,6 +219,25 @@ def test_a_cpu_replica_takes_most_of_a_node_and_no_accelerator() -> None:
         assert 50 < request.cpu_cores < 64
         assert candidate.option.replica.cpu_cores == request.cpu_cores
         assert Decimal("3.3") < candidate.cost_per_hour / candidate.replicas < 4
+
+
+def test_a_cpu_replica_asks_for_the_memory_that_it_needs_and_says_how_much_of_it_is_cache() -> None:
+    cpu, shape = device("CPU-x86-64"), NodeShape(0, 2.0, 24 * GIB)
+    nodes = (NodeCapacity("laptop", 0, 2.0, 24 * GIB),)
+    share = cpu.cpu_share(2.0, 24 * GIB)
+    where = replace(pool("cpu", price="1"), accelerator=share, resource_name=None, shape=shape, nodes=nodes)
+    asked = workload()
+    traffic = asked.traffic
+    longest = traffic.input_tokens.quantile(Z_99) + traffic.output_tokens.quantile(Z_99)
+    candidates = found(asked, where, model="Qwen/Qwen2.5-0.5B-Instruct").candidates
+    assert candidates
+    for candidate in candidates:
+        replica, request = candidate.option.replica, candidate.option.request
+        plan = memory_plan(replica)
+        assert plan.kv_bytes == replica.settings.kv_cache_memory_bytes
+        assert plan.kv_sequences(longest) == pytest.approx(replica.settings.max_num_seqs, rel=0.01)
+        assert plan.needed_bytes <= request.memory_bytes < plan.needed_bytes + 2**20
+        assert node_slots(nodes[0], request) == 2  # both sides of a switch fit beside each other
 
 
 def test_only_one_candidate_is_looked_at_for_a_pin() -> None:

@@ -148,3 +148,13 @@ def test_a_cpu_share_has_its_part_of_the_memory() -> None:
     assert cpu.cpu is not None
     half = replace(whole, cpu_cores=cpu.cpu.cores / 2)
     assert memory_plan(half).usable_bytes == pytest.approx(memory_plan(whole).usable_bytes / 2)
+
+
+@given(asked=st.integers(1, 1 << 40))
+@settings(max_examples=40, deadline=None)
+def test_a_cache_that_is_asked_for_is_what_there_is_but_never_more_than_is_left(asked: int) -> None:
+    left = plan().kv_bytes
+    found = plan(asked=replace(DEFAULTS, kv_cache_memory_bytes=asked))
+    assert found.kv_bytes == min(asked, left)
+    assert found.needed_bytes == pytest.approx(found.weight_bytes + found.reserve_bytes + found.kv_bytes)
+    assert found.needed_bytes <= found.usable_bytes * (1 + 1e-9)

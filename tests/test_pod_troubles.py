@@ -1,12 +1,19 @@
 """What keeps pods from serving, read from statuses as a kubelet wrote them (kubernetes v1.37.2, containerd v2.3.7)."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from controller_passes import Around, serving
+from metainf_operator.ledger import WorkloadKey
 from metainf_operator.pod_troubles import pod_trouble
 from metainf_operator.projections import project_pod
+from metainf_operator.resources import DEPLOYMENT, EVENT, POD
 from metainf_operator.rollout import PodTrouble, Stage
+from metainf_operator.triggers import Key, Triggers
+from metainf_operator.workqueue import WorkQueue
+from metainf_operator.world import World
 
 NO_NETWORK = (
     'failed to pull and unpack image "docker.io/library/nothing:1": failed to resolve image: failed to do request: '
@@ -202,3 +209,67 @@ def test_pods_of_others_have_no_trouble_that_concerns_us() -> None:
     use = project_pod({**waiting("ErrImagePull"), "metadata": {"name": "x", "namespace": "y"}})
     assert use is not None
     assert use.trouble is None
+
+
+@pytest.fixture
+def around() -> Around:
+    """A workload that serves with one replica."""
+    return serving()
+
+
+def _break(around: Around, container: dict[str, Any], available: int = 0) -> None:
+    """Let the one pod's container stand so, as a kubelet and the Deployment's controller would say it."""
+    (own,) = around.cluster.all(POD, "team")
+    statuses = [{"name": "vllm", "ready": bool(available), **container}]
+    ready = [{"type": "Ready", "status": "True" if available else "False"}]
+    patch = {"status": {"containerStatuses": statuses, "conditions": ready}}
+    around.cluster.edit(POD, own["metadata"]["name"], patch, "team")
+    (deployment,) = around.cluster.all(DEPLOYMENT, "team")
+    name = deployment["metadata"]["name"]
+    around.cluster.edit(DEPLOYMENT, name, {"status": {"availableReplicas": available}}, "team")
+
+
+def _told(around: Around, reason: str) -> list[str]:
+    return [event["note"] for event in around.cluster.all(EVENT) if event["reason"] == reason]
+
+
+def _died(restarts: int) -> dict[str, Any]:
+    return {"restartCount": restarts, "state": {"running": {}}, "lastState": {"terminated": {**ENDED, "exitCode": 0}}}
+
+
+def test_a_crash_is_told_each_time_and_over_when_the_pod_is_ready_again(around: Around) -> None:
+    _break(around, _died(1))
+    around.reconcile()
+    around.reconcile()
+    assert around.condition("Ready") == around.condition("Available") == ("False", "EngineCrashed")
+    assert "0 of 1 replicas are ready: " in around.message("Ready")
+    assert "exit code 0; started again once" in around.message("Ready")
+    assert len(_told(around, "EngineCrashed")) == 1
+    _break(around, _died(1), available=1)
+    around.reconcile()
+    assert around.condition("Ready") == ("True", "Serving")
+    _break(around, _died(2))
+    around.reconcile()
+    assert [note.rpartition("; ")[2] for note in _told(around, "EngineCrashed")] == [
+        "started again once",
+        "started again 2 times",
+    ]
+
+
+def test_a_pod_in_trouble_brings_its_workload_into_the_queue() -> None:
+    world, queue = World(), WorkQueue[Key]()
+    triggers = Triggers(world, queue, decide_anew=lambda _: None)
+    key = ("team", "chat-1")
+
+    async def seen() -> list[int]:
+        triggers.listen()
+        lengths = []
+        for version, body in enumerate((pod(state={"running": {}}), crashed(exitCode=0), pod(ready=True))):
+            use = project_pod(body)
+            assert use is not None
+            world.pods.upsert(key, use, str(version))
+            lengths.append(len(queue))
+            assert len(world.troubles(WorkloadKey("team", "chat"), "5e596e5c")) == (version == 1)
+        return lengths
+
+    assert asyncio.run(seen()) == [0, 1, 1]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metainf_operator.rollout import DRAIN, ObservedDeployment, ObservedService, Stage, Step, next_step
+from metainf_operator.rollout import DRAIN, ObservedDeployment, ObservedService, PodTrouble, Stage, Step, next_step
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
@@ -30,8 +30,10 @@ def step(
     replicas: int = 2,
     both_fit: bool = True,
     may_switch: bool = True,
+    troubles: Sequence[PodTrouble] = (),
 ) -> Step:
-    return next_step("chat-new", "new", replicas, observed, service, both_fit=both_fit, may_switch=may_switch, now=NOW)
+    limits = {"both_fit": both_fit, "may_switch": may_switch}
+    return next_step("chat-new", "new", replicas, observed, service, **limits, now=NOW, troubles=troubles)
 
 
 TO_OLD = ObservedService("old", LONG_AGO)
@@ -290,3 +292,32 @@ def test_from_any_state_the_steps_come_to_exactly_the_target_serving_without_an_
     assert world.deployments["chat-new"].available == wanted
     assert world.service is not None
     assert world.service.serving == "new"
+
+
+CRASHED = PodTrouble(Stage.ENGINE_CRASHED, "chat-new-b", "the engine ended by itself")
+KILLED = PodTrouble(Stage.OUT_OF_MEMORY, "chat-new-a", "killed for memory")
+
+
+@pytest.mark.parametrize(
+    ("observed", "stage", "ready"),
+    [
+        pytest.param([seen("new", available=0)], Stage.OUT_OF_MEMORY, "False", id="none is ready -> why"),
+        pytest.param([seen("new", available=1)], Stage.DEGRADED, "Unknown", id="one is left -> it serves"),
+        pytest.param([seen("new", available=0), seen("old")], Stage.SWITCHING, "Unknown", id="the old one serves"),
+        pytest.param(
+            [seen("new", available=0, deadline_exceeded=True)], Stage.OUT_OF_MEMORY, "False", id="more than out of time"
+        ),
+    ],
+)
+def test_why_replicas_do_not_start_goes_before_how_long_they_take(
+    observed: list[ObservedDeployment], stage: Stage, ready: str
+) -> None:
+    found = step(observed, TO_OLD, troubles=(CRASHED, KILLED))
+    assert (found.stage, found.stage.ready) == (stage, ready)
+    assert "chat-new-a: killed for memory" in found.message
+    assert found.trouble == KILLED
+
+
+def test_troubles_of_pods_that_are_not_missed_are_none() -> None:
+    found = step([seen("new")], TO_NEW, troubles=(CRASHED,))
+    assert (found.stage, found.trouble) == (Stage.SERVING, None)
