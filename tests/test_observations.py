@@ -231,3 +231,16 @@ def test_what_a_real_server_did_between_two_readings(version: str) -> None:
         assert p50 is not None
         assert p95 is not None
         assert 0 < p50.value <= p95.value < 60
+
+
+def test_where_nothing_was_counted_nothing_is_kept_twice() -> None:
+    window, same = Window(FIVE_MINUTES), counts(100)
+    other, another = Window(FIVE_MINUTES), counts(7)
+    for i in range(3):
+        window.add(at(30 * i), {"a": same})
+        other.add(at(30 * i), {"b": another})
+    kept = {id(each.grown) for each in (*window._intervals, *other._intervals)}
+    assert len(kept) == 1
+    found = window.observation()
+    assert found is not None
+    assert (found.requests, found.output_tokens_per_second) == (0, 0.0)

@@ -16,6 +16,7 @@ among the tests' data). What vLLM means by them, in all three (v1/metrics/stats.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, isfinite, isnan
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -151,4 +152,10 @@ def _histogram(cumulative: Mapping[float, float], total: float) -> Histogram:
             raise ValueError(f"a histogram's bucket up to {bound:g} holds less than the one below it")
         counts.append(reached - below)
         below = reached
-    return Histogram(tuple(bound for bound in bounds if isfinite(bound)), tuple(counts), total)
+    return Histogram(_shared(tuple(bound for bound in bounds if isfinite(bound))), tuple(counts), total)
+
+
+@lru_cache(maxsize=256)
+def _shared(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """The same bounds for all servers that count by them: a thousand copies would be megabytes."""
+    return bounds

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from metainf.workload import LatencyMetric, Statistic
 from metainf_operator.engine_metrics import EngineCounts, Histogram
@@ -192,6 +193,8 @@ _HISTOGRAMS = ("ttft_s", "tpot_s", "e2e_s", "input_tokens", "answer_tokens")
 
 def _grown(before: EngineCounts, after: EngineCounts) -> EngineCounts:
     """What was counted between two readings of one server."""
+    if before is after:
+        return _nothing(tuple((name, _emptied(getattr(after, name))) for name in (*_AMOUNTS, *_AT_ONCE, *_HISTOGRAMS)))
     if _started_anew(before, after):
         return replace(after, started_s=None)
     made: dict[str, object] = {}
@@ -201,6 +204,18 @@ def _grown(before: EngineCounts, after: EngineCounts) -> EngineCounts:
     for name in _HISTOGRAMS:
         made[name] = _less(getattr(after, name), getattr(before, name))
     return EngineCounts(**made)  # type: ignore[arg-type]  # each field by its own kind
+
+
+@lru_cache(maxsize=256)
+def _nothing(emptied: tuple[tuple[str, object], ...]) -> EngineCounts:
+    """Counts of nothing, the same object for all servers that tell the same: most intervals of most servers."""
+    return EngineCounts(**dict(emptied))  # type: ignore[arg-type]  # each field by its own kind
+
+
+def _emptied(value: int | Histogram | None) -> int | Histogram | None:
+    if isinstance(value, Histogram):
+        return Histogram(value.bounds, (0,) * len(value.counts), 0.0)
+    return None if value is None else 0
 
 
 def _started_anew(before: EngineCounts, after: EngineCounts) -> bool:
@@ -230,8 +245,8 @@ def _less(now: Histogram | None, then: Histogram | None) -> Histogram | None:
 def together(parts: Iterable[EngineCounts]) -> EngineCounts:
     """The sum. What one of several does not tell is not known of all of them."""
     found = list(parts)
-    if not found:
-        return EngineCounts()
+    if len(found) < 2:
+        return found[0] if found else EngineCounts()
     made: dict[str, object] = {}
     for each in fields(EngineCounts):
         values = [getattr(part, each.name) for part in found if part != EngineCounts()]
