@@ -124,9 +124,10 @@ def _truth(
         by_repeat[at] = row["performance"]
         values[at] = [row[name] for name in _COLUMNS]
     default = next(column for column, each in enumerate(methods) if each.name == "default")
-    questions = _questions(tasks, methods, place, limits, measured=~np.isnan(by_repeat).all(axis=2))
-    with np.errstate(invalid="ignore"):
-        figures = np.nanmedian(values, axis=2) if repeats else values[:, :, 0]
+    figures = np.full(values.shape[:2] + values.shape[3:], np.nan)
+    measured = ~np.isnan(by_repeat).all(axis=2)
+    figures[measured] = np.nanmedian(values[measured], axis=1)
+    questions = _questions(tasks, methods, place, limits, measured=measured)
     return Truth(
         kind, tasks, methods, questions, _relative(by_repeat, default), figures, tolerances(by_repeat, default)
     )

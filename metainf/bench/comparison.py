@@ -25,8 +25,10 @@ from metainf.selectors.contract import FloatArray
 __all__ = ["DEFAULT", "Comparison", "PublishedRatio", "compared", "performance_of", "published_ratios"]
 
 DEFAULT = "default"
-_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+_T_95 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t at 0.975 by the number of repeats."""
+_LEAST_BLOCKS = 3
+"""Two say little: their interval is thirteen standard errors wide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,7 @@ class Comparison:
 
     @property
     def interval(self) -> FloatArray:
-        """Half of the 95 % interval of log(P / P[default]), shape (n, m); NaN with fewer than two blocks."""
+        """Half of the 95 % interval of log(P / P[default]), shape (n, m); NaN with fewer than three blocks."""
         logs = self.log_ratios
         count = (~np.isnan(logs)).sum(axis=2)
         mean = np.where(count > 0, np.nansum(logs, axis=2) / np.maximum(count, 1), np.nan)
@@ -77,7 +79,7 @@ class Comparison:
         factor = np.vectorize(lambda n: _T_95.get(int(n), 1.96))(count) if count.size else count
         with np.errstate(divide="ignore", invalid="ignore"):
             half = factor * np.sqrt(squares / (count - 1) / count)
-        return np.where(count > 1, half, np.nan)
+        return np.where(count >= _LEAST_BLOCKS, half, np.nan)
 
     @property
     def performance(self) -> FloatArray:
@@ -116,7 +118,7 @@ class PublishedRatio:
     ratio: float
     """Geometric mean over tasks and repeats."""
     interval: float
-    """Half of the 95 % interval of its logarithm over repeats; NaN with one."""
+    """Half of the 95 % interval of its logarithm over repeats; NaN with fewer than three."""
 
 
 def published_ratios(found: Comparison) -> tuple[PublishedRatio, ...]:
@@ -141,7 +143,9 @@ def _over_repeats(found: Comparison, tasks: NDArray[np.bool_], column: int) -> t
     logs = found.log_ratios[tasks, column]
     whole = logs[:, ~np.isnan(logs).any(axis=0)].mean(axis=0)
     count = len(whole)
-    half = _T_95.get(count, 1.96) * float(np.std(whole, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    half = (
+        _T_95.get(count, 1.96) * float(np.std(whole, ddof=1)) / math.sqrt(count) if count >= _LEAST_BLOCKS else math.nan
+    )
     return math.exp(float(whole.mean())), half
 
 
