@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from metainf.accelerators import Accelerator, Vendor
 from metainf.architecture import ModelArchitecture
 from metainf.dtypes import DType
-from metainf.engine_versions import DEFAULT_ENGINE_VERSION, flag_catalogue
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION, EngineVersion, flag_catalogue, known_version
 from metainf.layers import LatentAttention, MixerKind, RecurrentMixer, SoftmaxAttention
 from metainf.layouts import Layout
 from metainf.settings import EffectiveSettings, EngineSettings, PerformanceMode, SpeculationKind
@@ -19,6 +19,7 @@ from metainf.settings import EffectiveSettings, EngineSettings, PerformanceMode,
 __all__ = ["BatchLimits", "batch_defaults", "effective_settings", "runs_mla_by_reference", "uses_mla"]
 
 _GIB = 1 << 30
+_AMX_LATENT_SINCE = EngineVersion(0, 30)  # vllm/platforms/cpu.py: in 0.30.0, not yet in 0.28.0
 _AMX_GENERATIONS = frozenset({"Sapphire Rapids", "Emerald Rapids", "Granite Rapids"})
 _DEFAULT_BLOCK_TOKENS = 16  # vllm/config/cache.py, DEFAULT_BLOCK_SIZE
 _CPU_BLOCK_TOKENS = 128  # vllm/platforms/cpu.py, check_and_update_config
@@ -62,7 +63,7 @@ def effective_settings(
     What cannot run at all is not judged here: see `settings_rules.settings_conflicts`.
     """
     length = max_model_len or settings.max_model_len or architecture.max_context_tokens
-    by_reference = runs_mla_by_reference(architecture, accelerator)
+    by_reference = runs_mla_by_reference(architecture, accelerator, version)
     chunked = settings.chunked_prefill is not False and not by_reference
     limits = _batch_limits(settings, batch_defaults(accelerator, layout), length, chunked)
     mode = settings.performance_mode or PerformanceMode.BALANCED
@@ -81,7 +82,7 @@ def effective_settings(
         performance_mode=mode,
         max_model_len=length,
         gpu_memory_utilization=_default_utilization(version) if utilization is None else utilization,
-        block_tokens=_block_tokens(architecture, accelerator, layout, kv_dtype),
+        block_tokens=_block_tokens(architecture, accelerator, layout, kv_dtype, by_reference=by_reference),
         asynchronous_scheduling=_asynchronous(settings, accelerator),
         stream_interval=settings.stream_interval or 1,
         kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
@@ -151,22 +152,26 @@ def uses_mla(architecture: ModelArchitecture) -> bool:
     return any(isinstance(group.layer.mixer, LatentAttention) for group in architecture.layer_groups)
 
 
-def runs_mla_by_reference(architecture: ModelArchitecture, accelerator: Accelerator) -> bool:
+def runs_mla_by_reference(
+    architecture: ModelArchitecture, accelerator: Accelerator, version: str = DEFAULT_ENGINE_VERSION
+) -> bool:
     """Whether latent attention falls to vLLM's slow CPU code, which has neither chunked prefill nor prefix caching.
 
-    Source: vllm/platforms/cpu.py, check_and_update_config; CPUs with AMX tiles have code of their own.
+    Source: vllm/platforms/cpu.py, check_and_update_config; CPUs with AMX tiles have code of their own since 0.30.0.
     """
-    on_cpu = accelerator.vendor is Vendor.CPU
-    return on_cpu and uses_mla(architecture) and accelerator.generation not in _AMX_GENERATIONS
+    own_code = accelerator.generation in _AMX_GENERATIONS and known_version(version) >= _AMX_LATENT_SINCE
+    return accelerator.vendor is Vendor.CPU and uses_mla(architecture) and not own_code
 
 
-def _block_tokens(architecture: ModelArchitecture, accelerator: Accelerator, layout: Layout, kv_dtype: DType) -> int:
+def _block_tokens(
+    architecture: ModelArchitecture, accelerator: Accelerator, layout: Layout, kv_dtype: DType, *, by_reference: bool
+) -> int:
     """Tokens of one cache block: what prefixes are matched in.
 
     Source: vllm/platforms/interface.py update_block_size_for_backend and _align_hybrid_block_size; the smallest size
     of the attention backend that the platform prefers (vllm/platforms/cuda.py _get_backend_priorities).
     """
-    base = _attention_block_tokens(architecture, accelerator, kv_dtype)
+    base = 16 if by_reference else _attention_block_tokens(architecture, accelerator, kv_dtype)
     tp = layout.tensor_parallel
     mixers = [group.layer.mixer for group in architecture.layer_groups]
     states = [m.kv_bytes(1, kv_dtype, tp) for m in mixers if isinstance(m, RecurrentMixer)]
@@ -179,7 +184,7 @@ def _block_tokens(architecture: ModelArchitecture, accelerator: Accelerator, lay
 
 def _attention_block_tokens(architecture: ModelArchitecture, accelerator: Accelerator, kv_dtype: DType) -> int:
     if accelerator.vendor is Vendor.CPU:
-        return 16 if runs_mla_by_reference(architecture, accelerator) else _CPU_BLOCK_TOKENS
+        return _CPU_BLOCK_TOKENS
     if MixerKind.SPARSE in architecture.mixer_kinds():
         return 64  # flashmla_sparse.py and its kin take multiples of 64
     capability = accelerator.compute_capability

@@ -37,7 +37,7 @@ def settings_conflicts(
         *_kv_cache(settings, architecture, accelerator),
         *_speculation(settings, architecture, layout),
         *_offload(settings, accelerator),
-        *_cpu(settings, architecture, accelerator),
+        *_cpu(settings, architecture, accelerator, version),
         *_batching(settings, architecture, accelerator, layout, version, max_model_len),
     )
 
@@ -133,14 +133,17 @@ def _offload(settings: EngineSettings, accelerator: Accelerator) -> Iterator[Con
         yield Conflict(ConflictReason.OFFLOAD_CONFLICT, detail)
 
 
-def _cpu(settings: EngineSettings, architecture: ModelArchitecture, accelerator: Accelerator) -> Iterator[Conflict]:
+def _cpu(
+    settings: EngineSettings, architecture: ModelArchitecture, accelerator: Accelerator, version: str
+) -> Iterator[Conflict]:
     """Source: vllm/platforms/cpu.py; vllm/config/vllm.py: interactivity only shapes CUDA graphs."""
     if accelerator.vendor is not Vendor.CPU:
         return
     if settings.performance_mode is PerformanceMode.INTERACTIVITY:
         detail = "performance mode interactivity shapes CUDA graphs, which CPUs do not have"
         yield Conflict(ConflictReason.CPU_LIMIT, detail)
-    if runs_mla_by_reference(architecture, accelerator) and (settings.prefix_caching or settings.chunked_prefill):
+    by_reference = runs_mla_by_reference(architecture, accelerator, version)
+    if by_reference and (settings.prefix_caching or settings.chunked_prefill):
         detail = f"latent attention on {accelerator.name} runs without prefix caching and chunked prefill"
         yield Conflict(ConflictReason.CPU_LIMIT, detail)
 

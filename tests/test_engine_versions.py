@@ -61,7 +61,7 @@ DEEPSEEK = ModelArchitecture.from_config(
 )
 
 
-def effective(accelerator, settings=None, *, layout=None, architecture=LLAMA, max_model_len=None):
+def effective(accelerator, settings=None, *, layout=None, architecture=LLAMA, max_model_len=None, version="0.32.0"):
     device = get(accelerator)
     assert device is not None
     return effective_settings(
@@ -70,6 +70,7 @@ def effective(accelerator, settings=None, *, layout=None, architecture=LLAMA, ma
         accelerator=device,
         layout=layout or Layout(),
         max_model_len=max_model_len,
+        version=version,
     )
 
 
@@ -273,6 +274,20 @@ def test_latent_attention_on_a_plain_cpu_has_neither_chunks_nor_a_prefix_cache()
     result = effective("EPYC-Genoa", architecture=DEEPSEEK)
     assert (result.prefix_caching, result.chunked_prefill) == (False, False)
     assert result.max_num_batched_tokens == DEEPSEEK.max_context_tokens
+
+
+@pytest.mark.parametrize(
+    ("version", "chunked", "block_tokens"),
+    [
+        pytest.param("0.28.0", False, 16, id="no code for AMX yet"),
+        pytest.param("0.29.0", False, 16, id="read by the one before"),
+        pytest.param("0.30.0", True, 128, id="the first that has it"),
+        pytest.param("0.32.0", True, 128, id="and later"),
+    ],
+)
+def test_latent_attention_on_a_cpu_with_amx_depends_on_the_version(version, chunked, block_tokens):
+    result = effective("Xeon-Sapphire-Rapids", architecture=DEEPSEEK, version=version)
+    assert (result.prefix_caching, result.chunked_prefill, result.block_tokens) == (chunked, chunked, block_tokens)
 
 
 def test_cards_without_bfloat16_cache_in_float16():
