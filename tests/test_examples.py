@@ -15,8 +15,8 @@ from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.selection import BindingLimit, NoSelection, Selection
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "crds/examples"
-POOLS = {"cpu": "acceleratorpool-cpu"}
-CHOSEN = ("chat", "long-shared-prompt", "batch", "moe-8-gpus", "cpu")
+POOLS = {"cpu": "acceleratorpool-cpu", "cpu-kind": "acceleratorpool-kind"}
+CHOSEN = ("chat", "long-shared-prompt", "batch", "moe-8-gpus", "cpu", "cpu-kind")
 
 
 def manifest(name):

@@ -9,11 +9,10 @@ left has none.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +66,8 @@ def _pip(python: Path, *arguments: str) -> list[str]:
     return [str(python), "-m", "pip", "install", *options, *arguments]
 
 
-def _run(command: Sequence[str], doing: str, environment: Mapping[str, str] = os.environ) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(environment), check=False)
+def _run(command: Sequence[str], doing: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterSetupError(f"{doing}: {(done.stderr or done.stdout).strip()[-1500:]}")
 
