@@ -28,7 +28,7 @@ from open_measurements import Row, Specs, argonne_rows, family_of, gpustack_rows
 from metainf.efficiencies import GENERIC, Efficiency
 from metainf.predictors.analytical import predictions_of
 from metainf.predictors.contract import FloatArray, ReplicaSpec
-from metainf.predictors.lanes import lanes_of, replica_facts
+from metainf.predictors.lanes import lanes_of, replica_facts, replica_row
 from metainf.predictors.spread import BASE_LOG_SD
 from metainf.roofline import step_work
 
@@ -45,7 +45,12 @@ class Model:
 
     def log_errors(self, efficiency: Callable[[ReplicaSpec], Efficiency]) -> FloatArray:
         """log(truth / prediction) of TTFT, TPOT and tokens per second; NaN where not measured."""
-        lanes = lanes_of(self.questions, lambda spec: replica_facts(spec, efficiency(spec), self.works[id(spec)]))
+
+        def row(spec: ReplicaSpec) -> FloatArray:
+            facts = replica_facts(spec, efficiency(spec), self.works[id(spec)])
+            return replica_row(*facts, spec.settings.speculation)
+
+        lanes = lanes_of(self.questions, lambda specs: np.array([row(spec) for spec in specs]))
         answer = predictions_of(lanes, np.zeros((len(self.questions), 2)))
         guess = np.stack(
             [answer.latency_s[:, 0, 0], answer.latency_s[:, 1, 0], answer.output_tokens_per_second], axis=1

@@ -9,7 +9,7 @@ stage busy on another lane's batch, that is also the rate at which a lane's step
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
@@ -33,7 +33,17 @@ from metainf.layers import (
 from metainf.memory import loaded_bits_per_weight
 from metainf.predictors.contract import ReplicaSpec
 
-__all__ = ["StepModel", "StepWork", "calibrated", "cpu_share", "mapped", "stacked", "step_time_s", "step_work", "taken"]
+__all__ = [
+    "StepModel",
+    "StepWork",
+    "calibrated",
+    "cpu_share",
+    "mapped",
+    "step_time_s",
+    "step_values",
+    "step_work",
+    "taken",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -157,26 +167,20 @@ def calibrated(work: StepWork, efficiency: Efficiency) -> StepModel:
     )
 
 
-def stacked(models: Sequence[StepModel]) -> StepModel:
-    """One StepModel whose fields are arrays of shape (n,)."""
-    table = np.array([_values(m) for m in models], dtype=np.float64).reshape(len(models), len(_FIELDS))
-    columns: list[Any] = list(table.T)
-    return StepModel(*columns)
-
-
 def taken(model: StepModel, indices: NDArray[np.intp]) -> StepModel:
-    """Rows of a stacked model, as `indices` picks them."""
+    """Rows of a model whose fields are arrays, as `indices` picks them."""
     return mapped(model, lambda values: values[indices])
 
 
 def mapped(model: StepModel, change: Callable[[FloatArray], FloatArray]) -> StepModel:
     """The model with `change` applied to the array of every field."""
-    columns: list[Any] = [change(np.asarray(value, dtype=np.float64)) for value in _values(model)]
+    columns: list[Any] = [change(np.asarray(value, dtype=np.float64)) for value in step_values(model)]
     return StepModel(*columns)
 
 
 _FIELDS = tuple(f.name for f in fields(StepModel))
-_values = attrgetter(*_FIELDS)
+step_values = attrgetter(*_FIELDS)
+"""The fields of a StepModel, in their order."""
 
 
 def step_time_s(
@@ -204,10 +208,12 @@ def step_time_s(
     read = m.dense_read_s * (tokens > 0)
     compute = tokens * m.dense_token_s
     dense = np.maximum(read, compute) + m.overlap * np.minimum(read, compute)
-    together = tokens * m.expert_lanes
-    expert_read = m.expert_read_s * -np.expm1(together * m.expert_miss_log)
-    expert_compute = together * m.expert_token_s
-    experts = np.maximum(expert_read, expert_compute) + m.overlap * np.minimum(expert_read, expert_compute)
+    experts: FloatArray | float = 0.0
+    if np.any(m.expert_lanes):  # without experts the exponential is most of the work here
+        together = tokens * m.expert_lanes
+        expert_read = m.expert_read_s * -np.expm1(together * m.expert_miss_log)
+        expert_compute = together * m.expert_token_s
+        experts = np.maximum(expert_read, expert_compute) + m.overlap * np.minimum(expert_read, expert_compute)
     head = m.head_read_s + (decoded + np.minimum(prompt_tokens, 1.0)) * m.head_row_s
     full = np.maximum(sequences * m.cache_read_s, decoded * m.cache_token_s) * context_tokens
     window = sequences * m.window_read_s * np.minimum(context_tokens, m.window_tokens)

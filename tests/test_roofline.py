@@ -15,7 +15,7 @@ from metainf.errors import InvalidWorkloadError
 from metainf.known_models import known_model
 from metainf.layouts import Layout
 from metainf.predictors.contract import ReplicaSpec
-from metainf.roofline import StepModel, calibrated, stacked, step_time_s, step_work, taken
+from metainf.roofline import StepModel, calibrated, step_time_s, step_values, step_work, taken
 from metainf.settings import EngineSettings
 
 ONE, DEFAULTS = Layout(), EngineSettings(max_model_len=8192)
@@ -133,10 +133,11 @@ def test_a_format_that_the_silicon_cannot_widen_is_refused_by_name() -> None:
         step_work(replace(spec, accelerator=bare))
 
 
-def test_stacked_models_give_what_single_ones_give() -> None:
+def test_models_side_by_side_give_what_single_ones_give() -> None:
     specs = [replica(), replica("openai/gpt-oss-120b"), replica(layout=Layout(tensor_parallel=2))]
     models = [calibrated(step_work(s), GENERIC) for s in specs]
-    together = step_time_s(taken(stacked(models), np.array([2, 0, 1])), 8.0, 500.0, 300.0, 150.0)
+    side_by_side = StepModel(*np.array([step_values(model) for model in models]).T)
+    together = step_time_s(taken(side_by_side, np.array([2, 0, 1])), 8.0, 500.0, 300.0, 150.0)
     alone = [float(step_time_s(models[i], 8.0, 500.0, 300.0, 150.0)) for i in (2, 0, 1)]
     assert together.tolist() == pytest.approx(alone)
 

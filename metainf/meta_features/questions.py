@@ -6,7 +6,6 @@ what depends on both is arithmetic on arrays.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,10 @@ from metainf.meta_features.models import MODEL_FEATURES
 from metainf.meta_features.schema import FeatureDescription, described, values_of
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
 from metainf.predictors.contract import Question, ReplicaSpec
-from metainf.predictors.lanes import LaneSet, ReplicaFacts, lanes_of, replica_facts
+from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
+from metainf.predictors.remembered import RememberedRows
 from metainf.predictors.spread import replica_penalty
-from metainf.roofline import StepModel, step_work
+from metainf.roofline import step_work
 from metainf.workload import Traffic
 
 __all__ = ["QUESTION_FEATURES", "QuestionFeatures", "question_features"]
@@ -34,21 +34,11 @@ FloatArray = NDArray[np.float64]
 QUESTION_FEATURES: tuple[FeatureDescription, ...] = described(
     MODEL_FEATURES, HARDWARE_FEATURES, TRAFFIC_FEATURES, DERIVED_FEATURES, LOAD_FEATURES, SETTINGS_FEATURES
 )
-_REPLICA_WIDTH = len(MODEL_FEATURES) + len(HARDWARE_FEATURES)
+_SHAPE = slice(REPLICA_ROW, REPLICA_ROW + len(MODEL_FEATURES) + len(HARDWARE_FEATURES))
+_SETTINGS = slice(_SHAPE.stop, _SHAPE.stop + len(SETTINGS_FEATURES))
+_EXTRAS = slice(_SETTINGS.stop, _SETTINGS.stop + 3)
+_PENALTY = slice(_EXTRAS.stop, _EXTRAS.stop + 2)
 _REMEMBERED = 8192
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _KnownReplica:
-    """What of a replica no traffic changes; holds the replica, so that its id cannot come to mean another."""
-
-    replica: ReplicaSpec
-    steps: StepModel
-    facts: ReplicaFacts
-    penalty: tuple[float, bool]
-    shape: FloatArray
-    settings: FloatArray
-    extras: FloatArray
 
 
 class QuestionFeatures:
@@ -62,7 +52,7 @@ class QuestionFeatures:
 
     def __init__(self, efficiency: Efficiency | None = None) -> None:
         self.efficiency = efficiency
-        self._replicas: dict[int, _KnownReplica] = {}
+        self._replicas: RememberedRows[ReplicaSpec] = RememberedRows(_PENALTY.stop, self._described)
         self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
         self._models: dict[int, tuple[ModelArchitecture, tuple[float, ...]]] = {}
 
@@ -77,62 +67,47 @@ class QuestionFeatures:
 
     def lanes(self, questions: Sequence[Question]) -> LaneSet:
         """The lanes of the questions, as the analytical predictor makes them."""
-        return lanes_of(questions, self._steps_and_facts)
+        return lanes_of(questions, lambda replicas: self._replicas.of(replicas)[:, :REPLICA_ROW])
 
     def penalties(self, questions: Sequence[Question]) -> FloatArray:
         """`replica_penalty` of each question's replica, shape (n, 2)."""
-        return np.array([self._known(q.replica).penalty for q in questions], dtype=np.float64).reshape(-1, 2)
+        return self._replicas.of([q.replica for q in questions])[:, _PENALTY]
 
     def of_lanes(self, questions: Sequence[Question], lanes: LaneSet) -> FloatArray:
         """The same where the lanes are at hand already."""
-        known = [self._known(question.replica) for question in questions]
+        known = self._replicas.of([question.replica for question in questions])
         n, of = len(known), lanes.of
         _, first = np.unique(of, return_index=True)
-        state = lane_state(lanes, np.array([known[i].extras for i in first], dtype=np.float64).reshape(-1, 3))
+        state = lane_state(lanes, known[first, _EXTRAS])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             loads = load_state(state, of, lanes.lanes)
             derived = np.array(values_of(DERIVED_FEATURES, state), dtype=np.float64).reshape(len(DERIVED_FEATURES), -1)
             load = np.array(values_of(LOAD_FEATURES, loads), dtype=np.float64).reshape(len(LOAD_FEATURES), -1)
         blocks = (
-            np.array([each.shape for each in known], dtype=np.float64).reshape(n, _REPLICA_WIDTH),
+            known[:, _SHAPE],
             np.array([self._traffic(q.traffic) for q in questions], dtype=np.float64).reshape(n, len(TRAFFIC_FEATURES)),
             derived.T[of],
             load.T,
-            np.array([each.settings for each in known], dtype=np.float64).reshape(n, len(SETTINGS_FEATURES)),
+            known[:, _SETTINGS],
         )
         return np.concatenate(blocks, axis=1)
 
-    def _steps_and_facts(self, replica: ReplicaSpec) -> tuple[StepModel, ReplicaFacts]:
-        known = self._known(replica)
-        return known.steps, known.facts
-
-    def _known(self, replica: ReplicaSpec) -> _KnownReplica:
-        found = self._replicas.get(id(replica))
-        if found is not None:
-            return found
-        if len(self._replicas) >= _REMEMBERED:
-            self._replicas.clear()
-        entry = self._replicas[id(replica)] = self._learn(replica)
-        return entry
-
-    def _learn(self, replica: ReplicaSpec) -> _KnownReplica:
+    def _described(self, replica: ReplicaSpec) -> FloatArray:
+        """What of a replica no traffic changes, side by side."""
         accelerator = replica.accelerator
         efficiency = self.efficiency or efficiency_of(accelerator.generation, cpu=accelerator.vendor is Vendor.CPU)
         work = step_work(replica)
         steps, facts = replica_facts(replica, efficiency, work)
         plan = memory_plan(replica)
         collectives = (work.collectives + work.hops) * efficiency.collective_s
-        extras = (float(replica.layout.accelerators), collectives, plan.weight_bytes / plan.usable_bytes)
-        return _KnownReplica(
-            replica=replica,
-            steps=steps,
-            facts=facts,
-            penalty=replica_penalty(replica),
-            shape=np.array(
-                (*self._model(replica.architecture), *values_of(HARDWARE_FEATURES, replica)), dtype=np.float64
-            ),
-            settings=np.array(values_of(SETTINGS_FEATURES, replica), dtype=np.float64),
-            extras=np.array(extras, dtype=np.float64),
+        return np.concatenate(
+            [
+                replica_row(steps, facts, replica.settings.speculation),
+                (*self._model(replica.architecture), *values_of(HARDWARE_FEATURES, replica)),
+                values_of(SETTINGS_FEATURES, replica),
+                (float(replica.layout.accelerators), collectives, plan.weight_bytes / plan.usable_bytes),
+                replica_penalty(replica),
+            ]
         )
 
     def _model(self, architecture: ModelArchitecture) -> tuple[float, ...]:

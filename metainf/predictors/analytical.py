@@ -13,17 +13,15 @@ import numpy as np
 from metainf.accelerators import Vendor
 from metainf.efficiencies import CONSTANTS, Efficiency, efficiency_of
 from metainf.predictors.contract import FloatArray, Predictions, PredictorIdentity, Question, ReplicaSpec
-from metainf.predictors.lanes import LaneSet, ReplicaFacts, lanes_of, replica_facts
+from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
 from metainf.predictors.latencies import batch_latencies, steady_latencies
+from metainf.predictors.remembered import RememberedRows
 from metainf.predictors.spread import SPREAD_CONSTANTS, replica_penalty, spread
 from metainf.queueing import at, batch_makespan_s, solve
-from metainf.roofline import StepModel
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
 _VERSION = "2"
-_REMEMBERED = 8192
-"""Replicas whose facts are kept: selection asks about the same ones again when prices or traffic change."""
 
 
 class AnalyticalPredictor:
@@ -37,7 +35,7 @@ class AnalyticalPredictor:
 
     def __init__(self, efficiency: Efficiency | None = None) -> None:
         self.efficiency = efficiency
-        self._facts: dict[int, tuple[ReplicaSpec, StepModel, ReplicaFacts, tuple[float, bool]]] = {}
+        self._known: RememberedRows[ReplicaSpec] = RememberedRows(REPLICA_ROW + 2, self._described)
         constants = repr((_VERSION, CONSTANTS, SPREAD_CONSTANTS, efficiency))
         digest = "sha256:" + hashlib.sha256(constants.encode()).hexdigest()
         self._identity = PredictorIdentity("analytical", digest)
@@ -49,26 +47,17 @@ class AnalyticalPredictor:
 
     def predict(self, questions: Sequence[Question]) -> Predictions:
         """Predictions for all questions at once, in their order."""
-        lanes = lanes_of(questions, self._steps_and_facts)
-        penalties = np.array([self._known(q.replica)[3] for q in questions], dtype=np.float64).reshape(-1, 2)
+        lanes = lanes_of(questions, lambda replicas: self._known.of(replicas)[:, :REPLICA_ROW])
+        penalties = self._known.of([q.replica for q in questions])[:, REPLICA_ROW:]
         with np.errstate(over="ignore"):
             return predictions_of(lanes, penalties)
 
-    def _steps_and_facts(self, replica: ReplicaSpec) -> tuple[StepModel, ReplicaFacts]:
-        return self._known(replica)[1:3]
-
-    def _known(self, replica: ReplicaSpec) -> tuple[ReplicaSpec, StepModel, ReplicaFacts, tuple[float, bool]]:
-        found = self._facts.get(id(replica))
-        if found is not None:  # the entry holds the replica, so that its id cannot come to mean another
-            return found
+    def _described(self, replica: ReplicaSpec) -> FloatArray:
         accelerator = replica.accelerator
         on_cpu = accelerator.vendor is Vendor.CPU
         efficiency = self.efficiency or efficiency_of(accelerator.generation, cpu=on_cpu)
         steps, facts = replica_facts(replica, efficiency)
-        if len(self._facts) >= _REMEMBERED:
-            self._facts.clear()
-        entry = self._facts[id(replica)] = (replica, steps, facts, replica_penalty(replica))
-        return entry
+        return np.append(replica_row(steps, facts, replica.settings.speculation), replica_penalty(replica))
 
 
 def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:

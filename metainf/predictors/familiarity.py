@@ -10,6 +10,7 @@ clusters. From there up to `FAR` thresholds what was learnt fades, and beyond on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ GROUPS = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots: what a search needs of the points is worked out once and kept
 class Familiarity:
     """Points that stand for the training data.
 
@@ -86,19 +87,43 @@ class Familiarity:
     def distances(self, rows: FloatArray) -> FloatArray:
         """Root mean square difference to the nearest point, over the threshold; shape (n, groups)."""
         scaled = rows / self.scale
-        found = [_nearest(scaled[:, group.columns], points) for group, points in zip(GROUPS, self.points, strict=True)]
+        found = [_nearest(scaled[:, group.columns], near) for group, near in zip(GROUPS, self._searched, strict=True)]
         return np.stack(found, axis=1) / self.thresholds
 
+    @cached_property
+    def _searched(self) -> "tuple[_Searched, ...]":
+        return tuple(_Searched.of(points) for points in self.points)
 
-def _nearest(rows: FloatArray, points: FloatArray) -> FloatArray:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Searched:
+    """Points, and what finds the nearest of them: a product, less half of their squares."""
+
+    points: FloatArray
+    transposed: NDArray[np.float32]
+    half_squares: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, points: FloatArray) -> "_Searched":
+        half = (0.5 * np.square(points).sum(axis=1)).astype(np.float32)
+        return cls(points, np.ascontiguousarray(points.T.astype(np.float32)), half)
+
+
+def _nearest(rows: FloatArray, near: _Searched) -> FloatArray:
     of = _repeats(rows)
-    distinct = rows if of is None else rows[np.unique(of)]
-    closeness = distinct.astype(np.float32) @ points.T.astype(np.float32)
-    closeness -= (0.5 * np.square(points).sum(axis=1)).astype(np.float32)
+    if of is not None:
+        kept = np.flatnonzero(of == np.arange(len(of)))
+        distances = _nearest_distance(rows[kept], near)
+        return distances[np.searchsorted(kept, of)]
+    return _nearest_distance(rows, near)
+
+
+def _nearest_distance(rows: FloatArray, near: _Searched) -> FloatArray:
+    closeness = rows.astype(np.float32) @ near.transposed
+    closeness -= near.half_squares
     # The product only finds the point: the distance itself must not depend on how many rows were asked about.
-    nearest = points[np.argmax(closeness, axis=1)]
-    distances: FloatArray = np.sqrt(np.square(distinct - nearest).mean(axis=1))
-    return distances if of is None else distances[np.searchsorted(np.unique(of), of)]
+    difference = rows - near.points[np.argmax(closeness, axis=1)]
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", difference, difference) / rows.shape[1]))
 
 
 def _repeats(rows: FloatArray) -> IntArray | None:

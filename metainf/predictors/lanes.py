@@ -17,15 +17,23 @@ from metainf.efficiencies import Efficiency
 from metainf.memory import memory_plan
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.queueing import Lane
-from metainf.roofline import StepModel, StepWork, calibrated, stacked, step_work, taken
+from metainf.roofline import StepModel, StepWork, calibrated, step_values, step_work
 from metainf.settings import PerformanceMode, Speculation
 from metainf.speculation import draft_cost, tokens_per_step
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitiveness, Traffic
 
 T = TypeVar("T")
-Facts = TypeVar("Facts", "ReplicaFacts", "TrafficFacts")
 
-__all__ = ["LaneSet", "ReplicaFacts", "TrafficFacts", "lanes_of", "replica_facts", "traffic_facts"]
+__all__ = [
+    "REPLICA_ROW",
+    "LaneSet",
+    "ReplicaFacts",
+    "TrafficFacts",
+    "lanes_of",
+    "replica_facts",
+    "replica_row",
+    "traffic_facts",
+]
 
 _REPETITIVENESS = tuple(Repetitiveness)
 _NO_GAIN = (1.0,) * len(_REPETITIVENESS)
@@ -208,7 +216,7 @@ def _numbered(items: Sequence[T]) -> tuple[list[T], NDArray[np.intp]]:
     return list(by_id.values()), np.fromiter(map(numbers.__getitem__, keys), dtype=np.intp, count=len(keys))
 
 
-def _columns(kind: type[Facts], rows: Sequence[Facts], indices: NDArray[np.intp]) -> Facts:
+def _columns(kind: type[TrafficFacts], rows: Sequence[TrafficFacts], indices: NDArray[np.intp]) -> TrafficFacts:
     """The rows' fields as arrays, picked by `indices`."""
     names = tuple(f.name for f in fields(kind))
     read = attrgetter(*names)
@@ -217,31 +225,38 @@ def _columns(kind: type[Facts], rows: Sequence[Facts], indices: NDArray[np.intp]
     return kind(*columns)
 
 
-def lanes_of(questions: Sequence[Question], facts: Callable[[ReplicaSpec], tuple[StepModel, ReplicaFacts]]) -> LaneSet:
-    """The lanes of the questions; `facts` may remember what it was asked before."""
+def replica_row(steps: StepModel, facts: ReplicaFacts, speculation: Speculation | None) -> FloatArray:
+    """All numbers of a replica side by side, shape (REPLICA_ROW,): many are put together by picking rows."""
+    gains = _NO_GAIN if speculation is None else tuple(tokens_per_step(speculation, k) for k in _REPETITIVENESS)
+    return np.array((*step_values(steps), *_facts_of(facts), *gains), dtype=np.float64)
+
+
+def lanes_of(questions: Sequence[Question], rows: Callable[[Sequence[ReplicaSpec]], FloatArray]) -> LaneSet:
+    """The lanes of the questions.
+
+    Parameters
+    ----------
+    rows : function
+        `replica_row` of each of k replicas, shape (k, REPLICA_ROW); may remember what it was asked before.
+    """
     replicas, replica_of = _numbered([q.replica for q in questions])
     traffics, traffic_of = _numbered([q.traffic for q in questions])
-    known = [facts(replica) for replica in replicas]
     keys, of = np.unique(replica_of * max(1, len(traffics)) + traffic_of, return_inverse=True)
     first, second = np.divmod(keys, max(1, len(traffics)))
-    steps = taken(stacked([k[0] for k in known]), first)
-    r = _columns(ReplicaFacts, [k[1] for k in known], first)
+    columns: list[Any] = list(np.ascontiguousarray(rows(replicas).reshape(-1, REPLICA_ROW)[first].T))
+    steps = StepModel(*columns[:_STEP_FIELDS])
+    r = ReplicaFacts(*columns[_STEP_FIELDS : _STEP_FIELDS + _FACT_FIELDS])
     t = _columns(TrafficFacts, [traffic_facts(item) for item in traffics], second)
-    gains = np.array(
-        [_gains(s.settings.speculation) for s in replicas],
-        dtype=np.float64,
-    ).reshape(len(known), len(_REPETITIVENESS))
-    per_step = gains[first, np.asarray(t.repetitiveness).astype(np.intp)]
+    gains = np.stack(columns[_STEP_FIELDS + _FACT_FIELDS :], axis=1)
+    per_step = gains[np.arange(len(first)), np.asarray(t.repetitiveness).astype(np.intp)]
     count = np.array([q.replicas for q in questions], dtype=np.float64)
     lanes = count * np.asarray(r.lanes)[of]
     return _lane_set(steps, r, t, per_step, (lanes, of.reshape(len(questions))))
 
 
-def _gains(speculation: Speculation | None) -> tuple[float, ...]:
-    """Tokens per step for each repetitiveness."""
-    if speculation is None:
-        return _NO_GAIN
-    return tuple(tokens_per_step(speculation, kind) for kind in _REPETITIVENESS)
+_facts_of = attrgetter(*(f.name for f in fields(ReplicaFacts)))
+_STEP_FIELDS, _FACT_FIELDS = len(fields(StepModel)), len(fields(ReplicaFacts))
+REPLICA_ROW = _STEP_FIELDS + _FACT_FIELDS + len(_REPETITIVENESS)
 
 
 def _lane_set(

@@ -151,13 +151,13 @@ class _Answers:
 
     def _spreads(self, utilization: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
         """Log standard deviations of latencies, throughput and capacity, and what is outside of the training data."""
-        of, first = self.inputs.lanes.of, self.inputs.first.tolist()
-        known = np.array(
-            [self.predictor.is_known(self.questions[i].replica.accelerator.name) for i in first], dtype=bool
-        )
-        is_known, distance, fade = known[of], self.found.distance[of], self.found.fade[of]
+        of = self.inputs.lanes.of
+        names = [self.questions[place].replica.accelerator.name for place in self.inputs.first.tolist()]
+        is_known = {name: self.predictor.is_known(name) for name in set(names)}
+        known = np.array([is_known[name] for name in names], dtype=np.bool_)
+        familiar, distance, fade = known[of], self.found.distance[of], self.found.fade[of]
         model = self.predictor.model
-        sd = spreads_at(model.log_sd, model.growth, np.where(is_known, 0, 1), distance, self.response.coordinate)
+        sd = spreads_at(model.log_sd, model.growth, np.where(familiar, 0, 1), distance, self.response.coordinate)
         capacity_sd = sd[:, CAPACITY]
         rho = np.clip(np.where(self.is_open & self.feasible, utilization, 0.0), 0.0, _MOST_UTILIZATION)
         latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, rho)).reshape(
@@ -171,7 +171,7 @@ class _Answers:
             latency_sd += fade[:, None, None] * (own.latency_log_sd - latency_sd)
             throughput_sd += fade * (own.throughput_log_sd - throughput_sd)
             capacity_sd = capacity_sd + fade * (own.capacity_log_sd - capacity_sd)
-        return np.minimum(latency_sd, MOST_LOG_SD), throughput_sd, capacity_sd, ~is_known | (fade > 0.0)
+        return np.minimum(latency_sd, MOST_LOG_SD), throughput_sd, capacity_sd, ~familiar | (fade > 0.0)
 
 
 def _replaced(answers: Predictions, rows: IntArray, others: Predictions) -> Predictions:

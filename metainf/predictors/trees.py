@@ -21,7 +21,7 @@ Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
-_BLOCK = 512
+_BLOCK = 1024
 """Rows that pass all trees together: what one tree gathers for them stays in the cache of a core."""
 
 
