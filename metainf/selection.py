@@ -82,6 +82,10 @@ _LIMIT_OF_REJECTION = {
     RejectionReason.OVER_BUDGET: BindingLimit.BUDGET_TOO_LOW,
 }
 
+_NO_POOL = (
+    "no node pool with accelerators is known; an AcceleratorPool with accelerator.count 0 lets nodes serve on CPUs"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -338,7 +342,7 @@ def _binding(
         if request.only is not None and not any(r.method or r.layout for r in earlier):
             return BindingLimit.NO_MATCHING_POOL, f"no candidate is {request.only}", None
         if not earlier:
-            return BindingLimit.NO_MATCHING_POOL, "no node pool with accelerators is known", None
+            return BindingLimit.NO_MATCHING_POOL, _NO_POOL, None
         order = list(RejectionReason)
         last = max(earlier, key=lambda r: (order.index(r.reason), -r.shortfall))
         return _LIMIT_OF_REJECTION[last.reason], last.detail, None
