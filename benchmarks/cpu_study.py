@@ -1,7 +1,7 @@
 """Judges predictors, simulator and selectors on the rows of `metainf bench --plan study`: do their picks win?
 
     metainf bench --plan study --python PYTHON --resident 12 --out build/study --minutes 110 --report data/cpu_study
-    python benchmarks/cpu_study.py data/cpu_study [--calibration FILE] [--corpus FOLDER --world NAME] [--predictor FILE]
+    python benchmarks/cpu_study.py data/cpu_study [--calibration FILE] [--corpus FOLDER --world NAME] ...
 
 Definitions are those of `metainf.evaluation.metrics`. "Left out": nothing was learnt from this machine's rows. "In":
 learnt from them, but never from those of the judged model, each model in turn. The datasheet's share, and with
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, help="of metainf bench --calibrate on the same machine")
     parser.add_argument("--corpus", type=Path, help="what selectors learn from when the CPU's rows are left out")
     parser.add_argument("--world", help="of the corpus")
+    parser.add_argument("--most-tasks", type=int, help="of the corpus, of each kind of load, evenly")
     parser.add_argument("--predictor", type=Path, help="a trained predictor's file")
     parser.add_argument("--out", type=Path, help="write what is printed into this file")
     args = parser.parse_args()
@@ -179,10 +180,10 @@ def _selected(table: MethodTable, truth: Truth, args: argparse.Namespace, kind: 
 
 def _corpus(args: argparse.Namespace, kind: TrafficKind, like: TaskTable) -> MethodTable:
     """The corpus's tasks of that kind that are on no CPU, with the columns of the study."""
-    from metainf.corpus.tables import load_tables
+    from metainf.corpus.tables import load_truth
     from metainf.selectors.base import with_methods
 
-    table = load_tables(args.corpus, world=args.world)[kind]
+    table = load_truth(args.corpus, world=args.world, most_tasks=args.most_tasks)[kind].table
     order = [table.tasks.methods.index(name) for name in like.methods]
     table = replace(table, tasks=with_methods(table.tasks, like.methods), performance=table.performance[:, order])
     cpu = np.array([accelerator_group(name) == "CPU" for name in table.tasks.accelerator.tolist()])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metainf.bench.comparison import compared, published_ratios
+from metainf.bench.comparison import compared, latency_ratios, published_ratios
 from metainf.bench.design import BenchPlan, Run, crossed
 from metainf.bench.ledger import Ledger, opened
 from metainf.bench.records import EngineFigures, LoadFigures, Outcome, RunRecord, ServerFacts, ServerRecord
@@ -183,6 +183,19 @@ def test_the_papers_rows_are_compared_over_the_batches(ledger):
     assert all(each.interval < 0.05 for each in on_batching)
 
 
+def test_latencies_are_compared_within_blocks(tmp_path):
+    plan = BenchPlan(crossed(["m"], ["decode"], ["c4"]), ("default", "ngram", "static"), 3)
+    with opened(tmp_path, plan, MACHINE) as found:
+        for run in plan.runs:
+            slow = {"default": 1.0, "ngram": (0.9, 1.0, 1.1)[run.repeat], "static": 3.0}[run.method]
+            found.add(record(run, (1.0 + run.repeat) * slow))
+    by_method = {each.method: each for each in latency_ratios(found, "ttft_p50_s")}
+
+    assert set(by_method) == {"ngram", "static"}
+    assert by_method["static"].ratio == pytest.approx(3.0) and by_method["static"].differs
+    assert by_method["ngram"].blocks == 3 and not by_method["ngram"].differs
+
+
 def test_writes_page_tables_and_pictures(ledger, tmp_path):
     paths = write_report(ledger, tmp_path / "report")
 
@@ -193,6 +206,7 @@ def test_writes_page_tables_and_pictures(ledger, tmp_path):
     page = paths[0].read_text()
     assert "108 completed" in page or f"{len(PLAN.runs)} completed" in page
     assert "dense-7m/shared/c4" in page and "0.50" in page
+    assert "| no-prefix-caching | 0 | 1 | 1 | 0 |" in page  # of the clients' two tasks it is worse on one
     with (tmp_path / "report" / RUNS).open() as text:
         assert len(list(csv.DictReader(text))) == len(PLAN.runs)
 

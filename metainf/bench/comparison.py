@@ -22,7 +22,16 @@ from metainf.corpus.task import TrafficKind
 from metainf.methods import Reading, method, published
 from metainf.selectors.contract import FloatArray
 
-__all__ = ["DEFAULT", "Comparison", "PublishedRatio", "compared", "performance_of", "published_ratios"]
+__all__ = [
+    "DEFAULT",
+    "Comparison",
+    "LatencyRatio",
+    "PublishedRatio",
+    "compared",
+    "latency_ratios",
+    "performance_of",
+    "published_ratios",
+]
 
 DEFAULT = "default"
 _T_95 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -147,6 +156,46 @@ def _over_repeats(found: Comparison, tasks: NDArray[np.bool_], column: int) -> t
         _T_95.get(count, 1.96) * float(np.std(whole, ddof=1)) / math.sqrt(count) if count >= _LEAST_BLOCKS else math.nan
     )
     return math.exp(float(whole.mean())), half
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRatio:
+    """A latency under a method over the default's, in the blocks of one traffic."""
+
+    traffic: str
+    method: str
+    blocks: int
+    ratio: float
+    """Geometric mean; below 1 is better."""
+    interval: float
+    """Half of the 95 % interval of its logarithm over blocks; NaN with fewer than three."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether 1 lies outside of the interval."""
+        return math.isfinite(self.interval) and abs(math.log(self.ratio)) > self.interval
+
+
+def latency_ratios(ledger: Ledger, latency: str) -> tuple[LatencyRatio, ...]:
+    """Every method's `latency`, a field of `LoadFigures`, over the default's; runs of both must have completed."""
+    values: dict[tuple[BenchTask, int], dict[str, float]] = defaultdict(dict)
+    for record in ledger.latest():
+        if record.outcome is Outcome.COMPLETED and record.figures is not None:
+            values[record.run.task, record.repeat][record.method] = getattr(record.figures, latency)
+    logs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for (task, _), block in values.items():
+        for name, value in block.items():
+            if name != DEFAULT and block.get(DEFAULT, 0.0) > 0.0 and value > 0.0:
+                logs[task.traffic, name].append(math.log(value / block[DEFAULT]))
+    return tuple(_latency_ratio(traffic, name, np.array(found)) for (traffic, name), found in logs.items())
+
+
+def _latency_ratio(traffic: str, name: str, logs: FloatArray) -> LatencyRatio:
+    count = len(logs)
+    half = math.nan
+    if count >= _LEAST_BLOCKS:
+        half = _T_95.get(count, 1.96) * float(np.std(logs, ddof=1)) / math.sqrt(count)
+    return LatencyRatio(traffic, name, count, math.exp(float(logs.mean())), half)
 
 
 def performance_of(record: RunRecord) -> float:

@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from metainf.bench.comparison import Comparison, compared, published_ratios
+from metainf.bench.comparison import (
+    DEFAULT,
+    Comparison,
+    LatencyRatio,
+    compared,
+    latency_ratios,
+    published_ratios,
+)
 from metainf.bench.ledger import Ledger
 from metainf.bench.plots import noise_plot, published_plot, ratio_plot, save
 from metainf.bench.rows import write_tables
@@ -23,6 +30,7 @@ from metainf.methods import method
 __all__ = ["report_text", "write_report"]
 
 _NAME = "README.md"
+_LATENCIES = {"TTFT p50": "ttft_p50_s", "TPOT p50": "tpot_p50_s", "ITL p99": "itl_p99_s"}
 _KINDS = {
     TrafficKind.CONCURRENCY: ("clients", "Clients that wait for their answers"),
     TrafficKind.BATCH: ("batches", "Batches, all requests at once"),
@@ -57,7 +65,10 @@ def report_text(ledger: Ledger, found: Mapping[TrafficKind, Comparison], picture
     """The page, as Markdown."""
     parts = [*_conditions(ledger), *_how(ledger)]
     for kind, comparison in found.items():
-        parts += ["", f"## {_KINDS[kind][1]}", "", *_winners(comparison), "", *_ratios(comparison)]
+        parts += ["", f"## {_KINDS[kind][1]}", "", *_winners(comparison), "", *_shown(comparison)]
+        parts += ["", *_ratios(comparison)]
+    if found:
+        parts += ["", "## Latencies", "", *_latencies(ledger)]
     if pictures:
         parts += ["", "## Pictures", "", *(f"![{name}]({name}.png)" for name in pictures)]
     return "\n".join([*parts, *_files()]) + "\n"
@@ -134,6 +145,46 @@ def _winners(found: Comparison) -> Iterator[str]:
     yield "|---|---|"
     for traffic, counts in by_traffic.items():
         yield f"| {traffic} | {', '.join(f'{name}: {count}' for name, count in counts.most_common())} |"
+
+
+def _shown(found: Comparison) -> Iterator[str]:
+    """How often each method differs from the default by more than the noise."""
+    ratio, twice = found.ratio, 2.0 * found.tolerance[:, None]
+    with np.errstate(invalid="ignore"):
+        better, worse = ratio * (1.0 - twice) > 1.0, ratio < 1.0 - twice
+    yield "Tasks on which a method differs from the default by more than twice the tolerance:"
+    yield ""
+    yield "| method | better | worse | no difference shown | failed or not run |"
+    yield "|---|---|---|---|---|"
+    for column, name in enumerate(found.methods):
+        if column == found.default:
+            continue
+        absent = int(np.isnan(ratio[:, column]).sum())
+        counts = int(better[:, column].sum()), int(worse[:, column].sum())
+        yield f"| {name} | {counts[0]} | {counts[1]} | {len(found.tasks) - sum(counts) - absent} | {absent} |"
+
+
+def _latencies(ledger: Ledger) -> Iterator[str]:
+    """Latencies over the default's by traffic; bold where the interval leaves out 1."""
+    yield (
+        "Over the default's in the same block, geometric mean over all loads and models of a traffic, below 1 is "
+        "better; bold where the 95 % interval over blocks leaves out 1."
+    )
+    methods = [name for name in ledger.plan.methods if name != DEFAULT]
+    for title, field in _LATENCIES.items():
+        found = {(each.traffic, each.method): each for each in latency_ratios(ledger, field)}
+        yield ""
+        yield f"| {title} | {' | '.join(methods)} |"
+        yield f"|---|{'---|' * len(methods)}"
+        for traffic in dict.fromkeys(name for name, _ in found):
+            cells = [_latency_cell(found.get((traffic, name))) for name in methods]
+            yield f"| {traffic} | {' | '.join(cells)} |"
+
+
+def _latency_cell(found: LatencyRatio | None) -> str:
+    if found is None:
+        return "-"
+    return f"**{found.ratio:.2f}**" if found.differs else f"{found.ratio:.2f}"
 
 
 def _ratios(found: Comparison) -> Iterator[str]:
