@@ -79,8 +79,8 @@ class Difference:
     """A setting that comes to something else in vLLM than we say, on a CPU."""
 
     field: str
-    ours: object
-    theirs: object
+    ours: str
+    theirs: str
     cases: tuple[FlagCase, ...]
 
 
@@ -216,7 +216,7 @@ def differences(
     CPUs differ in what they do with latent attention; what one kind of them comes to is no difference.
     """
     processors = [each for each in representatives() if each.vendor is Vendor.CPU]
-    found: dict[tuple[str, object, object], list[FlagCase]] = {}
+    found: dict[tuple[str, str, str], list[FlagCase]] = {}
     for case, answer in zip(cases, answers, strict=True):
         own = [each for each in processors if each.name in case.accelerators]
         if answer.resolved is None or not own:
@@ -226,7 +226,7 @@ def differences(
         theirs = {field: answer.resolved.get(field) for field in ours[0]}
         if theirs not in ours:
             for field in (each for each in theirs if theirs[each] != ours[0][each]):
-                found.setdefault((field, ours[0][field], theirs[field]), []).append(case)
+                found.setdefault((field, str(ours[0][field]), str(theirs[field])), []).append(case)
     grouped = (Difference(*key, tuple(differing)) for key, differing in found.items())
     return tuple(sorted(grouped, key=lambda each: (-len(each.cases), each.field)))
 

@@ -223,10 +223,12 @@ def _told(checked: _Checked) -> int:
     changed = catalogue_changes(flag_catalogue(checked.version), checked.answer.catalogue)
     others = differences(cases, answers, checked.architectures, checked.version)
     taken = len(cases) - sum(len(each.cases) for each in refused)
-    counts = (
-        f"{len(checked.architectures)} models, {len({c.method.name for c in cases})} methods, "
-        f"{len({c.layout for c in cases})} layouts"
-    )
+    counted = {
+        "model": len(checked.architectures),
+        "method": len({case.method.name for case in cases}),
+        "layout": len({case.layout for case in cases}),
+    }
+    counts = ", ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in counted.items())
     parts: list[RenderableType] = [
         Text.assemble((f"vLLM {origin.engine}", "bold"), f" ({origin.distribution}, platform {origin.platform})"),
         Text(f"{taken} of {len(cases)} cases are taken by its parser and engine configuration: {counts}"),
@@ -250,7 +252,7 @@ def _refusal_table(refused: Sequence[Refusal]) -> RenderableType:
 
 
 def _difference_table(others: Sequence[Difference]) -> RenderableType:
-    rows = [(str(len(d.cases)), d.field, str(d.ours), str(d.theirs), *_named(d.cases)) for d in others]
+    rows = [(str(len(d.cases)), d.field, d.ours, d.theirs, *_named(d.cases)) for d in others]
     columns = ("Cases", "On a CPU", "Ours", "vLLM's", "Methods", "Layouts", "Models")
     return table(columns, rows, right=("Cases",))
 
