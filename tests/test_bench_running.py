@@ -114,7 +114,7 @@ def test_runs_everything_once_and_writes_it_down(tmp_path, servers, server):
     assert len(ledger.servers) == 3 and all(each.stopped == 1 for each in servers.made)
     assert loads.ended == 1
     assert server.asked.count("/reset_prefix_cache") == 24 + 3  # before each run and each warm-up
-    assert told[0].left_s is None and told[-1].left_s is not None
+    assert told[0].left_s is None and told[-1] == progress and progress.left_s == 0.0
 
 
 def test_goes_on_with_what_is_missing(tmp_path, servers):

@@ -99,7 +99,9 @@ def run_plan(
         runner.run()
     finally:
         loads.end()
-    return runner.progress("done")
+    final = runner.progress("done")
+    report(final)
+    return final
 
 
 class _Runner:
