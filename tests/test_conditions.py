@@ -13,6 +13,7 @@ from metainf.manifests import PolicyMode
 from metainf.rejections import Rejection, RejectionReason
 from metainf.selection import BindingLimit
 from metainf_operator.conditions import CONDITION_TYPES, REASONS, Condition, Facts, Fault, conditions, merged
+from metainf_operator.observed_status import SloStanding
 from metainf_operator.rollout import Stage
 
 RUNS = Facts(
@@ -42,6 +43,11 @@ def of(facts: Facts) -> dict[str, Condition]:
     return {condition.type: condition for condition in conditions(facts)}
 
 
+KEPT = SloStanding("True", "WithinSLO", "ttft p95 is 312ms of 500ms")
+MISSED = SloStanding("False", "SLOMissed", "ttft p95 is 812ms; the SLO allows 500ms")
+SILENT = SloStanding("Unknown", "MetricsUnreadable", "the metrics of none of 1 ready pods can be read")
+
+
 @pytest.mark.parametrize(
     ("facts", "kind", "status", "reason"),
     [
@@ -53,6 +59,12 @@ def of(facts: Facts) -> dict[str, Condition]:
         pytest.param(RUNS, "WithinBudget", "True", "BelowBudget", id="below budget"),
         pytest.param(RUNS, "SLOMet", "Unknown", "NoTraffic", id="no traffic yet"),
         pytest.param(replace(RUNS, has_slo=False), "SLOMet", "Unknown", "NoSLO", id="no SLO"),
+        pytest.param(replace(RUNS, slo=KEPT), "SLOMet", "True", "WithinSLO", id="seen to be kept"),
+        pytest.param(replace(RUNS, slo=MISSED), "SLOMet", "False", "SLOMissed", id="seen to be missed"),
+        pytest.param(replace(RUNS, slo=MISSED), "Ready", "False", "SLOMissed", id="missed: not ready"),
+        pytest.param(replace(RUNS, slo=SILENT), "SLOMet", "Unknown", "MetricsUnreadable", id="nothing can be read"),
+        pytest.param(replace(RUNS, slo=SILENT), "Ready", "True", "Serving", id="nothing can be read: ready"),
+        pytest.param(replace(RUNS, has_slo=False, slo=MISSED), "SLOMet", "Unknown", "NoSLO", id="nothing promised"),
         pytest.param(RUNS, "PredictorLoaded", "True", "Loaded", id="the predictor that is wanted"),
         pytest.param(
             replace(RUNS, predictor_fault="reading x: damaged"),

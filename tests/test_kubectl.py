@@ -429,6 +429,50 @@ def test_explain_says_what_runs_and_how_its_limits_stand(shell):
     assert f"so below {0.9 * float(chosen['costPerHour']):.2f} USD/h" in said
 
 
+def test_explain_shows_observed_beside_predicted(shell):
+    shell.nodes(node("n1"))
+    wish = workload()
+    shell.apply(wish, status={"conditions": [], "observed": {"pods": 1, "unreadablePods": 1}})
+    name = shell.decide("chat", active="2026-01-02T03:04:00Z")
+    observed = {
+        "ttft": {"p95": "0.31"},
+        "tpot": {"p95": "0.042"},
+        "outputTokensPerSecond": "912",
+        "requestsPerSecond": "1.5",
+        "prefixHitRatio": "0.62",
+        "requests": 450,
+        "since": "2026-01-02T03:05:00Z",
+        "until": "2026-01-02T03:10:00Z",
+    }
+    shell.cluster.edit(INFERENCE_DECISION, name, {"status": {"observed": observed}}, "team-a")
+    said = shell("explain", "chat").out
+    rows = {line.split()[0]: line for line in said.splitlines() if line.startswith("  ")}
+    assert "310ms" in rows["ttft"] and "10s" in rows["ttft"]
+    assert "42ms" in rows["tpot"]
+    assert "912" in rows["tokens/s"] and "1.5" in rows["requests/s"]
+    assert "Observed: 450 requests until 2026-01-02T03:10:00Z" in said
+    assert "62% of the prompt tokens" in said
+    assert "Pods whose metrics cannot be read: 1." in said
+
+
+def test_explain_and_plan_say_when_observed_traffic_was_decided_by(shell):
+    shell.nodes(node("n1"))
+    shell.apply(workload(policy={"traffic": "Observed"}), status={"conditions": []})
+    name = shell.decide("chat", active="2026-01-02T03:04:00Z")
+    assert "observed traffic" not in shell("explain", "chat").out
+    body = shell.cluster.peek(INFERENCE_DECISION, name, "team-a")
+    seen = {"requests": 450, "since": "2026-01-02T03:05:00Z", "until": "2026-01-02T03:10:00Z"}
+    body["spec"]["inputs"] |= {"observed": seen}
+    body["spec"]["inputs"]["traffic"] |= {"requestsPerSecond": "0.25", "inputTokens": {"mean": 321}}
+    shell.cluster.put(INFERENCE_DECISION, body)
+    said = shell("explain", "chat").out
+    assert "by observed traffic: 0.25 requests/s, 321 tokens in" in said
+    assert "(450 requests until 2026-01-02 03:10 UTC)" in said
+    planned = shell.cluster.peek(INFERENCE_DECISION, shell.decide("chat"), "team-a")["spec"]["inputs"]
+    assert planned["observed"] == seen
+    assert planned["traffic"]["requestsPerSecond"] == "0.25"
+
+
 def test_explain_of_a_refusal_names_the_budget_that_would_work(shell):
     shell.nodes(node("n1"))
     shell.apply(workload(budget="0.01"))

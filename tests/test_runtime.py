@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,46 @@ def test_a_burst_of_node_events_is_one_look() -> None:
         return max(versions)
 
     assert run(main, on=on) == 1
+
+
+def rounds_of(runtime: Runtime) -> list[float]:
+    """When the observer looks at the engines, from now on."""
+    found: list[float] = []
+
+    async def note_the_time() -> None:
+        found.append(virtual_time.now_s())
+        if len(found) == 2:
+            raise OSError("a fault of one round is no end of observing")
+
+    runtime.observer.round = note_the_time  # type: ignore[method-assign]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "leads", "least", "most"),
+    [
+        pytest.param(30.0, True, 18, 22, id="round after round, whatever befalls one of them"),
+        pytest.param(30.0, False, 0, 0, id="not by a standby"),
+        pytest.param(0.0, True, 0, 0, id="not where it is turned off"),
+    ],
+)
+def test_engines_are_observed_by_the_leader(interval_s: float, leads: bool, least: int, most: int) -> None:
+    async def main(runtime: Runtime) -> list[float]:
+        found = rounds_of(runtime)
+        lead = asyncio.create_task(runtime.election.run(lambda: None, lambda: None)) if leads else None
+        task = asyncio.create_task(runtime.observe())
+        await asyncio.sleep(600)
+        for each in filter(None, (task, lead)):
+            each.cancel()
+        await asyncio.gather(*filter(None, (task, lead)), return_exceptions=True)
+        await runtime.close()
+        return found
+
+    found = run(main, observe_interval_s=interval_s)
+    assert least <= len(found) <= most
+    pauses = [later - earlier for earlier, later in pairwise(found)]
+    assert all(0.9 * interval_s - 1e-6 <= pause <= 1.1 * interval_s + 1e-6 for pause in pauses)
+    assert len(set(pauses)) == len(pauses), "operators and engines must not fall into step"
 
 
 def test_a_resync_looks_at_everything_and_lists_anew() -> None:

@@ -50,6 +50,8 @@ def test_reads_a_setting(flags: list[str], variables: dict[str, str], field: str
         (["--health-port", "70000"], "there is no port 70000"),
         (["--metrics-port", "-1"], "it takes 0 or more"),
         (["--max-concurrent-switches", "0"], "it takes 1 or more"),
+        (["--observe-interval-s", "-1"], "it takes 0 or more"),
+        (["--observe-window-s", "59"], "it takes 60 or more, not 59"),
         (["--lease-name", ""], "a Lease needs a name"),
         (["--node-access", "false"], r"name a file by --pools-file"),
         (["--lease-renew-deadline-s", "20"], "shorter than the lease duration"),

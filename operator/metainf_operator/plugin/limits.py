@@ -80,7 +80,7 @@ def _watched(workload: WorkloadState, decision: Decision) -> list[str]:
         found.append(f"Observed: {decision.observed.requests} requests until {until}{hits}.")
     unreadable = (workload.status.get("observed") or {}).get("unreadablePods")
     if unreadable:
-        found.append(f"The metrics of {printable(str(unreadable))} pods cannot be read.")
+        found.append(f"Pods whose metrics cannot be read: {printable(str(unreadable))}.")
     return found
 
 
