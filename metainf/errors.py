@@ -6,6 +6,7 @@ fits the budget" is a `NoSelection`, never an exception.
     MetaInfError
       InvalidWorkloadError    what the user wrote cannot be right; permanent until it changes
         UnknownModelError     the model's config.json names an architecture that is not known, or no model is there
+        OverridesDecisionError  an argument of the user's would undo what is decided
       HubError                the model hub did not answer; worth another try
       ArtifactError           the predictor's file is damaged or foreign; permanent until redeployed
         SchemaMismatchError   the file was written for another feature schema
@@ -19,6 +20,7 @@ __all__ = [
     "InvalidWorkloadError",
     "MetaInfError",
     "NotFittedError",
+    "OverridesDecisionError",
     "SchemaMismatchError",
     "UndefinedMetricError",
     "UnknownModelError",
@@ -35,6 +37,10 @@ class InvalidWorkloadError(MetaInfError, ValueError):
 
 class UnknownModelError(InvalidWorkloadError):
     """The model cannot be served as asked: its architecture is not known, or no such model is there."""
+
+
+class OverridesDecisionError(InvalidWorkloadError):
+    """What the user adds to the engine's arguments would undo what is decided."""
 
 
 class HubError(MetaInfError):

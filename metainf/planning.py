@@ -15,8 +15,8 @@ from typing import Any
 from metainf.architecture import ModelArchitecture
 from metainf.assessment import LimitColumn
 from metainf.candidates import Candidate, CandidateName
-from metainf.engine_flags import check_extra_args, serve_argv
-from metainf.errors import InvalidWorkloadError
+from metainf.engine_flags import ExtraArgReason, check_extra_args, serve_argv
+from metainf.errors import InvalidWorkloadError, OverridesDecisionError
 from metainf.manifests import (
     DecisionInputs,
     InferenceWorkload,
@@ -128,7 +128,9 @@ def plan(
     Raises
     ------
     InvalidWorkloadError
-        A method that is named is not known to the engine's version, or an extra argument overrides the decision.
+        A method that is named, or an argument that is given, is not known to the engine's version.
+    OverridesDecisionError
+        An argument that is given would undo the decision.
     """
     version = workload.engine.version or engine_version
     _check_extra_args(workload, version)
@@ -200,7 +202,9 @@ def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: De
 def _check_extra_args(workload: InferenceWorkload, version: str) -> None:
     problems = check_extra_args(workload.engine.extra_args, version=version)
     if problems:
-        raise InvalidWorkloadError(f"spec.engine.extraArgs: {'; '.join(str(problem) for problem in problems)}")
+        overrides = any(problem.reason is ExtraArgReason.DECIDED for problem in problems)
+        error = OverridesDecisionError if overrides else InvalidWorkloadError
+        raise error(f"spec.engine.extraArgs: {'; '.join(str(problem) for problem in problems)}")
 
 
 def _known_methods(limits: MethodLimits, version: str) -> MethodLimits:

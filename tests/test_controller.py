@@ -243,8 +243,15 @@ def test_a_disruption_budget_stands_while_there_is_more_than_one_replica() -> No
             id="a template that overrides",
         ),
         pytest.param(
-            {"engine": {"extraArgs": ["--tensor-parallel-size=2"]}}, "Accepted", "InvalidSpec", id="an argument does"
+            {"engine": {"extraArgs": ["--tensor-parallel-size=2"]}},
+            "Accepted",
+            "OverridesDecision",
+            id="an argument does",
         ),
+        pytest.param(
+            {"engine": {"extraArgs": ["--enforce-eagre"]}}, "Accepted", "InvalidSpec", id="a flag that is none"
+        ),
+        pytest.param({"engine": {"version": "0.27.0"}}, "Accepted", "InvalidSpec", id="a version that is not known"),
         pytest.param(
             {"policy": {"mode": "Pinned", "pinned": {"decision": "none"}}}, "Accepted", "PinNotFound", id="no such pin"
         ),
@@ -639,6 +646,53 @@ def test_suspend_is_obeyed_also_while_the_spec_is_wrong() -> None:
     assert around.running() == {"cheap": 0}
     assert around.world.holds() == []
     assert around.condition("Accepted")[0] == "False"
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        pytest.param(
+            {"extraArgs": ["--enforce-eagre"]}, "vLLM 0.32.0 has no flag --enforce-eagre; did you mean", id="a slip"
+        ),
+        pytest.param(
+            {"extraArgs": ["--max-num-active-seqs=8"], "version": "0.30.0"},
+            "spec.engine.extraArgs: '--max-num-active-seqs=8': vLLM 0.30.0 has no flag --max-num-active-seqs; "
+            "0.32.0 has it",
+            id="a flag that came later",
+        ),
+        pytest.param(
+            {"extraArgs": ["--log-level=INFO"], "version": "0.31.0"},
+            "(the flags of vLLM 0.31.0 are not catalogued: those of 0.30.0 are taken for them); 0.32.0 has it",
+            id="a flag that may have come",
+        ),
+        pytest.param({"version": "0.27.0"}, "vLLM 0.27.0 is not known here", id="a version that is too old"),
+    ],
+)
+def test_a_flag_that_the_engine_lacks_is_not_accepted_and_what_runs_is_kept(engine: dict[str, Any], says: str) -> None:
+    around = serving()
+    around.edit(engine=engine)
+    around.settle()
+    assert around.condition("Accepted") == ("False", "InvalidSpec")
+    assert says in around.message("Accepted")
+    assert around.running() == {"cheap": 1}
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        pytest.param("0.30.0", "the spec is valid and the model is known", id="catalogued"),
+        pytest.param("0.29.1", "those of 0.28.0 are taken for them", id="between two"),
+        pytest.param("0.33.0", "those of 0.32.0 are taken for them", id="later than all"),
+    ],
+)
+def test_a_version_without_a_catalogue_serves_by_the_one_before_it_and_that_is_said(version: str, says: str) -> None:
+    around = serving()
+    around.edit(engine={"version": version})
+    around.settle()
+    assert around.condition("Accepted") == ("True", "Accepted")
+    assert around.message("Accepted").endswith(says)
+    (deployment,) = around.deployments()
+    assert version in deployment["spec"]["template"]["spec"]["containers"][0]["image"]
 
 
 def test_a_branch_that_moves_on_restarts_nobody() -> None:

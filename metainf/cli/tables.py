@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metainf.cli.console import is_terminal, show
+from metainf.engine_versions import version_remark
 from metainf.manifests import format_money, verdict
 from metainf.planning import LimitOutlook, Plan, confidence_kept, outlooks
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
@@ -274,6 +275,8 @@ def _footer(plan: Plan) -> list[RenderableType]:
     notes = [f"{outcome.considered} considered", f"predictor {outcome.predictor.name}", f"decision {plan.name}"]
     if plan.workload.suspend or plan.workload.workload.replicas.fixed == 0:
         notes.append("nothing runs while suspend is true or scaling.replicas is 0")
+    if remark := version_remark(plan.inputs.engine_version):
+        notes.append(remark)
     return [Text(), Text(", ".join(notes), "dim")]
 
 

@@ -109,7 +109,7 @@ class Facts:
     writes it; `broken` is the first limit that it breaks today, `over_budget` how it breaks the budget;
     `keep_message` says why a better one was not taken; `slo` is how the promises stand by what was seen, None where
     nothing is watched. `predictor_fault` says why the analytical predictor stands in for a trained one; empty where
-    what is wanted is loaded.
+    what is wanted is loaded. `version_remark` says which catalogue stands for an engine's version that has none.
     """
 
     mode: PolicyMode
@@ -135,6 +135,7 @@ class Facts:
     budget: str = ""
     capped_message: str = ""
     overspent_message: str = ""
+    version_remark: str = ""
     has_slo: bool = False
     slo: SloStanding | None = None
     stopped: bool = False
@@ -164,7 +165,8 @@ def _accepted(facts: Facts) -> Condition:
         return Condition("Accepted", FALSE, facts.fault, facts.fault_message)
     if facts.fault is not None:
         return Condition("Accepted", UNKNOWN, facts.fault, facts.fault_message)
-    return Condition("Accepted", TRUE, "Accepted", "the spec is valid and the model is known")
+    remark = f"; {facts.version_remark}" if facts.version_remark else ""
+    return Condition("Accepted", TRUE, "Accepted", f"the spec is valid and the model is known{remark}")
 
 
 def _undecided(kind: str, facts: Facts) -> Condition:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from metainf.errors import InvalidWorkloadError
+from metainf.errors import InvalidWorkloadError, OverridesDecisionError
 from metainf.manifests import Decision, InferenceWorkload, ObservedTraffic, TrafficSource
 from metainf.planning import Plan, plan
 from metainf.predictors.contract import Predictor
@@ -227,6 +227,8 @@ class Controller:
                     current=None if active is None else active.head.choice,
                     observed=understood.observed,
                 )
+            except OverridesDecisionError as exc:
+                raise TroubleError(Fault.OVERRIDES_DECISION, str(exc), None) from exc
             except InvalidWorkloadError as exc:
                 raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
             spent = overspent(understood.workload.workload.budget, seen.accrued)

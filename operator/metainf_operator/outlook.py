@@ -7,6 +7,7 @@ thousand tables of predictions would fill the memory.
 from dataclasses import dataclass
 from decimal import Decimal
 
+from metainf.engine_versions import version_remark
 from metainf.planning import Plan, confidence_kept
 from metainf.rejections import Rejection
 from metainf.selection import BindingLimit, NoSelection, Scored
@@ -22,7 +23,8 @@ class Outlook:
 
     `cost`, `broken` and `confidence` are of what is in force, as assessed with today's prices; `over_budget` is apart
     since a latency that is missed too would hide it. `gone` says that it could not be assessed, its pool being there no
-    more. `limit` is set where nothing keeps the limits.
+    more. `limit` is set where nothing keeps the limits. `version_remark` says what stands for the flags of an engine's
+    version that has no catalogue.
     """
 
     considered: int
@@ -40,6 +42,7 @@ class Outlook:
     confidence: float | None = None
     gone: bool = False
     keep_message: str = ""
+    version_remark: str = ""
 
 
 def outlook_of(plan: Plan, choice: Choice, active: DecisionState | None) -> Outlook:
@@ -64,6 +67,7 @@ def outlook_of(plan: Plan, choice: Choice, active: DecisionState | None) -> Outl
         confidence=None if current is None else confidence_kept(current),
         gone=runs and current is None,
         keep_message=choice.message if isinstance(choice, Hold) else "",
+        version_remark=version_remark(plan.inputs.engine_version),
     )
 
 

@@ -107,6 +107,7 @@ def facts_of(seen: Seen, decision: Decision | None) -> Facts:
         priced_pools=outlook.priced_pools,
         unpriced_pools=outlook.unpriced_pools,
         considered=outlook.considered,
+        version_remark=outlook.version_remark,
         limit=outlook.limit,
         limit_message=outlook.limit_message,
         proposed=outlook.proposed,
