@@ -1,5 +1,6 @@
 """Where nothing happens, nothing is written but the Lease."""
 
+import functools
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from e2e.cluster import mark, requests
 from e2e.operator_process import Operators
 from e2e.story import Story, workload
+from e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -40,6 +42,8 @@ def test_in_steady_state_nothing_is_written_but_the_lease(story: Story, operator
     story.apply(workload("proposed", policy={"mode": "Recommend"}))
     for name in ("serving-0", "serving-1", "serving-2", "two"):
         story.ready(name)
+    for name in ("serving-0", "serving-1", "serving-2", "two"):
+        eventually(functools.partial(_assert_observed, story, name), within_s=150)
     story.says("refused", "Feasible", "False")
     story.says("waiting", "Feasible", "False")
     story.says("unknown", "Accepted", "False")
@@ -55,6 +59,12 @@ def test_in_steady_state_nothing_is_written_but_the_lease(story: Story, operator
     renewals = len(writes)
     assert 0 < renewals <= _WATCHED_S / 1.0 * 1.1, f"{renewals} renewals of a Lease that is renewed each second"
     assert _versions(story) == versions, "something of the workloads was written by somebody"
+
+
+def _assert_observed(story: Story, name: str) -> None:
+    """Assert that the operator told that nobody answers in these pods, which it tells once."""
+    observed = story.status(name).get("observed") or {}
+    assert observed.get("pods") == 0, f"{name} is observed as {observed}"
 
 
 def _versions(story: Story) -> dict[tuple[str, str], str]:
