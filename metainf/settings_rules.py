@@ -11,7 +11,7 @@ from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict, ConflictReason
 from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings, runs_mla_by_reference, uses_mla
-from metainf.engine_versions import DEFAULT_ENGINE_VERSION
+from metainf.engine_versions import DEFAULT_ENGINE_VERSION, EngineVersion, known_version
 from metainf.layers import RecurrentMixer
 from metainf.layouts import Layout
 from metainf.settings import EngineSettings, PerformanceMode, SpeculationKind
@@ -20,6 +20,8 @@ __all__ = ["settings_conflicts", "weight_only_fp8"]
 
 _FP8_WEIGHTS_CAPABILITY = (7, 5)
 _FP8_UNITS_CAPABILITY = (8, 9)
+_DRAFTING_MODELS = (SpeculationKind.EAGLE, SpeculationKind.DRAFT_MODEL)
+_SPREADS_DRAFTS = EngineVersion(0, 30)  # create_draft_parallel_config; 0.28.0 and 0.32.0 leave a dense draft whole
 
 
 def settings_conflicts(
@@ -35,7 +37,7 @@ def settings_conflicts(
     return (
         *_weights(settings, architecture, accelerator),
         *_kv_cache(settings, architecture, accelerator),
-        *_speculation(settings, architecture, layout),
+        *_speculation(settings, architecture, layout, version),
         *_offload(settings, accelerator),
         *_cpu(settings, architecture, accelerator, version),
         *_batching(settings, architecture, accelerator, layout, version, max_model_len),
@@ -105,7 +107,9 @@ def _kv_cache(
         yield Conflict(ConflictReason.UNSUPPORTED_PRECISION, detail)
 
 
-def _speculation(settings: EngineSettings, architecture: ModelArchitecture, layout: Layout) -> Iterator[Conflict]:
+def _speculation(
+    settings: EngineSettings, architecture: ModelArchitecture, layout: Layout, version: str
+) -> Iterator[Conflict]:
     """Source: vllm/config/speculative.py; v1/worker/gpu/spec_decode/eagle/ refuses most models with PP."""
     speculation = settings.speculation
     if speculation is None:
@@ -118,6 +122,9 @@ def _speculation(settings: EngineSettings, architecture: ModelArchitecture, layo
         yield Conflict(ConflictReason.NO_MTP_LAYERS, detail)
     if layout.pipeline_parallel > 1:
         detail = f"speculation with {layout.pipeline_parallel} pipeline stages works for single models only"
+        yield Conflict(ConflictReason.SPECULATION_CONFLICT, detail)
+    if layout.expert_parallel and speculation.kind in _DRAFTING_MODELS and known_version(version) == _SPREADS_DRAFTS:
+        detail = f"vLLM {_SPREADS_DRAFTS} spreads the experts of the draft model too, and refuses one that has none"
         yield Conflict(ConflictReason.SPECULATION_CONFLICT, detail)
 
 

@@ -367,6 +367,21 @@ def test_an_eagle_head_makes_eagle_applicable():
     assert reasons("eagle", "H100-SXM-80GB", draft_model=True) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        pytest.param("eagle", "0.28.0", [], id="before"),
+        pytest.param("eagle", "0.30.0", [ConflictReason.SPECULATION_CONFLICT], id="a dense head has no experts"),
+        pytest.param("mtp", "0.30.0", [], id="the model's own layers have"),
+        pytest.param("eagle", "0.32.0", [], id="mended"),
+    ],
+)
+def test_a_head_beside_spread_experts_depends_on_the_version(name, version, expected):
+    layout = Layout(tensor_parallel=8, expert_parallel=True)
+    found = reasons(name, "H100-SXM-80GB", "deepseek", layout, engine_version=version, draft_model=True)
+    assert found == expected
+
+
 @pytest.mark.parametrize("name", ["ngram", "eagle", "mtp", "fp8-weights-mtp"])
 def test_nothing_speculates_over_pipeline_stages(name):
     layout = Layout(pipeline_parallel=2)
