@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
+from metainf.selectors.binned_forest import BinnedForest, Bins
 from metainf.selectors.contract import choose
 from metainf.selectors.random_forest import ForestClassifier, ForestRegressor
 from metainf.selectors.satzilla import Satzilla, vote
@@ -81,6 +83,57 @@ def test_a_classifier_learns_the_simplest_within_the_tolerance():
     assert (choose(table.tasks, ForestClassifier(trees=5).fit(near).scores(table.tasks)) == 0).all()
 
 
+@pytest.fixture(scope="module")
+def noisy():
+    """Features, bins and target of train and test rows: two features matter, of which one bends."""
+    draw = np.random.default_rng(3)
+    train, test = draw.normal(size=(300, 20)), draw.normal(size=(400, 20))
+    bins = Bins().fit(train)
+    truth = [rows[:, 0] + np.sin(2.0 * rows[:, 1]) for rows in (train, test)]
+    return train, test, bins, truth[0] + 0.3 * draw.normal(size=300), truth[1]
+
+
+def test_a_binned_forest_is_as_good_as_that_of_scikit_learn(noisy):
+    train, test, bins, target, truth = noisy
+    ours = BinnedForest(60, 7, 1, 0).fit(bins.transform(train), target).predict(bins.transform(test))
+    theirs = RandomForestRegressor(60, max_features=7, random_state=0).fit(train, target).predict(test)
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.97
+    assert np.mean((ours - truth) ** 2) < 1.1 * np.mean((theirs - truth) ** 2)
+
+
+def test_weights_draw_the_sample_as_scikit_learn_does(noisy):
+    train, test, bins, target, truth = noisy
+    label, weight = (target > 0.0).astype(float), np.abs(target)
+    forest = BinnedForest(60, 4, 1, 0).fit(bins.transform(train), label, weight)
+    theirs = RandomForestClassifier(60, max_features=4, random_state=0).fit(train, label, sample_weight=weight)
+    share = theirs.predict_proba(test)[:, 1]
+    assert np.corrcoef(forest.predict(bins.transform(test)), share)[0, 1] > 0.9
+    right = np.mean((forest.predict(bins.transform(test)) > 0.5) == (truth > 0.0))
+    assert right > np.mean((share > 0.5) == (truth > 0.0)) - 0.03
+
+
+def test_leaves_hold_so_many_rows_and_equal_seeds_give_equal_trees(noisy):
+    train, test, bins, target, _ = noisy
+    few = BinnedForest(20, 7, 40, 1).fit(bins.transform(train), target).predict(bins.transform(test))
+    assert (
+        few.std()
+        < 0.8 * BinnedForest(20, 7, 1, 1).fit(bins.transform(train), target).predict(bins.transform(test)).std()
+    )
+    again = BinnedForest(20, 7, 40, 1).fit(bins.transform(train), target).predict(bins.transform(test))
+    np.testing.assert_array_equal(few, again)
+
+
+def test_bins_keep_the_order_and_tell_few_values_apart():
+    column = np.array([3.0, 1.0, 2.0, 2.0, 3.0])[:, None]
+    bins = Bins().fit(column)
+    assert bins.transform(column).tolist() == [[2, 0, 1, 1, 2]]
+    assert bins.transform(np.array([[-9.0], [1.4], [1.6], [9.0]])).tolist() == [[0, 0, 1, 2]]
+    many = np.random.default_rng(0).normal(size=(5000, 1))
+    found = Bins().fit(many).transform(many)[0]
+    assert found.max() <= 254
+    assert (np.diff(found[np.argsort(many[:, 0], kind="stable")].astype(int)) >= 0).all()
+
+
 def in_fitted_order(table):
     """Rows as a selector sorts them, so that forests draw the same samples."""
     table = table.rows(np.argsort(table.tasks.features[:, -1]))
@@ -93,7 +146,6 @@ def in_fitted_order(table):
 def test_pairwise_votes_are_those_of_asf():
     import pandas as pd
     from asf.selectors import PairwiseClassifier
-    from sklearn.ensemble import RandomForestClassifier
 
     train, test = halves(problem(240, seed=4))
     train, names, order = in_fitted_order(train)
@@ -106,7 +158,9 @@ def test_pairwise_votes_are_those_of_asf():
     )
     votes = reference.generate_features(pd.DataFrame(scaler.transform(test.tasks.features), columns=reference.features))
     ours = np.floor(Satzilla(trees=25).fit(train).scores(test.tasks)[:, order])
-    np.testing.assert_array_equal(ours, votes.to_numpy())
+    # Other random draws grow other trees: the vote of one pair may turn, not that of many.
+    assert np.abs(ours - votes.to_numpy()).mean() < 0.5
+    assert np.corrcoef(ours.ravel(), votes.to_numpy().ravel())[0, 1] > 0.9
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names")
@@ -115,7 +169,6 @@ def test_regressions_for_each_method_are_those_of_asf():
     import pandas as pd
     from asf.preprocessing.performance_scaling import DummyNormalization
     from asf.selectors import PerformanceModel
-    from sklearn.ensemble import RandomForestRegressor
 
     train, test = halves(problem(240, seed=4))
     train, names, order = in_fitted_order(train)
@@ -127,5 +180,6 @@ def test_regressions_for_each_method_are_those_of_asf():
     )
     inputs = pd.DataFrame(scaler.transform(test.tasks.features), columns=reference.features)
     ours = ForestRegressor(trees=25).fit(train).scores(test.tasks)
-    np.testing.assert_allclose(ours[:, order], reference.generate_features(inputs).to_numpy())
+    theirs = reference.generate_features(inputs).to_numpy()
+    assert np.corrcoef(ours[:, order].ravel(), theirs.ravel())[0, 1] > 0.9
     assert len(names) == len(METHODS)

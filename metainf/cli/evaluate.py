@@ -33,7 +33,6 @@ _FOCUS = "metainf"
 _QUICK_TASKS = 80
 _QUICK_FOLDS = 2
 _QUICK_SPLITS = ("leave-model-out", "leave-accelerator-out")
-_SLOW = "satzilla"  # grows 99 trees for each of 250 pairs of methods: as long as all others together
 _SPLITS = (*_QUICK_SPLITS, "leave-both-out", "leave-workload-out", "random")
 _ONE_AT_A_TIME = "static"
 _LOAD_FEATURE = "load_requests"  # natural logarithm of the requests at once
@@ -84,13 +83,13 @@ def add_parser(subparsers: Any) -> None:
         "--quick",
         action="store_true",
         help=f"to try it: {_QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
-        f"learning curve, importance or leak checks, and {_SLOW} only where it is named",
+        "learning curve, importance or leak checks",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and write the report; 0 also where a selector could not be fitted, which the report says."""
-    names = _selectors(args.selectors, quick=args.quick)
+    names = _selectors(args.selectors)
     focus = args.focus or (_FOCUS if _FOCUS in names else names[-1])
     if focus not in names:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
@@ -152,14 +151,14 @@ def _modules() -> tuple[Any, Any]:
         raise MetaInfError(f"evaluating needs {error.name}: install metainf[train]") from error
 
 
-def _selectors(asked: str | None, *, quick: bool) -> list[str]:
+def _selectors(asked: str | None) -> list[str]:
     """The names asked for, in the order of reports; without any, all whose parts are installed."""
     if asked is None:
         absent = {name: [p for p in entry.parts if util.find_spec(p) is None] for name, entry in SELECTORS.items()}
         for name, parts in absent.items():
             if parts:
                 _say(f"{name} is left out: {', '.join(parts)} is not installed")
-        return [name for name, parts in absent.items() if not parts and not (quick and name == _SLOW)]
+        return [name for name, parts in absent.items() if not parts]
     wanted = [name.strip() for name in asked.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in SELECTORS]
     if unknown or not wanted:

@@ -4,9 +4,10 @@ Separate, as each selector is. The papers' table does not say which of the two i
 """
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier
 
 from metainf.selectors.base import BaseSelector
+from metainf.selectors.binned_forest import BinnedForest, Bins, FittedForest
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.scaling import Scaler
 from metainf.selectors.targets import label_columns, log_gains
@@ -58,22 +59,19 @@ class ForestRegressor(BaseSelector):
     def _fit(self, table: MethodTable) -> None:
         self.scaler_ = Scaler().fit(table.tasks.features)
         inputs = self.scaler_.transform(table.tasks.features)
-        self.forests_: dict[int, RandomForestRegressor] = {}
+        self.bins_ = Bins().fit(inputs)
+        bins = self.bins_.transform(inputs)
+        per_split = max(1, int(self.share_of_features * inputs.shape[1]))
+        forest = BinnedForest(self.trees, per_split, self.smallest_leaf, self.random_state)
+        self.forests_: dict[int, FittedForest] = {}
         for column, gains in enumerate(log_gains(table).T):
             ran = np.isfinite(gains)
             if ran.any():
-                forest = RandomForestRegressor(
-                    self.trees,
-                    min_samples_leaf=self.smallest_leaf,
-                    max_features=self.share_of_features,
-                    random_state=self.random_state,
-                    n_jobs=1,
-                )
-                self.forests_[column] = forest.fit(inputs[ran], gains[ran])
+                self.forests_[column] = forest.fit(bins[:, ran], gains[ran])
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
-        inputs = self.scaler_.transform(tasks.features)
+        bins = self.bins_.transform(self.scaler_.transform(tasks.features))
         scores = np.full(tasks.feasible.shape, np.nan)
         for column, forest in self.forests_.items():
-            scores[:, column] = forest.predict(inputs)
+            scores[:, column] = forest.predict(bins)
         return scores

@@ -8,9 +8,9 @@ the re-implementation of Tornede et al. The cost of a mistake is the absolute lo
 from itertools import combinations
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
 
 from metainf.selectors.base import BaseSelector
+from metainf.selectors.binned_forest import BinnedForest, Bins, FittedForest
 from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, TaskTable
 from metainf.selectors.random_choice import task_noise
 from metainf.selectors.scaling import Scaler
@@ -29,8 +29,11 @@ class Satzilla(BaseSelector):
     def _fit(self, table: MethodTable) -> None:
         self.scaler_ = Scaler().fit(table.tasks.features)
         inputs = self.scaler_.transform(table.tasks.features)
+        self.bins_ = Bins().fit(inputs)
+        bins = self.bins_.transform(inputs)
         gains = log_gains(table)
-        self.pairs_: dict[tuple[int, int], RandomForestClassifier | bool] = {}
+        forest = BinnedForest(self.trees, max(1, int(np.log2(inputs.shape[1]))), 1, self.random_state)
+        self.pairs_: dict[tuple[int, int], FittedForest | bool] = {}
         for i, j in combinations(range(gains.shape[1]), 2):
             difference = gains[:, i] - gains[:, j]
             told = np.isfinite(difference) & (difference != 0.0)
@@ -39,14 +42,13 @@ class Satzilla(BaseSelector):
                 if len(better):
                     self.pairs_[i, j] = bool(better[0])
                 continue
-            forest = RandomForestClassifier(self.trees, max_features="log2", random_state=self.random_state, n_jobs=1)
-            self.pairs_[i, j] = forest.fit(inputs[told], better, sample_weight=np.abs(difference[told]))
+            self.pairs_[i, j] = forest.fit(bins[:, told], better.astype(np.float64), np.abs(difference[told]))
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
-        inputs = self.scaler_.transform(tasks.features)
+        bins = self.bins_.transform(self.scaler_.transform(tasks.features))
         wins = np.zeros((len(tasks), len(tasks.methods), len(tasks.methods)), dtype=bool)
         for (i, j), pair in self.pairs_.items():
-            wins[:, i, j] = pair if isinstance(pair, bool) else pair.predict(inputs)
+            wins[:, i, j] = pair if isinstance(pair, bool) else pair.predict(bins) > 0.5
             wins[:, j, i] = ~wins[:, i, j]
         return vote(wins, tasks.feasible) + 1e-3 * task_noise(tasks, self.random_state)
 
