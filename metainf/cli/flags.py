@@ -46,7 +46,7 @@ from metainf.flag_checks import (
 )
 from metainf.known_models import known_model_config, known_model_ids
 
-__all__ = ["add_parser", "run"]
+__all__ = ["ModelFolders", "add_parser", "run", "written_models"]
 
 _ACCEPTED = 0
 _REFUSED = 3  # as of the command line: what is asked for is not to be had
@@ -137,7 +137,12 @@ def _check(args: argparse.Namespace) -> int:
     if args.quick:
         cases = quick_cases(cases, architectures)
     with TemporaryDirectory(prefix="metainf-models-") as folder:
-        argv = _written(Path(folder), configs, architectures, cases, args.version)
+        places = written_models(Path(folder), configs)
+        lengths = {name: each.max_context_tokens for name, each in architectures.items()}
+        argv = [
+            case_argv(case, places[case.model].model, places[case.model].head, lengths[case.model], args.version)
+            for case in cases
+        ]
         with _reporting(len(cases)) as report:
             environment = EngineEnvironment(args.python, args.pythonpath)
             answer = environment.ask(argv, timeout_s=_TIMEOUT_S, report=report)
@@ -166,24 +171,23 @@ def _configs(folders: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _written(
-    folder: Path,
-    configs: Mapping[str, Mapping[str, Any]],
-    architectures: Mapping[str, ModelArchitecture],
-    cases: Sequence[FlagCase],
-    version: str,
-) -> list[tuple[str, ...]]:
-    """The arguments of the cases, with a folder for each model and for a head that drafts for it."""
-    places: dict[str, tuple[str, str]] = {}
+@dataclass(frozen=True, slots=True)
+class ModelFolders:
+    """Where vLLM can read a model's config.json, and that of a head which drafts for it."""
+
+    model: str
+    head: str
+
+
+def written_models(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, ModelFolders]:
+    """Write the configurations of models, and of an EAGLE head for each; vLLM needs no more to judge arguments."""
+    places: dict[str, ModelFolders] = {}
     for number, (name, config) in enumerate(configs.items()):
-        model, head = folder / str(number), folder / f"{number}-head"
-        for path, content in ((model, config), (head, _eagle_head(config))):
-            path.mkdir()
-            (path / "config.json").write_text(json.dumps(content), encoding="utf-8")
-        places[name] = str(model), str(head)
-    return [
-        case_argv(case, *places[case.model], architectures[case.model].max_context_tokens, version) for case in cases
-    ]
+        places[name] = ModelFolders(str(folder / f"{number}"), str(folder / f"{number}-head"))
+        for path, content in ((places[name].model, config), (places[name].head, _eagle_head(config))):
+            Path(path).mkdir()
+            (Path(path) / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    return places
 
 
 def _eagle_head(config: Mapping[str, Any]) -> dict[str, Any]:
