@@ -54,6 +54,18 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
     assert (found.seconds, found.requests) == (300.0, 0)
 
 
+@given(st.lists(st.floats(1.0, 45.0), min_size=12, max_size=40))
+def test_a_window_is_never_shorter_than_asked_once_it_was_watched_so_long(pauses: list[float]) -> None:
+    window, seconds = Window(FIVE_MINUTES), 0.0
+    window.add(at(0), {"a": counts(0)})
+    for pause in pauses:
+        seconds += pause
+        window.add(at(seconds), {"a": counts(0)})
+        found = window.observation()
+        assert found is not None
+        assert found.seconds == pytest.approx(seconds, abs=1e-3) or 300.0 <= found.seconds < 345.0
+
+
 @pytest.mark.parametrize(
     ("readings", "requests", "complete"),
     [

@@ -89,6 +89,8 @@ class _Status:
     decided: bool
     pool: str
     cost: str
+    observed: bool
+    """Whether nothing runs, or it is told of all that runs that nobody answers there: the pods are fake."""
 
 
 class _Watched:
@@ -197,6 +199,8 @@ async def _measure(
         price_change_s = await _price_change(door, watched, operator, say)
         say(f"all looked at again {price_change_s:.1f} s after the price changed")
         cpu_s = _cpu_s(operator.process.pid)
+        observed_s = await _until("told that fake pods do not answer", lambda: _unobserved(watched), operator, say)
+        say(f"that fake pods do not answer is told {observed_s:.0f} s later")
         await asyncio.sleep(60)
         full_mib, peak_mib = _memory_mib(operator.process.pid), _memory_mib(operator.process.pid, "VmHWM")
         place = mark(cluster)
@@ -230,11 +234,16 @@ def _by_operator(request: Any) -> bool:
 def _status(body: Mapping[str, Any]) -> _Status:
     status = body.get("status") or {}
     decided = any(c["type"] == "Feasible" and c["status"] != "Unknown" for c in status.get("conditions") or ())
-    return _Status(decided, status.get("pool", ""), status.get("costPerHour", ""))
+    observed = not status.get("replicas") or (status.get("observed") or {}).get("pods") == 0
+    return _Status(decided, status.get("pool", ""), status.get("costPerHour", ""), observed)
 
 
 def _undecided(watched: _Watched) -> int:
     return sum(not status.decided for status in watched.store.values())
+
+
+def _unobserved(watched: _Watched) -> int:
+    return sum(not status.observed for status in watched.store.values())
 
 
 async def _price_change(door: Door, watched: _Watched, operator: _Operator, say: Callable[[str], None]) -> float:
@@ -243,13 +252,14 @@ async def _price_change(door: Door, watched: _Watched, operator: _Operator, say:
     if not pools:
         raise RuntimeError("no workload runs: nothing can follow a price")
     pool = pools.most_common(1)[0][0]
-    before = {name: status for name, status in watched.store.items() if status.pool == pool}
+    before = {name: status.cost for name, status in watched.store.items() if status.pool == pool}
     kind = next(kind for kind, _ in _KINDS if kind in pool)
     price = {"metadata": {"annotations": {"metainf.dev/cost-per-hour": str(round(float(dict(_KINDS)[kind]) * 0.9, 4))}}}
     listing = await door.list(NODE, project=lambda n: n["metadata"]["name"])
     await asyncio.gather(*(door.patch_merge(NODE, n, price) for n in listing.items if n.startswith(f"{kind}-")))
 
     def stale() -> int:
-        return sum(watched.store.get(name) == status for name, status in before.items())
+        now = {name: status.cost for name, status in watched.store.items() if status.pool == pool}
+        return sum(now.get(name) == cost for name, cost in before.items())
 
     return await _until("after the price change", stale, operator, say)

@@ -146,7 +146,10 @@ class _Interval:
 
 
 class Window:
-    """The last minutes of one serving. `add` is told of each reading, `observation` says what was seen."""
+    """The last minutes of one serving. `add` is told of each reading, `observation` says what was seen.
+
+    It holds the fewest of the latest intervals that are as long together as `length`.
+    """
 
     def __init__(self, length: timedelta) -> None:
         self._length = length
@@ -171,7 +174,7 @@ class Window:
         if since is None or at <= since:
             return
         self._intervals.append(_Interval(since, at, together(grown), complete))
-        while self._intervals and self._intervals[0].since < at - self._length - timedelta(seconds=1):
+        while len(self._intervals) > 1 and self._intervals[1].since <= at - self._length:
             self._intervals.popleft()
 
     def observation(self) -> Observation | None:
