@@ -1,7 +1,7 @@
 """A libnvidia-ml made by the C compiler at hand, and the text files that tell it which GPUs it has.
 
 Separate from the tests because those of the fast suite and those with an API server use the same driver.
-Figures of GPUs are as `nvidia-smi -q` and `nvidia-smi nvlink -s` print them on such cards.
+Figures of GPUs are the datasheets', in the units of NVML.
 """
 
 import shutil

@@ -38,7 +38,7 @@ def _of(compute: str, cores: int, clock_mhz: int, gb_per_s: int, watts: int, **m
     }
 
 
-# CUDA cores of the datasheets, and the highest clocks as nvidia-smi -q prints them.
+# CUDA cores of the datasheets, and clocks that are their boost clocks or, where cards go beyond those, higher.
 _KNOWN = {
     "T4-PCIe-16GB": _of("7.5", 2560, 1590, 320, 70),
     "V100-SXM-32GB": _of("7.0", 5120, 1530, 900, 300),

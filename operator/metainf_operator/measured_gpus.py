@@ -44,8 +44,9 @@ SM, and the catalogue's H20.
 """
 
 _CLOCK_UNDER_LOAD_RATIO = 0.75
-"""Of the highest clock that the driver allows. Source: boost clock over NVML's maximum, least of RTX 5090 (2407 of
-3090 MHz), RTX 4090 (2520 of 3105) and H100 SXM (1830 of 1980), rounded down.
+"""Of the highest clock that the driver allows. Assumed: peaks of datasheets are of 0.92 of it on an H100 (1830 of
+1980 MHz, NVIDIA's H100 whitepaper), and of less on cards that may be overclocked. tests/test_measured_gpus.py holds it
+against the catalogue.
 """
 
 _LABELLED_CAPABILITY = ("nvidia.com/gpu.compute.major", "nvidia.com/gpu.compute.minor")
