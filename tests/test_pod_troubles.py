@@ -23,6 +23,19 @@ NO_NETWORK = (
 ENDED = {"startedAt": "2026-11-26T14:53:01Z", "finishedAt": "2026-11-26T14:53:36Z", "containerID": "containerd://ab"}
 
 
+NO_SUCH_FOLDER = """\
+  File "/opt/vllm/environment/lib/python3.11/site-packages/vllm/engine/arg_utils.py", line 914, in __post_init__
+    self.model = get_model_path(self.model, self.revision)
+                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/opt/vllm/environment/lib/python3.11/site-packages/huggingface_hub/utils/_validators.py", line 133, in \
+validate_repo_id
+    raise HFValidationError(
+huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': \
+'/models/nope'. Use `repo_type` argument if needed.
+"""
+"""The last words of vLLM 0.32.0 whose model is a folder that is not there."""
+
+
 def pod(
     *,
     state: dict[str, Any] | None = None,
@@ -60,9 +73,8 @@ def pod(
 
 def crashed(**ended: Any) -> dict[str, Any]:
     """A pod whose container ended so, and starts again."""
-    return pod(
-        state={"running": {"startedAt": "2026-11-26T14:53:37Z"}}, last={"terminated": {**ENDED, **ended}}, restarts=1
-    )
+    state, args = {"running": {"startedAt": "2026-11-26T14:53:37Z"}}, ("/models/nope", "--port", "8000")
+    return pod(state=state, last={"terminated": {**ENDED, **ended}}, restarts=1, args=args)
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -112,6 +124,31 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
             Stage.CANNOT_START,
             "volume claim cache not found",
             id="another claim that is not there",
+        ),
+        pytest.param(
+            crashed(exitCode=1, reason="Error", message=NO_SUCH_FOLDER),
+            Stage.MODEL_MISSING,
+            "no model /models/nope: HFValidationError: Repo id must be in the form",
+            id="a folder that is not on the volume",
+        ),
+        pytest.param(
+            crashed(
+                exitCode=1, reason="Error", message="(APIServer pid=1) OSError: x is not a local folder and is not"
+            ),
+            Stage.MODEL_MISSING,
+            "no model /models/nope: OSError: x is not a local folder",
+            id="a model that the hub does not have",
+        ),
+        pytest.param(
+            crashed(
+                exitCode=1,
+                reason="Error",
+                message="(EngineCore pid=27) ERROR 11-26 14:57:54 [core.py:9] ValueError: no room\n"
+                "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
+            ),
+            Stage.ENGINE_CRASHED,
+            "the engine crashed, exit code 1; started again once: ValueError: no room",
+            id="a reason before its symptom",
         ),
         pytest.param(
             crashed(exitCode=0, reason="Completed"),

@@ -105,7 +105,8 @@ def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], re
     code = ended.get("exitCode")
     text = str(ended.get("message") or "")
     if _NO_MODEL.search(text):
-        return PodTrouble(Stage.MODEL_MISSING, name, f"no model: {_error(text)}")
+        model = next((word for word in map(str, container.get("args") or ()) if not word.startswith("-")), "")
+        return PodTrouble(Stage.MODEL_MISSING, name, f"no model {model}: {_error(text)}")
     if code == 0:
         return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine ended by itself, exit code 0; {again}")
     cause = f", exit code {code}" if code is not None else ""
