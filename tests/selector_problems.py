@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, object]] = {
     "satzilla": {"trees": 9},
     "network": {"epochs": 60, "learning_rate": 5e-3},
     "metainf-regression": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
+    "metainf-forest": {"trees": 20},
     "metainf-pairwise": {"trees": 15, "leaves": 7, "smallest_leaf": 5},
     "metainf-ranking": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
 }
@@ -39,11 +40,12 @@ _ENSEMBLE: dict[str, object] = {
     "leaves": 15,
     "learning_rate": 0.2,
     "smallest_leaf": 5,
+    "forest_trees": 20,
     "pair_trees": 15,
     "pair_leaves": 7,
 }
 SMALL["metainf-never-abstaining"] = _ENSEMBLE
-SMALL["metainf"] = {**_ENSEMBLE, "folds": 2}
+SMALL["metainf"] = _ENSEMBLE
 
 
 def small(name: str, random_state: int = 0, **parameters: object) -> Selector:

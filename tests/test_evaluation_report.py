@@ -14,12 +14,14 @@ from metainf.corpus.task import TrafficKind
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import FIGURE_TITLES, figures_of, judged_tasks
+from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
 from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
 from metainf.evaluation.published import PublishedPoint, published_points
 from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate
 from metainf.evaluation.report_files import write_report
+from metainf.evaluation.simulated import SIMULATOR_PAIRS, with_simulated
 from metainf.evaluation.splits import SplitKind, split
 from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
 from metainf.methods import Reading, published
@@ -103,6 +105,38 @@ def test_studies_are_of_the_focus(evaluation: Evaluation) -> None:
     assert report.spent_s["nearest"] > 0
 
 
+def test_a_guard_is_judged_on_every_split_and_selector_with_choices(evaluation: Evaluation) -> None:
+    guards = evaluation.kinds[0].guards
+    assert set(guards) == set(SplitKind)
+    found = {each.selector: each for each in guards[SplitKind.MODEL].figures}
+    assert set(found) == {"default-only", "nearest"}
+    assert found["default-only"].to_default.value == found["default-only"].without.value
+    assert found["nearest"].without.value < found["default-only"].without.value
+
+
+def test_a_guard_changes_what_it_flags_and_nothing_else() -> None:
+    found = split(TABLE.tasks, SplitKind.MODEL, most_folds=3)
+    evidence = Evidence(TABLE)
+    judged = judged_tasks(evidence, run_selector("nearest", NearestTasks, evidence, found, clock=lambda: 0.0))
+    draws = GroupDraws([found.groups[0][judged.outcome.judged]])
+    everything, nothing = np.ones(len(TABLE), dtype=bool), np.zeros(len(TABLE), dtype=bool)
+    (quiet,) = guard_figures({"nearest": judged}, nothing, draws)
+    assert quiet.without.value == quiet.to_physics.value == quiet.to_default.value
+    assert np.isnan(quiet.flagged_without.value)
+    (loud,) = guard_figures({"nearest": judged}, everything, draws)
+    default = metrics.regret(TABLE, metrics.default_choice(TABLE)).mean
+    assert loud.to_default.value == loud.flagged_to_default.value == pytest.approx(default)
+    assert unfamiliar_tasks(evidence, found).mean() < 0.1
+
+
+def test_simulations_become_features_of_pairs() -> None:
+    said = np.log(TABLE.performance) + 3.0
+    wider = with_simulated(TABLE, lambda tasks: said).tasks
+    assert wider.pair_feature_names[-2:] == SIMULATOR_PAIRS
+    np.testing.assert_allclose(wider.pair_features[:, :, -2], said)
+    np.testing.assert_allclose(wider.pair_features[:, :, -1], said - said[:, :1])
+
+
 @pytest.fixture(scope="module")
 def written(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return write_report(shortened(evaluation), tmp_path_factory.mktemp("report") / "not" / "there")
@@ -125,7 +159,8 @@ def test_report_is_written_whole(written: tuple[Path, ...], evaluation: Evaluati
     for path in written:
         assert path.suffix != ".png" or f"]({path.name})" in text
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| leave-")}
-    assert len(widths) == 1
+    assert len(widths) == 2  # figures, and the guard's
+    assert "with and without a guard" in text
 
 
 def test_tables_for_programs_hold_the_same_figures(written: tuple[Path, ...], evaluation: Evaluation) -> None:

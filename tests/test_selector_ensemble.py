@@ -7,14 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from metainf.selectors.abstention import fold_of_groups, lower_offsets, upper_quantile
 from metainf.selectors.contract import choose
-from metainf.selectors.ensemble import MetaInf, z_scores
+from metainf.selectors.ensemble import PARTS, MetaInf, z_scores
+from metainf.selectors.group_folds import fold_of_groups
+from metainf.selectors.joint_forest import JointForest
 from metainf.selectors.joint_regression import JointRegression
 from metainf.selectors.pair_inputs import candidate_names, candidate_rows, duel_rows
 from metainf.selectors.pairwise_boosting import PairwiseBoosting
 from metainf.selectors.ranking_boosting import LEVELS, relevance
+from metainf.selectors.stacking import fit_correction, fit_weights
 from metainf.selectors.targets import analytical_gains, log_gains
+from metainf.selectors.unfamiliarity import Unfamiliarity
 from selector_problems import halves, problem, shuffled, small
 
 SCORES = arrays(np.float64, (4, 5), elements=st.floats(-1e3, 1e3))
@@ -117,76 +120,133 @@ def test_groups_stay_whole_and_folds_are_even(groups, folds):
     assert sizes.max() - sizes.min() <= max(groups.count(name) for name in groups)
 
 
-@pytest.mark.parametrize(
-    ("values", "confidence", "expected"),
-    [
-        pytest.param(range(1, 10), 0.9, 9.0, id="nine values -> the largest"),
-        pytest.param(range(1, 9), 0.9, math.inf, id="eight are too few for 90 %"),
-        pytest.param(range(1, 20), 0.9, 18.0, id="nineteen -> the eighteenth"),
-        pytest.param([], 0.5, math.inf, id="none"),
-    ],
-)
-def test_the_quantile_counts_the_next_one_too(values, confidence, expected):
-    assert upper_quantile(np.array(list(values), dtype=float), confidence) == expected
+RNG = np.random.default_rng(8)
 
 
-def test_a_method_with_enough_choices_has_its_own_offset():
-    chosen = np.array([0] * 40 + [1] * 5)
-    missed = np.array([0.1] * 40 + [0.9] * 5)
-    offsets = lower_offsets(chosen, missed, methods=3, confidence=0.9, smallest_sample=30)
-    np.testing.assert_allclose(offsets, [0.1, 0.9, 0.9])
+def opinions_of(gains, errors):
+    """What parts with so large errors say of these gains, shape (n, m, parts)."""
+    return np.stack([gains + error * RNG.normal(size=gains.shape) for error in errors], axis=2)
 
 
-def test_abstaining_keeps_to_the_default_where_nothing_can_be_known():
+def test_weights_follow_what_parts_are_worth_and_none_is_negative():
+    gains = RNG.normal(size=(200, 6))
+    told = np.ones(gains.shape, dtype=bool)
+    good, bad, inverse = fit_weights(
+        np.concatenate([opinions_of(gains, [0.3, 1.5]), -gains[:, :, None]], axis=2), gains, told
+    )
+    assert good > 5 * bad > 0
+    assert inverse == 0.0
+    assert good + bad < 1.0  # what is known with errors is held back
+    np.testing.assert_allclose(fit_weights(opinions_of(gains, [0.3, 0.3]), gains, ~told), [0.5, 0.5])
+
+
+def test_weights_do_not_depend_on_the_unit_of_a_part():
+    gains = RNG.normal(size=(100, 5))
+    said = opinions_of(gains, [0.5, 0.5])
+    told = RNG.random(gains.shape) > 0.2
+    weights = fit_weights(said, gains, told)
+    scaled = fit_weights(said * np.array([1.0, 100.0]), gains, told)
+    np.testing.assert_allclose(scaled * [1.0, 100.0], weights, rtol=1e-6)
+
+
+def test_choices_gain_less_than_predicted_and_few_of_them_say_little():
+    gains = RNG.normal(size=(500, 10))
+    predicted = gains + RNG.normal(size=gains.shape)
+    best = predicted.argmax(axis=1)
+    rows = np.arange(500)
+    many = fit_correction(predicted[rows, best], gains[rows, best])
+    assert 0.4 < many.slope < 0.6
+    assert many.slope < fit_correction(predicted[rows[:3], best[:3]], gains[rows[:3], best[:3]]).slope
+    assert fit_correction(np.zeros(0), np.zeros(0)).slope == 1.0
+    np.testing.assert_allclose(many.expected(np.array([2.0])), 2.0 * many.slope)
+
+
+def test_choices_that_lose_are_expected_to_lose():
+    assert fit_correction(np.full(200, 0.3), np.full(200, -0.2)).slope < 0.0
+
+
+def test_tasks_like_none_before_are_unfamiliar():
+    tasks = problem(200).tasks
+    guard = Unfamiliarity().fit(tasks)
+    assert guard.flags(tasks).mean() < 0.05
+    far = replace(tasks, features=tasks.features + 50.0 * tasks.features.std(axis=0))
+    assert guard.flags(far).all()
+
+
+def test_with_one_group_of_each_kind_nothing_is_unfamiliar():
+    tasks = problem(50).tasks
+    alike = replace(tasks, model=np.full(50, "one"), accelerator=np.full(50, "one"))
+    guard = Unfamiliarity().fit(alike)
+    assert not guard.flags(replace(alike, features=alike.features + 9.0)).any()
+
+
+def test_unfamiliar_tasks_get_what_physics_says():
+    train, test = halves(problem(200, seed=6))
+    tasks = replace(test.tasks, features=test.tasks.features + 50.0 * train.tasks.features.std(axis=0))
+    guarded = choose(tasks, small("metainf", abstain=False).fit(train).scores(tasks))
+    physics = np.where(tasks.feasible, analytical_gains(tasks), -np.inf)
+    np.testing.assert_array_equal(guarded, choose(tasks, physics))
+
+
+def test_nothing_is_gained_where_nothing_can_be_known():
     train, test = halves(shuffled(problem(300, seed=6)))
-    chosen = choose(test.tasks, small("metainf").fit(train).scores(test.tasks))
-    never = choose(test.tasks, small("metainf-never-abstaining").fit(train).scores(test.tasks))
-    assert (chosen == test.tasks.default).mean() > 0.9
-    assert (never == test.tasks.default).mean() < 0.5
+    tasks = replace(test.tasks, analytical=np.where(test.tasks.feasible, 0.0, np.nan))
+    train = replace(train, tasks=replace(train.tasks, analytical=np.where(train.tasks.feasible, 0.0, np.nan)))
+    fitted = small("metainf").fit(train)
+    sure = small("metainf").fit(halves(problem(300, seed=6))[0])
+    assert fitted.correction_.slope < 0.7 * sure.correction_.slope
+    assert fitted.weights_.sum() < 0.5 * sure.weights_.sum()
+    assert np.isfinite(fitted.scores(tasks)[tasks.feasible]).all()
 
 
-def test_abstaining_gives_up_little_where_much_can_be_known():
+def test_it_keeps_to_the_default_where_choices_were_seen_to_lose():
+    train, test = halves(problem(200, seed=6))
+    careful = small("metainf", guard=False).fit(train)
+    assert (choose(test.tasks, careful.scores(test.tasks)) == 0).mean() < 0.5
+    careful.correction_ = fit_correction(np.full(200, 0.3), np.full(200, -0.2))
+    assert (choose(test.tasks, careful.scores(test.tasks)) == 0).all()
+
+
+def test_most_of_the_gain_is_found_where_much_can_be_known():
     train, test = halves(problem(600, seed=6))
     gains = log_gains(test)
     chosen = choose(test.tasks, small("metainf", trees=80, pair_trees=40).fit(train).scores(test.tasks))
-    assert gains[np.arange(len(test)), chosen].mean() > 0.8 * gains.max(axis=1).mean()
-    worse = gains[np.arange(len(test)), chosen] < 0
-    assert worse.mean() < 0.1
+    assert gains[np.arange(len(test)), chosen].mean() > 0.9 * gains.max(axis=1).mean()
 
 
-def test_one_model_on_one_accelerator_says_nothing_of_others_so_it_abstains():
+def test_one_model_on_one_accelerator_weighs_all_parts_alike():
     table = problem(100)
     alike = replace(table.tasks, model=np.full(100, "one"), accelerator=np.full(100, "one"))
-    chosen = choose(alike, small("metainf").fit(replace(table, tasks=alike)).scores(alike))
-    assert (chosen == 0).all()
+    fitted = small("metainf").fit(replace(table, tasks=alike))
+    np.testing.assert_allclose(fitted.weights_, 1.0 / len(PARTS))
 
 
-def test_more_confidence_abstains_more():
-    train, test = halves(problem(300, seed=6, noise=0.1))
-    kept = [
-        (choose(test.tasks, small("metainf", confidence=c).fit(train).scores(test.tasks)) == 0).mean()
-        for c in (0.5, 0.9, 0.99)
-    ]
-    assert kept == sorted(kept)
-    assert kept[0] < kept[2]
-
-
-def test_where_the_default_cannot_run_there_is_nothing_to_abstain_to():
+def test_where_the_default_cannot_run_there_is_nothing_to_keep_to():
     train, test = halves(shuffled(problem(300)))
     feasible = test.tasks.feasible.copy()
     feasible[:, 0] = False
     tasks = replace(test.tasks, feasible=feasible)
-    careful = small("metainf").fit(train)
+    careful = small("metainf", guard=False).fit(train)
     bold = small("metainf-never-abstaining").fit(train)
     np.testing.assert_array_equal(choose(tasks, careful.scores(tasks)), choose(tasks, bold.scores(tasks)))
+
+
+def test_the_forest_starts_from_the_analytical_predictor():
+    table = problem(60)
+    exact = replace(table.tasks, analytical=np.log(table.performance))
+    scores = JointForest(trees=5).fit(replace(table, tasks=exact)).scores(exact)
+    np.testing.assert_allclose(scores, log_gains(table), atol=1e-6)
+    drawn = JointForest(trees=5, most_rows=50).fit(table)
+    assert np.isfinite(drawn.scores(table.tasks)).all()
 
 
 def test_the_parts_of_the_ensemble_are_selectors_by_themselves():
     train, test = halves(problem(150))
     ensemble = small("metainf-never-abstaining").fit(train)
     assert isinstance(ensemble, MetaInf)
-    together = [
-        z_scores(part.scores(test.tasks), test.tasks.feasible)
-        for part in (ensemble.regression_, ensemble.pairwise_, ensemble.ranking_)
-    ]
-    np.testing.assert_allclose(ensemble.scores(test.tasks), np.mean(together, axis=0))
+    assert (*ensemble.parts_,) == PARTS[1:]
+    said = [np.nan_to_num(analytical_gains(test.tasks))]
+    said += [ensemble.parts_[name].scores(test.tasks) for name in ("regression", "forest")]
+    said += [z_scores(ensemble.parts_[name].scores(test.tasks), test.tasks.feasible) for name in PARTS[3:]]
+    over_default = np.stack([each - each[:, :1] for each in said], axis=2)
+    np.testing.assert_allclose(ensemble.scores(test.tasks), over_default @ ensemble.weights_, atol=1e-9)

@@ -18,7 +18,7 @@ import numpy as np
 from metainf.cli.evaluate_predictors import add_arguments, check_arguments, predictor_sections
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
-from metainf.evaluation.simulated import SIMULATOR_ONLY, SimulatedPerformance
+from metainf.evaluation.simulated import SIMULATOR_ONLY, SimulatedPerformance, with_simulated
 from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.simulator_only import SimulatorOnly
 
@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if args.simulated_by is not None:
         simulated = SimulatedPerformance([truth.beside[args.simulated_by] for truth in truths.values()])
         makers[SIMULATOR_ONLY] = lambda: SimulatorOnly(simulated)
+        evidence = {k: each.changed(lambda table: with_simulated(table, simulated)) for k, each in evidence.items()}
     evaluation = report.evaluate(evidence, makers, plan, clock=time.perf_counter, progress=_say)
     started = time.perf_counter()
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)

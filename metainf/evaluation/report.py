@@ -5,7 +5,7 @@ it back from text.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -20,6 +20,7 @@ from metainf.evaluation.bootstrap import (
     wilcoxon_over_groups,
 )
 from metainf.evaluation.figures import Figures, JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.guarding import GuardFigures, guard_figures, unfamiliar_tasks
 from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
     CEILING,
@@ -45,7 +46,7 @@ from metainf.evaluation.studies import (
 )
 from metainf.selectors.contract import BoolArray
 
-__all__ = ["Evaluation", "KindReport", "Plan", "Result", "Scope", "evaluate"]
+__all__ = ["Evaluation", "GuardReport", "KindReport", "Plan", "Result", "Scope", "evaluate"]
 
 
 class Scope(StrEnum):
@@ -94,6 +95,14 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardReport:
+    """One split: the share of its tasks at which an out-of-distribution guard fires, and what that does to whom."""
+
+    flagged_share: float
+    figures: tuple[GuardFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KindReport:
     """One kind of traffic. `acceleration_by_batch` is the focus over one request at a time: size -> ratio."""
 
@@ -111,6 +120,7 @@ class KindReport:
     leaks: tuple[LeakCheck, ...] = ()
     acceleration_by_batch: Mapping[float, float] | None = None
     published: tuple[PublishedPoint, ...] = ()
+    guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +174,7 @@ def _kind(
     results: list[Result] = []
     spent = dict.fromkeys(selectors, 0.0)
     studied: _Judged | None = None
+    guards: dict[SplitKind, GuardReport] = {}
     decisive_share = np.nan
     for each in plan.splits:
         found = split(evidence.table.tasks, each, most_folds=plan.most_folds, seed=plan.seed)
@@ -174,6 +185,7 @@ def _kind(
         for name in selectors:
             spent[name] += judged.tasks[name].outcome.fit_s + judged.tasks[name].outcome.decide_s
         results += _results(judged, plan)
+        guards[each] = _guarded(evidence, judged, selectors)
         decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
         studied = studied or (judged if plan.focus in judged.tasks else None)
     report = KindReport(
@@ -184,6 +196,7 @@ def _kind(
         results=tuple(results),
         spent_s=spent,
         published=published_points(evidence),
+        guards=guards,
     )
     if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report
@@ -217,6 +230,12 @@ def _judged(
         tasks[ceiling[1].selector] = judged_tasks(*ceiling)
     judged = next(iter(tasks.values())).outcome.judged
     return _Judged(found, tasks, GroupDraws([factor[judged] for factor in found.groups]))
+
+
+def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory]) -> GuardReport:
+    flagged = unfamiliar_tasks(evidence, judged.split)
+    tasks = {name: judged.tasks[name] for name in selectors}
+    return GuardReport(float(flagged.mean()), guard_figures(tasks, flagged, judged.draws))
 
 
 def _results(judged: _Judged, plan: Plan) -> list[Result]:

@@ -83,7 +83,7 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             f"### {focus} over one request at a time",
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
-    return parts + _studies(report, focus)
+    return parts + _guards(report, focus) + _studies(report, focus)
 
 
 def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
@@ -108,6 +108,34 @@ def _groups(figures: Figures) -> str:
 
 def _split_name(result: Result) -> str:
     return f"{result.split_name} (flatters)" if result.split is SplitKind.RANDOM else result.split_name
+
+
+def _guards(report: KindReport, focus: str) -> list[str]:
+    """Regret of each selector with and without an out-of-distribution guard, split by split."""
+    rows = []
+    for split, guard in report.guards.items():
+        for each in guard.figures:
+            name = f"**{each.selector}**" if each.selector == focus else each.selector
+            everywhere = (each.without, each.to_physics, each.to_default)
+            there = (each.flagged_without, each.flagged_to_physics, each.flagged_to_default)
+            rows.append(
+                (
+                    str(split),
+                    f"{guard.flagged_share:.1%}",
+                    name,
+                    *(figure_text(figure) for figure in everywhere + there),
+                )
+            )
+    if not rows:
+        return []
+    heads = ["split", "unfamiliar tasks", "selector", "regret", "guard gives them to physics", "to the default"]
+    heads += [f"{head}, unfamiliar tasks alone" for head in ("regret", "to physics", "to the default")]
+    text = (
+        "Mean regret over all tasks. A task is unfamiliar where it is farther from every train task than mean + 2 "
+        "standard deviations of what train tasks have to tasks of other models or accelerators. metainf has this guard "
+        "and gives such tasks to physics; metainf-never-abstaining has none."
+    )
+    return ["### Out of distribution, with and without a guard", text, table_text(heads, rows)]
 
 
 def _studies(report: KindReport, focus: str) -> list[str]:

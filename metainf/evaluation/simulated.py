@@ -7,16 +7,19 @@ What it flatters. A corpus gives every world the same draws of a seed. A simulat
 as the truth therefore knows lengths, arrivals and acceptance that nobody knows beforehand, though not the step times.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 
-__all__ = ["SIMULATOR_ONLY", "SimulatedPerformance"]
+__all__ = ["SIMULATOR_ONLY", "SIMULATOR_PAIRS", "SimulatedPerformance", "with_simulated"]
 
 SIMULATOR_ONLY = "simulator-only"
 """The name under which the selector is reported."""
+SIMULATOR_PAIRS = ("pair_simulated", "pair_simulated_gain")
+"""What a simulation says of a pair, as features: log performance, and that less the default's."""
 
 _Identity = tuple[str, str, str, bytes]
 
@@ -42,6 +45,19 @@ class SimulatedPerformance:
         rows = [self._found.get(identity, {}) for identity in _identities(tasks)]
         found = np.array([[row.get(name, np.nan) for name in tasks.methods] for row in rows], dtype=np.float64)
         return found.reshape(tasks.feasible.shape)
+
+
+def with_simulated(table: MethodTable, log_performance: Callable[[TaskTable], FloatArray]) -> MethodTable:
+    """The table whose pair features also hold what a simulation says, for those who learn from pairs."""
+    tasks = table.tasks
+    said = np.where(tasks.feasible, log_performance(tasks), np.nan)
+    both = np.stack([said, said - said[:, [tasks.default]]], axis=2)
+    wider = replace(
+        tasks,
+        pair_features=np.concatenate([tasks.pair_features, both], axis=2),
+        pair_feature_names=(*tasks.pair_feature_names, *SIMULATOR_PAIRS),
+    )
+    return replace(table, tasks=wider)
 
 
 def _identities(tasks: TaskTable) -> list[_Identity]:

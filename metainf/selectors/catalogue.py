@@ -51,9 +51,10 @@ SELECTORS: Mapping[str, Entry] = MappingProxyType(
         "satzilla": Entry("satzilla", "Satzilla"),
         "network": Entry("network", "Network", parts=("torch",)),
         "metainf-regression": Entry("joint_regression", "JointRegression"),
+        "metainf-forest": Entry("joint_forest", "JointForest"),
         "metainf-pairwise": Entry("pairwise_boosting", "PairwiseBoosting"),
         "metainf-ranking": Entry("ranking_boosting", "RankingBoosting"),
-        "metainf-never-abstaining": Entry("ensemble", "MetaInf", {"confidence": None}),
+        "metainf-never-abstaining": Entry("ensemble", "MetaInf", {"abstain": False, "guard": False}),
         "metainf": Entry("ensemble", "MetaInf"),
     }
 )
