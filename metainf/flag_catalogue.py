@@ -5,7 +5,8 @@ Separate from `engine_versions`, which says which catalogue holds for a version 
 sorted, one flag a line), so that generating it again changes nothing and a new version's can be read as a diff, and it
 is checked when it is read, since a hand may have been at it.
 
-Why JSON and not YAML: nobody writes these files, and 317 flags are read in 1 ms instead of 10.
+Why JSON and not YAML: nobody writes these files by hand, and 317 flags are read and checked in 3.5 ms; libyaml took 10
+for the reading alone.
 """
 
 import difflib
