@@ -150,6 +150,8 @@ class CpuCores:
     cores: float
     """Logical: clouds and the kernel sell threads."""
     threads_per_core: int
+    instruction_sets: frozenset[str] = frozenset()
+    """What vLLM's kernels ask for, as Linux names them: vectors and matrix units."""
 
     @property
     def physical_cores(self) -> float:
@@ -274,7 +276,7 @@ class Accelerator:
             raise ValueError(f"taking cores of {self.name}, which is no CPU")
         if cores <= 0 or memory_bytes <= 0:
             raise ValueError(f"taking {cores} cpu and {memory_bytes} bytes of {self.name}: both must be above 0")
-        share = CpuCores(cores, threads_per_core or self.cpu.threads_per_core)
+        share = CpuCores(cores, threads_per_core or self.cpu.threads_per_core, self.cpu.instruction_sets)
         ratio = share.physical_cores / self.cpu.physical_cores
         return replace(
             self,
@@ -392,4 +394,5 @@ def _cpu(row: Mapping[str, Any]) -> CpuCores | None:
     if "physical_cores" not in row:
         return None
     threads = row["threads_per_core"]
-    return CpuCores(cores=float(row["physical_cores"] * threads), threads_per_core=threads)
+    sets = frozenset(row["instruction_sets"])
+    return CpuCores(cores=float(row["physical_cores"] * threads), threads_per_core=threads, instruction_sets=sets)

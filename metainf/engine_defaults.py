@@ -20,7 +20,6 @@ __all__ = ["BatchLimits", "batch_defaults", "effective_settings", "runs_mla_by_r
 
 _GIB = 1 << 30
 _AMX_LATENT_SINCE = EngineVersion(0, 30)  # vllm/platforms/cpu.py: in 0.30.0, not yet in 0.28.0
-_AMX_GENERATIONS = frozenset({"Sapphire Rapids", "Emerald Rapids", "Granite Rapids"})
 _DEFAULT_BLOCK_TOKENS = 16  # vllm/config/cache.py, DEFAULT_BLOCK_SIZE
 _CPU_BLOCK_TOKENS = 128  # vllm/platforms/cpu.py, check_and_update_config
 
@@ -159,7 +158,8 @@ def runs_mla_by_reference(
 
     Source: vllm/platforms/cpu.py, check_and_update_config; CPUs with AMX tiles have code of their own since 0.30.0.
     """
-    own_code = accelerator.generation in _AMX_GENERATIONS and known_version(version) >= _AMX_LATENT_SINCE
+    has_tiles = accelerator.cpu is not None and "amx_tile" in accelerator.cpu.instruction_sets
+    own_code = has_tiles and known_version(version) >= _AMX_LATENT_SINCE
     return accelerator.vendor is Vendor.CPU and uses_mla(architecture) and not own_code
 
 

@@ -305,3 +305,14 @@ def test_loads_in_under_twenty_milliseconds() -> None:
         return time.process_time() - start
 
     assert min(load_s() for _ in range(5)) < 0.020
+
+@pytest.mark.parametrize("device", _CPUS, ids=lambda d: d.name)
+def test_a_cpu_has_the_instructions_for_what_it_multiplies(device: Accelerator) -> None:
+    cpu = device.cpu
+    assert cpu is not None
+    sets = cpu.instruction_sets
+    assert sets & {"avx2", "asimd"}
+    assert device.supports(DType.BF16) == bool(sets & {"avx512_bf16", "amx_bf16", "bf16"})
+    assert device.supports(DType.FP16) <= ("amx_fp16" in sets)
+    assert device.supports(DType.INT8) == bool(sets & {"avx512_vnni", "i8mm"})
+    assert device.cpu_share(2.0, 2**33).cpu.instruction_sets == sets  # type: ignore[union-attr]

@@ -259,7 +259,8 @@ def _accelerator(row: Mapping[str, Any], source: Source, captured: date) -> Acce
         raise InvalidWorkloadError(f"the catalogue has no device of the family {row['family']}")
     cpu = None
     if "physical_cores" in row:
-        cpu = CpuCores(row["physical_cores"] * row["threads_per_core"], row["threads_per_core"])
+        sets = frozenset() if base.cpu is None else base.cpu.instruction_sets
+        cpu = CpuCores(row["physical_cores"] * row["threads_per_core"], row["threads_per_core"], sets)
     return replace(
         base,
         name=row["name"],
