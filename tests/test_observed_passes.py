@@ -225,6 +225,25 @@ def test_the_record_keeps_what_was_seen_when_another_decision_takes_over() -> No
     assert body["status"]["observed"]["requests"] == 60
 
 
+def test_another_decision_for_the_same_pods_has_what_was_seen_too() -> None:
+    story = watched()
+    story.steps(4, 30)
+    story.around.edit(scaling={"minReplicas": 2})
+    story.around.settle()
+    assert story.around.running() == {"cheap": 2}
+    assert story.recorded["requests"] == 90
+
+
+def test_what_is_promised_anew_is_judged_at_once() -> None:
+    story = watched()
+    story.steps(4, 30, tpot_s=0.3)
+    assert story.around.condition("SLOMet") == ("True", "WithinSLO")
+    story.around.edit(slo={"tpot": {"p95": "60ms"}})  # predicted are 50ms
+    story.around.reconcile()
+    assert story.around.condition("SLOMet") == ("False", "SLOMissed")
+    assert story.around.message("SLOMet") == "tpot p95 is 487ms; the SLO allows 60ms"
+
+
 def test_a_batch_has_both_its_cost_and_what_was_seen() -> None:
     traffic = {
         "batch": {"requests": 100000, "deadline": "24h"},

@@ -15,7 +15,7 @@ from typing import Any
 from metainf.manifests import duration_s, format_duration, format_figure, format_money
 from metainf.workload import LatencyMetric, Slo, Statistic
 from metainf_operator.observations import Observation, Quantile
-from metainf_operator.observed_slo import LEAST_REQUESTS, Judgement, Verdict
+from metainf_operator.observed_slo import LEAST_REQUESTS, Judgement, Verdict, judge
 
 __all__ = [
     "Sight",
@@ -117,7 +117,9 @@ def slo_standing(sight: Sight | None, slo: Slo, published: Mapping[str, Any]) ->
         return SloStanding("Unknown", "MetricsUnreadable", text)
     if sight is None or sight.seen is None:
         return SloStanding("Unknown", "NoTraffic", "no traffic was observed, or too little to tell anything by")
-    judgement, texts = sight.judgement, slo_texts(published)
+    judged = tuple(bound for bound, _ in sight.judgement.verdicts)
+    judgement = sight.judgement if judged == slo.bounds else judge(slo, sight.seen)  # promised anew since
+    texts = slo_texts(published)
     if missed := judgement.those(Verdict.MISSED):
         told = [f"{b} is {texts.get(str(b), 'more')}; the SLO allows {format_duration(b.bound_s)}" for b in missed]
         return SloStanding("False", "SLOMissed", ", and ".join(told))

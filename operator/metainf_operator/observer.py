@@ -97,11 +97,6 @@ class Observer:
         mine = [watched.window.observation() for (owner, _), watched in self._watched.items() if owner == key]
         return max((each for each in mine if each is not None), key=lambda each: each.requests, default=None)
 
-    @property
-    def window_s(self) -> float:
-        """Length of the window."""
-        return self._window_s
-
     # a round
 
     async def round(self) -> None:

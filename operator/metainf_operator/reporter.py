@@ -193,10 +193,10 @@ class Reporter:
             return _Observed(_accrual_of(before))
         if sight is None:
             return _Observed(before)
-        slo, now = seen.workload.workload.slo, self._now()
-        currency = seen.workload.workload.budget.currency
-        fields = status_fields(sight, slo, facts.cost, currency, now)
-        if not is_due(before or {}, fields, transition=slo_moved(seen.state.status, sight, slo), now=now):
+        slo, now, status = seen.workload.workload.slo, self._now(), seen.state.status
+        fields = status_fields(sight, slo, facts.cost, seen.workload.workload.budget.currency, now)
+        another = (status.get("decisionRef") or {}).get("name") != facts.decision  # whose record is empty yet
+        if not is_due(before or {}, fields, transition=another or slo_moved(status, sight, slo), now=now):
             return _Observed(before)
         return _Observed({**(_accrual_of(before) or {}), **fields}, is_news=True)
 
