@@ -148,4 +148,4 @@ def _over_knots(
         for knot in range(trees.knots):
             above = int(bits[on_load[tree] & (knot > border[tree])].sum())
             found[tree, :, knot] = leaves[tree, others | above]
-    return found.reshape(len(leaves), size, -1)
+    return found.reshape(len(leaves), size, trees.knots * leaves.shape[2])

@@ -1,0 +1,86 @@
+"""Both predictors judged on rows whose truth is known: slower accelerators, which only the trained one can learn."""
+
+import pytest
+
+from distorted_corpus import corpus
+from metainf.corpus.task import TrafficKind
+from metainf.errors import InvalidWorkloadError
+from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.training.boosting import Growth
+from metainf.training.held_out_predictors import HeldOutPredictors
+from metainf.training.judgement_text import judgement_sections
+from metainf.training.judging import ANALYTICAL, TRAINED, JudgedIntervals, Judgement, JudgingPlan, judge
+from metainf.training.train import TrainingPlan
+
+SMALL = Growth(trees=15, learning_rate=0.3, depth=4)
+
+
+@pytest.fixture(scope="module")
+def judgement() -> Judgement:
+    return judge(*corpus(2), JudgingPlan(growth=SMALL, most_folds=3))
+
+
+def intervals(judgement: Judgement, kind: TrafficKind, split: str, target: str) -> dict[str, JudgedIntervals]:
+    return {
+        each.predictor: each
+        for each in judgement.intervals
+        if (each.kind, each.split, each.target) == (kind, split, target)
+    }
+
+
+def test_what_was_learnt_is_closer_on_models_that_were_held_out(judgement: Judgement) -> None:
+    for kind, target in ((TrafficKind.RATE, "capacity"), (TrafficKind.CONCURRENCY, "tpot_mean")):
+        found = intervals(judgement, kind, "leave-model-out", target)
+        assert found[TRAINED].median_error < 0.6 * found[ANALYTICAL].median_error
+        assert found[TRAINED].figures.interval_score < found[ANALYTICAL].figures.interval_score
+
+
+def test_intervals_of_every_kind_and_split_hold_about_what_they_say(judgement: Judgement) -> None:
+    assert {(each.kind, each.split) for each in judgement.intervals} == {
+        (kind, split) for kind in TrafficKind for split in ("leave-model-out", "leave-accelerator-out")
+    }
+    covered = [each.figures.coverage for each in judgement.intervals if each.predictor == TRAINED]
+    assert 0.8 < sum(covered) / len(covered) <= 1.0
+    assert not intervals(judgement, TrafficKind.CONCURRENCY, "leave-model-out", "makespan")
+
+
+def test_decisions_are_judged_where_there_are_limits(judgement: Judgement) -> None:
+    kinds = {each.kind for each in judgement.decisions}
+    assert kinds == {TrafficKind.RATE, TrafficKind.BATCH}  # the closed loops of this corpus promise nothing
+    for each in judgement.decisions:
+        assert 0.0 <= each.figures.violation_rate <= 1.0
+        assert each.figures.groups >= 2
+
+
+def test_every_kind_has_its_sections(judgement: Judgement) -> None:
+    titles = [section.splitlines()[0] for section in judgement_sections(judgement)]
+    assert titles[:3] == ["## Intervals: rate", "## Calibrated decision: rate", "## Intervals: concurrency"]
+    assert titles[-1] == "## Calibrated decision: batch"
+
+
+def test_nothing_to_judge_is_said() -> None:
+    table, tasks = corpus(2)
+    with pytest.raises(InvalidWorkloadError, match="judging predictors needs simulated rows"):
+        judge(table.slice(0, 0), tasks, JudgingPlan(growth=SMALL))
+
+
+def test_a_predictor_is_trained_without_the_model_that_it_is_asked_about() -> None:
+    said: list[str] = []
+    table, tasks = corpus(1)
+    plan = TrainingPlan(growth=SMALL, most_folds=2)
+    found = HeldOutPredictors(table, tasks, plan, folds=2, report=said.append)
+    model = tasks[0].model
+    first = found(model)
+    assert list(first) == [ANALYTICAL, f"{TRAINED}, model held out"]
+    assert isinstance(first[ANALYTICAL], AnalyticalPredictor)
+    assert len(said) == 1 and said[0].startswith("training without ")
+    assert found(model)[f"{TRAINED}, model held out"] is first[f"{TRAINED}, model held out"]
+    others = {id(found(task.model)[f"{TRAINED}, model held out"]) for task in tasks}
+    assert len(others) == len(said) == 2
+
+
+def test_one_model_alone_cannot_be_held_out() -> None:
+    table, tasks = corpus(1)
+    one = [task for task in tasks if task.model == tasks[0].model]
+    kept = table.filter([name == tasks[0].model for name in table.column("model").to_pylist()])
+    assert list(HeldOutPredictors(kept, one, TrainingPlan(growth=SMALL), folds=2)(one[0].model)) == [ANALYTICAL]
