@@ -213,9 +213,12 @@ def test_what_was_trained_on_is_at_no_distance() -> None:
     np.testing.assert_allclose(known.distances(repeated), np.repeat(known.distances(rows[:3] + 1.0), 40, axis=0))
 
 
-def test_trees_say_what_their_leaves_say() -> None:
+@pytest.mark.parametrize(
+    "highest", [pytest.param(4, id="trees that ask about the load"), pytest.param(3, id="none asks about the load")]
+)
+def test_trees_say_what_their_leaves_say(highest: int) -> None:
     draw = np.random.default_rng(1)
-    feature = draw.integers(-1, 5, size=(30, 4)).astype(np.int16)  # 4 is the load
+    feature = draw.integers(-1, highest + 1, size=(30, 4)).astype(np.int16)  # 4 is the load
     trees = ObliviousTrees(
         feature=feature,
         border=draw.normal(size=(30, 4)).astype(np.float32),
