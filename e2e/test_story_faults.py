@@ -104,7 +104,9 @@ def test_a_price_in_another_currency_is_not_converted(story: Story) -> None:
 def test_pods_that_crash_leave_it_unready_and_it_recovers(story: Story) -> None:
     story.node("l4", "3.40")
     story.apply(workload(engine={"podTemplate": {"metadata": {"annotations": {"e2e.metainf.dev/crash": "true"}}}}))
-    story.says("chat", "Ready", "Unknown", "RollingOut")
+    message = story.says("chat", "Ready", "False", "EngineCrashed")["message"]
+    assert message.startswith("0 of 1 replicas are ready: chat-")
+    assert "started again 3 times" in message
     eventually(lambda: _assert_pods(story, 1))
 
     def assert_not_ready() -> None:
