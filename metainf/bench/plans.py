@@ -41,7 +41,7 @@ def study_plan(per_model: int = _PER_MODEL, seed: int = 0) -> BenchPlan:
 
 
 SHORT_PLAN = BenchPlan(
-    crossed([SMALL_MODELS[0].name], ["shared"], ["c4", "b4"]),
+    crossed([SMALL_MODELS[0].name], ["shared"], ["c4", "b16"]),
     ("default", "no-prefix-caching"),
     repeats=2,
     server_arguments=STUDY_SERVER_ARGUMENTS,
