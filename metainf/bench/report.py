@@ -190,7 +190,7 @@ def _latency_cell(found: LatencyRatio | None) -> str:
 def _ratios(found: Comparison) -> Iterator[str]:
     """Performance over the default's with the 95 % interval over blocks; winners bold."""
     winners, ratio, interval = found.winners(), found.ratio, found.interval
-    yield "Performance over the default's, 95 % interval in brackets where there are repeats:"
+    yield "Performance over the default's, 95 % interval in brackets where there are three repeats or more:"
     yield ""
     yield f"| task | {' | '.join(found.methods)} |"
     yield f"|---|{'---|' * len(found.methods)}"
