@@ -258,6 +258,8 @@ def test_a_folder_belongs_to_one_plan_one_machine_and_one_bench_at_a_time(tmp_pa
     other = replace(MACHINE, device="EPYC")
     with pytest.raises(InvalidWorkloadError, match="and this is EPYC"), opened(tmp_path, PLAN, other):
         pass
+    with opened(tmp_path, PLAN, replace(MACHINE, memory_bytes=MACHINE.memory_bytes - 4096, system="Linux 7")) as found:
+        assert not found.runs
     with pytest.raises(InvalidWorkloadError, match="holds no bench"):
         read_ledger(tmp_path / "nothing")
 

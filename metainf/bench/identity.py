@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from metainf.accelerators import get
 
 __all__ = ["Machine", "cpu_accelerator", "machine"]
 
+_MEMORY_RATIO = 0.02  # virtual machines of one kind differ by what their firmware keeps
 # Source: Linux 6.18 arch/x86/include/asm/intel-family.h; AMD "Processor Programming Reference" of each family.
 _X86_MODELS: Mapping[tuple[str, int], tuple[tuple[int, int, str], ...]] = {
     ("GenuineIntel", 6): (
@@ -55,6 +56,11 @@ class Machine:
         """Whether the engine computes on the processor."""
         found = get(self.accelerator)
         return found is not None and found.cpu is not None
+
+    def is_like(self, other: "Machine") -> bool:
+        """Whether rows of both may stand together: memory may differ by a little, and the kernel's release."""
+        alike = replace(other, memory_bytes=self.memory_bytes, system=self.system)
+        return alike == self and abs(other.memory_bytes / self.memory_bytes - 1.0) <= _MEMORY_RATIO
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

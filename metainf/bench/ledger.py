@@ -117,7 +117,7 @@ def _claim(folder: Path, plan: BenchPlan, machine: Machine) -> None:
         found, there = _manifest(folder)
         if found != plan:
             raise InvalidWorkloadError(f"{folder} holds a bench of another plan: give another folder, or the same plan")
-        if there != machine:
+        if not there.is_like(machine):
             raise InvalidWorkloadError(
                 f"{folder} holds a bench of {there.summary}, and this is {machine.summary}: give another folder"
             )
