@@ -4,8 +4,10 @@ Separate because vLLM lives in an environment of its own, which this process nei
 may be missing, broken, or end in the middle. What comes back is checked before anybody builds on it.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -118,11 +120,14 @@ class EngineEnvironment:
             environment["PYTHONPATH"] = str(self.overlay.absolute())
         with (folder / "answer").open("wb") as out, (folder / "log").open("wb") as log:
             command = [str(self.python.absolute()), str(program), str(asked)]
-            with subprocess.Popen(command, stdout=out, stderr=log, cwd=folder, env=environment) as process:
+            with subprocess.Popen(
+                command, stdout=out, stderr=log, cwd=folder, env=environment, start_new_session=True
+            ) as process:
                 try:
                     code = _wait(process, progress, timeout_s, report)
                 finally:
-                    process.kill()
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
         done = progress.stat().st_size
         if code != 0:
             what = "took too long" if code is None else f"ended with code {code}"

@@ -36,7 +36,9 @@ class Installed:
 
     def ask(self, cases=(), *, timeout_s=0.0, report=None) -> EngineAnswer:
         """What that vLLM says; the models' files have to be there while it is asked."""
-        for case in cases:
+        for number, case in enumerate(cases):
+            if report is not None:
+                report(number)
             config = json.loads((Path(case[0]) / "config.json").read_text(encoding="utf-8"))
             self.models.add(config["architectures"][0])
         return EngineAnswer(self.catalogue, tuple(REFUSAL if self.refused in case else self.says() for case in cases))
@@ -127,6 +129,13 @@ def test_check_fails_where_the_catalogue_is_another_than_the_parser(installed, d
     installed(FlagCatalogue(ours.origin, {name: spec for name, spec in ours.flags.items() if name != "seed"}))
     assert main(CHECK) == REFUSED
     assert "--seed is not there" in capsys.readouterr().out
+
+
+def test_a_person_sees_how_far_it_is(installed, default_alone, capsys, monkeypatch):
+    installed(flag_catalogue())
+    monkeypatch.setattr("metainf.cli.flags.is_terminal", lambda stream: True)
+    assert main(CHECK) == CHOSEN
+    assert "cases" in capsys.readouterr().err
 
 
 def test_check_reads_further_configurations(installed, default_alone, tmp_path, capsys):

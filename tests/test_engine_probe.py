@@ -5,6 +5,7 @@ import enum
 import json
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,6 +218,14 @@ def program(folder: Path, text: str) -> Path:
     return path
 
 
+def runs(process: int) -> bool:
+    """Whether a process is there and no mere entry that nobody has asked for."""
+    try:
+        return not Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith("Z")
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -235,7 +244,20 @@ def program(folder: Path, text: str) -> Path:
 def test_an_interpreter_that_does_not_answer_is_told_of(tmp_path: Path, text: str, message: str):
     environment = EngineEnvironment(program(tmp_path, text))
     with pytest.raises(EngineAnswerError, match=message):
-        environment.ask(timeout_s=1.0)
+        environment.ask(timeout_s=1.0 if "sleep" in text else 60.0)
+
+
+def test_what_an_interpreter_started_ends_with_it(tmp_path: Path):
+    started = tmp_path / "started"
+    environment = EngineEnvironment(program(tmp_path, f"sleep 60 & echo $! > {started}; wait"))
+    with pytest.raises(EngineAnswerError, match="took too long"):
+        environment.ask(timeout_s=5.0)
+    process = int(started.read_text())
+    for _ in range(100):
+        if not runs(process):
+            return
+        time.sleep(0.1)
+    pytest.fail("it still runs")
 
 
 def test_answers_for_another_number_of_cases_are_not_taken(overlay: Path, tmp_path: Path):
