@@ -394,6 +394,12 @@ def test_arguments_that_undo_nothing_are_taken(extra):
         pytest.param(
             ["--device-memory-utilization", "1"], ExtraArgReason.DECIDED, "gpu-memory-utilization", id="alias"
         ),
+        pytest.param(
+            ["--num-gpu-blocks-override=9"], ExtraArgReason.DECIDED, "num-gpu-blocks-override", id="the cache's blocks"
+        ),
+        pytest.param(
+            ["--kv-cache-memory-bytes", "3G"], ExtraArgReason.DECIDED, "kv-cache-memory-bytes", id="the cache's bytes"
+        ),
         pytest.param(["--model", "x"], ExtraArgReason.DECIDED, "model", id="the model"),
         pytest.param(["--port=1"], ExtraArgReason.DECIDED, "port", id="the port"),
         pytest.param(["--served-model-name", "x", "y"], ExtraArgReason.DECIDED, "served-model-name", id="the name"),
