@@ -240,13 +240,17 @@ def test_the_forest_starts_from_the_analytical_predictor():
     assert np.isfinite(drawn.scores(table.tasks)).all()
 
 
-def test_the_parts_of_the_ensemble_are_selectors_by_themselves():
+def test_the_parts_of_the_ensemble_are_selectors_by_themselves_and_those_without_a_say_are_not_fitted():
     train, test = halves(problem(150))
     ensemble = small("metainf-never-abstaining").fit(train)
     assert isinstance(ensemble, MetaInf)
-    assert (*ensemble.parts_,) == PARTS[1:]
-    said = [np.nan_to_num(analytical_gains(test.tasks))]
-    said += [ensemble.parts_[name].scores(test.tasks) for name in ("regression", "forest")]
-    said += [z_scores(ensemble.parts_[name].scores(test.tasks), test.tasks.feasible) for name in PARTS[3:]]
-    over_default = np.stack([each - each[:, :1] for each in said], axis=2)
-    np.testing.assert_allclose(ensemble.scores(test.tasks), over_default @ ensemble.weights_, atol=1e-9)
+    heard = [name for name, weight in zip(PARTS, ensemble.weights_, strict=True) if weight > 0.0]
+    assert list(ensemble.parts_) == [name for name in heard if name != "analytical"]
+    expected = np.zeros(test.tasks.feasible.shape)
+    for name, weight in zip(PARTS, ensemble.weights_, strict=True):
+        if weight > 0.0:
+            part = ensemble.parts_.get(name)
+            said = np.nan_to_num(analytical_gains(test.tasks)) if part is None else part.scores(test.tasks)
+            said = z_scores(said, test.tasks.feasible) if name in ("pairwise", "ranking") else said
+            expected += weight * (said - said[:, :1])
+    np.testing.assert_allclose(ensemble.scores(test.tasks), expected, atol=1e-9)

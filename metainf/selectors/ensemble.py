@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.selectors.base import BaseSelector, masked
-from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, Selector, TaskTable, choose
+from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, TaskTable, choose
 from metainf.selectors.group_folds import fold_of_groups
 from metainf.selectors.joint_forest import JointForest
 from metainf.selectors.joint_regression import JointRegression
@@ -52,7 +52,7 @@ class MetaInf(BaseSelector):
     folds : int
         Of models, and as many of accelerators: each holds its groups out of the parts that are weighed on it.
     most_held_out_tasks : int
-        That those parts learn from; of more, some evenly. The parts that choose learn from all.
+        That those parts learn from; of more, some evenly. The parts that have a say then learn from all.
     """
 
     def __init__(
@@ -87,11 +87,13 @@ class MetaInf(BaseSelector):
         self.random_state = random_state
 
     def _fit(self, table: MethodTable) -> None:
-        self.parts_ = self._fitted_parts(table)
         self.unfamiliarity_ = Unfamiliarity().fit(table.tasks) if self.guard else None
         self.weights_, self.correction_ = self._weighed(table)
+        heard = [name for name, weight in zip(PARTS, self.weights_, strict=True) if weight > 0.0]
+        self.parts_ = {name: part.fit(table) for name, part in self._new_parts().items() if name in heard}
 
-    def _fitted_parts(self, table: MethodTable) -> Mapping[str, Selector]:
+    def _new_parts(self) -> Mapping[str, BaseSelector]:
+        """All parts that learn, not fitted."""
         return {
             "regression": JointRegression(
                 trees=self.trees,
@@ -99,22 +101,22 @@ class MetaInf(BaseSelector):
                 learning_rate=self.learning_rate,
                 smallest_leaf=self.smallest_leaf,
                 random_state=self.random_state,
-            ).fit(table),
-            "forest": JointForest(trees=self.forest_trees, random_state=self.random_state).fit(table),
+            ),
+            "forest": JointForest(trees=self.forest_trees, random_state=self.random_state),
             "pairwise": PairwiseBoosting(
                 trees=self.pair_trees,
                 leaves=self.pair_leaves,
                 learning_rate=self.pair_learning_rate,
                 smallest_leaf=self.smallest_leaf,
                 random_state=self.random_state,
-            ).fit(table),
+            ),
             "ranking": RankingBoosting(
                 trees=self.trees,
                 leaves=self.leaves,
                 learning_rate=self.learning_rate,
                 smallest_leaf=self.smallest_leaf,
                 random_state=self.random_state,
-            ).fit(table),
+            ),
         }
 
     def _weighed(self, table: MethodTable) -> tuple[FloatArray, Correction]:
@@ -125,7 +127,8 @@ class MetaInf(BaseSelector):
             taught = np.flatnonzero(~held)
             most = min(len(taught), self.most_held_out_tasks)
             taught = taught[np.linspace(0, len(taught) - 1, most).astype(np.intp)]
-            parts, asked = self._fitted_parts(table.rows(taught)), table.tasks.rows(held)
+            some, asked = table.rows(taught), table.tasks.rows(held)
+            parts = {name: part.fit(some) for name, part in self._new_parts().items()}
             opinions.append(_opinions(parts, asked))
             true.append(gains[held])
             tasks.append(asked)
@@ -165,10 +168,16 @@ class MetaInf(BaseSelector):
         return scores
 
 
-def _opinions(parts: Mapping[str, Selector], tasks: TaskTable) -> FloatArray:
-    """What each part says of each method's gain over the default, shape (n, m, parts); 0 where infeasible."""
+def _opinions(parts: Mapping[str, BaseSelector], tasks: TaskTable) -> FloatArray:
+    """What each part says of each method's gain over the default, shape (n, m, parts).
+
+    0 where infeasible, and of a part that is not there.
+    """
     found = [np.nan_to_num(analytical_gains(tasks))]
     for name in PARTS[1:]:
+        if name not in parts:
+            found.append(np.zeros(tasks.feasible.shape))
+            continue
         scores = parts[name].scores(tasks)
         found.append(z_scores(scores, tasks.feasible) if name in _ORDERS else np.where(tasks.feasible, scores, 0.0))
     said = [np.where(tasks.feasible, _over_default(each, tasks), 0.0) for each in found]

@@ -16,6 +16,7 @@ from metainf.selectors.contract import BoolArray, FloatArray
 __all__ = ["Correction", "fit_correction", "fit_weights"]
 
 _SHRINKAGE = 0.02
+_LEAST_SHARE = 0.02  # of all that is said: a part with less is not asked, and need not be fitted
 _PRIOR_CHOICES = 20.0
 """Choices' worth of "the gain is as predicted"."""
 
@@ -53,6 +54,7 @@ def fit_weights(opinions: FloatArray, gains: FloatArray, told: BoolArray) -> Flo
     # Rows of zeros to be met by the weights themselves: ridge.
     ridge = np.sqrt(_SHRINKAGE * len(target)) * np.eye(parts)
     found, _ = nnls(np.vstack([inputs / scale, ridge]), np.concatenate([target, np.zeros(parts)]))
+    found[found < _LEAST_SHARE * found.sum()] = 0.0
     return np.asarray(found / scale) if found.any() else np.full(parts, 1.0 / parts)
 
 
