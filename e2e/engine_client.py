@@ -16,6 +16,8 @@ from typing import Any
 
 _LONG_WORDS = 3000
 """More than a step takes (2,048 tokens), less than the model's context."""
+_PAUSE_S = 0.25
+"""Between two requests of a steady client: an engine that starts beside the one that answers needs cores too."""
 _GREEDY = {"temperature": 0.0, "extra_body": {"ignore_eos": True}}
 
 
@@ -80,6 +82,12 @@ class Asker:
             rates.append(done.usage.completion_tokens / (time.perf_counter() - began))
         return {"tokens_per_s": rates}
 
+    def pace(self, tokens: int) -> dict[str, Any]:
+        """Output tokens per second of one long answer."""
+        began = time.perf_counter()
+        done = self.complete(16, tokens)
+        return {"tokens_per_s": done.usage.completion_tokens / (time.perf_counter() - began)}
+
     def steady(self, _: int) -> dict[str, Any]:
         """One request after another until standard input ends: how many, and what became of those that failed."""
         over = threading.Event()
@@ -95,6 +103,7 @@ class Asker:
                 failures.append(f"{type(error).__name__}: {error}")
             done += 1
             longest_s = max(longest_s, time.perf_counter() - began)
+            over.wait(_PAUSE_S)
         return {"requests": done, "failures": failures, "longest_s": longest_s}
 
     def stream(self, tokens: int) -> dict[str, Any]:

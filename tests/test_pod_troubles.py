@@ -163,6 +163,12 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
             id="an engine that says why",
         ),
         pytest.param(
+            crashed(exitCode=130, reason="Error", message="KeyboardInterrupt: terminated\n"),
+            Stage.ENGINE_CRASHED,
+            "the engine was stopped, exit code 130, as by a probe that it did not answer in time; started again once",
+            id="a start that took too long",
+        ),
+        pytest.param(
             pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, restarts=3),
             Stage.ENGINE_CRASHED,
             "the engine crashed; started again 3 times",

@@ -35,6 +35,8 @@ _NO_MODEL = re.compile(
 )
 _ERROR_LINE = re.compile(r"(?:^|\s|\])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): ?(.+)$")
 _SYMPTOM = "Engine core initialization failed"  # of vLLM's first process: the reason stands above it
+_SIGNALLED = (130, 137, 143)
+"""SIGKILL and SIGTERM, and what vLLM 0.32.0 makes of the latter while it starts."""
 _CACHE_FLAG = "--kv-cache-memory-bytes"
 _SIZES = {"K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti", "k": "k", "m": "M", "g": "G", "t": "T"}
 
@@ -109,6 +111,9 @@ def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], re
         return PodTrouble(Stage.MODEL_MISSING, name, f"no model {model}: {_error(text)}")
     if code == 0:
         return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine ended by itself, exit code 0; {again}")
+    if code in _SIGNALLED:
+        why = "as by a probe that it did not answer in time"
+        return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine was stopped, exit code {code}, {why}; {again}")
     cause = f", exit code {code}" if code is not None else ""
     said = f": {_error(text)}" if text.strip() else ""
     return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine crashed{cause}; {again}{said}")
