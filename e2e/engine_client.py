@@ -122,7 +122,7 @@ class Asker:
     def crash(self, _: int) -> dict[str, Any]:
         """What kills the CPU engine of vLLM 0.32.0: a seed of its own for a prompt that takes more than one step."""
         try:
-            self.complete(_LONG_WORDS, 8, seed=7)
+            self.complete(_LONG_WORDS, 8, seed=7, temperature=1.0)
         except self.failure as error:
             return {"failed": type(error).__name__}
         return {"failed": None}

@@ -147,31 +147,31 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
                 "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
             ),
             Stage.ENGINE_CRASHED,
-            "the engine crashed, exit code 1; started again once: ValueError: no room",
+            "the engine crashed, exit code 1; once so far: ValueError: no room",
             id="a reason before its symptom",
         ),
         pytest.param(
             crashed(exitCode=0, reason="Completed"),
             Stage.ENGINE_CRASHED,
-            "the engine ended by itself, exit code 0; started again once",
+            "the engine ended by itself, exit code 0; once so far",
             id="an engine that died and took its server along",
         ),
         pytest.param(
             crashed(exitCode=1, reason="Error", message="x\nValueError: too many heads\nbye\n"),
             Stage.ENGINE_CRASHED,
-            "the engine crashed, exit code 1; started again once: ValueError: too many heads",
+            "the engine crashed, exit code 1; once so far: ValueError: too many heads",
             id="an engine that says why",
         ),
         pytest.param(
             crashed(exitCode=130, reason="Error", message="KeyboardInterrupt: terminated\n"),
             Stage.ENGINE_CRASHED,
-            "the engine was stopped, exit code 130, as by a probe that it did not answer in time; started again once",
+            "the engine was stopped, exit code 130, as by a probe that it did not answer in time; once so far",
             id="a start that took too long",
         ),
         pytest.param(
             pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, restarts=3),
             Stage.ENGINE_CRASHED,
-            "the engine crashed; started again 3 times",
+            "the engine crashed; 4 times so far",
             id="a crash of which nothing is known",
         ),
     ],
@@ -203,7 +203,7 @@ def test_has_nothing_to_say_of_a_pod_that_only_takes_its_time(body: dict[str, An
 @pytest.mark.parametrize(
     ("args", "limit", "says"),
     [
-        pytest.param((), "2409Mi", "it needed more than its limit of 2,409 MiB; started again once", id="limit"),
+        pytest.param((), "2409Mi", "it needed more than its limit of 2,409 MiB; once so far", id="limit"),
         pytest.param(
             ("--kv-cache-memory-bytes", "268435456", "--kv-cache-memory-bytes=3G"),
             "4Gi",
@@ -213,13 +213,13 @@ def test_has_nothing_to_say_of_a_pod_that_only_takes_its_time(body: dict[str, An
         pytest.param(
             ("--kv-cache-memory-bytes", "2g"), "4Gi", "--kv-cache-memory-bytes asks for 1,907 MiB", id="decimal"
         ),
-        pytest.param(("--kv-cache-memory-bytes", "much"), "4Gi", "its limit of 4,096 MiB; started", id="no size"),
+        pytest.param(("--kv-cache-memory-bytes", "much"), "4Gi", "its limit of 4,096 MiB; once", id="no size"),
         pytest.param((), None, "the node had no more, and the pod has no limit of its own", id="no limit"),
     ],
 )
 def test_a_pod_killed_for_memory_is_told_with_what_it_had(args: tuple[str, ...], limit: str | None, says: str) -> None:
     ended = {"terminated": {**ENDED, "exitCode": 137, "reason": "OOMKilled"}}
-    trouble = pod_trouble(pod(last=ended, restarts=1, args=args, limit=limit))
+    trouble = pod_trouble(pod(state=ended, args=args, limit=limit))
     assert trouble is not None
     assert trouble.stage is Stage.OUT_OF_MEMORY
     assert says in trouble.message
@@ -231,6 +231,16 @@ def test_an_image_that_is_tried_again_and_again_is_told_in_one_way() -> None:
         pod_trouble(waiting("ImagePullBackOff", f'Back-off pulling image "nothing:1": ErrImagePull: {NO_NETWORK}')),
     }
     assert len(messages) == 1
+
+
+def test_one_crash_is_told_in_one_way_whether_it_waits_for_its_next_start_or_has_begun_it() -> None:
+    ended = {"terminated": {**ENDED, "exitCode": 0}}
+    phases = (
+        pod(state=ended),
+        pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, last=ended),
+        pod(state={"running": {}}, last=ended, restarts=1),
+    )
+    assert len({pod_trouble(phase) for phase in phases}) == 1
 
 
 def test_long_last_words_are_cut() -> None:
@@ -286,17 +296,15 @@ def test_a_crash_is_told_each_time_and_over_when_the_pod_is_ready_again(around: 
     around.reconcile()
     assert around.condition("Ready") == around.condition("Available") == ("False", "EngineCrashed")
     assert "0 of 1 replicas are ready: " in around.message("Ready")
-    assert "exit code 0; started again once" in around.message("Ready")
+    assert "exit code 0; once so far" in around.message("Ready")
     assert len(_told(around, "EngineCrashed")) == 1
     _break(around, _died(1), available=1)
     around.reconcile()
     assert around.condition("Ready") == ("True", "Serving")
     _break(around, _died(2))
     around.reconcile()
-    assert [note.rpartition("; ")[2] for note in _told(around, "EngineCrashed")] == [
-        "started again once",
-        "started again 2 times",
-    ]
+    told = {note.rpartition("; ")[2] for note in _told(around, "EngineCrashed")}
+    assert told == {"once so far", "2 times so far"}
 
 
 def test_a_pod_in_trouble_brings_its_workload_into_the_queue() -> None:

@@ -66,7 +66,8 @@ def _trouble(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> P
         if each.get("reason") in _NO_START:
             return PodTrouble(Stage.CANNOT_START, name, f"the container cannot be started: {_cause(each)}")
     if waiting.get("reason") == "CrashLoopBackOff" or ended:
-        return _crash(name, container, ended, int(running.get("restartCount") or 0))
+        runs_again = "running" in (running.get("state") or {})
+        return _crash(name, container, ended, int(running.get("restartCount") or 0) + (not runs_again))
     return None
 
 
@@ -100,8 +101,9 @@ def _without_claim(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[
     return None
 
 
-def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], restarts: int) -> PodTrouble:
-    again = f"started again {restarts} times" if restarts != 1 else "started again once"
+def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], ends: int) -> PodTrouble:
+    """`ends` counts how often it did, the same whether it waits for its next start or has begun it."""
+    again = "once so far" if ends == 1 else f"{ends} times so far"
     if ended.get("reason") == "OOMKilled":
         return PodTrouble(Stage.OUT_OF_MEMORY, name, f"killed for memory: {_memory(container)}; {again}")
     code = ended.get("exitCode")
