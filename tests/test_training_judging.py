@@ -1,10 +1,17 @@
 """Both predictors judged on rows whose truth is known: slower accelerators, which only the trained one can learn."""
 
+from pathlib import Path
+
 import pytest
 
 from distorted_corpus import corpus
+from metainf.cli import main
+from metainf.corpus import build
+from metainf.corpus.build import MANIFEST, TASKS
 from metainf.corpus.task import TrafficKind
+from metainf.corpus.task_store import write_tasks
 from metainf.errors import InvalidWorkloadError
+from metainf.measurements import write_measurements
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.training.boosting import Growth
 from metainf.training.held_out_predictors import HeldOutPredictors
@@ -56,6 +63,21 @@ def test_every_kind_has_its_sections(judgement: Judgement) -> None:
     titles = [section.splitlines()[0] for section in judgement_sections(judgement)]
     assert titles[:3] == ["## Intervals: rate", "## Calibrated decision: rate", "## Intervals: concurrency"]
     assert titles[-1] == "## Calibrated decision: batch"
+
+
+def test_the_report_of_the_command_holds_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, tasks = corpus()
+    plan = '{"tasks": 1, "seed": 0, "worlds": ["distorted@1"]}'
+    (tmp_path / MANIFEST).write_text(f'{{"schema": {build._SCHEMA}, "plan": {plan}, "versions": {{}}}}')
+    write_tasks(tasks, tmp_path / TASKS)
+    write_measurements(table, tmp_path / "rows-distorted-000000.parquet")
+    asked = ["evaluate", "--corpus", str(tmp_path), "--out", str(tmp_path / "out"), "--quick", "--kind", "rate"]
+    assert main([*asked, "--selectors", "vllm-default", "--operator-workloads", "1"]) == 0
+    assert "the operator's own choice is left out: distorted needs --table-store" in capsys.readouterr().err
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "## Intervals: rate" in text and "## Calibrated decision: rate" in text
+    assert "## Intervals: batch" not in text
+    assert "Predictors and the operator's choice took" in text
 
 
 def test_nothing_to_judge_is_said() -> None:
