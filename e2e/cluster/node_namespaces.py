@@ -127,6 +127,12 @@ def _mount(state_dir: Path) -> None:
     _run(*inside(state_dir, mount, "--make-rshared", "/"))
 
 
+_WEIGHTS = {"cpu.shares": 1024, "cpu.weight": 100}
+"""What one process weighs that is in no group of its own, by the version of cgroups."""
+_PROCESSES = 16
+"""All pods together weigh as much as so many: with the weight of one they starve on a machine that does other work."""
+
+
 def _cgroup_roots() -> Iterator[tuple[Path, int]]:
     """Each hierarchy of cgroups and its version: one of version 2, several of version 1, or both kinds."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -139,6 +145,9 @@ def _cgroup_roots() -> Iterator[tuple[Path, int]]:
 def _make_cgroups() -> None:
     for root, version in set(_cgroup_roots()):
         (root / config.CGROUP).mkdir(exist_ok=True)
+        for file, usual in _WEIGHTS.items():
+            if (weight := root / config.CGROUP / file).exists():
+                weight.write_text(str(_PROCESSES * usual))
         if version == 2:  # children get what the parent hands down
             for controller in (root / "cgroup.controllers").read_text().split():
                 with contextlib.suppress(OSError):
