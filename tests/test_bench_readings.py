@@ -76,6 +76,9 @@ def test_reads_the_cache_of_a_server_outside_of_development_mode_and_guesses_not
     assert facts.max_num_seqs is None and facts.chunked_prefill is None
     assert differences(EngineSettings(max_num_seqs=1), facts) == ()
 
+    with_log = facts_of(version="0.32.0", info=None, cache=cache, log=recorded("server_log_0.32.0.txt"))
+    assert (with_log.chunked_prefill, with_log.compute_cores) == (True, 1)
+
 
 @pytest.mark.parametrize(
     ("name", "told"),

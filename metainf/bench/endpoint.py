@@ -18,6 +18,8 @@ from metainf.bench.records import RecordError, ServerFacts
 __all__ = ["Endpoint"]
 
 _ANSWER_S = 30.0
+_INFORMATION_S = 180.0
+"""/server_info looks around on the machine before it answers, for minutes where others keep it busy."""
 _POLL_S = 0.1
 
 
@@ -65,8 +67,8 @@ class Endpoint:
             It does not answer.
         """
         cache = parse_metrics(self._asked("/metrics"))[1]
-        version = self._optional("/version").get("version")
-        info = self._optional("/server_info?config_format=json")
+        version = self._optional("/version", _ANSWER_S).get("version")
+        info = self._optional("/server_info?config_format=json", _INFORMATION_S)
         return facts_of(version=version, info=info, cache=cache, log=log)
 
     def forget_prefixes(self) -> bool:
@@ -92,16 +94,16 @@ class Endpoint:
             time.sleep(_POLL_S)
         return True
 
-    def _json(self, path: str) -> Mapping[str, Any]:
+    def _json(self, path: str, most_s: float = _ANSWER_S) -> Mapping[str, Any]:
         try:
-            return parse_json(self._asked(path))
+            return parse_json(self._asked(path, most_s=most_s))
         except RecordError as error:
             raise EngineError(f"asking {self.url}{path}: {error}") from error
 
-    def _optional(self, path: str) -> Mapping[str, Any]:
+    def _optional(self, path: str, most_s: float) -> Mapping[str, Any]:
         """What only some servers have."""
         try:
-            return self._json(path)
+            return self._json(path, most_s)
         except EngineError:
             return {}
 

@@ -93,7 +93,7 @@ def facts_of(
         kv_cache_dtype=of_cache.get("cache_dtype") or cache.get("cache_dtype"),
         dtype=None if model.get("dtype") is None else str(model["dtype"]).removeprefix("torch."),
         prefix_caching=_flag(of_cache.get("enable_prefix_caching", cache.get("enable_prefix_caching"))),
-        chunked_prefill=scheduler.get("enable_chunked_prefill"),
+        chunked_prefill=_flag(scheduler.get("enable_chunked_prefill", _logged(log, "enable_chunked_prefill"))),
         max_num_batched_tokens=scheduler.get("max_num_batched_tokens"),
         max_num_seqs=scheduler.get("max_num_seqs"),
         long_prefill_token_threshold=scheduler.get("long_prefill_token_threshold"),
@@ -162,6 +162,12 @@ def load_figures(result: Mapping[str, Any]) -> LoadFigures:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
+
+
+def _logged(log: str, name: str) -> str | None:
+    """What the engine logs of its configuration when it starts: `name=value`."""
+    found = re.search(rf"Initializing a V1 LLM engine.*\b{name}=(\w+)", log)
+    return None if found is None else found[1]
 
 
 def _flag(value: object) -> bool | None:
