@@ -16,6 +16,12 @@ def histogram(values: Sequence[float], bounds: tuple[float, ...]) -> Histogram:
     return Histogram(bounds, tuple(counts), float(sum(values)))
 
 
+def _equal(value: float, count: int, bounds: tuple[float, ...]) -> Histogram:
+    """So many values that are equal, without a list of them."""
+    one = histogram([value], bounds)
+    return Histogram(bounds, tuple(count * each for each in one.counts), value * count)
+
+
 def counts(
     requests: int = 0,
     *,
@@ -37,11 +43,11 @@ def counts(
         prefix_hit_tokens=round(requests * prompt * hits),
         running=0,
         waiting=waiting,
-        ttft_s=histogram([ttft_s] * requests, LATENCY_BOUNDS_S),
-        tpot_s=histogram([tpot_s if answer > 1 else 0.0] * requests, LATENCY_BOUNDS_S),
-        e2e_s=histogram([e2e_s] * requests, LATENCY_BOUNDS_S),
-        input_tokens=histogram([prompt] * requests, TOKEN_BOUNDS),
-        answer_tokens=histogram([answer] * requests, TOKEN_BOUNDS),
+        ttft_s=_equal(ttft_s, requests, LATENCY_BOUNDS_S),
+        tpot_s=_equal(tpot_s if answer > 1 else 0.0, requests, LATENCY_BOUNDS_S),
+        e2e_s=_equal(e2e_s, requests, LATENCY_BOUNDS_S),
+        input_tokens=_equal(prompt, requests, TOKEN_BOUNDS),
+        answer_tokens=_equal(answer, requests, TOKEN_BOUNDS),
     )
 
 

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metainf_operator.engine_metrics import EngineCounts, Histogram, parse_engine_metrics, useful_lines
@@ -99,6 +99,7 @@ def test_what_is_no_count_is_refused(text: str, message: str) -> None:
         parse_engine_metrics(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_whatever_answers_is_read_or_refused(text: str) -> None:
     try:

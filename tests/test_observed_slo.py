@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_counts import LATENCY_BOUNDS_S, counts, histogram
@@ -69,6 +69,7 @@ def test_each_promise_is_judged_by_its_own_latency() -> None:
     assert judged.those(Verdict.MISSED) == bounds[1:]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.001, 5.0), min_size=20, max_size=120),
     st.floats(0.01, 6.0),

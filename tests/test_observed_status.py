@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_counts import counts
@@ -131,6 +131,7 @@ def test_a_damaged_status_is_written_anew(before: dict[str, Any]) -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.integers(20, 500), st.floats(0.02, 1.9), st.floats(0.01, 1.9), st.floats(0.0, 1.0))
 def test_what_is_written_is_not_due_again(requests: int, ttft_s: float, tpot_s: float, hits: float) -> None:
     sight = Sight(seen(counts(requests, ttft_s=ttft_s, tpot_s=tpot_s, hits=hits)), pods=1)

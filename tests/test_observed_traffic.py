@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_counts import TOKEN_BOUNDS, counts, histogram
@@ -141,6 +141,7 @@ traffics = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(traffics)
 def test_what_is_in_use_is_kept_while_the_same_is_seen(observation: Observation) -> None:
     """No decision follows from another: taken once, the same traffic is the same basis."""
@@ -148,6 +149,7 @@ def test_what_is_in_use_is_kept_while_the_same_is_seen(observation: Observation)
     assert used(observation, first) == first
 
 
+@settings(deadline=None)
 @given(traffics, st.floats(0.85, 1.15))
 def test_noise_around_what_is_in_use_changes_nothing(observation: Observation, noise: float) -> None:
     first = used(observation)
@@ -157,6 +159,7 @@ def test_noise_around_what_is_in_use_changes_nothing(observation: Observation, n
     assert used(around, first) == first or around.seconds < 0.9 * WINDOW_S
 
 
+@settings(deadline=None)
 @given(traffics)
 def test_what_is_seen_is_traffic_that_a_record_can_hold(observation: Observation) -> None:
     found = traffic_seen(DECLARED, observation, window_s=WINDOW_S)
