@@ -21,7 +21,6 @@ from metainf_operator.engine_metrics import EngineCounts, Histogram
 
 __all__ = ["Observation", "Quantile", "Window", "quantile", "together"]
 
-_ROUNDING = 1e-9  # 0.95 of 60 is 57 values, whatever floating-point numbers make of it
 PROBABILITY: Mapping[Statistic, float] = {Statistic.P50: 0.5, Statistic.P95: 0.95, Statistic.P99: 0.99}
 
 
@@ -49,9 +48,8 @@ def quantile(histogram: Histogram, probability: float) -> Quantile | None:
     if count == 0:
         return None
     rank, below = probability * count, 0
-    nth = math.ceil(rank - _ROUNDING * count)
     for i, within in enumerate(histogram.counts):
-        if within and below + within >= nth:
+        if within and below + within >= rank:
             low = histogram.bounds[i - 1] if i else 0.0
             if i == len(histogram.bounds):
                 return Quantile(low, low, math.inf)
