@@ -2,8 +2,8 @@
 
     python engine_client.py URL COMMAND [NUMBER]
 
-Separate from the stories, whose own environment has no such client. Prints one JSON object. Nothing is tried again: a
-request that is dropped is to be seen. The key is in OPENAI_API_KEY.
+Separate from the stories, whose own environment has no such client. Prints one JSON object. Nothing is tried again
+unless a command says so: a request that is dropped is to be seen. The key is in OPENAI_API_KEY.
 """
 
 import json
@@ -88,8 +88,17 @@ class Asker:
         done = self.complete(16, tokens)
         return {"tokens_per_s": done.usage.completion_tokens / (time.perf_counter() - began)}
 
-    def steady(self, _: int) -> dict[str, Any]:
-        """One request after another until standard input ends: how many, and what became of those that failed."""
+    def steady(self, keeps: int) -> dict[str, Any]:
+        """One request after another until standard input ends: how many, and what became of those that failed.
+
+        0: each over a connection of its own, and none is tried again. 1: as the client comes. That one keeps its
+        connection, which leads to the same pod for as long as that lives, and tries twice more: vLLM 0.32.0 answers
+        500 to what comes by an old connection while it shuts down.
+        """
+        if keeps:
+            self.client = self.client.with_options(max_retries=2)
+        else:
+            self.client = self.client.with_options(default_headers={"Connection": "close"})
         over = threading.Event()
         threading.Thread(target=_when_input_ends, args=(over.set,), daemon=True).start()
         done, failures, longest_s = 0, [], 0.0
