@@ -78,7 +78,7 @@ def test_the_name_of_the_link_is_one_that_linux_takes():
 
 def test_an_image_is_an_archive_whose_digests_agree(tmp_path):
     layer = b"not much"
-    images.write_image(tmp_path / "image.tar", "example/of:1", layer, ["/bin/true"])
+    images.write_image(tmp_path / "image.tar", "example/of:1", layer, {"Cmd": ["/bin/true"]})
     with tarfile.open(tmp_path / "image.tar") as archive:
         read = {member.name: archive.extractfile(member).read() for member in archive}
     (manifest,) = json.loads(read["manifest.json"])
