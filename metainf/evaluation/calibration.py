@@ -173,7 +173,7 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tried:
-    """A grid of g inflations, rising to infinity, and what is picked and breaks a limit under each.
+    """A grid of g inflations, rising from 0 to infinity, and what is picked and breaks a limit under each.
 
     `picked` and `broke` are of shape (g, n), `codes` of shape (n,) has each task's group as a number.
     """
@@ -189,7 +189,8 @@ class _Tried:
         names, codes = np.unique(case.groups, return_inverse=True)
         finite = case.margin[np.isfinite(case.margin)]
         steps = np.quantile(finite, np.linspace(0.0, 1.0, _GRID), method="higher") if len(finite) else np.array([])
-        grid = np.append(np.unique(steps), np.inf)
+        # Below 0 even what is predicted to break a limit would be taken.
+        grid = np.append(np.unique(np.maximum(steps, 0.0)), np.inf)
         rows = np.arange(len(case.groups))
         picked = np.zeros((len(grid), len(rows)), dtype=np.bool_)
         broke = np.zeros_like(picked)
