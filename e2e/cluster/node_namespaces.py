@@ -129,7 +129,7 @@ def _mount(state_dir: Path) -> None:
 
 _WEIGHTS = {"cpu.shares": 1024, "cpu.weight": 100}
 """What one process weighs that is in no group of its own, by the version of cgroups."""
-_PROCESSES = 16
+_PROCESSES = 6
 """All pods together weigh as much as so many: with the weight of one they starve on a machine that does other work."""
 
 
