@@ -306,6 +306,7 @@ def test_loads_in_under_twenty_milliseconds() -> None:
 
     assert min(load_s() for _ in range(5)) < 0.020
 
+
 @pytest.mark.parametrize("device", _CPUS, ids=lambda d: d.name)
 def test_a_cpu_has_the_instructions_for_what_it_multiplies(device: Accelerator) -> None:
     cpu = device.cpu
