@@ -252,6 +252,13 @@ def test_equal_replicas_share_the_traffic() -> None:
     assert four.capacity_requests_per_second[0] == pytest.approx(4 * one.capacity_requests_per_second[0])
 
 
+@pytest.mark.parametrize("replicas", [2, 3, 8])
+def test_replicas_without_a_client_do_nothing(replicas: int) -> None:
+    alone, many = (ask(spec(), traffic(ConcurrencyLoad(1)), replicas=n) for n in (1, replicas))
+    np.testing.assert_allclose(many.latency_s, alone.latency_s, rtol=1e-9)
+    assert many.output_tokens_per_second == pytest.approx(alone.output_tokens_per_second)
+
+
 def test_bursts_wait_longer() -> None:
     calm, bursty = (ask(spec(), traffic(RateLoad(8.0), burstiness=b)) for b in (0.5, 3.0))
     assert bursty.latency_s[0, TTFT, P95] > calm.latency_s[0, TTFT, P95]

@@ -251,6 +251,8 @@ def lanes_of(questions: Sequence[Question], rows: Callable[[Sequence[ReplicaSpec
     per_step = gains[np.arange(len(first)), np.asarray(t.repetitiveness).astype(np.intp)]
     count = np.array([q.replicas for q in questions], dtype=np.float64)
     lanes = count * np.asarray(r.lanes)[of]
+    # A client waits for its answer in one lane: of more lanes than clients the others stand still.
+    lanes = np.fmin(lanes, np.maximum(np.asarray(t.clients)[of], 1.0))
     return _lane_set(steps, r, t, per_step, (lanes, of.reshape(len(questions))))
 
 
