@@ -183,7 +183,8 @@ def test_what_is_seen_is_decided_by_and_the_record_says_so(
     assert inputs["traffic"]["outputTokens"]["mean"] == 16
     assert 10 <= inputs["traffic"]["inputTokens"]["mean"] <= 20
     assert inputs["traffic"]["repetitiveness"] == "High"
-    assert 2 <= inputs["traffic"]["concurrency"] <= 4
+    # Requests under way at the server: between two of its requests a client does not load it.
+    assert 1 <= inputs["traffic"]["concurrency"] <= _CLIENTS
     assert proposed["spec"]["chosen"]["method"] == "ngram"
 
 
