@@ -138,6 +138,7 @@ def test_what_a_workload_leaves_out_gets_the_documented_default(kubectl: _Kubect
             "cooldown": "30m",
             "confidence": "0.9",
             "onViolation": "Keep",
+            "traffic": "Declared",
         },
         "suspend": False,
         "traffic": {"repetitiveness": "Unknown", "burstiness": "1"},
@@ -204,7 +205,7 @@ def test_two_conditions_of_one_type_are_refused(kubectl: _Kubectl, workload: str
 
 def test_get_shows_the_columns_that_answer_is_it_well_and_what_does_it_cost(kubectl: _Kubectl, workload: str) -> None:
     usual = ["NAME", "READY", "REASON", "METHOD", "POOL", "ACCELERATOR", "COST/H", "AGE"]
-    wide = [*usual, "BUDGET", "CONFIDENCE", "DECISION", "URL"]
+    wide = [*usual, "BUDGET", "CONFIDENCE", "TTFT", "TOKENS", "DECISION", "URL"]
     assert kubectl.ok("get", "miw", workload).splitlines()[0].split() == usual
     assert kubectl.ok("get", "miw", workload, "--output=wide").splitlines()[0].split() == wide
 
