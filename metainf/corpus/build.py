@@ -178,9 +178,8 @@ def build(
                 if seconds is not None and clock() - begun_s + pace_s > seconds:
                     return
                 part = tasks[shard.first : shard.first + plan.shard_tasks]
-                place = names.index(shard.world)
-                before = tuple(by_name[name] for name in names[:place])
-                yield joblib.delayed(_measured)(shard, part, plan, (*before, by_name[shard.world]), measure)
+                known = tuple(by_name[name] for name in names[: names.index(shard.world) + 1])
+                yield joblib.delayed(_measured)(shard, part, plan, known, measure)
 
         report(progress())
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
