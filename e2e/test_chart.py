@@ -169,6 +169,7 @@ def test_the_same_values_render_to_the_same_bytes(tools: _Tools, values: str | N
         pytest.param(["--set", "watch.namespaces={Team_A}"], "/watch/namespaces/0", id="a bad namespace"),
         pytest.param(["--set", "leaderElection.retryPeriodSeconds=12"], "must be shorter", id="lease times"),
         pytest.param(["--set", "operator.drainSeconds=30"], "less than terminationGrace", id="drain too long"),
+        pytest.param(["--set", "operator.observeWindowSeconds=59"], "at least twice", id="window too short"),
     ],
 )
 def test_refuses_values_that_cannot_be(tools: _Tools, options: list[str], says: str) -> None:

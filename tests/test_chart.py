@@ -154,8 +154,8 @@ def test_the_readme_lists_every_value_with_its_default() -> None:
 
 _FLAGS = set(re.findall(r"--([a-z][-a-z]*)=", _DEPLOYMENT))
 # kubeconfig and context are for a process outside of a cluster; the identity is the pod's name, and the Lease stands
-# in the pod's namespace, by themselves. How engines are watched few have to change: extraArgs does.
-_LEFT_ALONE = {"kubeconfig", "context", "identity", "lease_namespace", "observe_interval_s", "observe_window_s"}
+# in the pod's namespace, by themselves.
+_LEFT_ALONE = {"kubeconfig", "context", "identity", "lease_namespace"}
 
 
 def test_every_flag_is_a_setting_and_every_setting_has_a_flag() -> None:
@@ -177,6 +177,8 @@ def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
     arguments = [
         f"--workers={operator['workers']}",
         f"--resync-s={operator['resyncSeconds']}",
+        f"--observe-interval-s={operator['observeIntervalSeconds']}",
+        f"--observe-window-s={operator['observeWindowSeconds']}",
         f"--drain-s={operator['drainSeconds']}",
         f"--max-concurrent-switches={operator['maxConcurrentSwitches']}",
         f"--hub={str(operator['hub']).lower()}",

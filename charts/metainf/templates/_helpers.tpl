@@ -131,6 +131,9 @@ capabilities:
 {{- if and .Values.nodeFacts.enabled (not .Values.rbac.nodeAccess) }}
 {{- fail "\n\nnodeFacts labels Nodes, which the operator does not read while rbac.nodeAccess is false" }}
 {{- end }}
+{{- if lt (int .Values.operator.observeWindowSeconds) (mul 2 (int .Values.operator.observeIntervalSeconds) | int) }}
+{{- fail "\n\noperator.observeWindowSeconds must be at least twice operator.observeIntervalSeconds: a window needs two readings" }}
+{{- end }}
 {{- if ge (int .Values.operator.drainSeconds) (int .Values.terminationGracePeriodSeconds) }}
 {{- fail "\n\noperator.drainSeconds must be less than terminationGracePeriodSeconds, so that the Lease is still released" }}
 {{- end }}
