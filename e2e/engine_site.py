@@ -33,9 +33,7 @@ def engine_workload(name: str, **spec: Any) -> Object:
     """One client of a small model, answered by real vLLM; `spec` is merged into its own."""
     mount = {"name": "engine", "mountPath": MOUNT_PATH, "readOnly": True}
     claim = {"claimName": "engine", "readOnly": True}
-    # Left to itself each engine takes the same first core of the node, and both sides of a switch would share it.
-    threads = [{"name": "VLLM_CPU_OMP_THREADS_BIND", "value": "nobind"}, {"name": "OMP_NUM_THREADS", "value": "1"}]
-    container = {"name": "vllm", "imagePullPolicy": "IfNotPresent", "volumeMounts": [mount], "env": threads}
+    container = {"name": "vllm", "imagePullPolicy": "IfNotPresent", "volumeMounts": [mount]}
     own = {
         "model": {
             "id": _MODEL_ID,

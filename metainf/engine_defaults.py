@@ -16,7 +16,14 @@ from metainf.layers import LatentAttention, MixerKind, RecurrentMixer, SoftmaxAt
 from metainf.layouts import Layout
 from metainf.settings import EffectiveSettings, EngineSettings, PerformanceMode, SpeculationKind
 
-__all__ = ["BatchLimits", "batch_defaults", "effective_settings", "runs_mla_by_reference", "uses_mla"]
+__all__ = [
+    "BatchLimits",
+    "batch_defaults",
+    "cpu_threads",
+    "effective_settings",
+    "runs_mla_by_reference",
+    "uses_mla",
+]
 
 _GIB = 1 << 30
 _AMX_LATENT_SINCE = EngineVersion(0, 30)  # vllm/platforms/cpu.py: in 0.30.0, not yet in 0.28.0
@@ -46,6 +53,15 @@ def batch_defaults(accelerator: Accelerator, layout: Layout) -> BatchLimits:
     if accelerator.memory_bytes >= 70 * _GIB and "a100" not in accelerator.name.lower():
         return BatchLimits(8192, 1024)
     return BatchLimits(2048, 256)
+
+
+def cpu_threads(cores: float, threads_per_core: int) -> int:
+    """Threads of the kernels of a replica that has so many `cores`, counted as Kubernetes counts `cpu`.
+
+    One for each physical core, and one core left to the server: what vLLM's automatic binding takes of a whole machine
+    (vllm/utils/ompmultiprocessing.py, OMPProcessManager), here of the replica's share of it.
+    """
+    return max(1, int(cores / threads_per_core) - 1)
 
 
 def effective_settings(

@@ -66,6 +66,7 @@ CPU = replace(
     vendor=Vendor.CPU,
     resource_name=None,
     tolerations=(),
+    cpu_threads=12,
 )
 
 

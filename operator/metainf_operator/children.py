@@ -74,6 +74,8 @@ class Serving:
     hostnames: tuple[str, ...]
     tolerations: tuple[Toleration, ...]
     weight_bytes: float
+    cpu_threads: int | None = None
+    """Threads of the engine's kernels where it computes on the CPU."""
 
 
 def serving_hash(workload: InferenceWorkload, serving: Serving) -> str:
@@ -229,6 +231,11 @@ def _environment(workload: InferenceWorkload, serving: Serving) -> list[Manifest
         {"name": "HF_HOME", "value": f"{_CACHE}/huggingface"},
         {"name": "VLLM_NO_USAGE_STATS", "value": "1"},
     ]
+    if serving.cpu_threads is not None:
+        # Left to itself vLLM takes the whole first socket of its node, whatever the pod asks for, and two pods on one
+        # node are bound to the same cores.
+        env.append({"name": "VLLM_CPU_OMP_THREADS_BIND", "value": "nobind"})
+        env.append({"name": "OMP_NUM_THREADS", "value": str(serving.cpu_threads)})
     if workload.model.pvc is not None:
         env.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if workload.model.token_secret is not None:

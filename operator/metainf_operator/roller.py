@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from metainf.engine_defaults import cpu_threads
 from metainf.manifests import Decision, InferenceWorkload
 from metainf.placement import SPOT_TAINT_KEYS, max_replicas
 from metainf.pools import CapacityType, NodePool
@@ -130,6 +131,7 @@ class Roller:
         if choice is None or kept is None or record is None or decision.chosen is None:
             return None
         pool = record.pool
+        cpu = pool.accelerator.cpu
         return Serving(
             decision=active.head.name,
             candidate=f"{choice.pool}/{choice.method}/{choice.layout}",
@@ -143,6 +145,7 @@ class Roller:
             hostnames=pool.hostnames,
             tolerations=_tolerations(workload, pool),
             weight_bytes=weight_bytes,
+            cpu_threads=None if cpu is None else cpu_threads(kept.request.cpu_cores, cpu.threads_per_core),
         )
 
     async def _both_fit(
