@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
+from metainf.conflicts import Conflict
 from metainf.layouts import Layout
 from metainf.memory import MemoryPlan, memory_plan
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
@@ -193,6 +194,7 @@ def _options(
         workload.accepted_lengths or (traffic.input_tokens, traffic.output_tokens),
         workload.methods,
         engine_version,
+        workload.draft_model,
     )
     rooms = {request: room_for(pool, request) for request in {p.request for p in possible.options}}
     options = [Option(pool, p.method, p.layout, p.replica, p.request, rooms[p.request]) for p in possible.options]
@@ -227,6 +229,7 @@ def _replicas_of_shape(
     lengths: tuple[TokenLengths, TokenLengths],
     methods: MethodLimits,
     engine_version: str,
+    draft_model: bool,
 ) -> _ShapeOptions:
     """What one replica can be on nodes of this shape. Cached: prices and free capacity do not come in."""
     options: list[_ShapeOption] = []
@@ -246,7 +249,12 @@ def _replicas_of_shape(
             rejections.append(ruled_out)
             continue
         for layout in layouts:
-            outcome = _one_replica(architecture, accelerator, shape, is_cpu, longest, method, layout, engine_version)
+            conflicts = applicable(method, architecture, accelerator, layout, engine_version, draft_model=draft_model)
+            outcome = (
+                _not_applicable(method, layout, conflicts[0])
+                if conflicts
+                else _one_replica(architecture, accelerator, shape, is_cpu, longest, method, layout, engine_version)
+            )
             if isinstance(outcome, Rejection):
                 rejections.append(outcome)
             else:
@@ -276,6 +284,10 @@ def _method_ruled_out(method: Method, limits: MethodLimits) -> Rejection | None:
     return Rejection(RejectionReason.METHOD_NOT_ALLOWED, "", detail, method=method.name)
 
 
+def _not_applicable(method: Method, layout: Layout, conflict: Conflict) -> Rejection:
+    return Rejection(conflict.rejection_reason, "", conflict.detail, layout=layout.name, method=method.name)
+
+
 def _one_replica(
     architecture: ModelArchitecture,
     accelerator: Accelerator,
@@ -286,9 +298,7 @@ def _one_replica(
     layout: Layout,
     engine_version: str,
 ) -> _ShapeOption | Rejection:
-    conflicts = applicable(method, architecture, accelerator, layout, engine_version)
-    if conflicts:
-        return Rejection(conflicts[0].rejection_reason, "", conflicts[0].detail, layout=layout.name, method=method.name)
+    """A replica of a method that is applicable, or that its memory is too small."""
     cpu_cores = max(1.0, float(int(shape.cpu_cores * _NODE_HEADROOM))) if is_cpu else None
 
     def spec(max_model_len: int | None, kv_cache_bytes: int | None = None) -> ReplicaSpec:

@@ -15,10 +15,11 @@ from typing import Any
 from metainf.architecture import ModelArchitecture
 from metainf.assessment import LimitColumn
 from metainf.candidates import Candidate, CandidateName
-from metainf.engine_flags import ExtraArgReason, check_extra_args, serve_argv
+from metainf.engine_flags import DraftModel, ExtraArgReason, check_extra_args, serve_argv
 from metainf.errors import InvalidWorkloadError, OverridesDecisionError
 from metainf.manifests import (
     DecisionInputs,
+    DraftSource,
     InferenceWorkload,
     ObservedTraffic,
     architecture_digest,
@@ -182,6 +183,7 @@ def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: De
     model, option = workload.model, candidate.option
     sized = option.replica.settings
     path = None if model.pvc is None else "/".join(part for part in (MODEL_MOUNT_PATH, model.pvc.path) if part)
+    draft = None if model.draft is None else _draft_model(model.draft)
     return serve_argv(
         model=path or model.id,
         revision=inputs.revision if path is None else None,
@@ -193,10 +195,19 @@ def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: De
             kv_cache_memory_bytes=sized.kv_cache_memory_bytes,
         ),
         port=HTTP_PORT,
+        draft=draft,
         shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
         version=inputs.engine_version,
         extra=workload.engine.extra_args,
     )
+
+
+def _draft_model(source: DraftSource) -> DraftModel:
+    """The head as the engine is told of it. A revision is passed on as written: no head changes what is answered."""
+    if source.path is not None:
+        return DraftModel(f"{MODEL_MOUNT_PATH}/{source.path}")
+    assert source.id is not None, "a head has an id or a path"
+    return DraftModel(source.id, source.revision)
 
 
 def _check_extra_args(workload: InferenceWorkload, version: str) -> None:

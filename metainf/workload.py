@@ -269,6 +269,7 @@ class ReplicaLimits:
 class Workload:
     """What is asked of the selection, all but the model itself.
 
+    `draft_model` says whether there is a head that drafts for the model, without which no method speculates with one.
     `confidence` is one-sided: the probability that all SLOs and the budget hold together must be at least this.
     `accepted_lengths` are prompts and answers that an engine must have room for, where `traffic` was observed and these
     were declared; None: those of the traffic.
@@ -283,3 +284,4 @@ class Workload:
     replicas: ReplicaLimits = ReplicaLimits()
     confidence: float = 0.9
     accepted_lengths: tuple[TokenLengths, TokenLengths] | None = None
+    draft_model: bool = False

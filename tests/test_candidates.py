@@ -120,6 +120,14 @@ def test_methods_come_in_by_the_limits(limits: MethodLimits, method: str, reason
     assert reason is None or reason in mine
 
 
+@pytest.mark.parametrize("draft_model", [True, False])
+def test_a_head_is_speculated_with_where_the_workload_names_one(draft_model: bool) -> None:
+    enumeration = found(workload(methods=MethodLimits(), draft_model=draft_model), pool())
+    said = {rejection.detail for rejection in enumeration.rejections if rejection.method == "eagle"}
+    assert ("eagle" in {candidate.name.method for candidate in enumeration.candidates}) is draft_model
+    assert ("eagle needs a draft model: name one in model.draftModel" in said) is not draft_model
+
+
 @pytest.mark.parametrize(
     ("model", "where", "lengths", "reason"),
     [

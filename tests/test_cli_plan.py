@@ -166,7 +166,7 @@ def test_suspended_workloads_are_planned_with_a_note(written, capsys):
     assert "nothing runs while suspend is true" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["chat", "batch", "budget-too-low", "long-shared-prompt", "moe-8-gpus"])
+@pytest.mark.parametrize("name", ["chat", "batch", "budget-too-low", "draft-model", "long-shared-prompt", "moe-8-gpus"])
 def test_a_terminal_of_100_columns_shows_every_example_without_cutting(name):
     (workload,) = read_documents((EXAMPLES / f"{name}.yaml").read_text(), name)
     pools = tuple(standing_pool(parse_pool(m)) for m in read_documents(Path(POOLS).read_text(), "pools"))

@@ -313,7 +313,7 @@ def test_each_example_uses_known_fields_and_allowed_values(manifest: Any) -> Non
 
 def test_the_examples_are_the_stories_that_are_told() -> None:
     stems = {path.stem for path in _EXAMPLES.glob("*.yaml")}
-    stories = {"chat", "long-shared-prompt", "batch", "moe-8-gpus", "cpu", "budget-too-low"}
+    stories = {"chat", "long-shared-prompt", "batch", "moe-8-gpus", "draft-model", "cpu", "budget-too-low"}
     assert stems == stories | {"acceleratorpools", "acceleratorpool-cpu", "acceleratorpool-kind", "cpu-kind"}
     pools = list(yaml.safe_load_all((_EXAMPLES / "acceleratorpools.yaml").read_text()))
     assert [pool["metadata"]["name"] for pool in pools] == ["a100-80gb", "h100", "l40s", "l4", "l40s-spot"]

@@ -10,13 +10,13 @@ import pytest
 
 from metainf.known_models import known_model
 from metainf.manifests import parse_pool, parse_workload, read_documents, standing_pool
-from metainf.planning import Plan, plan
+from metainf.planning import Plan, outlooks, plan
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.selection import BindingLimit, NoSelection, Selection
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "crds/examples"
 POOLS = {"cpu": "acceleratorpool-cpu", "cpu-kind": "acceleratorpool-kind"}
-CHOSEN = ("chat", "long-shared-prompt", "batch", "moe-8-gpus", "cpu", "cpu-kind")
+CHOSEN = ("chat", "long-shared-prompt", "batch", "moe-8-gpus", "draft-model", "cpu", "cpu-kind")
 
 
 def manifest(name):
@@ -47,6 +47,11 @@ def chosen(name, **spec):
     return outcome.chosen.candidate
 
 
+def expected_tpot_s(made: Plan) -> float:
+    (found,) = (each.expected for each in outlooks(made.chosen) if each.label.startswith("tpot"))
+    return found
+
+
 @pytest.mark.parametrize("name", (*CHOSEN, "budget-too-low"))
 def test_the_model_of_each_example_needs_no_hub(name):
     assert known_model(manifest(name)["spec"]["model"]["id"]) is not None
@@ -75,6 +80,15 @@ def test_the_chat_is_refused_where_it_may_cost_less_than_the_cheapest_share_that
     outcome = planned("chat", budget={"perHour": "3.00"}).outcome
     assert isinstance(outcome, NoSelection)
     assert outcome.limit is BindingLimit.BUDGET_TOO_LOW
+
+
+def test_the_head_drafts_where_tokens_must_come_fast_and_without_it_nothing_is_as_fast():
+    model = manifest("draft-model")["spec"]["model"]
+    fast = planned("draft-model")
+    without = planned("draft-model", model={name: model[name] for name in model if name != "draftModel"})
+    assert fast.chosen.candidate.name.method == "eagle"
+    assert model["draftModel"]["id"] in fast.argv[fast.argv.index("--speculative-config") + 1]
+    assert expected_tpot_s(without) > 1.2 * expected_tpot_s(fast)
 
 
 def test_the_shared_prompt_pays_because_its_prefixes_hit_the_cache():

@@ -470,6 +470,33 @@ def test_a_model_from_a_claim_is_served_from_its_mount_under_its_id():
 
 
 @pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        pytest.param({"draftModel": {"id": "example/head"}}, {"model": "example/head"}, id="from the hub"),
+        pytest.param(
+            {"draftModel": {"id": "example/head", "revision": "v1"}},
+            {"model": "example/head", "revision": "v1"},
+            id="at a revision",
+        ),
+        pytest.param(
+            {"source": {"pvc": {"claimName": "weights", "path": "qwen"}}, "draftModel": {"path": "heads/qwen"}},
+            {"model": "/models/heads/qwen"},
+            id="on the model's claim",
+        ),
+    ],
+)
+def test_a_head_is_told_to_the_engine_and_is_an_input(model, told):
+    source = {"id": "Qwen/Qwen2.5-7B-Instruct", **model}
+    made = planned(workload(model=source, methods={"allow": ["eagle"]}), revision=None)
+    config = json.loads(made.argv[made.argv.index("--speculative-config") + 1])
+    assert config == {"method": "eagle3", "num_speculative_tokens": 3, **told}
+    source.pop("draftModel")
+    without = planned(workload(model=source, methods={"allow": ["eagle"]}), revision=None)
+    assert without.chosen is None
+    assert without.inputs.digest != made.inputs.digest
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         pytest.param({"methods": {"deny": ["ngramm"]}}, "spec.methods.deny: no method or technique is called ngramm; "

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from metainf.candidates import CandidateName
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import (
+    DraftSource,
     KeyRef,
     OnViolation,
     PolicyMode,
@@ -43,7 +44,7 @@ ROOT = Path(__file__).parent.parent
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CRD = yaml.load((ROOT / "crds/metainf.dev_inferenceworkloads.yaml").read_text(), Loader=LOADER)
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-EXAMPLES = ("batch", "budget-too-low", "chat", "cpu", "long-shared-prompt", "moe-8-gpus")
+EXAMPLES = ("batch", "budget-too-low", "chat", "cpu", "draft-model", "long-shared-prompt", "moe-8-gpus")
 
 
 def minimal():
@@ -102,6 +103,7 @@ def full_manifests():
             "source": {"hub": {}},
             "tokenSecretRef": {"name": "s", "key": "k"},
             "architecture": {"configMapRef": {"name": "c", "key": "k.json"}},
+            "draftModel": {"id": "a/head", "revision": "v1"},
         },
         traffic={
             "requestsPerSecond": "0.25",
@@ -157,7 +159,11 @@ def full_manifests():
         suspend=True,
     )
     pvc = spec(
-        model={"id": "local", "source": {"pvc": {"claimName": "weights", "path": "models/qwen"}}},
+        model={
+            "id": "local",
+            "source": {"pvc": {"claimName": "weights", "path": "models/qwen"}},
+            "draftModel": {"path": "heads/qwen"},
+        },
         traffic=BATCH,
         budget={"total": "60"},
         policy={"mode": "Pinned", "pinned": {"decision": "chat-0123456789"}},
@@ -198,6 +204,9 @@ def test_reads_every_field_to_its_value():
     hub, pvc, clients, _ = (parse_workload(manifest) for manifest in full_manifests())
     assert hub.model.token_secret == KeyRef("s", "k")
     assert hub.model.config_map == KeyRef("c", "k.json")
+    assert hub.model.draft == DraftSource(id="a/head", revision="v1")
+    assert pvc.model.draft == DraftSource(path="heads/qwen")
+    assert [each.workload.draft_model for each in (hub, pvc, clients)] == [True, True, False]
     assert hub.workload.traffic.load == RateLoad(0.25)
     assert [b.bound_s for b in hub.workload.slo.bounds[:3]] == [0.01, 1.0, 60.0]
     assert hub.workload.placement.tolerations == (Toleration("a", "Equal", "b", "NoExecute", 5),)
@@ -315,6 +324,21 @@ BAD = [
      "write the name of an object"),
     ("path upwards", changed(spec__model__source={"pvc": {"claimName": "a", "path": "a/../b"}}),
      "spec.model.source.pvc.path", "write a path within the volume"),
+    ("a head that is nowhere", changed(spec__model__draftModel={}), "spec.model.draftModel", "give id, or path"),
+    ("two heads", changed(spec__model__draftModel={"id": "a", "path": "b"}), "spec.model.draftModel",
+     "give id, or path for a head on the model's volume claim"),
+    ("a head on no claim", changed(spec__model__draftModel={"path": "a"}), "spec.model.draftModel.path",
+     "a model from the hub has its head there too"),
+    ("a claim's head from the hub",
+     spec(model={"id": "a", "draftModel": {"id": "b"}, "source": {"pvc": {"claimName": "a"}}}),
+     "spec.model.draftModel.id", "a model from a volume claim has its head on the same claim"),
+    ("revision of a claim's head",
+     spec(model={"id": "a", "draftModel": {"path": "b", "revision": "c"}, "source": {"pvc": {"claimName": "a"}}}),
+     "spec.model.draftModel.revision", "a volume claim holds one revision: remove revision"),
+    ("a head's id", changed(spec__model__draftModel={"id": "a/b/c"}), "spec.model.draftModel.id",
+     "a head's id has at most one '/'"),
+    ("a head's revision", changed(spec__model__draftModel={"id": "a", "revision": "-x"}),
+     "spec.model.draftModel.revision", "write a branch, tag or commit"),
     ("key", changed(spec__model__tokenSecretRef={"name": "a", "key": "a b"}), "spec.model.tokenSecretRef.key",
      "write a key"),
     ("no load", changed(spec__traffic=LENGTHS), "spec.traffic", "exactly one of requestsPerSecond, concurrency"),

@@ -66,6 +66,7 @@ from metainf.manifests.traffic import ObservedTraffic
 from metainf.manifests.verdicts import verdict
 from metainf.manifests.workload import (
     WORKLOAD_KIND,
+    DraftSource,
     Engine,
     InferenceWorkload,
     KeyRef,
@@ -99,6 +100,7 @@ __all__ = [
     "DecisionHead",
     "DecisionInputs",
     "DecisionPhase",
+    "DraftSource",
     "Engine",
     "Figure",
     "InferenceWorkload",

@@ -93,9 +93,11 @@ def inputs_digest(
     asked = workload.workload
     # A key of its own only where there is one, so that other decisions keep the names that they have.
     accepted = {} if asked.accepted_lengths is None else {"acceptedLengths": asked.accepted_lengths}
+    draft = {} if workload.model.draft is None else {"draftModel": workload.model.draft}
     return digest_of(
         {
             **accepted,
+            **draft,
             "model": [workload.model.id, workload.model.served_name, workload.model.pvc, *model],
             "traffic": [traffic_fields(asked.traffic), asked.traffic.description],
             "limits": [slo_fields(asked.slo), budget_fields(asked.budget), repr(asked.confidence)],

@@ -23,6 +23,7 @@ from metainf.manifests.traffic import read_budget, read_slo, read_traffic
 
 __all__ = [
     "WORKLOAD_KIND",
+    "DraftSource",
     "Engine",
     "InferenceWorkload",
     "KeyRef",
@@ -81,6 +82,15 @@ class PvcSource:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftSource:
+    """An EAGLE-3 head that drafts for the model: `id` on the hub, or `path` on the model's own volume claim."""
+
+    id: str | None = None
+    revision: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSource:
     """Which model, and where its weights and its config.json come from. `pvc` None means the hub."""
 
@@ -90,6 +100,7 @@ class ModelSource:
     pvc: PvcSource | None = None
     token_secret: KeyRef | None = None
     config_map: KeyRef | None = None
+    draft: DraftSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +168,7 @@ def parse_workload(manifest: Mapping[str, object]) -> InferenceWorkload:
     spec = reader.child("spec", _SPEC_FIELDS)
     policy = spec.child_or_empty("policy", _POLICY_FIELDS)
     traffic = read_traffic(spec)
+    model = _model(spec)
     workload = asked.Workload(
         traffic=traffic,
         budget=read_budget(spec, traffic),
@@ -166,6 +178,7 @@ def parse_workload(manifest: Mapping[str, object]) -> InferenceWorkload:
         placement=_placement(spec),
         replicas=_replicas(spec),
         confidence=float(policy.text("confidence", rules.CONFIDENCE, "0.9")),
+        draft_model=model.draft is not None,
     )
     parsed = InferenceWorkload(
         name=metadata.name,
@@ -174,7 +187,7 @@ def parse_workload(manifest: Mapping[str, object]) -> InferenceWorkload:
         generation=metadata.generation,
         created_at=metadata.created_at,
         deleting=metadata.deleting,
-        model=_model(spec),
+        model=model,
         workload=workload,
         policy=_policy(policy),
         engine=_engine(spec),
@@ -197,11 +210,12 @@ _SPEC_FIELDS = (
     "engine",
     "suspend",
 )
+_MODEL_FIELDS = ("id", "revision", "servedName", "source", "tokenSecretRef", "architecture", "draftModel")
 _POLICY_FIELDS = ("mode", "pinned", "minimumGain", "cooldown", "confidence", "onViolation", "traffic")
 
 
 def _model(spec: Reader) -> ModelSource:
-    reader = spec.child("model", ("id", "revision", "servedName", "source", "tokenSecretRef", "architecture"))
+    reader = spec.child("model", _MODEL_FIELDS)
     model_id = reader.text("id", rules.MODEL_ID)
     pvc = _pvc(reader)
     if pvc is None and model_id.count("/") > 1:
@@ -225,6 +239,29 @@ def _model(spec: Reader) -> ModelSource:
         pvc=pvc,
         token_secret=_key_ref(reader, "tokenSecretRef", "token"),
         config_map=None if architecture is None else _key_ref(architecture, "configMapRef", "config.json"),
+        draft=_draft(reader, pvc),
+    )
+
+
+def _draft(model: Reader, pvc: PvcSource | None) -> DraftSource | None:
+    """The head that drafts: where the model itself comes from, since a pod with a volume asks no hub."""
+    reader = model.optional_child("draftModel", ("id", "revision", "path"))
+    if reader is None:
+        return None
+    reader.exactly_one(("id", "path"), "give id, or path for a head on the model's volume claim")
+    if pvc is None and reader.has("path"):
+        raise reader.error("path", "a model from the hub has its head there too: write id in place of path")
+    if pvc is not None and reader.has("id"):
+        raise reader.error(
+            "id", "a model from a volume claim has its head on the same claim: write path in place of id"
+        )
+    if reader.has("path") and reader.has("revision"):
+        raise reader.error("revision", "a volume claim holds one revision: remove revision")
+    draft_id = reader.optional_text("id", rules.MODEL_ID)
+    if draft_id is not None and draft_id.count("/") > 1:
+        raise reader.error("id", "a head's id has at most one '/': write owner/name")
+    return DraftSource(
+        draft_id, reader.optional_text("revision", rules.REVISION), reader.optional_text("path", rules.VOLUME_PATH)
     )
 
 
