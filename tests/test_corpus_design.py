@@ -49,6 +49,7 @@ def test_models_accelerators_and_kinds_are_spread(tasks):
     origins = Counter(task.origin for task in tasks)
     assert origins[GRID] / len(tasks) == pytest.approx(0.6, abs=0.03)
     assert set(origins) == {GRID, *(name.value for name in TraceName)}
+    assert sum(task.draft_model for task in tasks) / len(tasks) == pytest.approx(0.25, abs=0.03)
     measured = sum(task.accelerator in MEASURED_ACCELERATORS for task in tasks)
     assert 0.4 < measured / len(tasks) < 0.65
 
@@ -82,7 +83,7 @@ def manifests_of(task):
     device = get(task.accelerator)
     is_cpu = device.vendor is Vendor.CPU
     spec = {
-        "model": {"id": task.model},
+        "model": {"id": task.model} | ({"draftModel": {"id": "example/head"}} if task.draft_model else {}),
         "traffic": traffic_fields(task.traffic),
         "budget": {"perHour": "1000"},
         "methods": {"lossy": "Allow"},
@@ -122,9 +123,18 @@ def test_every_task_is_a_valid_workload_on_a_pool_and_reads_back_the_same(tasks)
 
 def test_an_infeasible_method_says_why(tasks):
     eagle = next(method for method in portfolio() if method.name == "eagle")
-    found = replica_of(tasks[0], eagle)
+    task = next(task for task in tasks if not task.draft_model)
+    found = replica_of(task, eagle)
     assert isinstance(found, Infeasible)
     assert "draft" in found.detail
+
+
+def test_a_head_that_drafts_makes_speculation_with_it_feasible(tasks):
+    eagle = next(method for method in portfolio() if method.name == "eagle")
+    found = [replica_of(task, eagle) for task in tasks if task.draft_model]
+    feasible = [replica for replica in found if not isinstance(replica, Infeasible)]
+    assert len(feasible) / len(found) > 0.5
+    assert all(replica.settings.speculation == eagle.settings.speculation for replica in feasible)
 
 
 def test_equal_questions_get_the_same_replica(tasks):
@@ -145,8 +155,12 @@ def test_the_fitted_figures_are_those_of_the_trace(name):
         assert spread.log_sd == pytest.approx(expected.log_sd, abs=0.002), field.name
 
 
-@pytest.mark.parametrize("name", [TraceName.AZURE_CONVERSATION, TraceName.MOONCAKE_CONVERSATION])
-def test_tasks_of_a_trace_have_its_lengths(tasks, name):
-    means = [t.traffic.input_tokens.mean_tokens for t in tasks if t.origin == name.value]
-    # Small caches shorten some: the middle task is as the trace is.
+def is_roomy(task):
+    """Whether neither cache nor context shorten what a trace asks for."""
+    return task.max_model_len is None and known_model(task.model).max_context_tokens >= 65_536
+
+
+@pytest.mark.parametrize("name", list(TraceName))
+def test_tasks_of_a_trace_have_its_lengths_where_there_is_room(tasks, name):
+    means = [t.traffic.input_tokens.mean_tokens for t in tasks if t.origin == name.value and is_roomy(t)]
     assert np.median(means) == pytest.approx(FITTED[name].input_tokens.middle, rel=0.15)

@@ -6,7 +6,7 @@ The design. A scrambled Sobol sequence over the axes of `workloads`; its first n
 a corpus can grow, and any first part of it is spread over everything. Models take turns in an order shuffled anew for
 each round, so that all have equally many tasks. Half of the tasks fall on accelerators that have measured tables, where
 the model has places there, the rest on all others, each accelerator as likely as the next. 30 % of the tasks search a
-rate, 40 % have a closed loop, 30 % are batches.
+rate, 40 % have a closed loop, 30 % are batches. For a quarter of them there is a head that drafts for the model.
 """
 
 import math
@@ -29,6 +29,7 @@ from metainf.predictors.contract import Predictor, Question
 __all__ = ["designed_tasks"]
 
 _MEASURED_SHARE = 0.5
+_DRAFT_MODEL_SHARE = 0.25
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ def _task(model: str, point: Point, predictor: Predictor) -> Task | None:
         layout=place.layout,
         traffic=unloaded_traffic(shape),
         max_model_len=model_length(place, longest_tokens(shape.input_tokens, shape.output_tokens)),
+        draft_model=point["draft_model"] < _DRAFT_MODEL_SHARE,
         origin=shape.origin,
     )
     replica = replica_of(task, portfolio(task.engine_version)[0])

@@ -55,7 +55,7 @@ def replica_of(task: Task, method: Method) -> ReplicaSpec | Infeasible:
     """One replica of the task's layout with the method's settings resolved; equal questions get the same object."""
     place_of(task)
     place = (task.model, task.accelerator, task.layout, task.engine_version)
-    found = _replica(place, method, task.max_model_len)
+    found = _replica(place, method, task.max_model_len, task.draft_model)
     if isinstance(found, Infeasible):
         return found
     plan = memory_plan(found)
@@ -67,12 +67,14 @@ def replica_of(task: Task, method: Method) -> ReplicaSpec | Infeasible:
 
 @lru_cache(maxsize=4096)
 def _replica(
-    place: tuple[str, str, Layout, str], method: Method, max_model_len: int | None
+    place: tuple[str, str, Layout, str], method: Method, max_model_len: int | None, draft_model: bool
 ) -> ReplicaSpec | Infeasible:
     model, device, layout, version = place
     architecture, accelerator = known_model(model), get(device)
     assert architecture is not None and accelerator is not None, f"{model} on {device} has been looked up before"
-    conflicts = applicable(method, architecture, accelerator, layout, version, max_model_len=max_model_len)
+    conflicts = applicable(
+        method, architecture, accelerator, layout, version, draft_model=draft_model, max_model_len=max_model_len
+    )
     if conflicts:
         return Infeasible(conflicts[0].rejection_reason.value, conflicts[0].detail)
     settings = effective_settings(

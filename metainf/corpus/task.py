@@ -36,6 +36,8 @@ class Task:
     slo: Slo = field(default_factory=Slo)
     max_model_len: int | None = None
     engine_version: str = "0.32.0"
+    draft_model: bool = False
+    """Whether there is a head that drafts for the model."""
     origin: str = "grid"
     """Where its traffic comes from: the designed grid, or the trace whose distributions it was drawn from."""
 

@@ -31,7 +31,7 @@ from metainf.workload import (
 __all__ = ["read_tasks", "write_tasks"]
 
 _VERSION_KEY = b"metainf.tasks"
-_VERSION = b"1"
+_VERSION = b"2"
 _SCHEMA = pa.schema(
     [
         *(pa.field(name, pa.string(), nullable=False) for name in ("key", "model", "accelerator")),
@@ -51,6 +51,7 @@ _SCHEMA = pa.schema(
             "slo", pa.list_(pa.struct([("metric", pa.string()), ("statistic", pa.string()), ("s", pa.float64())]))
         ),
         pa.field("max_model_len", pa.int64()),
+        pa.field("draft_model", pa.bool_(), nullable=False),
         *(pa.field(name, pa.string(), nullable=False) for name in ("engine_version", "origin")),
     ],
     metadata={_VERSION_KEY: _VERSION},
@@ -110,6 +111,7 @@ def _row(task: Task) -> dict[str, Any]:
         "description": traffic.description,
         "slo": [{"metric": b.metric.value, "statistic": b.statistic.value, "s": b.bound_s} for b in task.slo.bounds],
         "max_model_len": task.max_model_len,
+        "draft_model": task.draft_model,
         "engine_version": task.engine_version,
         "origin": task.origin,
     }
@@ -144,6 +146,7 @@ def _task(row: dict[str, Any]) -> Task:
         slo=Slo(tuple(bounds)),
         max_model_len=row["max_model_len"],
         engine_version=row["engine_version"],
+        draft_model=row["draft_model"],
         origin=row["origin"],
     )
 

@@ -25,7 +25,7 @@ AXES = (
     *("kind", "origin", "accelerator", "layout"),
     *("input_mean", "input_spread", "output_mean", "output_spread"),
     *("burstiness", "prefix", "prefix_share", "prefix_ratio", "prefixes", "repetitiveness"),
-    *("load", "slo_kind", "slo_statistic", "slo_ttft", "slo_rest"),
+    *("load", "slo_kind", "slo_statistic", "slo_ttft", "slo_rest", "draft_model"),
 )
 
 MOST_BURSTINESS = 4.0

@@ -162,6 +162,7 @@ def _request(task: Task, pools: Sequence[NodePool], confidence: float) -> Reques
         slo=task.slo,
         methods=MethodLimits(lossy=LossyPolicy.ALLOW),
         confidence=confidence,
+        draft_model=task.draft_model,
     )
     return Request(workload, architecture, tuple(pools), task.engine_version)
 
