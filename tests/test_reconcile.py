@@ -215,6 +215,49 @@ def test_what_the_pods_are_asked_for_is_told_from_the_rest(spec: dict[str, Any],
     assert (serving_inputs(asked_for()) == serving_inputs(asked_for(**spec))) is same
 
 
+@pytest.mark.parametrize(
+    ("spec", "digest"),
+    [
+        pytest.param({}, "468814e83596603c", id="a model from the hub"),
+        pytest.param(
+            {
+                "model": {
+                    "id": "Qwen/Qwen2.5-7B-Instruct",
+                    "revision": "main",
+                    "servedName": "qwen",
+                    "tokenSecretRef": {"name": "hub"},
+                },
+                "engine": {"image": "mine:1", "version": "0.32.0", "extraArgs": ["--seed=7"]},
+            },
+            "b5349b5008a97d18",
+            id="with all that may be said of it",
+        ),
+        pytest.param(
+            {
+                "model": {
+                    "id": "Qwen/Qwen2.5-7B-Instruct",
+                    "source": {"pvc": {"claimName": "models", "path": "qwen"}},
+                    "architecture": {"configMapRef": {"name": "config"}},
+                }
+            },
+            "e3902d7c76aec32c",
+            id="a model from a volume claim",
+        ),
+    ],
+)
+def test_what_was_asked_for_is_told_as_it_always_was(spec: dict[str, Any], digest: str) -> None:
+    """A digest that moves with the operator's version would put a new decision in force for whatever runs."""
+    assert serving_inputs(asked_for(**spec)) == digest
+
+
+def test_a_head_is_asked_for_where_there_is_one_and_each_otherwise() -> None:
+    models = [
+        {"id": "Qwen/Qwen2.5-7B-Instruct", **({"draftModel": head} if head else {})}
+        for head in (None, {"id": "a/head"}, {"id": "b/head"}, {"id": "a/head", "revision": "v1"})
+    ]
+    assert len({serving_inputs(asked_for(model=model)) for model in models}) == len(models)
+
+
 def test_another_revision_is_asked_for_differently() -> None:
     first, second = ({"id": "Qwen/Qwen2.5-7B-Instruct", "revision": each * 40} for each in "ab")
     assert serving_inputs(asked_for(model=first)) != serving_inputs(asked_for(model=second))

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from metainf.manifests import InferenceWorkload, OnViolation, PolicyMode
+from metainf.manifests import InferenceWorkload, ModelSource, OnViolation, PolicyMode
 from metainf.planning import Plan, candidate_argv
 from metainf.selection import BindingLimit, NoSelection, Scored, Selection
 from metainf.switching import Keep, KeepReason, Move, MoveReason, compare
@@ -69,15 +69,28 @@ def serving_inputs(workload: InferenceWorkload) -> str:
     """Digest of what the user asked of the pods themselves: when it moves, the same candidate is recorded anew.
 
     The revision is the one that was asked for, not the commit that it stood for: a branch that moves on restarts
-    nobody's pods.
+    nobody's pods. A version of the operator must not either, so what is new in a spec is a fact only where it is there.
     """
     traffic = workload.workload.traffic
+    draft = workload.model.draft
     facts = [
-        repr(replace(workload.model, token_secret=None, config_map=None)),
+        _source_text(workload.model),
         repr((workload.engine.image, workload.engine.version, workload.engine.extra_args)),
         repr((traffic.input_tokens, traffic.output_tokens)),
+        *([] if draft is None else [repr(("draft", draft.id, draft.revision, draft.path))]),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _source_text(model: ModelSource) -> str:
+    """Where the model comes from, in the words that the records in force were written with.
+
+    Not the repr of the whole: each field that joined it would re-activate whatever runs.
+    """
+    return (
+        f"ModelSource(id={model.id!r}, revision={model.revision!r}, served_name={model.served_name!r}, "
+        f"pvc={model.pvc!r}, token_secret=None, config_map=None)"
+    )
 
 
 def decide(
