@@ -51,6 +51,9 @@ def free_for(
         pytest.param([pod(0, B)], [hold(B, 3)], 5, id="reserved three, one runs"),
         pytest.param([pod(0, B)] * 3, [hold(B, 3)], 5, id="reserved three, three run"),
         pytest.param([pod(0, B)] * 4, [hold(B, 3)], 4, id="more run than are reserved"),
+        pytest.param([pod(0, B, 2)], [hold(B, 1, 4)], 2, id="one of two runs, one of four is reserved"),
+        pytest.param([pod(0, B, 2), pod(0, B, 4)], [hold(B, 1, 4)], 2, id="both sides of a switch run"),
+        pytest.param([pod(0, B, 4)], [hold(B, 1, 2)], 2, id="one of four runs, one of two is reserved"),
         pytest.param([pod(0, B, terminating=True)], [hold(B, 3)], 4, id="a terminating pod counts beside its reserve"),
         pytest.param([pod(0, A)], [hold(A, 1)], 8, id="what it holds itself is free for it"),
         pytest.param([], [hold(B, 2), hold(C, 3)], 3, id="two others"),
@@ -75,6 +78,22 @@ def test_of_those_created_at_the_same_time_the_first_by_name_is_served_first(oth
 def test_the_new_side_of_a_switch_does_not_count_on_the_old_ones_accelerators() -> None:
     pods = [pod(0, A)] * 3
     assert free_for(A, pods, [hold(A, 3)], own_pods_count=True) == 5
+
+
+@pytest.mark.parametrize(
+    ("mine", "left"),
+    [
+        pytest.param(PodUse(f"{GPU}-0", 0, 4.0, 1, B), 124.0, id="it runs"),
+        pytest.param(PodUse(f"{GPU}-0", 0, 4.001, 1, B), 123.999, id="it runs, rounded otherwise"),
+        pytest.param(PodUse(f"{GPU}-0", 0, 4.5, 1, B, engine_cpu_cores=4.0), 123.5, id="it runs beside a sidecar"),
+        pytest.param(PodUse(f"{GPU}-0", 0, 2.0, 1, B), 122.0, id="one of half the size runs"),
+        pytest.param(PodUse(f"{GPU}-0", 1, 4.0, 1, B), 120.0, id="one on an accelerator runs"),
+    ],
+)
+def test_on_cpus_a_replica_is_known_by_its_cores(mine: PodUse, left: float) -> None:
+    reserved = Hold(B, T0, GPU, ReplicaRequest(0, 4.0, 1), 1)
+    free = pool_for_workload(pool(GPU), uses_of([mine]), [reserved], A, created_at=T0)
+    assert free.nodes[0].cpu_free_cores == pytest.approx(left)
 
 
 def test_own_pods_on_a_cordoned_node_keep_their_room() -> None:

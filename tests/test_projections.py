@@ -73,7 +73,10 @@ def test_a_node_on_its_way_out_takes_no_pods() -> None:
 def test_taints_of_users_are_kept_and_those_of_sickness_are_not() -> None:
     sick = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
     mine = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
-    assert facts("n1", taints=[sick, mine]).taints == (Taint("dedicated", "llm", "NoSchedule"),)
+    soft = {"key": "DeletionCandidateOfClusterAutoscaler", "value": "1767268800", "effect": "PreferNoSchedule"}
+    found = facts("n1", taints=[sick, mine, soft])
+    assert found.taints == (Taint("dedicated", "llm", "NoSchedule"),)
+    assert facts("n1", taints=[soft]) == facts("n1")
 
 
 def container(cpu: str | None = None, memory: str | None = None, **more: Any) -> dict[str, Any]:
@@ -138,10 +141,21 @@ def test_pods_of_ours_are_known_by_both_labels_and_may_be_going() -> None:
     labels = {"metainf.dev/workload": "chat", "metainf.dev/serving": "abc"}
     mine = project_pod(pod(metadata={"labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}))
     assert mine is not None
-    assert (mine.workload, mine.terminating) == (WorkloadKey("team", "chat"), True)
+    assert (mine.workload, mine.serving, mine.terminating) == (WorkloadKey("team", "chat"), "abc", True)
     other = project_pod(pod(metadata={"labels": {"metainf.dev/workload": "chat"}}))
     assert other is not None
-    assert other.workload is None
+    assert (other.workload, other.serving) == (None, "")
+
+
+def test_a_replicas_size_is_what_its_engine_requests_whatever_runs_beside_it() -> None:
+    labels = {"metainf.dev/workload": "chat", "metainf.dev/serving": "abc"}
+    beside = [container("4", gpu="2", name="vllm"), container("500m", name="sidecar")]
+    mine = project_pod(pod(*beside, metadata={"labels": labels}))
+    assert mine is not None
+    assert (mine.cpu_cores, mine.size) == (4.5, (2, 4000))
+    theirs = project_pod(pod(*beside))
+    assert theirs is not None
+    assert theirs.size == (2, 4500)
 
 
 OWNER = {"kind": "InferenceWorkload", "name": "chat", "uid": "u1", "controller": True}

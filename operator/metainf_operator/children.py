@@ -23,6 +23,7 @@ __all__ = [
     "ANNOTATION_DECISION",
     "ANNOTATION_DIGEST",
     "ANNOTATION_SWITCHED_AT",
+    "ENGINE_CONTAINER",
     "LABEL_SERVING",
     "LABEL_WORKLOAD",
     "Serving",
@@ -43,6 +44,7 @@ ANNOTATION_DECISION = "metainf.dev/decision"
 ANNOTATION_CANDIDATE = "metainf.dev/candidate"
 ANNOTATION_DIGEST = "metainf.dev/desired-digest"
 ANNOTATION_SWITCHED_AT = "metainf.dev/switched-at"
+ENGINE_CONTAINER = "vllm"
 
 _ENDPOINTS_SETTLE_S = 10  # preStop: proxies need a moment to stop sending before the server stops taking
 _PROBE_PERIOD_S = 10
@@ -198,7 +200,7 @@ def _container(workload: InferenceWorkload, serving: Serving, start_s: float) ->
     if workload.model.pvc is not None:
         mounts.append({"name": "model", "mountPath": MODEL_MOUNT_PATH, "readOnly": True})
     return {
-        "name": "vllm",
+        "name": ENGINE_CONTAINER,
         "image": serving.image,
         "args": list(serving.argv),
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],

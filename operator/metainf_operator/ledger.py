@@ -1,14 +1,16 @@
 """Who holds which accelerators: what of each pool is free for one workload.
 
 Separate and pure because two workloads must never count on the same free accelerator, and a new leader must come to
-the same answer from what stands in the cluster. Held is the larger of reserved and running; pods that are going
-away and both sides of a switch count until they are gone.
+the same answer from what stands in the cluster. Held is the larger of reserved and running, by the size of replicas: a
+pod of two accelerators is none of the replicas of four that its workload moves to. Pods that are going away and both
+sides of a switch count until they are gone.
 
 Why claims of the waiting count: without them a workload that needs a whole node would wait for ever behind small
 ones that come after it. Rejected: moving the small ones away, which would break their service for another's start.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +20,7 @@ from metainf.pools import NodeCapacity, NodePool
 from metainf_operator.engine_pods import EnginePod
 from metainf_operator.rollout import PodTrouble
 
-__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "WorkloadKey", "node_use", "pool_for_workload"]
+__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "ReplicaSize", "WorkloadKey", "node_use", "pool_for_workload"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,12 +51,18 @@ class Hold:
         return self.created_at, self.workload
 
 
+ReplicaSize = tuple[int, int]
+"""Accelerators and thousandths of a CPU core that the engine of a replica has."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodUse:
     """What a pod that is bound to a node takes of it. `workload` is None for pods that are not ours.
 
     `engine` is where its engine answers and `trouble` why it does not, which take nothing: the ledger looks at neither.
-    One of ours that is bound nowhere takes nothing at all, and is kept for its trouble alone: its node is empty.
+    `serving` is what it was made to serve, and `engine_cpu_cores` what its engine's container alone requests; None for
+    pods that are not ours. One of ours that is bound nowhere takes nothing at all, and is kept for its trouble alone:
+    its node is empty.
     """
 
     node: str
@@ -65,6 +73,14 @@ class PodUse:
     terminating: bool = False
     engine: EnginePod | None = None
     trouble: PodTrouble | None = None
+    serving: str = ""
+    engine_cpu_cores: float | None = None
+
+    @property
+    def size(self) -> "ReplicaSize":
+        """Which replicas it can be one of."""
+        cores = self.cpu_cores if self.engine_cpu_cores is None else self.engine_cpu_cores
+        return self.accelerators, round(cores * 1000)
 
     def takes_as(self, other: "PodUse") -> bool:
         """Whether both take the same of the same node for the same workload."""
@@ -83,11 +99,15 @@ class PodSum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NodeUse:
-    """The pods of one node, added up: of all, and of each workload, those that stay apart from those that go."""
+    """The pods of one node, added up: of all, and of each workload, those that stay apart from those that go.
+
+    `sizes` counts those that stay by what one of them takes.
+    """
 
     total: PodSum
     own: Mapping[WorkloadKey, PodSum]
     staying: Mapping[WorkloadKey, PodSum]
+    sizes: Mapping[WorkloadKey, Mapping[ReplicaSize, int]]
 
 
 _NOTHING = PodSum()
@@ -105,6 +125,7 @@ def node_use(pods: Iterable[PodUse]) -> NodeUse:
         _sum(listed),
         {key: _sum(mine) for key, mine in own.items()},
         {key: _sum(mine) for key, mine in staying.items() if mine},
+        {key: Counter(pod.size for pod in mine) for key, mine in staying.items() if mine},
     )
 
 
@@ -136,13 +157,13 @@ def pool_for_workload(
     """
     usable = {node.name: node for node in pool.nodes}
     standing = dict(usable)
-    ours: dict[WorkloadKey, int] = {}
+    ours: dict[WorkloadKey, Counter[ReplicaSize]] = {}
     for name in usable.keys() | members:
         use = uses.get(name)
         if use is None:
             continue
-        for key, mine in use.staying.items():
-            ours[key] = ours.get(key, 0) + mine.pods
+        for key, sizes in use.sizes.items():
+            ours.setdefault(key, Counter()).update(sizes)
         if name in usable:
             standing[name] = _less(usable[name], use.total, _NOTHING if own_pods_count else use.own.get(workload))
         elif not own_pods_count and workload in use.staying:
@@ -155,7 +176,11 @@ def pool_for_workload(
 
 
 def _unmet(
-    pool: str, holds: Iterable[Hold], ours: Mapping[WorkloadKey, int], workload: WorkloadKey, created_at: datetime
+    pool: str,
+    holds: Iterable[Hold],
+    ours: Mapping[WorkloadKey, Mapping[ReplicaSize, int]],
+    workload: WorkloadKey,
+    created_at: datetime,
 ) -> list[Hold]:
     """What others hold on the pool beyond the pods that run: their reservations, and claims that come first."""
     found: list[Hold] = []
@@ -166,10 +191,19 @@ def _unmet(
             if hold.turn < (created_at, workload):
                 found.append(hold)
             continue
-        missing = hold.replicas - ours.get(hold.workload, 0)
+        running = ours.get(hold.workload, {})
+        missing = hold.replicas - sum(n for size, n in running.items() if _is_replica(size, hold.request))
         if missing > 0:
             found.append(replace(hold, replicas=missing))
     return found
+
+
+def _is_replica(size: ReplicaSize, request: ReplicaRequest) -> bool:
+    """Whether a pod takes what a replica takes: its accelerators, or its share of a CPU to a thousandth of a core."""
+    accelerators, millicores = size
+    if request.accelerators:
+        return accelerators == request.accelerators
+    return accelerators == 0 and abs(millicores - request.cpu_cores * 1000) <= 1
 
 
 def _less(node: NodeCapacity, total: PodSum, own: PodSum | None) -> NodeCapacity:

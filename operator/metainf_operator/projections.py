@@ -15,6 +15,7 @@ from metainf_operator.children import (
     ANNOTATION_DECISION,
     ANNOTATION_DIGEST,
     ANNOTATION_SWITCHED_AT,
+    ENGINE_CONTAINER,
     LABEL_SERVING,
     LABEL_WORKLOAD,
 )
@@ -59,7 +60,10 @@ def timestamp(text: object) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """One node: what it offers, how it was bought, and whether pods may go there now."""
+    """One node: what it offers, how it was bought, and whether pods may go there now.
+
+    `taints` are those that keep pods out.
+    """
 
     name: str
     labels: tuple[tuple[str, str], ...]
@@ -80,6 +84,9 @@ class NodeFacts:
         return dict(self.labels)
 
 
+# Keeps nobody out, and comes and goes: the Cluster Autoscaler marks nodes that it may remove with one whose value is a
+# timestamp. As part of a node's kind each of them would make a pool of its own.
+_SOFT_TAINT = "PreferNoSchedule"
 # Taints that Kubernetes itself sets on nodes that are not well: the node's conditions say the same.
 _UNWELL = (
     "node.kubernetes.io/",
@@ -101,7 +108,7 @@ def project_node(body: Mapping[str, Any]) -> NodeFacts:
     taints = tuple(
         Taint(t.get("key", ""), t.get("value") or "", t.get("effect", ""))
         for t in spec.get("taints") or ()
-        if not str(t.get("key", "")).startswith(_UNWELL)
+        if t.get("effect") != _SOFT_TAINT and not str(t.get("key", "")).startswith(_UNWELL)
     )
     unwell = any(str(t.get("key", "")).startswith(_UNWELL) for t in spec.get("taints") or ())
     price, problem = _annotated_price(metadata["name"], annotations)
@@ -145,9 +152,10 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
     owner = labels.get(LABEL_WORKLOAD) if LABEL_SERVING in labels else None
     workload = WorkloadKey(metadata["namespace"], owner) if owner else None
     trouble = pod_trouble(body) if owner else None
+    serving = str(labels[LABEL_SERVING]) if owner else ""
     node = spec.get("nodeName")
     if not node:
-        return None if trouble is None else PodUse("", 0, 0.0, 0, workload, trouble=trouble)
+        return None if trouble is None else PodUse("", 0, 0.0, 0, workload, trouble=trouble, serving=serving)
     totals: dict[str, Decimal] = {}
     for container in spec.get("containers") or ():
         _add(totals, (container.get("resources") or {}).get("requests") or {})
@@ -173,7 +181,18 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
         terminating=bool(metadata.get("deletionTimestamp")),
         engine=engine_pod(body) if owner else None,
         trouble=trouble,
+        serving=serving,
+        engine_cpu_cores=_engine_cpu_cores(spec) if owner else None,
     )
+
+
+def _engine_cpu_cores(spec: Mapping[str, Any]) -> float | None:
+    """What the engine's container alone requests: a user's sidecar beside it makes no other replica of it."""
+    for container in spec.get("containers") or ():
+        if container.get("name") == ENGINE_CONTAINER:
+            requests = (container.get("resources") or {}).get("requests") or {}
+            return float(quantity_or_none(requests.get("cpu")) or 0)
+    return None
 
 
 def _add(totals: dict[str, Decimal], requests: Mapping[str, str]) -> None:
