@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metainf import accelerators
 from metainf.manifests import AcceleratorPool, parse_pool
 from metainf.pools import Billing, CapacityType, NodePool, PriceSource
 from metainf_operator.inventory import Inventory, PoolRecord, take_inventory
@@ -72,6 +73,11 @@ def test_equal_nodes_make_one_pool_with_its_price_and_its_shape() -> None:
             facts("n2", price="12", labels={"karpenter.sh/capacity-type": "spot"}), 2, id="another capacity type"
         ),
         pytest.param(facts("n2", price="12", taints=[{"key": "a", "effect": "NoSchedule"}]), 2, id="a taint"),
+        pytest.param(
+            facts("n2", price="12", taints=[{"key": "a", "value": "1767268800", "effect": "PreferNoSchedule"}]),
+            1,
+            id="a taint that keeps nobody out",
+        ),
         pytest.param(facts("n2", price="12", annotations={"metainf.dev/cost-currency": "EUR"}), 2, id="currency"),
     ],
 )
@@ -372,6 +378,28 @@ def test_a_declared_cpu_pool_takes_the_share_of_its_smallest_node() -> None:
     assert one.shape.cpu_cores == one.nodes[0].cpu_free_cores < 96
     assert one.resource_name is None
     assert one.accelerator != none.accelerator
+
+
+@pytest.mark.parametrize(
+    ("like", "threads"),
+    [
+        pytest.param("cpu-eks-c7a", 1, id="a cloud that sells cores"),
+        pytest.param("cpu-eks-m7i", 2, id="a cloud that sells threads"),
+        pytest.param("cpu-generic-arm", 2, id="nothing told: as the declared CPU"),
+    ],
+)
+def test_a_declared_cpu_pool_counts_physical_cores_as_its_nodes_tell_them(like: str, threads: int) -> None:
+    offered = {"cpu": "96", "memory": "384Gi"}
+    manifest = declared(accelerator={"product": "CPU-x86-64", "count": 0}, nodeResources=offered)
+    pool = only(take_inventory([facts("c1", like, **TEAM)], [manifest])).pool
+    cpu = pool.accelerator.cpu
+    whole = accelerators.get("CPU-x86-64")
+    assert cpu is not None
+    assert whole is not None
+    assert whole.cpu is not None
+    assert cpu.threads_per_core == threads
+    ratio = pool.shape.cpu_cores / threads / whole.cpu.physical_cores
+    assert pool.accelerator.memory_bandwidth_bytes_per_s == pytest.approx(whole.memory_bandwidth_bytes_per_s * ratio)
 
 
 def test_taints_of_the_manifest_and_of_its_nodes_add_up() -> None:

@@ -146,7 +146,7 @@ def _cpu_of(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:
     if not members:
         return declared
     smallest = min(members, key=lambda n: (n.cpu_cores, n.memory_bytes, n.name))
-    return declared.cpu_share(smallest.cpu_cores, smallest.memory_bytes)
+    return declared.cpu_share(smallest.cpu_cores, smallest.memory_bytes, smallest.accelerators.threads_per_core)
 
 
 def _linked_as(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:

@@ -31,6 +31,7 @@ __all__ = [
     "NodeAccelerators",
     "Problem",
     "ProblemReason",
+    "is_device",
     "read_accelerators",
 ]
 
@@ -102,6 +103,8 @@ class NodeAccelerators:
     problems: tuple[Problem, ...]
     fact_labels: tuple[str, ...] = ()
     """Labels of `node_facts` that the device's figures rest on, where the catalogue has none or others."""
+    threads_per_core: int | None = None
+    """Of a CPU node that tells it, by its instance type or by node feature discovery; None where nothing does."""
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -173,7 +176,7 @@ def read_accelerators(labels: Mapping[str, str], allocatable: Mapping[str, str])
 
 def _resources(allocatable: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Accelerator resources with something to give: whole devices first, then the largest partitions."""
-    counts = {name: int(quantity_or_none(text) or 0) for name, text in allocatable.items() if _is_device(name)}
+    counts = {name: int(quantity_or_none(text) or 0) for name, text in allocatable.items() if is_device(name)}
 
     def order(name: str) -> tuple[bool, int, str]:
         slices = re.search(r"(\d+)gb", name) if name not in _WHOLE_RESOURCES else None
@@ -182,7 +185,8 @@ def _resources(allocatable: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     return ((name, counts[name]) for name in sorted(counts, key=order) if counts[name] > 0)
 
 
-def _is_device(resource: str) -> bool:
+def is_device(resource: str) -> bool:
+    """Whether a pod gets an accelerator by a resource of this name: a whole one, a part, or a time-sliced one."""
     return resource in _WHOLE_RESOURCES or _MIG_RESOURCE.match(resource.removesuffix(".shared")) is not None
 
 
@@ -332,9 +336,10 @@ def _cpu_node(
     cpus = quantity_or_none(allocatable.get("cpu") or labels.get("karpenter.k8s.aws/instance-cpu"))
     memory = quantity_or_none(allocatable.get("memory"))
     memory = memory or Decimal(integer(labels.get("karpenter.k8s.aws/instance-memory")) * _MIB)
+    threads = threads or threads_per_core(labels)
     problems: tuple[Problem, ...] = ()
     if cpus and memory:
-        device = device.cpu_share(float(cpus), int(memory), threads or threads_per_core(labels))
+        device = device.cpu_share(float(cpus), int(memory), threads)
     else:
         detail = "the node says neither its cpu nor its memory, so no share of it can be sized"
         problems = (Problem(ProblemReason.NO_CPU_FACTS, detail),)
@@ -347,4 +352,5 @@ def _cpu_node(
         shared_replicas=1,
         source_label=source,
         problems=problems,
+        threads_per_core=threads,
     )
