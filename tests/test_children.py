@@ -18,6 +18,7 @@ from metainf.manifests import InferenceWorkload, parse_workload
 from metainf.placement import ReplicaRequest
 from metainf.workload import Toleration
 from metainf_operator.children import (
+    SHUTDOWN_S,
     Serving,
     deployment,
     pod_disruption_budget,
@@ -256,7 +257,7 @@ def test_a_rollout_may_take_longer_than_a_start() -> None:
         probe = vllm["startupProbe"]
         assert spec["progressDeadlineSeconds"] > probe["failureThreshold"] * probe["periodSeconds"]
         grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-        assert grace > 120 + vllm["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert grace > SHUTDOWN_S == 120 + vllm["lifecycle"]["preStop"]["sleep"]["seconds"]
 
 
 def test_larger_weights_get_more_time_and_a_volume_less() -> None:

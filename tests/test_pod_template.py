@@ -169,10 +169,40 @@ def test_merging_into_itself_changes_nothing_that_has_names(template: dict[str, 
             "what the ledger counts",
             id="requests",
         ),
+        pytest.param(
+            {"spec": {"containers": [{"name": "vllm", "command": ["sleep"]}]}},
+            "use engine.image, an image whose entrypoint takes vLLM's arguments",
+            id="command",
+        ),
+        pytest.param(
+            {"spec": {"containers": [{"name": "vllm", "resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}]}},
+            "overrides the chosen layout",
+            id="a part of an accelerator",
+        ),
+        pytest.param(
+            {"spec": {"containers": [{"name": "exporter", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}},
+            "spec.containers[exporter].resources.limits[nvidia.com/gpu] takes an accelerator beside the engine's",
+            id="an accelerator of a sidecar",
+        ),
+        pytest.param(
+            {"spec": {"initContainers": [{"name": "warm", "resources": {"requests": {"amd.com/gpu": "1"}}}]}},
+            "run what needs one in a pod of its own",
+            id="an accelerator of an init container, of another vendor",
+        ),
+        pytest.param(
+            {"spec": {"initContainers": [{"name": "vllm", "resources": {"limits": {"habana.ai/gaudi": "1"}}}]}},
+            "spec.initContainers[vllm]",
+            id="an accelerator of an init container of the engine's name",
+        ),
+        pytest.param(
+            {"spec": {"terminationGracePeriodSeconds": 129}}, "write 130 or more, or leave it out", id="little grace"
+        ),
+        pytest.param({"spec": {"terminationGracePeriodSeconds": None}}, "cuts off answers", id="the default grace"),
+        pytest.param({"spec": {"terminationGracePeriodSeconds": "3600"}}, "cuts off answers", id="a word for seconds"),
     ],
 )
 def test_says_what_would_override_a_decision(template: dict[str, Any], says: str) -> None:
-    (found,) = pod_template_conflicts(json.dumps(template), ["nvidia.com/gpu"])
+    (found,) = pod_template_conflicts(json.dumps(template), ["nvidia.com/gpu"], shutdown_s=130)
     assert says in found
     assert found.startswith("engine.podTemplate.")
 
@@ -186,8 +216,10 @@ def test_says_what_would_override_a_decision(template: dict[str, Any], says: str
         '{"metadata":null,"spec":null}',
         '{"metadata":{"labels":{"team":"a"}},"spec":{"affinity":{"podAntiAffinity":{}},"serviceAccountName":"s"}}',
         '{"spec":{"containers":[{"name":"vllm","env":[],"resources":{"limits":{"cpu":"4"}}}]}}',
-        '{"spec":{"containers":[{"name":"other","image":"x","args":["y"]}]}}',
+        '{"spec":{"containers":[{"name":"other","image":"x","args":["y"],"command":["z"]}]}}',
+        '{"spec":{"containers":[{"name":"other","resources":{"requests":{"cpu":"1"},"limits":{"rdma/hca":"1"}}}]}}',
+        '{"spec":{"initContainers":[{"name":"other","resources":null},7],"terminationGracePeriodSeconds":130}}',
     ],
 )
 def test_lets_through_what_overrides_nothing(template: str | None) -> None:
-    assert pod_template_conflicts(template, ["nvidia.com/gpu"]) == ()
+    assert pod_template_conflicts(template, ["nvidia.com/gpu"], shutdown_s=130) == ()

@@ -26,6 +26,7 @@ __all__ = [
     "ENGINE_CONTAINER",
     "LABEL_SERVING",
     "LABEL_WORKLOAD",
+    "SHUTDOWN_S",
     "Serving",
     "deployment",
     "pod_disruption_budget",
@@ -47,6 +48,8 @@ ANNOTATION_SWITCHED_AT = "metainf.dev/switched-at"
 ENGINE_CONTAINER = "vllm"
 
 _ENDPOINTS_SETTLE_S = 10  # preStop: proxies need a moment to stop sending before the server stops taking
+SHUTDOWN_S = _ENDPOINTS_SETTLE_S + SHUTDOWN_TIMEOUT_S
+"""From a pod's being told to go until its last answer is out, at most."""
 _PROBE_PERIOD_S = 10
 _USER_ID = 1000
 _CACHE = "/cache"
@@ -171,7 +174,7 @@ def _pod(workload: InferenceWorkload, serving: Serving, labels: dict[str, str], 
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": SHUTDOWN_TIMEOUT_S + _ENDPOINTS_SETTLE_S + 20,
+        "terminationGracePeriodSeconds": SHUTDOWN_S + 20,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER_ID,

@@ -5,8 +5,10 @@ it from `kubectl patch`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from metainf_operator.node_labels import is_device
 
 __all__ = ["merge_pod_template", "pod_template_conflicts"]
 
@@ -14,6 +16,7 @@ _KEYS = ("mountPath", "name")  # a volume may be mounted at several paths: there
 _DECIDED_IN_CONTAINER = {
     "image": "engine.image",
     "args": "engine.extraArgs",
+    "command": "engine.image, an image whose entrypoint takes vLLM's arguments",
     "ports": "nothing: the Service depends on them",
 }
 
@@ -64,8 +67,11 @@ def _merge_key(item: Any) -> tuple[str, str] | None:
     return None
 
 
-def pod_template_conflicts(theirs: str | None, resource_names: Sequence[str]) -> tuple[str, ...]:
-    """What of the user's template would override a decision; a sentence each, none where all is well."""
+def pod_template_conflicts(theirs: str | None, resource_names: Sequence[str], *, shutdown_s: int) -> tuple[str, ...]:
+    """What of the user's template would override a decision; a sentence each, none where all is well.
+
+    `resource_names` are the accelerators of the pools, `shutdown_s` is what a pod needs to answer what it took.
+    """
     if not theirs:
         return ()
     template = json.loads(theirs)
@@ -82,10 +88,44 @@ def pod_template_conflicts(theirs: str | None, resource_names: Sequence[str]) ->
         found.append(
             "engine.podTemplate.spec.affinity.nodeAffinity overrides the chosen pool: use placement.nodeSelector"
         )
-    for container in spec.get("containers") or []:
-        if isinstance(container, Mapping) and container.get("name") == "vllm":
-            found += _container_conflicts(container, resource_names)
+    if "terminationGracePeriodSeconds" in spec and not _lasts(spec["terminationGracePeriodSeconds"], shutdown_s):
+        found.append(
+            "engine.podTemplate.spec.terminationGracePeriodSeconds cuts off answers at every switch: "
+            f"write {shutdown_s} or more, or leave it out"
+        )
+    for field in ("containers", "initContainers"):
+        for container in spec.get(field) or []:
+            if not isinstance(container, Mapping):
+                continue
+            if field == "containers" and container.get("name") == "vllm":
+                found += _container_conflicts(container, resource_names)
+            else:
+                found += _accelerators_beside(field, container, resource_names)
     return tuple(found)
+
+
+def _lasts(value: object, least_s: int) -> bool:
+    """Whether a grace period is long enough; null stands for the API server's default of 30 s."""
+    return isinstance(value, int) and value >= least_s
+
+
+def _resources(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and name of each limit and request."""
+    resources = container.get("resources") or {}
+    for kind in ("limits", "requests"):
+        for name in resources.get(kind) or {}:
+            yield kind, name
+
+
+def _accelerators_beside(field: str, container: Mapping[str, Any], resource_names: Sequence[str]) -> list[str]:
+    """Accelerators of another container than the engine's: the pod would take what nobody decided or paid for."""
+    where = f"engine.podTemplate.spec.{field}[{container.get('name')}]"
+    return [
+        f"{where}.resources.{kind}[{name}] takes an accelerator beside the engine's: leave it out, and run what needs "
+        "one in a pod of its own"
+        for kind, name in _resources(container)
+        if name in resource_names or is_device(name)
+    ]
 
 
 def _container_conflicts(container: Mapping[str, Any], resource_names: Sequence[str]) -> list[str]:
@@ -95,11 +135,9 @@ def _container_conflicts(container: Mapping[str, Any], resource_names: Sequence[
         for field, instead in _DECIDED_IN_CONTAINER.items()
         if field in container
     ]
-    resources = container.get("resources") or {}
-    for kind in ("limits", "requests"):
-        for name in resources.get(kind) or {}:
-            if name in resource_names:
-                found.append(f"{where}.resources.{kind}[{name}] overrides the chosen layout: use policy.pinned")
-            elif kind == "requests":
-                found.append(f"{where}.resources.requests[{name}] overrides what the ledger counts: leave it out")
+    for kind, name in _resources(container):
+        if name in resource_names or is_device(name):
+            found.append(f"{where}.resources.{kind}[{name}] overrides the chosen layout: use policy.pinned")
+        elif kind == "requests":
+            found.append(f"{where}.resources.requests[{name}] overrides what the ledger counts: leave it out")
     return found

@@ -10,6 +10,7 @@ from metainf.candidates import CandidateName
 from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
 from metainf.manifests import InferenceWorkload, ObservedTraffic, parse_decision
 from metainf_operator.api_errors import NotFoundError
+from metainf_operator.children import SHUTDOWN_S
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Fault
 from metainf_operator.models import ConfigMapMissingError, KnownModel, Models
@@ -59,7 +60,7 @@ async def understand(
     if workload is None:
         raise TroubleError(Fault.INVALID_SPEC, state.error or "the spec cannot be read", None)
     resources = sorted({r.pool.resource_name for r in world.inventory.pools if r.pool.resource_name})
-    conflicts = pod_template_conflicts(workload.engine.pod_template, resources)
+    conflicts = pod_template_conflicts(workload.engine.pod_template, resources, shutdown_s=SHUTDOWN_S)
     if conflicts:
         raise TroubleError(Fault.OVERRIDES_DECISION, "; ".join(conflicts), None)
     model = await _model(workload, models, resync_s)

@@ -17,6 +17,7 @@ from metainf.predictors.contract import Predictor
 from metainf.selection import BindingLimit, NoSelection
 from metainf.switching import MoveReason
 from metainf_operator.api_errors import ClusterError, NotFoundError
+from metainf_operator.children import SHUTDOWN_S
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.models import ConfigMapMissingError, Models
@@ -120,7 +121,7 @@ class Planner:
         if workload is None:
             raise InvalidWorkloadError(state.error or "the spec cannot be read")
         resources = sorted({r.pool.resource_name for r in self.world.inventory.pools if r.pool.resource_name})
-        conflicts = pod_template_conflicts(workload.engine.pod_template, resources)
+        conflicts = pod_template_conflicts(workload.engine.pod_template, resources, shutdown_s=SHUTDOWN_S)
         if conflicts:
             raise InvalidWorkloadError("; ".join(conflicts))
         try:
