@@ -89,6 +89,8 @@ class Around:
         self.settings = settings
         self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
         self.ready = True
+        self.failed: set[str] = set()
+        """Names of Deployments whose replicas do not start, and whose time to start is over."""
         self._ips = 0
         self.engines: dict[str, str | ScrapeError] = {}
         self.looked: set[str] = set()
@@ -270,13 +272,22 @@ class Around:
 
     def _status(self, deployment: JsonObject) -> bool:
         pods = self._pods_of(deployment)
-        bound = sum(bool(p["spec"].get("nodeName")) for p in pods) if self.ready else 0
+        failed = deployment["metadata"]["name"] in self.failed
+        bound = sum(bool(p["spec"].get("nodeName")) for p in pods) if self.ready and not failed else 0
         status = {
             "observedGeneration": deployment["metadata"]["generation"],
             "replicas": len(pods),
             "updatedReplicas": len(pods),
             "availableReplicas": bound,
         }
+        if failed or "conditions" in (deployment.get("status") or {}):
+            overdue = {
+                "type": "Progressing",
+                "status": "False",
+                "reason": "ProgressDeadlineExceeded",
+                "message": "late",
+            }
+            status["conditions"] = [overdue] if failed else []
         if deployment.get("status") == status:
             return False
         self.cluster.edit(DEPLOYMENT, deployment["metadata"]["name"], {"status": status}, "team", manager="kcm")

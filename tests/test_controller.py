@@ -499,6 +499,68 @@ def test_only_so_many_workloads_switch_at_a_time_and_a_switch_under_way_may_turn
     assert (around.running("a"), around.running("b")) == ({"fast": 1}, {"fast": 1})
 
 
+def names(around: Around, of: str = "chat") -> set[str]:
+    """The Deployments that stand for a workload."""
+    found = (body["metadata"] for body in around.deployments())
+    return {metadata["name"] for metadata in found if metadata["labels"]["metainf.dev/workload"] == of}
+
+
+def test_a_switch_whose_new_side_does_not_start_is_told_and_holds_up_nobody_else() -> None:
+    around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    (old,) = names(around, "a")
+    price(around, "cheap", CHEAP_GONE_DEAR)
+    around.now += timedelta(hours=2)
+    for name in ("a", "b"):
+        around.reconcile(name)
+    assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
+    around.failed |= names(around, "a") - {old}
+    around.play()
+    around.reconcile("a")
+    assert around.running("a") == {"cheap": 1, "fast": 1}
+    assert around.condition("Available", "a") == ("True", "SwitchFailed")
+    assert around.condition("Ready", "a") == ("False", "SwitchFailed")
+    assert around.message("Ready", "a") == "0 of 1 replicas are ready: late; the old candidate serves on"
+    assert around.events().count("SwitchFailed") == 1
+    around.reconcile("b")
+    assert around.running("b") == {"cheap": 1, "fast": 1}
+    around.failed.clear()
+    around.settle("a", "b")
+    assert (around.running("a"), around.running("b")) == ({"fast": 1}, {"fast": 1})
+    assert around.condition("Ready", "a") == ("True", "Serving")
+
+
+def test_a_candidate_that_failed_makes_room_for_the_next_while_the_old_one_serves() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload(methods={"allow": ["default", "no-prefix-caching"]}))
+    around.settle()
+    old, (first,) = sent_to(around), names(around)
+    around.edit(methods={"allow": ["no-prefix-caching"]})
+    around.reconcile()
+    (second,) = names(around) - {first}
+    around.failed.add(second)
+    around.play()
+    around.reconcile()
+    assert around.condition("Available") == ("True", "SwitchFailed")
+    (late,) = [p["metadata"]["name"] for p in around.cluster.all(POD) if p["metadata"]["annotations"]["of"] == second]
+    around.cluster.edit(POD, late, {"metadata": {"finalizers": ["test/takes-its-time"]}}, "team")
+
+    around.edit(engine={"extraArgs": ["--seed=7"]})
+    around.reconcile()
+    assert names(around) == {first}
+    assert around.condition("Available") == ("True", "Switching")
+    assert around.reconcile() == 10.0  # its pod is still going
+    assert (names(around), sent_to(around)) == ({first}, old)
+    around.cluster.edit(POD, late, {"metadata": {"finalizers": None}}, "team")
+    around.reconcile()
+    assert (len(names(around)), sent_to(around)) == (2, old)
+    around.settle()
+    assert first not in names(around)
+    assert around.condition("Ready") == ("True", "Serving")
+
+
 def test_a_gain_that_is_small_or_too_soon_moves_nobody() -> None:
     around = serving()
     price(around, "fast", "0.95")

@@ -30,9 +30,10 @@ def step(
     replicas: int = 2,
     both_fit: bool = True,
     may_switch: bool = True,
+    room_comes: bool = False,
     troubles: Sequence[PodTrouble] = (),
 ) -> Step:
-    limits = {"both_fit": both_fit, "may_switch": may_switch}
+    limits = {"both_fit": both_fit, "may_switch": may_switch, "room_comes": room_comes}
     return next_step("chat-new", "new", replicas, observed, service, **limits, now=NOW, troubles=troubles)
 
 
@@ -100,11 +101,71 @@ TO_NEW = ObservedService("new", LONG_AGO)
             [seen("new", available=0, deadline_exceeded=True), seen("old")],
             TO_OLD,
             {},
-            Stage.STUCK,
+            Stage.SWITCH_FAILED,
             True,
             "old",
             (),
-            id="stuck beside the old one, which serves on",
+            id="out of time beside the old one, which serves on -> failed",
+        ),
+        pytest.param(
+            [seen("new", available=1, deadline_exceeded=True), seen("old", available=1)],
+            TO_OLD,
+            {"may_switch": False, "both_fit": False},
+            Stage.SWITCH_FAILED,
+            True,
+            "old",
+            (),
+            id="failed, one replica came up -> the old one serves on",
+        ),
+        pytest.param(
+            [seen("new", deadline_exceeded=True), seen("old")],
+            TO_OLD,
+            {},
+            Stage.DRAINING,
+            True,
+            "new",
+            (),
+            id="a failed side that came up after all -> send to it",
+        ),
+        pytest.param(
+            [seen("failed", available=0, deadline_exceeded=True), seen("old")],
+            TO_OLD,
+            {},
+            Stage.SWITCHING,
+            True,
+            "old",
+            ("chat-failed",),
+            id="a third beside one that failed -> start it, drop what failed",
+        ),
+        pytest.param(
+            [seen("failed", available=0, deadline_exceeded=True), seen("old")],
+            TO_OLD,
+            {"both_fit": False},
+            Stage.SWITCHING,
+            False,
+            "old",
+            ("chat-failed",),
+            id="no room for a third -> what failed goes first",
+        ),
+        pytest.param(
+            [seen("old")],
+            TO_OLD,
+            {"both_fit": False, "room_comes": True},
+            Stage.SWITCHING,
+            False,
+            "old",
+            (),
+            id="its pods are still going -> wait for their room",
+        ),
+        pytest.param(
+            [seen("failed", available=0), seen("old", available=0)],
+            TO_OLD,
+            {"both_fit": False, "room_comes": True},
+            Stage.RECREATING,
+            False,
+            "new",
+            ("chat-failed", "chat-old"),
+            id="no room and nothing answers -> all others go",
         ),
         pytest.param(
             [seen("new"), seen("old")], TO_OLD, {}, Stage.DRAINING, True, "new", (), id="ready -> send to the new one"
@@ -166,7 +227,7 @@ TO_NEW = ObservedService("new", LONG_AGO)
             Stage.SWITCHING,
             True,
             "older",
-            (),
+            ("chat-old",),
             id="the old one fell over, an older one answers",
         ),
     ],
@@ -188,13 +249,19 @@ def test_steps(
 def test_drains_for_what_is_left_of_the_time() -> None:
     found = step([seen("new"), seen("old")], ObservedService("new", NOW - timedelta(seconds=5)))
     assert found.again_in == DRAIN - timedelta(seconds=5)
-    waiting = step([seen("old")], TO_OLD, may_switch=False)
-    assert waiting.again_in == timedelta(seconds=10)
+    for waiting in ({"may_switch": False}, {"both_fit": False, "room_comes": True}):
+        assert step([seen("old")], TO_OLD, **waiting).again_in == timedelta(seconds=10)
 
 
 def test_a_stuck_rollout_says_what_the_deployment_says() -> None:
     found = step([seen("new", available=1, deadline_exceeded=True, message="no such image")], TO_NEW)
     assert found.message == "1 of 2 replicas are ready: no such image"
+
+
+def test_a_failed_switch_says_what_the_deployment_says_and_that_nothing_is_lost() -> None:
+    found = step([seen("new", available=0, deadline_exceeded=True, message="too slow"), seen("old")], TO_OLD)
+    assert found.message == "0 of 2 replicas are ready: too slow; the old candidate serves on"
+    assert (found.stage.available, found.stage.ready) == ("True", "False")
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -306,6 +373,12 @@ KILLED = PodTrouble(Stage.OUT_OF_MEMORY, "chat-new-a", "killed for memory")
         pytest.param([seen("new", available=0), seen("old")], Stage.SWITCHING, "Unknown", id="the old one serves"),
         pytest.param(
             [seen("new", available=0, deadline_exceeded=True)], Stage.OUT_OF_MEMORY, "False", id="more than out of time"
+        ),
+        pytest.param(
+            [seen("new", available=0, deadline_exceeded=True), seen("old")],
+            Stage.SWITCH_FAILED,
+            "False",
+            id="out of time, the old one serves",
         ),
     ],
 )

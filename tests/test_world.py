@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,8 @@ from metainf.manifests import DecisionHead
 from metainf.manifests.decision_record import Reservation
 from metainf.placement import ReplicaRequest
 from metainf_operator.ledger import PodUse, WorkloadKey
-from metainf_operator.projections import project_node
+from metainf_operator.projections import ChildState, project_node
+from metainf_operator.rollout import ObservedDeployment
 from metainf_operator.world import DecisionState, WorkloadState, World
 from node_bodies import node
 
@@ -100,6 +102,51 @@ def test_what_is_free_follows_from_what_is_there_and_not_from_how_it_came(
         assert lived.pools_for(key, T0) == fresh.pools_for(key, T0)
         assert lived.pools_for(key, T0, own_pods_count=True) == fresh.pools_for(key, T0, own_pods_count=True)
     assert sorted(map(repr, lived.holds())) == sorted(map(repr, fresh.holds()))
+
+
+def child(name: str, *, failed: bool = False, uid: str = "new") -> ChildState:
+    """A Deployment of workload a."""
+    found = ObservedDeployment(f"a-{name}", name, 1, 1, 1, 1, int(not failed), deadline_exceeded=failed)
+    return ChildState("Deployment", f"a-{name}", "team", f"d-{name}", uid, "a", None, 1, name, deployment=found)
+
+
+@pytest.mark.parametrize(
+    ("children", "switching"),
+    [
+        pytest.param([child("old")], 0, id="one serves"),
+        pytest.param([child("old"), child("new")], 1, id="two sides"),
+        pytest.param([child("old"), child("new", failed=True)], 0, id="the new side did not start in its time"),
+        pytest.param([child("old"), child("new", failed=True), child("third")], 1, id="a third beside it"),
+        pytest.param([child("old", failed=True), child("new", failed=True)], 0, id="neither did"),
+    ],
+)
+def test_a_switch_is_under_way_while_its_new_side_may_still_come(children: list[ChildState], switching: int) -> None:
+    known = world()
+    for each in children:
+        known.deployments.upsert(("team", each.name), each)
+    assert known.switching() == switching
+    assert known.switching(WorkloadKey("team", "a")) == 0
+
+
+@pytest.mark.parametrize(
+    ("use", "comes"),
+    [
+        pytest.param(PodUse("n1", 1, 4.0, 1, WorkloadKey("team", "a"), serving="old"), False, id="it stays"),
+        pytest.param(PodUse("n1", 1, 4.0, 1, WorkloadKey("team", "a"), True, serving="old"), True, id="it goes"),
+        pytest.param(PodUse("n1", 1, 4.0, 1, WorkloadKey("team", "a"), serving="gone"), True, id="nobody keeps it"),
+        pytest.param(PodUse("n1", 1, 4.0, 1, WorkloadKey("team", "b"), True, serving="old"), False, id="of another"),
+        pytest.param(PodUse("n3", 1, 4.0, 1, WorkloadKey("team", "a"), True, serving="old"), False, id="on no node"),
+        pytest.param(PodUse("sick", 1, 4.0, 1, WorkloadKey("team", "a"), True, serving="old"), False, id="on a lost"),
+    ],
+)
+def test_room_comes_where_pods_go_that_no_deployment_keeps(use: PodUse, comes: bool) -> None:
+    known = world()
+    known.nodes.upsert("sick", project_node(node("sick", price="27.40", ready=False)))
+    known.deployments.upsert(("team", "a-old"), child("old"))
+    known.pods.upsert(("team", "p"), use)
+    pool = known.inventory.pools[0].pool.name
+    assert known.room_comes(WorkloadKey("team", "a"), pool, "new") is comes
+    assert not known.room_comes(WorkloadKey("team", "a"), "another-pool", "new")
 
 
 def test_a_released_record_and_one_of_an_earlier_workload_of_the_name_hold_nothing() -> None:

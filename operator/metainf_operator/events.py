@@ -45,7 +45,7 @@ class EventReason(Enum):
     PRICES_UNKNOWN = ("PricesUnknown", WARNING, "Select", "shows when no price is known for a pool that could serve")
     SWITCH_STARTED = ("SwitchStarted", NORMAL, "Switch", "shows when a running workload begins to move")
     SWITCH_FINISHED = ("SwitchFinished", NORMAL, "Switch", "shows when the new replicas serve and the old are gone")
-    ROLLED_BACK = ("RolledBack", WARNING, "Switch", "shows when the new replicas failed and the old ones stay")
+    SWITCH_FAILED = ("SwitchFailed", WARNING, "Switch", "shows when the new replicas failed and the old ones stay")
     IMAGE_MISSING = ("ImageMissing", WARNING, "Run", "shows when the engine's image cannot be had")
     MODEL_MISSING = ("ModelMissing", WARNING, "Run", "shows when the engine finds no model or may not have it")
     OUT_OF_MEMORY = ("OutOfMemory", WARNING, "Run", "shows when a replica was killed for memory, with its limit")

@@ -330,6 +330,7 @@ _ON_REASON = {
     ("Ready", "Suspended"): EventReason.SUSPENDED,
     ("Available", "Switching"): EventReason.SWITCH_STARTED,
     ("Available", "Recreating"): EventReason.SWITCH_STARTED,
+    ("Available", "SwitchFailed"): EventReason.SWITCH_FAILED,
     ("Feasible", "NoCapacity"): EventReason.NO_CAPACITY,
 }
 

@@ -95,13 +95,15 @@ class Roller:
         if stopped:
             return await self._to_zero(state, workload, serving, deployments, name, digest)
         standing = next(iter(self.world.children(state.key, self.world.services, state.uid)), None)
+        both_fit = await self._both_fit(state, workload, active, decision, deployments, name)
         step = next_step(
             name,
             digest,
             replicas,
             [d.deployment for d in deployments if d.deployment is not None and not d.terminating],
             None if standing is None else ObservedService(standing.serving or "", standing.switched_at),
-            both_fit=await self._both_fit(state, workload, active, decision, deployments, name),
+            both_fit=both_fit,
+            room_comes=not both_fit and self.world.room_comes(state.key, serving.pool, state.uid),
             may_switch=self.world.switching(state.key) < self.settings.max_concurrent_switches,
             now=self._now(),
             troubles=self.world.troubles(state.key, digest),

@@ -24,6 +24,7 @@ class Stage(StrEnum):
     WAITING_TO_SWITCH = "WaitingToSwitch"
     DEGRADED = "Degraded"
     STUCK = "RolloutStuck"
+    SWITCH_FAILED = "SwitchFailed"
     IMAGE_MISSING = "ImageMissing"
     MODEL_MISSING = "ModelMissing"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -40,7 +41,7 @@ class Stage(StrEnum):
     @property
     def available(self) -> str:
         """Status of the condition Available at this stage."""
-        if self in (Stage.SERVING, Stage.SWITCHING, Stage.DRAINING, Stage.WAITING_TO_SWITCH, Stage.DEGRADED):
+        if self in _ANSWERED:
             return "True"
         return "False" if self in _FAULTS else "Unknown"
 
@@ -52,10 +53,21 @@ class Stage(StrEnum):
         return "False" if self in _FAULTS else "Unknown"
 
 
+_ANSWERED = frozenset(
+    {
+        Stage.SERVING,
+        Stage.SWITCHING,
+        Stage.SWITCH_FAILED,
+        Stage.DRAINING,
+        Stage.WAITING_TO_SWITCH,
+        Stage.DEGRADED,
+    }
+)
 _FAULTS = frozenset(
     {
         Stage.NAME_TAKEN,
         Stage.STUCK,
+        Stage.SWITCH_FAILED,
         Stage.IMAGE_MISSING,
         Stage.MODEL_MISSING,
         Stage.OUT_OF_MEMORY,
@@ -72,6 +84,7 @@ _SENTENCES = {
     Stage.WAITING_TO_SWITCH: "Shows while other workloads switch: only so many do at a time.",
     Stage.DEGRADED: "Shows when some replicas of a running workload are not ready.",
     Stage.STUCK: "Shows when replicas did not become ready in the time that the model may take.",
+    Stage.SWITCH_FAILED: "Shows when the new candidate did not start in its time; the old one serves on.",
     Stage.IMAGE_MISSING: "Shows when the engine's image cannot be had; the message has the name and the reason.",
     Stage.MODEL_MISSING: "Shows when the engine finds no model, or may not have it; the message says which.",
     Stage.OUT_OF_MEMORY: "Shows when a replica was killed for memory; the message says what it was to hold.",
@@ -144,19 +157,26 @@ def next_step(
     both_fit: bool,
     may_switch: bool,
     now: datetime,
+    room_comes: bool = False,
     troubles: Sequence[PodTrouble] = (),
 ) -> Step:
     """The next step towards Deployment `target` with pods of `serving`.
 
-    `both_fit` says that capacity and budget hold both sides at once; `may_switch` that the cluster-wide limit on
-    switches at a time has room for one more; `troubles` are of the target's pods.
+    `both_fit` says that capacity and budget hold both sides at once, `room_comes` that pods which no Deployment keeps
+    any more still take room; `may_switch` that the cluster-wide limit on switches at a time has room for one more;
+    `troubles` are of the target's pods.
     """
     mine = next((d for d in observed if d.name == target), None)
     old = sorted((d for d in observed if d.name != target), key=lambda d: d.name)
     old_names = tuple(d.name for d in old)
     answering = _answering(mine, old, service)
     if mine is None and old:
-        return _begin_switch(answering or serving, old_names, answering is not None, both_fit, may_switch)
+        if not may_switch:
+            stays, soon = answering or serving, timedelta(seconds=10)
+            return Step(Stage.WAITING_TO_SWITCH, "other workloads are switching", False, stays, again_in=soon)
+        if answering is None:
+            return _begin_anew(serving, old_names, both_fit)
+        return _begin_switch(answering, old, both_fit, room_comes)
     if mine is None:
         return Step(Stage.ROLLING_OUT, f"0 of {replicas} replicas are ready", True, serving)
     ready = mine.settled and mine.replicas == replicas
@@ -175,8 +195,13 @@ def _starting(
     counted = f"{mine.available} of {replicas} replicas are ready"
     trouble = min(troubles, key=lambda t: t.pod, default=None)
     told = counted if trouble is None else f"{counted}: {trouble.pod}: {trouble.message}"
-    if mine.deadline_exceeded and trouble is None:
-        return Step(Stage.STUCK, f"{counted}: {mine.message or 'the time to start is over'}", True, send_to)
+    if mine.deadline_exceeded:
+        overdue = f"{counted}: {mine.message or 'the time to start is over'}" if trouble is None else told
+        if answering is not None:
+            message = f"{overdue}; the old candidate serves on"
+            return Step(Stage.SWITCH_FAILED, message, True, send_to, trouble=trouble)
+        if trouble is None:
+            return Step(Stage.STUCK, overdue, True, send_to)
     if answering is not None:
         return Step(Stage.SWITCHING, f"{told}; the old candidate serves on", True, send_to, trouble=trouble)
     if mine.available > 0:
@@ -199,16 +224,31 @@ def _answering(
     return max(live, key=lambda d: d.available).serving
 
 
-def _begin_switch(stays: str, old: tuple[str, ...], old_serves: bool, both_fit: bool, may_switch: bool) -> Step:
-    if not may_switch:
-        return Step(
-            Stage.WAITING_TO_SWITCH, "other workloads are switching", False, stays, again_in=timedelta(seconds=10)
-        )
+_RECREATING = "stopping the old candidate first: both do not fit the capacity or the budget"
+
+
+def _begin_anew(serving: str, old: tuple[str, ...], both_fit: bool) -> Step:
+    """The first step where others stand and none of them answers."""
     if both_fit:
-        stage = Stage.SWITCHING if old_serves else Stage.ROLLING_OUT
-        return Step(stage, "starting the new candidate beside the old one", True, stays)
-    message = "stopping the old candidate first: both do not fit the capacity or the budget"
-    return Step(Stage.RECREATING, message, False, stays, old)
+        return Step(Stage.ROLLING_OUT, "starting the new candidate beside the old one", True, serving)
+    return Step(Stage.RECREATING, _RECREATING, False, serving, old)
+
+
+def _begin_switch(answering: str, old: Sequence[ObservedDeployment], both_fit: bool, room_comes: bool) -> Step:
+    """The first step of a switch. What answers nothing beside one that does, as a candidate that failed, goes first.
+
+    Only where that made no room, once its pods are gone, does the one that answers have to go as well.
+    """
+    silent = tuple(d.name for d in old if d.available == 0)
+    if both_fit:
+        return Step(Stage.SWITCHING, "starting the new candidate beside the old one", True, answering, silent)
+    if silent:
+        message = "stopping what answers nothing first, to make room; the old candidate serves on"
+        return Step(Stage.SWITCHING, message, False, answering, silent)
+    if room_comes:
+        message = "waiting for the room of pods that are going; the old candidate serves on"
+        return Step(Stage.SWITCHING, message, False, answering, again_in=timedelta(seconds=10))
+    return Step(Stage.RECREATING, _RECREATING, False, answering, tuple(d.name for d in old))
 
 
 def _finish_switch(serving: str, old: tuple[str, ...], service: ObservedService | None, now: datetime) -> Step:

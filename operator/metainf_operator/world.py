@@ -5,7 +5,7 @@ server: a new leader starts from the same world.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -155,6 +155,11 @@ def project_decision(body: Mapping[str, Any]) -> DecisionState | None:
         image=annotations.get(IMAGE, ""),
         released=RELEASED in annotations,
     )
+
+
+def _under_way(children: Iterable[ChildState]) -> int:
+    """Deployments that serve or may still come to."""
+    return sum(child.deployment is None or not child.deployment.deadline_exceeded for child in children)
 
 
 class World:
@@ -366,10 +371,30 @@ class World:
         mine = self._troubled.get(key, {})
         return tuple(mine[pod] for pod in sorted(mine) if mine[pod].serving == serving)
 
+    def room_comes(self, key: WorkloadKey, pool: str, uid: str) -> bool:
+        """Whether pods that no Deployment of the workload keeps any more still take room on the pool's nodes.
+
+        Those that were told to go, and those of a Deployment that is gone and were not told yet. Only on nodes that
+        pods may go to: a lost node never says that its pods are gone.
+        """
+        record = self.inventory.get(pool)
+        kept = {c.serving for c in self.children(key, self.deployments, uid) if not c.terminating}
+        return record is not None and any(
+            use.workload == key and (use.terminating or use.serving not in kept)
+            for node in record.pool.nodes
+            for use in self._on_node.get(node.name, {}).values()
+        )
+
     def switching(self, but: WorkloadKey | None = None) -> int:
-        """Workloads that have more than one Deployment now: those amid a switch, `but` not counted."""
+        """Workloads amid a switch, `but` not counted.
+
+        Those that have more than one Deployment now. One that did not start in its time is none of them: a switch that
+        failed may stand so until somebody looks after it, and must hold up nobody else's.
+        """
         return sum(
-            1 for key, kinds in self._children.items() if key != but and len(kinds.get(self.deployments.name, {})) > 1
+            1
+            for key, kinds in self._children.items()
+            if key != but and len(mine := kinds.get(self.deployments.name, {})) > 1 and _under_way(mine.values()) > 1
         )
 
     def forget(self, key: WorkloadKey) -> None:

@@ -1,5 +1,5 @@
 -- Ready is the roll-up: False is for what a person must act on, Unknown for what is under way. So a rollout or a
--- switch is never shown as Degraded, and a proposal that waits for a person does not hold up a sync.
+-- switch under way is never shown as Degraded, and a proposal that waits for a person does not hold up a sync.
 local function condition(kind)
   for _, each in ipairs(obj.status.conditions or {}) do
     if each.type == kind then
