@@ -477,6 +477,31 @@ def test_a_template_rolls_with_one_more_replica_only_where_there_is_room_for_it(
     assert surge() == 0  # one fast node: the old side's room was elsewhere
 
 
+def test_the_strategy_stays_as_it_is_until_the_template_changes_and_then_follows_the_room() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload())
+    around.settle()
+
+    def surge() -> int:
+        (body,) = around.deployments()
+        return int(body["spec"]["strategy"]["rollingUpdate"]["maxSurge"])
+
+    (taken,) = {p["spec"]["nodeName"] for p in around.cluster.all(POD)}
+    (other,) = {"cheap-0", "cheap-1"} - {taken}
+    around.cluster.edit(NODE, other, {"spec": {"unschedulable": True}})
+    around.settle()
+    assert surge() == 1
+    around.edit(engine={"podTemplate": {"metadata": {"annotations": {"example.com/note": "a"}}}})
+    around.settle()
+    assert surge() == 0
+    around.cluster.edit(NODE, other, {"spec": {"unschedulable": False}})
+    around.settle()
+    assert surge() == 0
+    around.edit(engine={"podTemplate": {"metadata": {"annotations": {"example.com/note": "b"}}}})
+    around.settle()
+    assert surge() == 1
+
+
 def test_only_so_many_workloads_switch_at_a_time_and_a_switch_under_way_may_turn() -> None:
     around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
     for name in ("a", "b"):

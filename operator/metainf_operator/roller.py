@@ -229,7 +229,7 @@ class Roller:
         restored: list[str] = []
         try:
             if step.apply_target:
-                manifest = deployment(workload, serving, replicas, surge=self._may_surge(state, serving, name))
+                manifest = self._deployment(state, workload, serving, name, replicas)
                 if await self._apply_deployment(state, manifest):
                     restored.append(f"Deployment {name}")
             if await self._apply_service(state, workload, step.send_to, standing):
@@ -241,15 +241,23 @@ class Roller:
             return ()
         return tuple(restored)
 
-    def _may_surge(self, state: WorkloadState, serving: Serving, name: str) -> bool:
-        """Whether one more replica fits while the template rolls.
+    def _deployment(
+        self, state: WorkloadState, workload: InferenceWorkload, serving: Serving, name: str, replicas: int
+    ) -> Manifest:
+        """The Deployment as it shall be, with the strategy that it has as long as nothing else of it changes.
 
-        Asked only as long as the Deployment is not there: the answer moves with every pod, and the strategy must not.
+        Whether one more replica fits moves with every pod, and the strategy must not; but a template that rolls
+        because something else changed has to roll in the room that there is now.
         """
-        mine = self.world.children(state.key, self.world.deployments, state.uid)
-        known = next((d for d in mine if d.name == name), None)
+        known = self.world.deployments.get((state.key.namespace, name))
         if known is not None and known.surge is not None:
-            return known.surge
+            manifest = deployment(workload, serving, replicas, surge=known.surge)
+            if manifest["metadata"]["annotations"][ANNOTATION_DIGEST] == known.digest:
+                return manifest
+        return deployment(workload, serving, replicas, surge=self._may_surge(state, serving))
+
+    def _may_surge(self, state: WorkloadState, serving: Serving) -> bool:
+        """Whether one more replica fits now while the template rolls."""
         pools = self.world.pools_for(state.key, state.created_at)
         pool = next((p for p in pools if p.name == serving.pool), None)
         reserved = next((h.replicas for h in self.world.holds() if h.workload == state.key), 0)
