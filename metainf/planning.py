@@ -154,6 +154,7 @@ def plan(
         revision=revision,
         architecture_digest=digest,
         observed=observed,
+        draft=workload.model.draft,
     )
     argv = candidate_argv(workload, outcome.chosen.candidate, inputs) if isinstance(outcome, Selection) else ()
     return Plan(workload, inputs, outcome, tuple(pools), argv)

@@ -490,9 +490,13 @@ def test_a_head_is_told_to_the_engine_and_is_an_input(model, told):
     made = planned(workload(model=source, methods={"allow": ["eagle"]}), revision=None)
     config = json.loads(made.argv[made.argv.index("--speculative-config") + 1])
     assert config == {"method": "eagle3", "num_speculative_tokens": 3, **told}
+    assert made.manifest["spec"]["inputs"]["model"]["draftModel"] == source["draftModel"]
+    assert parse_decision(made.manifest).inputs == made.inputs
+    assert refused_by_schema(made.manifest) == []
     source.pop("draftModel")
     without = planned(workload(model=source, methods={"allow": ["eagle"]}), revision=None)
     assert without.chosen is None
+    assert "draftModel" not in without.manifest["spec"]["inputs"]["model"]
     assert without.inputs.digest != made.inputs.digest
 
 

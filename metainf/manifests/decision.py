@@ -8,7 +8,7 @@ say, runners-up and sentences are shortened step by step, and the choice itself 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from statistics import NormalDist
 from typing import Any
@@ -184,9 +184,11 @@ def _spec(
 
 
 def _inputs(workload: InferenceWorkload, inputs: DecisionInputs) -> Manifest:
-    model = {"id": inputs.model_id, "architectureDigest": inputs.architecture_digest}
+    model: Manifest = {"id": inputs.model_id, "architectureDigest": inputs.architecture_digest}
     if inputs.revision is not None:
         model["revision"] = inputs.revision
+    if inputs.draft is not None:
+        model["draftModel"] = {name: text for name, text in asdict(inputs.draft).items() if text is not None}
     asked = workload.workload
     limits: Manifest = {"slo": slo_fields(asked.slo)} if asked.slo.bounds else {}
     observed = {} if inputs.observed is None else {"observed": evidence_fields(inputs.observed)}

@@ -29,6 +29,7 @@ from metainf.manifests.quantities import cpu_cores, memory_bytes
 from metainf.manifests.reader import Reader, TextRule
 from metainf.manifests.rules import OBJECT_NAME, plain_text
 from metainf.manifests.traffic import read_budget_fields, read_observed_traffic
+from metainf.manifests.workload import DraftSource
 from metainf.placement import ReplicaRequest
 from metainf.pools import Price, PriceSource
 from metainf.predictors.contract import PredictorIdentity
@@ -218,6 +219,7 @@ def parse_decision(manifest: Mapping[str, object]) -> Decision:
             model_id=model.text("id", _TEXT),
             revision=model.optional_text("revision", _TEXT),
             architecture_digest=model.text("architectureDigest", _TEXT),
+            draft=_draft(model),
             observed=read_observed_traffic(inputs),
         ),
         budget=read_budget_fields(inputs.child("limits", None).child("budget", None)),
@@ -233,6 +235,13 @@ def parse_decision(manifest: Mapping[str, object]) -> Decision:
         phase=status.choice("phase", DecisionPhase) if status.has("phase") else None,
         observed=_observed(status.optional_child("observed", None)),
     )
+
+
+def _draft(model: Reader) -> DraftSource | None:
+    reader = model.optional_child("draftModel", None)
+    if reader is None:
+        return None
+    return DraftSource(*(reader.optional_text(name, _TEXT) for name in ("id", "revision", "path")))
 
 
 def _head(manifest: Reader) -> DecisionHead:

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from metainf.architecture import ModelArchitecture
 from metainf.manifests.traffic import ObservedTraffic, budget_fields, slo_fields, traffic_fields
-from metainf.manifests.workload import InferenceWorkload
+from metainf.manifests.workload import DraftSource, InferenceWorkload
 from metainf.methods import portfolio
 from metainf.pools import NodePool
 from metainf.predictors.contract import PredictorIdentity
@@ -34,7 +34,8 @@ _NAME_DIGITS = 10
 class DecisionInputs:
     """What a decision was made from, as its record names it; `digest` covers all of it but when traffic was observed.
 
-    `observed` is the traffic that was decided by; None where that was what was declared.
+    `observed` is the traffic that was decided by; None where that was what was declared. `draft` is the head that may
+    draft for the model, None where there is none.
     """
 
     digest: str
@@ -43,6 +44,7 @@ class DecisionInputs:
     revision: str | None
     architecture_digest: str
     observed: ObservedTraffic | None = None
+    draft: DraftSource | None = None
 
 
 def canonical_json(value: object) -> str:
