@@ -61,7 +61,6 @@ class DecisionPhase(StrEnum):
     PROPOSED = "Proposed"
     ACTIVE = "Active"
     SUPERSEDED = "Superseded"
-    ROLLED_BACK = "RolledBack"
     REFUSED = "Refused"
 
 

@@ -4,7 +4,6 @@ local says = {
   Proposed = { "Suspended", "proposed, waits for approval" },
   Active = { "Healthy", "in force" },
   Superseded = { "Healthy", "a later decision is in force" },
-  RolledBack = { "Healthy", "was in force and was undone" },
   Refused = { "Healthy", "nothing keeps the limits; the InferenceWorkload says which one binds" },
 }
 
