@@ -170,6 +170,8 @@ def test_the_same_values_render_to_the_same_bytes(tools: _Tools, values: str | N
         pytest.param(["--set", "leaderElection.retryPeriodSeconds=12"], "must be shorter", id="lease times"),
         pytest.param(["--set", "operator.drainSeconds=30"], "less than terminationGrace", id="drain too long"),
         pytest.param(["--set", "operator.observeWindowSeconds=59"], "at least twice", id="window too short"),
+        pytest.param(["--set", "operator.observeWindowSeconds=3601"], "/operator/observeWindowSeconds", id="too long"),
+        pytest.param(["--set", "operator.observeIntervalSeconds=2"], "at most 120 times", id="too many readings"),
     ],
 )
 def test_refuses_values_that_cannot_be(tools: _Tools, options: list[str], says: str) -> None:

@@ -21,7 +21,7 @@ import yaml
 from metainf.planning import HTTP_PORT
 from metainf_operator.children import LABEL_SERVING, LABEL_WORKLOAD
 from metainf_operator.metrics import Metrics
-from metainf_operator.settings import OperatorSettings, settings_from
+from metainf_operator.settings import OperatorSettings, SettingsError, settings_from
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CHART = _ROOT / "charts/metainf"
@@ -197,6 +197,13 @@ def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
         "--metrics-port=9090",
     ]
     assert settings_from(arguments, {}) == OperatorSettings()
+
+
+def test_the_chart_takes_the_windows_that_the_operator_takes() -> None:
+    longest = _SCHEMA["properties"]["operator"]["properties"]["observeWindowSeconds"]["maximum"]
+    assert settings_from([f"--observe-window-s={longest}"], {}).observe_window_s == longest
+    with pytest.raises(SettingsError):
+        settings_from([f"--observe-window-s={longest + 1}"], {})
 
 
 def test_the_drain_ends_before_the_grace_period() -> None:

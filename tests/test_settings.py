@@ -52,6 +52,12 @@ def test_reads_a_setting(flags: list[str], variables: dict[str, str], field: str
         (["--max-concurrent-switches", "0"], "it takes 1 or more"),
         (["--observe-interval-s", "-1"], "it takes 0 or more"),
         (["--observe-window-s", "59"], "it takes 60 or more, not 59"),
+        (["--observe-window-s", "3601"], "it takes 3600 or less, not 3601"),
+        (
+            ["--observe-interval-s", "2", "--observe-window-s", "241"],
+            r"it takes 120 intervals of 2 s or less, which is 240, not 241: raise --observe-interval-s",
+        ),
+        (["--observe-interval-s", "0", "--observe-window-s", "3601"], "it takes 3600 or less"),
         (["--lease-name", ""], "a Lease needs a name"),
         (["--node-access", "false"], r"name a file by --pools-file"),
         (["--lease-renew-deadline-s", "20"], "shorter than the lease duration"),
@@ -68,6 +74,10 @@ def test_refuses_flags_that_it_does_not_know(flags: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit):
         settings_from(flags, {})
     assert "unrecognized" in capsys.readouterr().err
+
+
+def test_a_window_of_an_hour_at_the_default_interval_is_the_longest() -> None:
+    assert settings_from(["--observe-window-s", "3600"], {}).observe_window_s == 3600.0
 
 
 def test_help_shows_every_setting_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:

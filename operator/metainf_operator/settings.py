@@ -81,9 +81,10 @@ class OperatorSettings:
     """A reading takes the engine a millisecond, and the operator about five where anything was counted."""
 
     observe_window_s: float = field(
-        default=300.0, metadata={"help": "seconds over which observed figures are taken; at least two intervals"}
+        default=300.0,
+        metadata={"help": "seconds over which observed figures are taken; 2 to 120 intervals, at most 3600"},
     )
-    """Longer smooths, and sees a change of traffic later."""
+    """Longer smooths, and sees a change of traffic later. All intervals of a window are summed up in every round."""
 
     drain_s: float = field(default=20.0, metadata={"help": "seconds that passes under way get to finish after SIGTERM"})
     """Shorter than the pod's grace period of 30 s, so that the Lease is still released."""
@@ -260,6 +261,27 @@ def _called(name: str) -> str:
     return f"{_flag(name)} ({_variable(name)})"
 
 
+_LONGEST_WINDOW_S = 3600.0
+"""Our own bound: what was seen an hour ago says little of the traffic now."""
+
+_MOST_INTERVALS = 120
+"""Of one window: each round sums up all of them for each workload, on the loop that everything else waits for. Our own
+bound: the longest window at the default interval."""
+
+
+def _check_window(settings: OperatorSettings) -> None:
+    called, window_s = _called("observe_window_s"), settings.observe_window_s
+    if window_s > _LONGEST_WINDOW_S:
+        raise SettingsError(f"reading {called}: it takes {_LONGEST_WINDOW_S:g} or less, not {window_s:g}")
+    interval_s = settings.observe_interval_s
+    if interval_s and window_s > _MOST_INTERVALS * interval_s:
+        most_s = _MOST_INTERVALS * interval_s
+        raise SettingsError(
+            f"reading {called}: it takes {_MOST_INTERVALS} intervals of {interval_s:g} s or less, which is {most_s:g}, "
+            f"not {window_s:g}: raise {_called('observe_interval_s')} as well"
+        )
+
+
 def _check(settings: OperatorSettings) -> None:
     """Refuse what no single value shows to be wrong."""
     at_least: dict[str, float] = {
@@ -276,6 +298,7 @@ def _check(settings: OperatorSettings) -> None:
         value = getattr(settings, name)
         if not least <= value < float("inf"):
             raise SettingsError(f"reading {_called(name)}: it takes {least:g} or more, not {value:g}")
+    _check_window(settings)
     for name in ("health_port", "metrics_port"):
         if getattr(settings, name) > 65535:
             raise SettingsError(f"reading {_called(name)}: there is no port {getattr(settings, name)}")

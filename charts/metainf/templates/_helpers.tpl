@@ -134,6 +134,12 @@ capabilities:
 {{- if lt (int .Values.operator.observeWindowSeconds) (mul 2 (int .Values.operator.observeIntervalSeconds) | int) }}
 {{- fail "\n\noperator.observeWindowSeconds must be at least twice operator.observeIntervalSeconds: a window needs two readings" }}
 {{- end }}
+{{- if gt (int .Values.operator.observeWindowSeconds) 3600 }}
+{{- fail "\n\noperator.observeWindowSeconds must be at most 3600: what was seen longer ago says little of the traffic" }}
+{{- end }}
+{{- if and (gt (int .Values.operator.observeIntervalSeconds) 0) (gt (int .Values.operator.observeWindowSeconds) (mul 120 (int .Values.operator.observeIntervalSeconds) | int)) }}
+{{- fail "\n\noperator.observeWindowSeconds must be at most 120 times operator.observeIntervalSeconds: each reading sums up all of a window" }}
+{{- end }}
 {{- if ge (int .Values.operator.drainSeconds) (int .Values.terminationGracePeriodSeconds) }}
 {{- fail "\n\noperator.drainSeconds must be less than terminationGracePeriodSeconds, so that the Lease is still released" }}
 {{- end }}
