@@ -113,7 +113,8 @@ class Around:
             return said
 
         api: ClusterApi = self.cluster
-        reporter = Reporter(api, EventSender(api.create, "test", clock), metrics, now=clock)
+        sender = EventSender(api.create, "test", clock)
+        reporter = Reporter(api, sender, metrics, now=clock, unwatched=self.settings.unwatched)
         self.metrics = metrics
         self.observer = Observer(
             self.world,

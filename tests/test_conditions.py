@@ -267,6 +267,8 @@ facts_strategy = st.builds(
     capped_message=texts,
     has_slo=maybe,
     stopped=maybe,
+    unwatched=texts,
+    traffic_remark=texts,
     predictor_fault=texts,
 )
 

@@ -212,6 +212,34 @@ def test_what_is_suspended_is_not_observed() -> None:
     assert story.around.condition("SLOMet") == ("Unknown", "NoTraffic")
 
 
+def unwatched(story: Watched) -> Around:
+    """The operator starts again, set to read no metrics any more."""
+    around = story.around
+    around.settings = replace(around.settings, observe_interval_s=0.0)
+    around.restart()
+    around.reconcile()
+    return around
+
+
+def test_an_operator_that_watches_nothing_says_so_and_leaves_no_old_figures() -> None:
+    story = watched()
+    story.steps(4, 30, ttft_s=MISSED)
+    assert story.around.condition("Ready") == ("False", "SLOMissed")
+    around = unwatched(story)
+    assert "observed" not in around.status()
+    assert around.condition("SLOMet") == ("Unknown", "NotWatched")
+    assert "--observe-interval-s (METAINF_OBSERVE_INTERVAL_S)" in around.message("SLOMet")
+    assert around.condition("Ready") == ("True", "Serving")
+    before = len(around.cluster.writes)
+    around.settle()
+    assert around.cluster.writes[before:] == []
+
+
+def test_unwatched_and_without_promises_nothing_is_missed_in_the_condition() -> None:
+    around = unwatched(unpromised())
+    assert around.condition("SLOMet") == ("Unknown", "NoSLO")
+
+
 def test_the_record_keeps_what_was_seen_when_another_decision_takes_over() -> None:
     story = watched()
     story.steps(4, 30)
@@ -263,6 +291,10 @@ def test_a_batch_has_both_its_cost_and_what_was_seen() -> None:
     around.reconcile()
     assert float(story.observed["accruedCost"].split()[0]) > float(first.split()[0])
     assert story.observed["throughput"].endswith("tok/s")
+    second = story.observed["accruedCost"]
+    unwatched(story)
+    assert story.observed.keys() == {"accruedCost", "time"}
+    assert float(story.observed["accruedCost"].split()[0]) >= float(second.split()[0])
 
 
 def test_metrics_show_what_was_seen_and_how_far_it_is_from_the_prediction() -> None:
@@ -391,6 +423,19 @@ def test_back_to_declared_is_back_to_what_was_declared() -> None:
     story.around.edit(policy={"traffic": "Declared"})
     story.around.settle()
     assert story.around.running() == {"cheap": 1}
+
+
+def test_unwatched_it_is_decided_by_what_is_declared_and_that_is_said() -> None:
+    story = unpromised(rps="2", policy=OBSERVED)
+    story.steps(11, 180)
+    story.around.settle()
+    assert story.around.running() == {"cheap": 2}
+    assert "Observed" not in story.around.message("Accepted")
+    around = unwatched(story)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Accepted") == ("True", "Accepted")
+    assert "decided by the declared traffic, not by policy.traffic Observed" in around.message("Accepted")
 
 
 def test_traffic_that_wavers_is_not_followed() -> None:

@@ -80,6 +80,13 @@ def test_a_window_of_an_hour_at_the_default_interval_is_the_longest() -> None:
     assert settings_from(["--observe-window-s", "3600"], {}).observe_window_s == 3600.0
 
 
+@pytest.mark.parametrize(("interval_s", "says"), [("30", ""), ("0", "--observe-interval-s")])
+def test_says_by_which_setting_nothing_is_watched(interval_s: str, says: str) -> None:
+    found = settings_from(["--observe-interval-s", interval_s], {}).unwatched
+    assert says in found
+    assert bool(found) is (interval_s == "0")
+
+
 def test_help_shows_every_setting_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         settings_from(["--help"], {})

@@ -94,6 +94,7 @@ REASONS: Mapping[str, str] = {
     "TooCloseToTell": "Shows when the server counts latencies by bounds too coarse to tell whether the SLO is kept.",
     "MetricsUnreadable": "Shows when the metrics of no ready pod can be read; the message says why.",
     "NoTraffic": "Shows when no traffic was observed, or too little, so that nothing can be said of the SLO.",
+    "NotWatched": "Shows when the operator is set to read no metrics of engines; the message names the setting.",
     "NoSLO": "Shows when the workload promises no latency.",
     "Loaded": "Shows when decisions are made by the predictor that is shipped or named in the operator's settings.",
     "ArtifactUnusable": "Shows when the trained predictor's file cannot be used: the analytical one decides instead.",
@@ -108,8 +109,10 @@ class Facts:
     `limit`/`limit_message` are set where the selection refused; `running` is the candidate in force as a person
     writes it; `broken` is the first limit that it breaks today, `over_budget` how it breaks the budget;
     `keep_message` says why a better one was not taken; `slo` is how the promises stand by what was seen, None where
-    nothing is watched. `predictor_fault` says why the analytical predictor stands in for a trained one; empty where
-    what is wanted is loaded. `version_remark` says which catalogue stands for an engine's version that has none.
+    nothing was. `unwatched` says why nothing can be, empty where engines are watched. `predictor_fault` says why the
+    analytical predictor stands in for a trained one; empty where what is wanted is loaded. `version_remark` says which
+    catalogue stands for an engine's version that has none, `traffic_remark` why traffic is decided by otherwise than
+    the policy has it.
     """
 
     mode: PolicyMode
@@ -136,6 +139,8 @@ class Facts:
     capped_message: str = ""
     overspent_message: str = ""
     version_remark: str = ""
+    traffic_remark: str = ""
+    unwatched: str = ""
     has_slo: bool = False
     slo: SloStanding | None = None
     stopped: bool = False
@@ -165,8 +170,9 @@ def _accepted(facts: Facts) -> Condition:
         return Condition("Accepted", FALSE, facts.fault, facts.fault_message)
     if facts.fault is not None:
         return Condition("Accepted", UNKNOWN, facts.fault, facts.fault_message)
-    remark = f"; {facts.version_remark}" if facts.version_remark else ""
-    return Condition("Accepted", TRUE, "Accepted", f"the spec is valid and the model is known{remark}")
+    remarks = [remark for remark in (facts.version_remark, facts.traffic_remark) if remark]
+    message = "; ".join(("the spec is valid and the model is known", *remarks))
+    return Condition("Accepted", TRUE, "Accepted", message)
 
 
 def _undecided(kind: str, facts: Facts) -> Condition:
@@ -244,6 +250,8 @@ def _within_budget(facts: Facts) -> Condition:
 def _slo_met(facts: Facts) -> Condition:
     if not facts.has_slo:
         return Condition("SLOMet", UNKNOWN, "NoSLO", "the workload promises no latency")
+    if facts.unwatched:
+        return Condition("SLOMet", UNKNOWN, "NotWatched", f"nothing is observed: {facts.unwatched}")
     if facts.slo is None:
         return Condition("SLOMet", UNKNOWN, "NoTraffic", "no traffic was observed")
     return Condition("SLOMet", facts.slo.status, facts.slo.reason, facts.slo.message)

@@ -136,13 +136,13 @@ class Controller:
         return accrue(state.status.get("observed") or {}, cost, serving=serving, now=self._now())
 
     async def _observed(self, workload: InferenceWorkload, active: DecisionState | None) -> ObservedTraffic | None:
-        """The traffic that was seen and is to be decided by; None where the declared is.
+        """The traffic that was seen and is to be decided by; None where the declared is, as where nothing is watched.
 
         What the last pass took goes before what the decision in force was made by: where that pass kept what runs, no
         record says so, and small changes of what is seen are no reason to weigh everything again.
         """
         key = WorkloadKey(workload.namespace, workload.name)
-        if workload.policy.traffic is not TrafficSource.OBSERVED:
+        if workload.policy.traffic is not TrafficSource.OBSERVED or self.settings.unwatched:
             self._traffic.pop(key, None)
             return None
         before = self._traffic.get(key)

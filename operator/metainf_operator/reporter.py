@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from metainf.manifests import Decision, InferenceWorkload, PolicyMode
+from metainf.manifests import Decision, InferenceWorkload, PolicyMode, TrafficSource
 from metainf.predictors.contract import PredictorIdentity
 from metainf.workload import LatencyMetric, Statistic
 from metainf_operator.accrual import Accrued, overspent
@@ -147,17 +147,20 @@ class Reporter:
         now: Callable[[], datetime],
         predictor: PredictorIdentity | None = None,
         predictor_fault: str = "",
+        unwatched: str = "",
     ) -> None:
+        """`unwatched` says why the operator watches no engines; empty where it does."""
         self.cluster = cluster
         self.events = events
         self.metrics = metrics
         self._now = now
         self._predictor = predictor
         self._predictor_fault = predictor_fault
+        self._unwatched = unwatched
 
     async def report(self, seen: Seen, decision: Decision | None) -> bool:
         """Report one pass; False where the installed definitions are too old to hold it."""
-        state, facts = seen.state, self._told_by_whom(facts_of(seen, decision))
+        state, facts = seen.state, self._as_watched(seen, self._told_by_whom(facts_of(seen, decision)))
         before = state.status
         shown = decision if facts.running is not None or facts.suspended or facts.stopped else None
         in_force = None
@@ -187,6 +190,8 @@ class Reporter:
     def _observed(self, seen: Seen, facts: Facts) -> _Observed:
         """What the status shall say was seen: as it says already, unless that is over or there is news."""
         before, sight = seen.state.status.get("observed"), seen.sight
+        if self._unwatched:
+            return _Observed(_accrual_of(before))
         if seen.workload is None:
             return _Observed(before)
         if not seen.runs or (sight is None and not _is_of_what_runs(seen)):
@@ -205,6 +210,13 @@ class Reporter:
         own = self._predictor
         name = facts.predictor if own is None else f"the {own.name} predictor ({own.digest[:19]})"
         return replace(facts, predictor=name, predictor_fault=self._predictor_fault)
+
+    def _as_watched(self, seen: Seen, facts: Facts) -> Facts:
+        """The facts with why nothing is watched, and what that makes of traffic that is to be observed."""
+        workload = seen.workload
+        observed = workload is not None and workload.policy.traffic is TrafficSource.OBSERVED
+        remark = f"decided by the declared traffic, not by policy.traffic Observed: {self._unwatched}"
+        return replace(facts, unwatched=self._unwatched, traffic_remark=remark if self._unwatched and observed else "")
 
     async def _write(self, seen: Seen, status: dict[str, Any], observed: Decision | None) -> bool:
         """Write the status; `observed` is the decision that what is new in it was seen of.
@@ -276,7 +288,7 @@ def _with_slo(seen: Seen, facts: Facts, observed: Mapping[str, Any] | None) -> F
 
     Where nothing was looked at long enough yet, as by a new leader, what was said of the same pods stands.
     """
-    if seen.workload is None or not seen.runs:
+    if seen.workload is None or not seen.runs or facts.unwatched:
         return facts
     if seen.sight is not None:
         return replace(facts, slo=slo_standing(seen.sight, seen.workload.workload.slo, observed or {}))

@@ -94,6 +94,7 @@ class Runtime:
                 now=now,
                 predictor=predictor.identity,
                 predictor_fault=predictor_fault or "",
+                unwatched=settings.unwatched,
             ),
             now=now,
             observer=self.observer,

@@ -168,6 +168,14 @@ class OperatorSettings:
     """As above. Source: docs.vllm.ai, getting_started/installation/cpu."""
 
     @property
+    def unwatched(self) -> str:
+        """Why engines are not watched, with the setting to change; empty where they are."""
+        if self.observe_interval_s:
+            return ""
+        called = f"{_called('observe_interval_s')}, the chart's operator.observeIntervalSeconds,"
+        return f"{called} is 0: no metrics are read"
+
+    @property
     def lease_times(self) -> LeaseTimes:
         """The Lease's three durations."""
         return LeaseTimes(self.lease_duration_s, self.lease_renew_deadline_s, self.lease_retry_period_s)
