@@ -225,6 +225,61 @@ def test_a_pod_killed_for_memory_is_told_with_what_it_had(args: tuple[str, ...],
     assert says in trouble.message
 
 
+DRAFTS = ("--speculative-config", '{"method":"eagle3","model":"a/head","num_speculative_tokens":3}')
+ON_A_CLAIM = ("--speculative-config", '{"method":"eagle3","model":"/models/m/head","num_speculative_tokens":3}')
+
+
+def _no_local(name: str) -> str:
+    return f"OSError: {name} is not a local folder and is not a valid model identifier listed on the hub"
+
+
+@pytest.mark.parametrize(
+    ("args", "said", "says"),
+    [
+        pytest.param(("a/m", *DRAFTS), _no_local("a/head"), "no head a/head (model.draftModel): OSError", id="head"),
+        pytest.param(("a/m", *DRAFTS), _no_local("a/m"), "no model a/m: OSError", id="the model"),
+        pytest.param(("a/m",), _no_local("a/m"), "no model a/m: OSError", id="no head at all"),
+        pytest.param(
+            ("a/m", *DRAFTS),
+            "RepositoryNotFoundError: 404 Client Error.\n\nnot found for url: https://hub/a/head/resolve/main/x.json.",
+            "no head a/head",
+            id="by an address in another line",
+        ),
+        pytest.param(
+            ("a/m", *DRAFTS),
+            "arguments: {'model': 'a/m', 'draft': 'a/head'}\nRepositoryNotFoundError: 404 Client Error",
+            "no model a/m",
+            id="both are named, neither where it says why",
+        ),
+        pytest.param(
+            ("a/head-7b", *DRAFTS), _no_local("a/head-7b"), "no model a/head-7b", id="a model whose name goes on"
+        ),
+        pytest.param(
+            ("/models/m", *ON_A_CLAIM),
+            "HFValidationError: Repo id must be in the form 'namespace/repo_name': '/models/m/head'.",
+            "no head /models/m/head",
+            id="a folder within the model's",
+        ),
+        pytest.param(
+            ("/models/m/head/7b", *ON_A_CLAIM),
+            "HFValidationError: Repo id must be in the form 'namespace/repo_name': '/models/m/head/7b'.",
+            "no model /models/m/head/7b",
+            id="a model within the head's folder",
+        ),
+        pytest.param(("a/m", f"{DRAFTS[0]}={DRAFTS[1]}"), _no_local("a/head"), "no head a/head", id="in one argument"),
+        pytest.param(("a/m", DRAFTS[0], "{"), _no_local("a/m"), "no model a/m", id="no JSON"),
+        pytest.param(("a/m", DRAFTS[0], "[]"), _no_local("a/m"), "no model a/m", id="no object"),
+        pytest.param(("a/m", DRAFTS[0], '{"method":"ngram"}'), _no_local("a/m"), "no model a/m", id="no head drafts"),
+    ],
+)
+def test_a_head_that_is_not_there_is_told_from_a_model_that_is_not(args: tuple[str, ...], said: str, says: str) -> None:
+    ended = {"terminated": {**ENDED, "exitCode": 1, "reason": "Error", "message": said}}
+    trouble = pod_trouble(pod(state=ended, args=args))
+    assert trouble is not None
+    assert trouble.stage is Stage.MODEL_MISSING
+    assert trouble.message.startswith(says)
+
+
 def test_an_image_that_is_tried_again_and_again_is_told_in_one_way() -> None:
     messages = {
         pod_trouble(waiting("ErrImagePull", NO_NETWORK)),

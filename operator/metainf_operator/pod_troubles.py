@@ -6,18 +6,18 @@ these would look like a slow start until the time to start is over.
 """
 
 import itertools
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from metainf_operator.children import LABEL_SERVING
+from metainf_operator.children import ENGINE_CONTAINER, LABEL_SERVING
 from metainf_operator.quantities import quantity_or_none
 from metainf_operator.rollout import PodTrouble, Stage
 
 __all__ = ["pod_trouble"]
 
-_CONTAINER = "vllm"
 _MODEL_VOLUME = "model"
 _CAUSE_CHARS = 300
 
@@ -38,6 +38,7 @@ _SYMPTOM = "Engine core initialization failed"  # of vLLM's first process: the r
 _SIGNALLED = (130, 137, 143)
 """SIGKILL and SIGTERM, and what vLLM 0.32.0 makes of the latter while it starts."""
 _CACHE_FLAG = "--kv-cache-memory-bytes"
+_SPECULATION_FLAG = "--speculative-config"
 _SIZES = {"K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti", "k": "k", "m": "M", "g": "G", "t": "T"}
 
 
@@ -53,8 +54,8 @@ def pod_trouble(body: Mapping[str, Any]) -> PodTrouble | None:
 def _trouble(name: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> PodTrouble | None:
     if found := _without_claim(spec, status):
         return PodTrouble(found[0], name, found[1])
-    running = _named(status.get("containerStatuses"), _CONTAINER)
-    container = _named(spec.get("containers"), _CONTAINER)
+    running = _named(status.get("containerStatuses"), ENGINE_CONTAINER)
+    container = _named(spec.get("containers"), ENGINE_CONTAINER)
     if running.get("ready"):
         return None
     waiting = (running.get("state") or {}).get("waiting") or {}
@@ -109,8 +110,7 @@ def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], en
     code = ended.get("exitCode")
     text = str(ended.get("message") or "")
     if _NO_MODEL.search(text):
-        model = next((word for word in map(str, container.get("args") or ()) if not word.startswith("-")), "")
-        return PodTrouble(Stage.MODEL_MISSING, name, f"no model {model}: {_error(text)}")
+        return PodTrouble(Stage.MODEL_MISSING, name, f"no {_missing(container, text)}: {_error(text)}")
     if code == 0:
         return PodTrouble(Stage.ENGINE_CRASHED, name, f"the engine ended by itself, exit code 0; {again}")
     if code in _SIGNALLED:
@@ -131,18 +131,51 @@ def _memory(container: Mapping[str, Any]) -> str:
     return f"it needed more than its limit of {_mib(int(limit))}{asked}"
 
 
+def _missing(container: Mapping[str, Any], text: str) -> str:
+    """Which of the two it is that is not there: the model, or the head that drafts for it.
+
+    The line that says what went wrong decides; where it names neither, the rest of what was said, unless that names
+    both, as a list of all arguments does.
+    """
+    arguments = container.get("args") or ()
+    model = next((word for word in map(str, arguments) if not word.startswith("-")), "")
+    head = _head(arguments)
+    if head is not None:
+        of_head, of_model = (tuple(_names(said, name) for said in (_error(text), text)) for name in (head, model))
+        in_line = of_head[0] and not (of_model[0] and head in model)
+        elsewhere = of_head[1] and not any(of_model)
+        if in_line or elsewhere:
+            return f"head {head} (model.draftModel)"
+    return f"model {model}"
+
+
+def _head(arguments: Sequence[object]) -> str | None:
+    """The model that the engine is told to draft with; None where it is told of none."""
+    try:
+        found = [json.loads(value) for value in _values(arguments, _SPECULATION_FLAG)]
+    except (ValueError, RecursionError):
+        return None
+    head = found[-1].get("model") if found and isinstance(found[-1], Mapping) else None
+    return head if isinstance(head, str) and head else None
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether the text names this id or path, or a file in it, and no longer name that begins or ends like it."""
+    return bool(name) and re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)", text) is not None
+
+
 def _asked_cache(arguments: Sequence[object]) -> int | None:
-    """The cache's size as the engine reads it: the last one counts, and `=` may stand between."""
-    words = list(_words(arguments))
-    values = [value for flag, value in itertools.pairwise(words) if flag == _CACHE_FLAG]
-    sizes = [quantity_or_none(_as_quantity(value)) for value in values]
+    """The cache's size as the engine reads it: the last one counts."""
+    sizes = [quantity_or_none(_as_quantity(value)) for value in _values(arguments, _CACHE_FLAG)]
     return int(sizes[-1]) if sizes and sizes[-1] is not None else None
 
 
-def _words(arguments: Sequence[object]) -> Iterator[str]:
-    for argument in map(str, arguments):
-        flag, equals, value = argument.partition("=")
-        yield from (flag, value) if equals and flag == _CACHE_FLAG else (argument,)
+def _values(arguments: Sequence[object], flag: str) -> list[str]:
+    """What is given to a flag, each time; `=` may stand between."""
+    words = [
+        part for word in map(str, arguments) for part in (word.split("=", 1) if word.startswith(f"{flag}=") else [word])
+    ]
+    return [value for name, value in itertools.pairwise(words) if name == flag]
 
 
 def _as_quantity(value: str) -> str:
