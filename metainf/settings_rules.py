@@ -21,6 +21,24 @@ __all__ = ["settings_conflicts", "weight_only_fp8"]
 _FP8_WEIGHTS_CAPABILITY = (7, 5)
 _FP8_UNITS_CAPABILITY = (8, 9)
 _DRAFTING_MODELS = (SpeculationKind.EAGLE, SpeculationKind.DRAFT_MODEL)
+# Models that give an EAGLE-3 head nothing to draft from: their class lacks the interface SupportsEagle3, and the engine
+# ends with "Model does not support EAGLE3 interface". Source: vllm/model_executor/models/ of 0.28.0, 0.30.0 and 0.32.0,
+# the class that registry.py has for each; none of the three versions has it in commandr.py, gemma2.py, gemma3.py,
+# gemma3_mm.py, glm4.py, glm4_moe.py, mixtral.py, nemotron.py, opt.py and qwen2_moe.py.
+_WITHOUT_EAGLE3 = frozenset(
+    {
+        "Cohere2ForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Gemma3ForConditionalGeneration",
+        "Glm4ForCausalLM",
+        "Glm4MoeForCausalLM",
+        "MixtralForCausalLM",
+        "NemotronForCausalLM",
+        "OPTForCausalLM",
+        "Qwen2MoeForCausalLM",
+    }
+)
 _SPREADS_DRAFTS = EngineVersion(0, 30)  # create_draft_parallel_config; 0.28.0 and 0.32.0 leave a dense draft whole
 
 
@@ -110,7 +128,10 @@ def _kv_cache(
 def _speculation(
     settings: EngineSettings, architecture: ModelArchitecture, layout: Layout, version: str
 ) -> Iterator[Conflict]:
-    """Source: vllm/config/speculative.py; v1/worker/gpu/spec_decode/eagle/ refuses most models with PP."""
+    """Source: vllm/config/speculative.py; v1/worker/gpu/spec_decode/eagle/ refuses most models with PP.
+
+    eagle3_utils.py there, and v1/worker/gpu_model_runner.py, refuse models without the interface of EAGLE-3.
+    """
     speculation = settings.speculation
     if speculation is None:
         return
@@ -120,6 +141,9 @@ def _speculation(
     if speculation.kind is SpeculationKind.MTP and not architecture.has_mtp:
         detail = f"{architecture.name} has no multi-token prediction layers"
         yield Conflict(ConflictReason.NO_MTP_LAYERS, detail)
+    if speculation.kind is SpeculationKind.EAGLE and architecture.architecture in _WITHOUT_EAGLE3:
+        detail = f"vLLM has no EAGLE-3 for {architecture.architecture}, which {architecture.name} is"
+        yield Conflict(ConflictReason.SPECULATION_CONFLICT, detail)
     if layout.pipeline_parallel > 1:
         detail = f"speculation with {layout.pipeline_parallel} pipeline stages works for single models only"
         yield Conflict(ConflictReason.SPECULATION_CONFLICT, detail)

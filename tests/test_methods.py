@@ -12,6 +12,7 @@ from metainf.engine_flags import DraftModel, serve_argv
 from metainf.engine_versions import flag_catalogue, known_engine_versions
 from metainf.errors import InvalidWorkloadError
 from metainf.flag_catalogue import FlagCatalogue
+from metainf.known_models import known_model
 from metainf.layouts import Layout
 from metainf.methods import (
     MOST_METHODS,
@@ -365,6 +366,24 @@ def test_what_stands_in_a_methods_way(name, accelerator, model, expected):
 
 def test_an_eagle_head_makes_eagle_applicable():
     assert reasons("eagle", "H100-SXM-80GB", draft_model=True) == []
+
+
+@pytest.mark.parametrize("version", ["0.28.0", "0.30.0", "0.32.0"])
+@pytest.mark.parametrize(
+    ("name", "possible"),
+    [
+        pytest.param("Qwen/Qwen3-8B", True, id="Qwen 3"),
+        pytest.param("mistralai/Mistral-Nemo-Instruct-2407", True, id="Mistral, a Llama to vLLM"),
+        pytest.param("google/gemma-3-27b-it", False, id="Gemma 3"),
+        pytest.param("mistralai/Mixtral-8x7B-v0.1", False, id="Mixtral"),
+    ],
+)
+def test_a_head_drafts_only_for_models_that_show_it_their_layers(name, possible, version):
+    found = applicable(
+        method("eagle"), known_model(name), device("H100-SXM-80GB"), ONE, engine_version=version, draft_model=True
+    )
+    assert [conflict.reason for conflict in found] == ([] if possible else [ConflictReason.SPECULATION_CONFLICT])
+    assert all("has no EAGLE-3 for" in conflict.detail for conflict in found)
 
 
 @pytest.mark.parametrize(
