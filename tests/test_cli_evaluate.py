@@ -1,3 +1,4 @@
+import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ TABLE = learnable_table(120)
 OTHER = replace(
     TABLE, performance=np.where(np.arange(len(TABLE))[:, None] % 3 == 0, np.nan, TABLE.performance[:, ::-1])
 )
+# A simulation that is right, of every other task.
+SIMULATED = replace(TABLE, performance=np.where(np.arange(len(TABLE))[:, None] % 2 == 0, TABLE.performance, np.nan))
 
 
 @pytest.fixture
@@ -29,16 +32,16 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         *,
         world: str | None,
         beside: Sequence[str],
-        also_in: str | None,
+        also_in: Sequence[str],
         most_tasks: int | None,
     ) -> dict[TrafficKind, Truth]:
         assert folder == tmp_path
-        known: dict[str, MethodTable] = {"other": OTHER, "roofline": TABLE}
+        known: dict[str, MethodTable] = {"other": OTHER, "roofline": SIMULATED}
         if not set(beside) <= set(known):
             raise InvalidWorkloadError("there is no such world")
         kept = np.arange(most_tasks or len(TABLE))
-        if also_in is not None:
-            kept = kept[np.isfinite(known[also_in].performance[kept]).any(axis=1)]
+        for name in also_in:
+            kept = kept[np.isfinite(known[name].performance[kept]).any(axis=1)]
         seeds = TABLE.performance[kept, :, None] * np.ones(2)
         return {TrafficKind.BATCH: Truth(TABLE.rows(kept), seeds, {name: known[name].rows(kept) for name in beside})}
 
@@ -82,12 +85,23 @@ def test_learns_from_one_world_and_is_judged_by_another(corpus: Path, capsys: py
     assert "| leave-model-out, trained on other | **nearest-neighbour** |" in text
 
 
-def test_simulations_of_another_world_are_a_selector(corpus: Path) -> None:
+def test_simulations_of_another_world_are_a_selector_on_the_tasks_that_have_them(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = ("--simulated-by", "roofline", "--split", "leave-model-out")
-    assert asked(corpus, "--selectors", "vllm-default", "--quick", *more) == 0
-    row = next(line for line in (corpus / "out" / "figures.csv").read_text().splitlines() if "simulator-only" in line)
-    assert row.split(",")[2:4] == ["decisive", "simulator-only"]
-    assert row.split(",")[6:8] == ["tolerant_accuracy", "1"]
+    assert asked(corpus, "--selectors", "vllm-default,nearest-neighbour", "--quick", *more) == 0
+    assert "batch: 40 tasks were simulated by roofline" in capsys.readouterr().err
+    rows = list(csv.DictReader((corpus / "out" / "figures.csv").read_text().splitlines()))
+    told = [row for row in rows if (row["scope"], row["figure"]) == ("all", "tolerant_accuracy")]
+    named = {(row["split"], row["selector"]): row for row in told}
+    simulated = "leave-model-out, simulated by roofline"
+    assert float(named[simulated, "simulator-only"]["value"]) == 1.0
+    assert ("leave-model-out", "simulator-only") not in named
+    for name in ("vllm-default", "nearest-neighbour", "single-best", "virtual-best"):
+        assert (named["leave-model-out", name]["tasks"], named[simulated, name]["tasks"]) == ("80", "40")
+    text = (corpus / "out" / "report.md").read_text()
+    assert "Simulated by roofline: 40 of these tasks" in text
+    assert "Single best, of the train halves: leave-model-out: " in text
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from metainf.corpus.tables import OWN, load_rows, load_truth
 from metainf.corpus.task_store import read_tasks
 from metainf.corpus.worlds import RooflineWorld
 from metainf.errors import InvalidWorkloadError
+from metainf.evaluation.metrics import violation_rate
+from metainf.selectors.targets import LOST, log_gains
 
 NAN = np.nan
 
@@ -23,14 +25,23 @@ NAN = np.nan
     [
         pytest.param([[2.0, 8.0], [1.0, 4.0]], [4.0, 2.0], id="the geometric mean"),
         pytest.param([[2.0, NAN], [3.0, NAN]], [2.0, 3.0], id="one seed alone"),
-        pytest.param([[2.0, 8.0], [3.0, 0.0]], [4.0, NAN], id="a method that fails once has failed"),
+        pytest.param([[2.0, 8.0], [3.0, 0.0]], [4.0, 0.0], id="a method that fails once has failed"),
+        pytest.param([[2.0, 8.0], [0.0, 0.0]], [4.0, 0.0], id="a method that always fails has failed"),
+        pytest.param([[2.0, NAN], [0.0, NAN]], [2.0, 0.0], id="a failure under one seed alone"),
         pytest.param([[2.0, 0.0], [3.0, 0.0]], [2.0, 3.0], id="a seed under which nothing works is left out"),
-        pytest.param([[2.0, 8.0], [NAN, NAN]], [4.0, NAN], id="infeasible"),
-        pytest.param([[0.0, 0.0], [0.0, NAN]], [NAN, NAN], id="nothing works at all"),
+        pytest.param([[2.0, 8.0], [NAN, NAN]], [4.0, NAN], id="nobody ran it"),
+        pytest.param([[2.0, 0.0], [NAN, 0.0]], [2.0, NAN], id="it ran under a seed alone that does not count"),
+        pytest.param([[2.0, 8.0], [3.0, NAN]], [4.0, NAN], id="it lacks a seed that counts"),
+        pytest.param([[0.0, 0.0], [0.0, NAN]], [0.0, 0.0], id="nothing works at all"),
+        pytest.param([[0.0, NAN], [NAN, NAN]], [0.0, NAN], id="nothing works at all, and one never ran"),
     ],
 )
 def test_performance_is_over_the_seeds_that_a_task_has(seeds, expected):
     assert over_seeds(np.array([seeds]))[0] == pytest.approx(expected, nan_ok=True)
+
+
+def test_without_any_seed_nothing_is_known():
+    assert np.isnan(over_seeds(np.empty((2, 3, 0)))).all()
 
 
 def test_tolerance_is_of_the_comparison_and_not_of_what_was_drawn():
@@ -103,17 +114,41 @@ def test_what_another_world_says_is_of_the_same_tasks(two_worlds):
         assert other.tasks is truth.table.tasks
         there = ~np.isnan(other.performance).all(axis=1)
         known += int(there.sum())
-        assert other.performance[there] == pytest.approx(2.0 * truth.table.performance[there], rel=2e-5, nan_ok=True)
+        first = truth.by_seed[there][:, :, 0]  # another world has the first repeat alone
+        assert other.performance[there] == pytest.approx(2.0 * first, rel=2e-5, nan_ok=True)
     assert known == sum(int(task.key, 16) % 2 for task in read_tasks(two_worlds / "tasks.parquet"))
     assert 0 < known < sum(len(truth.table) for truth in truths.values())
 
 
 def test_tasks_that_another_world_does_not_know_can_be_left_out(two_worlds):
-    truths = load_truth(two_worlds, world="roofline", beside=["other"], also_in="other")
+    truths = load_truth(two_worlds, world="roofline", beside=["other"], also_in=["other"])
     tasks = read_tasks(two_worlds / "tasks.parquet")
     assert sum(len(truth.table) for truth in truths.values()) == sum(int(task.key, 16) % 2 for task in tasks)
     for truth in truths.values():
         assert not np.isnan(truth.beside["other"].performance).all(axis=1).any()
+
+
+def failing_rows(task, oracle, *, repeats):
+    """The second method breaks its promise everywhere."""
+    rows = stub_rows(task, oracle, repeats=repeats)
+    return [replace(row, performance=0.0) if row.method == "latency" else row for row in rows]
+
+
+def test_what_runs_and_fails_is_told_from_what_a_world_knows_nothing_of(tmp_path):
+    build(tmp_path, PLAN, [RooflineWorld()], clock=time.monotonic, measure=failing_rows)
+    for truth in load_truth(tmp_path).values():
+        tasks = truth.table.tasks
+        default, latency = tasks.default, tasks.methods.index("latency")
+        could = tasks.feasible[:, latency]
+        assert (truth.table.performance[could, latency] == 0.0).all()
+        others = [column for column in range(len(tasks.methods)) if column not in (default, latency)]
+        assert tasks.feasible[:, default].all()
+        assert not tasks.feasible[:, others].any(), "without rows a method can be neither picked nor missed"
+        assert np.isnan(tasks.analytical[:, others]).all()
+        assert np.isnan(tasks.pair_features[:, others]).all()
+        assert violation_rate(truth.table, np.full(len(tasks), default)) == 0.0
+        assert violation_rate(truth.table, np.full(len(tasks), latency)) == 1.0
+        assert (log_gains(truth.table)[could, latency] == LOST).all()
 
 
 def odd_rows(task, oracle, *, repeats):

@@ -114,12 +114,38 @@ def test_classes_are_labels_of_at_least_one_percent() -> None:
     assert metrics.class_labels(table).tolist() == [0, 1]
 
 
+def runnable(performance: ArrayLike) -> MethodTable:
+    """Feasible wherever anything is known."""
+    return method_table(performance, feasible=np.isfinite(np.asarray(performance, dtype=np.float64)))
+
+
 def test_single_best_is_feasible_on_95_percent_of_train() -> None:
     mostly = [[1.0, 2.0, 1.5]] * 18 + [[1.0, NAN, 1.5]] * 2
-    assert metrics.single_best(method_table(mostly)) == 2
-    assert metrics.single_best(method_table([[1.0, 9.0, 1.5]] * 19 + [[1.0, NAN, 1.5]])) == 1
+    assert metrics.single_best(runnable(mostly)) == 2
+    assert metrics.single_best(runnable([[1.0, 9.0, 1.5]] * 19 + [[1.0, NAN, 1.5]])) == 1
     with pytest.raises(UndefinedMetricError, match="no method is feasible on 95 % of 2 tasks"):
-        metrics.single_best(method_table([[1.0, NAN], [NAN, 1.0]]))
+        metrics.single_best(runnable([[1.0, NAN], [NAN, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("good", "failing", "expected"),
+    [
+        # log 2 on 18 tasks and log 0.1 on 2: 0.39 a task; log 1.2 on all: 0.18.
+        pytest.param(2.0, 2, 1, id="fails on a tenth and is worth it"),
+        # log 1.5 on 15 and log 0.1 on 5: -0.27 a task.
+        pytest.param(1.5, 5, 2, id="fails on a quarter and is not"),
+    ],
+)
+def test_a_method_that_breaks_its_slo_can_be_the_single_best_and_pays_for_it(
+    good: float, failing: int, expected: int
+) -> None:
+    table = method_table([[1.0, good, 1.2]] * (20 - failing) + [[1.0, 0.0, 1.2]] * failing)
+    assert metrics.single_best(table) == expected
+
+
+def test_what_a_world_knows_nothing_of_counts_neither_for_nor_against_the_single_best() -> None:
+    table = method_table([[1.0, 2.0, 1.5]] * 10 + [[1.0, NAN, 1.5]] * 10)
+    assert metrics.single_best(table) == 1
 
 
 def test_single_best_of_equals_is_the_simpler() -> None:

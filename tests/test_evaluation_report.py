@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metainf.corpus.repeats import over_seeds
 from metainf.corpus.task import TrafficKind
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
@@ -19,7 +20,7 @@ from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, withou
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
 from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
 from metainf.evaluation.published import PublishedPoint, published_points
-from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate
+from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate, with_simulations
 from metainf.evaluation.report_files import write_report
 from metainf.evaluation.simulated import SIMULATOR_PAIRS, with_simulated
 from metainf.evaluation.splits import SplitKind, split
@@ -269,6 +270,14 @@ def test_shuffled_labels_keep_what_is_true_of_methods_alone() -> None:
     )
 
 
+def test_shuffled_labels_shuffle_failures_too() -> None:
+    failing = TABLE.performance.copy()
+    failing[:60, 2] = 0.0
+    shuffled = with_shuffled_labels(replace(TABLE, performance=failing), 0).performance
+    assert (shuffled == 0.0).sum() == 60
+    assert 0 < (shuffled[:60, 2] == 0.0).sum() < 40
+
+
 def test_ids_alone_say_nothing_of_what_a_task_is() -> None:
     bare = with_ids_only(TABLE).tasks
     assert set(np.unique(bare.features).tolist()) == {0.0, 1.0}
@@ -346,6 +355,41 @@ def test_published_figure_has_both_readings_and_rings_the_best(tmp_path: Path) -
     rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
     assert list(rings[-1].get_xdata()) == [1.0, 4.0, 16.0, 64.0]
     save(figure, tmp_path, "published")
+
+
+def test_a_report_says_what_the_single_best_was(evaluation: Evaluation, written: tuple[Path, ...]) -> None:
+    fixed = evaluation.kinds[0].single_best
+    assert set(fixed) == {str(kind) for kind in SplitKind}
+    found = split(TABLE.tasks, SplitKind.MODEL, most_folds=4)
+    names = [TABLE.tasks.methods[metrics.single_best(TABLE.rows(fold.train))] for fold in found.folds]
+    assert fixed["leave-model-out"] == {name: names.count(name) for name in names}
+    for name, count in fixed["leave-model-out"].items():
+        assert f"{name} in {count} of 4 folds" in written[0].read_text()
+
+
+def test_rows_over_simulated_tasks_stand_beside_the_others(evaluation: Evaluation, tmp_path: Path) -> None:
+    some = Evidence(TABLE.rows(np.arange(0, len(TABLE), 2)))
+    plan = Plan("nearest", splits=(SplitKind.MODEL,), most_folds=3, studies=False, simulated_by="roofline")
+    other = evaluate({TrafficKind.BATCH: some}, {"nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    both = with_simulations(evaluation, other, "roofline").kinds[0]
+    assert both.results[: len(evaluation.kinds[0].results)] == evaluation.kinds[0].results
+    added = both.results[len(evaluation.kinds[0].results) :]
+    assert {each.split_name for each in added} == {"leave-model-out, simulated by roofline"}
+    assert {each.figures.tasks for each in added if each.scope is Scope.ALL} == {120}
+    assert both.simulated_tasks == {"roofline": 120}
+    assert both.tasks == len(TABLE)
+    assert both.leaks == evaluation.kinds[0].leaks
+
+
+def test_the_ceiling_takes_failures_for_what_they_are() -> None:
+    # One method fails under every other seed: whoever chose it by the others is told so.
+    seeds = np.array([[[1.0, 1.0, 1.0, 1.0], [2.0, 0.0, 2.0, 0.0]]] * 6)
+    evidence = Evidence(method_table(over_seeds(seeds)), performance_by_seed=seeds)
+    found = ceiling_outcome(evidence, split(evidence.table.tasks, SplitKind.RANDOM, most_folds=2))
+    assert found is not None
+    rest, outcome = found
+    assert (outcome.chosen == 1).all()
+    assert metrics.violation_rate(rest.table.rows(outcome.judged), outcome.chosen) == 1.0
 
 
 def test_the_ceiling_is_over_tasks_with_several_seeds() -> None:

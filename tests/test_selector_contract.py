@@ -171,7 +171,7 @@ def test_other_features_or_methods_than_fitted_are_refused(name):
 
 @each_selector
 def test_fitting_on_nothing_is_refused(name):
-    with pytest.raises(ValueError, match="a task on which a method ran"):
+    with pytest.raises(ValueError, match="a task on which a method works"):
         small(name).fit(replace(TRAIN, performance=np.full_like(TRAIN.performance, np.nan)))
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--simulated-by",
         metavar="NAME",
-        help=f"world whose step times are those of datasheets, such as roofline: adds {SIMULATOR_ONLY}, which says "
-        "what the simulator says over them",
+        help="world whose step times are those of datasheets, such as roofline: adds rows over the tasks that it "
+        f"simulated too, with {SIMULATOR_ONLY}, and with all others told what the simulator says over them",
     )
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
@@ -100,15 +101,14 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidWorkloadError(f"--most-folds must be at least 2, got {args.most_folds}")
     check_arguments(args)
     truths = _truths(args)
+    simulated = None if args.simulated_by is None else _truths(args, simulated_by=args.simulated_by)
     evidence = {kind: _known(kind, truth, args.train_world) for kind, truth in truths.items()}
     report, files = _modules()
     plan = _plan(report, focus, args)
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed) for name in names}
-    if args.simulated_by is not None:
-        simulated = SimulatedPerformance([truth.beside[args.simulated_by] for truth in truths.values()])
-        makers[SIMULATOR_ONLY] = lambda: SimulatorOnly(simulated)
-        evidence = {k: each.changed(lambda table: with_simulated(table, simulated)) for k, each in evidence.items()}
     evaluation = report.evaluate(evidence, makers, plan, clock=time.perf_counter, progress=_say)
+    if simulated is not None:
+        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
     started = time.perf_counter()
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
     if sections:
@@ -119,6 +119,34 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"{written[0]}: {len(written)} files, {evaluation.spent_s:.0f} s")
     return 0
+
+
+def _with_simulations(
+    report: Any,
+    evaluation: "Evaluation",
+    truths: "Mapping[TrafficKind, Truth]",
+    makers: "Mapping[str, SelectorFactory]",
+    plan: "Plan",
+    args: argparse.Namespace,
+) -> "Evaluation":
+    """With rows over the tasks that were simulated too: a corpus compares worlds on some of its tasks alone."""
+    name = args.simulated_by
+    said = SimulatedPerformance([truth.beside[name] for truth in truths.values()])
+    evidence = {
+        kind: _known(kind, truth, args.train_world).changed(lambda table: with_simulated(table, said))
+        for kind, truth in truths.items()
+    }
+    for kind, each in evidence.items():
+        _say(f"{kind}: {len(each)} tasks were simulated by {name}")
+    found = report.evaluate(
+        evidence,
+        {**makers, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
+        replace(plan, studies=False, simulated_by=name),
+        clock=time.perf_counter,
+        progress=lambda line: _say(f"simulated by {name}: {line}"),
+    )
+    both: Evaluation = report.with_simulations(evaluation, found, name)
+    return both
 
 
 def _plan(report: Any, focus: str, args: argparse.Namespace) -> "Plan":
@@ -168,26 +196,27 @@ def _selectors(asked: str | None) -> list[str]:
     return [name for name in SELECTORS if name in wanted]
 
 
-def _truths(args: argparse.Namespace) -> "Mapping[TrafficKind, Truth]":
-    """By kind that is asked for: tasks that are in both worlds, and few of them to try it."""
+def _truths(args: argparse.Namespace, *, simulated_by: str | None = None) -> "Mapping[TrafficKind, Truth]":
+    """By kind that is asked for: tasks that are in every world that is needed, and few of them to try it."""
     folder, kinds, train_world = args.corpus, args.kind, args.train_world
     if not folder.is_dir():
         raise InvalidWorkloadError(f"--corpus {folder}: there is no such folder")
     if train_world is not None and train_world == args.world:
         raise InvalidWorkloadError(f"--train-world {train_world}: it must be another than --world")
     tables: Any = import_module("metainf.corpus.tables")
+    others = [name for name in (train_world, simulated_by) if name is not None]
     truths = tables.load_truth(
         folder,
         world=args.world,
-        beside=[name for name in (train_world, args.simulated_by) if name is not None],
-        also_in=train_world,
+        beside=others,
+        also_in=others,
         most_tasks=_QUICK_TASKS if args.quick else None,
     )
     found: dict[TrafficKind, Truth] = {kind: each for kind, each in truths.items() if not kinds or str(kind) in kinds}
     if not found:
-        both = "" if train_world is None else f" in both {args.world} and {train_world}"
+        every = f" in all of {', '.join(filter(None, [args.world, *others]))}" if others else ""
         raise InvalidWorkloadError(
-            f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}{both}"
+            f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}{every}"
         )
     return found
 

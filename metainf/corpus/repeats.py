@@ -18,21 +18,26 @@ LEAST_TOLERANCE = 0.02
 
 
 def over_seeds(by_seed: FloatArray) -> FloatArray:
-    """Geometric mean over the seeds that each task has, shape (n, m); NaN where a method failed under one of them.
+    """Geometric mean over the seeds that each task has, shape (n, m); 0 where a method failed under one of them.
 
-    A seed under which nothing works says nothing of methods and is left out.
+    A failure is known and stays so: whoever learns from it must not take it for a method that did not run, which is
+    NaN. A seed under which nothing works says nothing of methods and is left out; of a task without any other, all that
+    ran has failed.
 
     Parameters
     ----------
     by_seed : array of shape (n, m, seeds)
         Performance: 0 where it failed, NaN where it did not run.
     """
-    works = by_seed > 0.0
+    ran, works = ~np.isnan(by_seed), by_seed > 0.0
     counted = np.any(works, axis=1)
-    whole = np.all(works | ~counted[:, None, :], axis=2) & np.any(counted, axis=1)[:, None]
+    counted |= ~np.any(counted, axis=1, keepdims=True)
+    known = counted[:, None, :]
+    failed = np.any(ran & ~works & known, axis=2)
+    whole = np.all(works | ~known, axis=2) & np.any(counted, axis=1)[:, None]
     total = np.log(np.where(works, by_seed, 1.0)).sum(axis=2)
     mean = np.exp(total / np.maximum(counted.sum(axis=1), 1)[:, None])
-    return np.where(whole, mean, np.nan)
+    return np.where(failed, 0.0, np.where(whole, mean, np.nan))
 
 
 def tolerances(by_seed: FloatArray, default: int) -> FloatArray:

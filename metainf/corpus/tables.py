@@ -36,6 +36,9 @@ class Truth:
 
     Attributes
     ----------
+    table : MethodTable
+        Feasible is what facts allow and this world has rows of: what it knows nothing of, such as a number format
+        without measured tables, can neither be picked nor be held against who picks.
     by_seed : array of shape (n, m, seeds)
         Performance of each repeat: 0 where the promises hold at no load, NaN where a method is infeasible or the task
         does not have that seed.
@@ -100,7 +103,7 @@ def load_truth(
     *,
     world: str | None = None,
     beside: Sequence[str] = (),
-    also_in: str | None = None,
+    also_in: Sequence[str] = (),
     most_tasks: int | None = None,
 ) -> Mapping[TrafficKind, Truth]:
     """Tasks of a corpus with the truth about them, by kind of traffic; kinds without tasks are left out.
@@ -116,8 +119,8 @@ def load_truth(
         Needed where the corpus has several: worlds are never mixed but as `OWN` has them.
     beside : names of worlds
         Whose word on the same tasks is wanted too.
-    also_in : one of `beside`, optional
-        Tasks of which it knows nothing are left out.
+    also_in : names among `beside`
+        Tasks of which one of them knows nothing are left out.
     most_tasks : int, optional
         Of each kind, evenly over those that are left: features take some 20 ms a task.
 
@@ -136,7 +139,7 @@ def load_truth(
         if name not in (*found, OWN):
             raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}, not of {name}: name one of them")
     of_world = {name: _scores_of(name, scores, folder) for name in (world, *beside)}
-    needed = (world,) if also_in is None else (world, also_in)
+    needed = (world, *also_in)
     tasks = {task.key: task for task in read_tasks(folder / TASKS)}
     truths = {}
     for kind in TrafficKind:
@@ -171,8 +174,8 @@ def _thinned(tasks: list[Task], most: int | None) -> list[Task]:
 def _truth(tasks: list[Task], world: str, of_world: Mapping[str, pa.Table], beside: Sequence[str]) -> Truth:
     methods = methods_of(tasks[0])
     names = [method.name for method in methods]
-    features = task_table(tasks, methods)
     by_seed = _by_seed(tasks, names, of_world[world])
+    features = task_table(tasks, methods).allowing(~np.isnan(over_seeds(by_seed)))
     others = {name: _table(features, _by_seed(tasks, names, of_world[name])) for name in beside}
     return Truth(_table(features, by_seed), by_seed, others)
 

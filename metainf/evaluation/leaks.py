@@ -29,13 +29,14 @@ def without_physics(table: MethodTable) -> MethodTable:
 
 
 def with_shuffled_labels(table: MethodTable, seed: int) -> MethodTable:
-    """The table with each method's gain over the default permuted among the tasks that ran both.
+    """The table with each method's gain over the default permuted among the tasks that ran both, failures with them.
 
-    Which method is best on average stays true, and where a method is infeasible; which task it is best for does not.
+    Which method is best on average stays true, and where a method is infeasible; which task it is best for, and on
+    which it breaks its SLO, does not.
     """
     rng = np.random.default_rng(seed)
     default = table.performance[:, table.tasks.default]
-    ran = np.isfinite(table.performance) & (table.performance > 0.0) & np.isfinite(default)[:, None]
+    ran = np.isfinite(table.performance) & np.isfinite(default)[:, None]
     shuffled = table.performance.copy()
     for column in range(shuffled.shape[1]):
         rows = np.flatnonzero(ran[:, column] & (default > 0.0))

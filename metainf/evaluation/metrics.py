@@ -4,10 +4,10 @@ Separate from the outcomes that apply these per fold and from the tables that pr
 paper and have to be read, and tested by hand, in one place.
 
 Conventions, for all functions here. `chosen` holds a column for each task, -1 where the selector refused. Performance
-that is NaN or not above 0 does not run; `broken` marks pairs that run but break an SLO or the budget in truth. What
-does neither is good. A refusal or an abstention is served by the default and scores as it; a pick that is not good
-scores a tenth of the default. Where the default itself does not run, no ratio to it exists: such tasks count for
-accuracy, F1, violations and regret, and not for what is a mean of log(P / P[default]).
+of 0 is a broken SLO, NaN is infeasible or not known; `broken` marks other pairs that run but break an SLO or the budget
+in truth. What is none of these is good. A refusal or an abstention is served by the default and scores as it; a pick
+that is not good scores a tenth of the default. Where the default itself does not run or keeps no SLO, no ratio to it
+exists: such tasks count for accuracy, F1, violations and regret, and not for what is a mean of log(P / P[default]).
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ IntArray = NDArray[np.intp]
 PENALTY_RATIO = 0.1
 """Of the default's performance: what a pick that is infeasible, breaks an SLO or the budget scores."""
 LEAST_FEASIBLE_SHARE = 0.95
-"""Of train tasks: a method that is infeasible on more of them cannot be the single best."""
+"""Of train tasks, by facts alone: a method that cannot run on more of them than are left is not the single best."""
 LEAST_CLASS_SHARE = 0.01
 """Of train tasks: rarer labels are no class of the macro F1."""
 _SAME_GAIN = 1e-9
@@ -122,25 +122,29 @@ def virtual_best(table: MethodTable, broken: BoolArray | None = None) -> IntArra
 def single_best(train: MethodTable, broken: BoolArray | None = None) -> int:
     """Column of the method that is best on average over train tasks, among those feasible on 95 % of them.
 
-    The average is of log(P / P[default]) with the penalty; equal ones go to the simpler, then the first.
+    Feasible is what facts allow, which is known before anything runs: a method that runs and breaks its SLO is no less
+    feasible, it scores the penalty. The average is of log(P / P[default]) with the penalty, over the tasks of which
+    something is known; equal ones go to the simpler, then the first.
 
     Raises
     ------
     UndefinedMetricError
         No method is feasible on so many tasks, or the default runs on none.
     """
-    usable = good(train, broken)
-    candidates = np.flatnonzero(usable.mean(axis=0) >= LEAST_FEASIBLE_SHARE) if len(train) else np.array([])
+    allowed = train.tasks.feasible
+    candidates = np.flatnonzero(allowed.mean(axis=0) >= LEAST_FEASIBLE_SHARE) if len(train) else np.array([])
     if not len(candidates):
         raise UndefinedMetricError(f"choosing the single best: no method is feasible on 95 % of {len(train)} tasks")
     default = _default_performance(train)
     known = np.isfinite(default)
     if not known.any():
         raise UndefinedMetricError(f"choosing the single best: the default runs on none of {len(train)} tasks")
-    delivered = _delivered(train, broken)[known][:, candidates]
-    gains = (np.log(delivered) - np.log(default[known])[:, None]).mean(axis=0)
+    told = (~np.isnan(train.performance) | ~allowed)[known][:, candidates]
+    gains = np.log(_delivered(train, broken)[known][:, candidates]) - np.log(default[known])[:, None]
+    means = np.where(told, gains, 0.0).sum(axis=0) / np.maximum(told.sum(axis=0), 1)
+    means = np.where(told.any(axis=0), means, -np.inf)
     complexity = train.tasks.complexity
-    return int(min(zip(candidates, gains, strict=True), key=lambda pair: (-pair[1], complexity[pair[0]], pair[0]))[0])
+    return int(min(zip(candidates, means, strict=True), key=lambda pair: (-pair[1], complexity[pair[0]], pair[0]))[0])
 
 
 def single_best_choice(table: MethodTable, column: int) -> IntArray:

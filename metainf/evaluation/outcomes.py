@@ -109,6 +109,8 @@ class Outcome:
         Choices of the single best of each row's train half; the default's column where there is none.
     classes : array of shape (k, m), bool
         Which methods are classes of the macro F1, by each row's train half.
+    single_methods : one name per fold
+        What that single best was.
     fit_s, decide_s : seconds, all folds together
     failure : why it has no choices, empty where it has
     """
@@ -118,6 +120,7 @@ class Outcome:
     chosen: IntArray
     single: IntArray
     classes: BoolArray
+    single_methods: tuple[str, ...] = ()
     fit_s: float = 0.0
     decide_s: float = 0.0
     failure: str = field(default="")
@@ -169,7 +172,7 @@ def ceiling_outcome(evidence: Evidence, split: Split) -> tuple[Evidence, Outcome
     if seeds is None:
         return None
     first, second = over_seeds(seeds[:, :, 0::2]), over_seeds(seeds[:, :, 1::2])
-    several = np.any(np.isfinite(first), axis=1) & np.any(np.isfinite(second), axis=1)
+    several = np.any(first > 0.0, axis=1) & np.any(second > 0.0, axis=1)
     if not several.any():
         return None
     known = replace(evidence.table, performance=np.where(several[:, None], first, np.nan))
@@ -182,10 +185,11 @@ def ceiling_outcome(evidence: Evidence, split: Split) -> tuple[Evidence, Outcome
 def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
     """An outcome without choices yet, with what each fold's train half fixes."""
     judged = _joined([fold.test for fold in split.folds])
-    single, classes = [], []
+    single, classes, names = [], [], []
     for fold in split.folds:
         column, members = _fixed_on_train(evidence, fold)
         test = evidence.table.rows(fold.test)
+        names.append(test.tasks.methods[column])
         single.append(metrics.single_best_choice(test, column))
         classes.append(np.broadcast_to(members, (len(fold.test), len(members))))
     width = len(evidence.table.tasks.methods)
@@ -195,6 +199,7 @@ def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
         chosen=np.full(len(judged), -1, dtype=np.intp),
         single=_joined(single),
         classes=np.concatenate(classes) if classes else np.zeros((0, width), dtype=np.bool_),
+        single_methods=tuple(names),
     )
 
 

@@ -4,6 +4,7 @@ Separate from how it is written (`report_files`) and drawn (`plots`): what a rep
 it back from text.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -46,7 +47,7 @@ from metainf.evaluation.studies import (
 )
 from metainf.selectors.contract import BoolArray
 
-__all__ = ["Evaluation", "GuardReport", "KindReport", "Plan", "Result", "Scope", "evaluate"]
+__all__ = ["Evaluation", "GuardReport", "KindReport", "Plan", "Result", "Scope", "evaluate", "with_simulations"]
 
 
 class Scope(StrEnum):
@@ -69,6 +70,8 @@ class Plan:
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
+    simulated_by: str = ""
+    """Where all tasks were simulated by somebody and selectors are told what that said: the name, as above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,17 @@ class Result:
     fit_s: float = 0.0
     failure: str = ""
     trained_on: str = ""
+    simulated_by: str = ""
 
     @property
     def split_name(self) -> str:
-        """The split, and what was learnt from where that is another truth."""
-        return f"{self.split}, trained on {self.trained_on}" if self.trained_on else str(self.split)
+        """The split, what was learnt from where that is another truth, and who simulated its tasks."""
+        return _split_name(self.split, self.trained_on, self.simulated_by)
+
+
+def _split_name(split: SplitKind, trained_on: str, simulated_by: str) -> str:
+    learnt = f", trained on {trained_on}" if trained_on else ""
+    return f"{split}{learnt}" + (f", simulated by {simulated_by}" if simulated_by else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,10 @@ class KindReport:
     acceleration_by_batch: Mapping[float, float] | None = None
     published: tuple[PublishedPoint, ...] = ()
     guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
+    single_best: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Name of a split -> the method that was the single best of its train halves -> in how many folds."""
+    simulated_tasks: Mapping[str, int] = field(default_factory=dict)
+    """Who simulated tasks -> how many of these: those of the splits that bear that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,26 @@ class Evaluation:
     focus: str
     kinds: tuple[KindReport, ...]
     spent_s: float
+
+
+def with_simulations(evaluation: Evaluation, simulated: Evaluation, name: str) -> Evaluation:
+    """The evaluation with the rows of another, over those of its tasks that `name` simulated; the rest is its own."""
+    others = {report.kind: report for report in simulated.kinds}
+    kinds = tuple(
+        _extended(report, others[report.kind], name) if report.kind in others else report for report in evaluation.kinds
+    )
+    return replace(evaluation, kinds=kinds, spent_s=evaluation.spent_s + simulated.spent_s)
+
+
+def _extended(report: KindReport, other: KindReport, name: str) -> KindReport:
+    spent = {each: report.spent_s.get(each, 0.0) + seconds for each, seconds in other.spent_s.items()}
+    return replace(
+        report,
+        results=report.results + other.results,
+        spent_s={**report.spent_s, **spent},
+        single_best={**report.single_best, **other.single_best},
+        simulated_tasks={**report.simulated_tasks, name: other.tasks},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +208,7 @@ def _kind(
     spent = dict.fromkeys(selectors, 0.0)
     studied: _Judged | None = None
     guards: dict[SplitKind, GuardReport] = {}
+    single_best: dict[str, Mapping[str, int]] = {}
     decisive_share = np.nan
     for each in plan.splits:
         found = split(evidence.table.tasks, each, most_folds=plan.most_folds, seed=plan.seed)
@@ -186,6 +220,8 @@ def _kind(
             spent[name] += judged.tasks[name].outcome.fit_s + judged.tasks[name].outcome.decide_s
         results += _results(judged, plan)
         guards[each] = _guarded(evidence, judged, selectors)
+        fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
+        single_best[_split_name(each, plan.trained_on, plan.simulated_by)] = dict(fixed.most_common())
         decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
         studied = studied or (judged if plan.focus in judged.tasks else None)
     report = KindReport(
@@ -197,6 +233,7 @@ def _kind(
         spent_s=spent,
         published=published_points(evidence),
         guards=guards,
+        single_best=single_best,
     )
     if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report
@@ -261,6 +298,7 @@ def _results(judged: _Judged, plan: Plan) -> list[Result]:
                     fit_s=each.outcome.fit_s,
                     failure=each.outcome.failure,
                     trained_on=plan.trained_on,
+                    simulated_by=plan.simulated_by,
                 )
             )
     return rows

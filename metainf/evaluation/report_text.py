@@ -34,7 +34,9 @@ that with the most; figures.csv has each column's own. USD: of the tasks whose a
 accelerator at the node that asks least for it. "-" is undefined, never 0. The random split only shows how much it
 flatters. Ceiling: chosen by every other seed, scored on the rest, for tasks with several seeds; what it misses is noise
 that nobody can predict. "Trained on" another world: fitted, single best and classes included, on that world's truth
-about the same tasks, and judged by this one's."""
+about the same tasks, and judged by this one's. "Simulated by" a world: only the tasks that it simulated too, all
+selectors fitted and judged on these alone and told what the simulation says of each method. A method of which the world
+has no row for a task, such as a number format without measured tables, can be picked by nobody there."""
 
 
 def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
@@ -68,6 +70,12 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"P is {_PERFORMANCE[report.kind]}. {report.tasks:,} tasks, {report.methods} methods; "
         f"{report.decisive_share:.1%} of the tasks are decisive.",
     ]
+    parts += [
+        f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name are over them alone."
+        for name, tasks in report.simulated_tasks.items()
+    ]
+    if report.single_best:
+        parts += ["Single best, of the train halves: " + "; ".join(_single_best(report)) + "."]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
     for scope in Scope:
         parts += [f"### {scope.value.capitalize()} tasks", _results(report.results, scope, focus)]
@@ -84,6 +92,14 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
     return parts + _guards(report, focus) + _studies(report, focus)
+
+
+def _single_best(report: KindReport) -> Iterable[str]:
+    """What it was in each split."""
+    for split, methods in report.single_best.items():
+        folds = sum(methods.values())
+        named = ", ".join(f"{name} in {count} of {folds} folds" for name, count in methods.items())
+        yield f"{split}: {named}"
 
 
 def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:

@@ -30,12 +30,12 @@ class BaseSelector(ABC):
     feature_names_: tuple[str, ...]
 
     def fit(self, table: MethodTable) -> Self:
-        """Learn from the tasks on which anything ran; the others teach nothing.
+        """Learn from the tasks on which anything works; the others teach nothing of methods.
 
         Raises
         ------
         ValueError
-            Nothing ran on any of them.
+            Nothing works on any of them.
         """
         order = tuple(sorted(table.tasks.methods))
         tasks = with_methods(table.tasks, order)
@@ -44,7 +44,7 @@ class BaseSelector(ABC):
         ordered = replace(table, tasks=tasks, performance=performance)
         ordered = ordered.rows(_row_order(ordered))
         if len(ordered) == 0:
-            raise ValueError("fitting a selector needs a task on which a method ran, and got none")
+            raise ValueError("fitting a selector needs a task on which a method works, and got none")
         self._fit(ordered)
         self.methods_, self.feature_names_ = order, tasks.feature_names
         return self
@@ -117,8 +117,8 @@ def _positions(methods: tuple[str, ...], wanted: tuple[str, ...]) -> IntArray:
 
 
 def _row_order(table: MethodTable) -> IntArray:
-    """Rows on which anything ran, sorted by what they hold."""
+    """Rows on which anything works, sorted by what they hold."""
     tasks = table.tasks
     keys = (tasks.workload, tasks.accelerator, tasks.model, *table.performance.T, *tasks.features.T)
     order = np.lexsort(keys)
-    return order[np.isfinite(table.performance[order]).any(axis=1)]
+    return order[(table.performance[order] > 0.0).any(axis=1)]

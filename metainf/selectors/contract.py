@@ -68,6 +68,16 @@ class TaskTable:
         names = ("features", "pair_features", "analytical", "feasible", "model", "accelerator", "workload")
         return replace(self, **{name: getattr(self, name)[index] for name in names})
 
+    def allowing(self, allowed: BoolArray) -> Self:
+        """The tasks with no other methods feasible than `allowed`, shape (n, m), has too."""
+        feasible = self.feasible & allowed
+        return replace(
+            self,
+            feasible=feasible,
+            analytical=np.where(feasible, self.analytical, np.nan),
+            pair_features=np.where(feasible[:, :, None], self.pair_features, np.nan),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MethodTable:
@@ -77,7 +87,8 @@ class MethodTable:
     ----------
     performance : array of shape (n, m)
         Higher is better; the unit depends on the kind of traffic (selection.md: highest rate that keeps the SLO, output
-        tokens per second, or 1 / makespan). NaN where the method is infeasible or did not run.
+        tokens per second, or 1 / makespan). 0 where the method ran and broke its SLO, NaN where it is infeasible or
+        nothing is known of it.
     tolerance : array of shape (n,)
         Relative difference below which two methods count as equal: max(2 %, twice the repeats' standard deviation).
     """
