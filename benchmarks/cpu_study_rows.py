@@ -21,8 +21,8 @@ from metainf.corpus.task_store import read_tasks
 from metainf.measurements import Purpose, read_measurements
 from metainf.meta_features.methods import method_features
 from metainf.meta_features.pairs import PAIR_FEATURES, pair_table
-from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
-from metainf.meta_features.tasks import TASK_FEATURES
+from metainf.meta_features.questions import QuestionFeatures
+from metainf.meta_features.tasks import TASK_COLUMNS, TASK_FEATURES
 from metainf.methods import Method, applicable, effective_settings, portfolio
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.selectors.contract import MethodTable, TaskTable
@@ -196,14 +196,14 @@ def _task_table(truth: Truth) -> TaskTable:
     base = {row: place for place, (row, column) in enumerate(asked) if column == default}
     base_of = np.array([base[row] for row in task_of], dtype=np.intp)
     found = pair_table(truth.tasks, [truth.questions[at] for at in asked], task_of, base_of, QuestionFeatures())
-    shared = sum(1 for f in TASK_FEATURES if f in QUESTION_FEATURES)
     features = np.zeros((n, len(TASK_FEATURES)))  # those of promises are 0 where there are none
     pairs, analytical = np.full((n, m, len(PAIR_FEATURES)), np.nan), np.full((n, m), np.nan)
     feasible = np.zeros((n, m), dtype=np.bool_)
     at = task_of, method_of
     pairs[at], analytical[at], feasible[at] = found.features, found.performance_log, True
     rows = np.array(sorted(base), dtype=np.intp)
-    features[rows, :shared] = found.question_features[[base[row] for row in rows], :shared]
+    shared = found.question_features[[base[row] for row in rows]][:, TASK_COLUMNS]
+    features[rows, : len(TASK_COLUMNS)] = shared
     return TaskTable(
         features=features,
         feature_names=tuple(f.name for f in TASK_FEATURES),

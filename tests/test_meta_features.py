@@ -23,10 +23,12 @@ from metainf.methods import method, portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import Question, ReplicaSpec
 from metainf.selectors.contract import TaskTable
+from metainf.speculation import tokens_per_step
 from metainf.workload import (
     ConcurrencyLoad,
     LatencyMetric,
     RateLoad,
+    Repetitiveness,
     SharedPrefix,
     Slo,
     SloBound,
@@ -78,7 +80,7 @@ def test_the_schema_is_raised_with_every_change_of_names() -> None:
     # A trained artifact is told from another schema by the number alone: raise it, then put the new digest here.
     groups = (TASK_FEATURES, QUESTION_FEATURES, PAIR_FEATURES, METHOD_FEATURES)
     names = repr([[(f.name, f.unit) for f in group] for group in groups])
-    assert (FEATURE_SCHEMA, hashlib.sha256(names.encode()).hexdigest()[:12]) == (1, "ba2dcbc05e0c")
+    assert (FEATURE_SCHEMA, hashlib.sha256(names.encode()).hexdigest()[:12]) == (2, "a53a8bdd007f")
 
 
 def test_run_time_needs_nothing_of_training() -> None:
@@ -181,7 +183,9 @@ def test_a_task_has_the_same_row_alone_as_among_others(kind: TrafficKind) -> Non
 
 def test_tables_and_questions_share_one_definition() -> None:
     some = [
-        each for each in tasks(TrafficKind.RATE)[::7] if isinstance(replica_of(each, method("default")), ReplicaSpec)
+        each
+        for each in tasks(TrafficKind.CONCURRENCY)[::7]
+        if isinstance(replica_of(each, method("default")), ReplicaSpec)
     ]
     names = {f.name: place for place, f in enumerate(QUESTION_FEATURES)}
     asked = question_features([question(each) for each in some])
@@ -238,9 +242,33 @@ def test_the_default_method_changes_nothing() -> None:
 
 def test_workloads_group_by_their_requests_and_not_by_their_load() -> None:
     same, other = task(), task(traffic=replace(task().traffic, load=RateLoad(3.0)))
-    longer = task(traffic=replace(task().traffic, input_tokens=TokenLengths(1500, 2500)))
-    found = task_table([same, other, longer]).workload
-    assert found[0] == found[1] != found[2]
+    alike = task(traffic=replace(task().traffic, input_tokens=TokenLengths(1500, 2500), burstiness=2.0))
+    found = task_table([same, other, alike]).workload
+    assert found[0] == found[1] == found[2] == "grid: in 256-2048, out 64-512, prefix < half, repeats Unknown"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"input_tokens": TokenLengths(255), "shared_prefix": None}, "in <256", id="short prompts"),
+        pytest.param({"input_tokens": TokenLengths(2048, 5000)}, "in >=2048", id="long prompts, from the edge on"),
+        pytest.param({"output_tokens": TokenLengths(63)}, "out <64", id="short answers"),
+        pytest.param({"output_tokens": TokenLengths(512)}, "out >=512", id="long answers"),
+        pytest.param({"shared_prefix": None}, "no prefix", id="no shared prefix"),
+        pytest.param({"shared_prefix": SharedPrefix(900)}, "prefix >= half", id="most of each prompt is shared"),
+        pytest.param({"repetitiveness": Repetitiveness.HIGH}, "repeats High", id="repetition"),
+    ],
+)
+def test_unlike_workloads_are_groups_of_their_own(change: dict[str, object], expected: str) -> None:
+    changed = task(traffic=replace(task().traffic, **change))  # type: ignore[arg-type]
+    first, second = task_table([task(), changed]).workload
+    assert first != second
+    assert expected in str(second)
+
+
+def test_traces_are_no_neighbours_of_the_grid() -> None:
+    first, second = task_table([task(), task(origin="azure-chat")]).workload
+    assert str(second).removeprefix("azure-chat") == str(first).removeprefix("grid")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +300,7 @@ def test_features_are_what_one_computes_by_hand(name: str, expected: float) -> N
         pytest.param("collective_share", {"layout": Layout(tensor_parallel=2)}, id="collectives with more ranks"),
         pytest.param("ttft_unloaded_s", {"accelerator": "L4-PCIe-24GB"}, id="a slow card answers later"),
         pytest.param(
-            "load_to_capacity", {"traffic": replace(task().traffic, load=RateLoad(50.0))}, id="a heavier load"
+            "load_to_capacity", {"traffic": replace(task().traffic, load=ConcurrencyLoad(4000))}, id="a heavier load"
         ),
         pytest.param(
             "kv_pressure", {"traffic": replace(task().traffic, load=ConcurrencyLoad(4000))}, id="more clients"
@@ -291,6 +319,66 @@ def test_features_are_what_one_computes_by_hand(name: str, expected: float) -> N
 )
 def test_features_rise_with_what_they_stand_for(name: str, change: dict[str, object]) -> None:
     assert feature(task(**change), name) > feature(task(), name)  # type: ignore[arg-type]
+
+
+def test_a_declared_rate_changes_nothing_where_the_truth_is_searched_for() -> None:
+    slow, fast = (task_table([task(traffic=replace(task().traffic, load=RateLoad(rate)))]) for rate in (0.1, 9.0))
+    np.testing.assert_allclose(slow.features, fast.features, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(slow.pair_features, fast.pair_features, rtol=1e-9, atol=1e-9)
+    names = slow.pair_feature_names
+    for name in ("pair_ttft_declared", "pair_tpot_declared", "pair_throughput", "pair_load_to_capacity"):
+        for each in (name, f"{name}_gain"):
+            assert (slow.pair_features[slow.feasible][:, names.index(each)] == 0.0).all()
+    assert "load_rate" not in slow.feature_names
+
+
+def test_a_predictor_that_serves_sees_the_rate_that_it_is_asked_about() -> None:
+    slow, fast = (
+        question_features([replace(question(task()), traffic=replace(task().traffic, load=RateLoad(rate)))])[0]
+        for rate in (0.1, 9.0)
+    )
+    names = [f.name for f in QUESTION_FEATURES]
+    for name in ("load_rate", "load_to_capacity", "kv_pressure"):
+        assert fast[names.index(name)] - slow[names.index(name)] == pytest.approx(math.log(90.0))
+
+
+def test_clients_and_batches_keep_what_their_load_says() -> None:
+    few, many = (
+        task_table([task(traffic=replace(task().traffic, load=ConcurrencyLoad(clients)))]) for clients in (4, 400)
+    )
+    place = few.pair_feature_names.index("pair_tpot_declared")
+    assert many.pair_features[0, many.default, place] > few.pair_features[0, few.default, place]
+
+
+@pytest.mark.parametrize(
+    ("name", "drafts", "by_head"),
+    [
+        pytest.param("default", 0.0, 0.0, id="no drafts"),
+        pytest.param("mtp-3", 3.0, 0.0, id="the model's own layers"),
+        pytest.param("eagle", 3.0, 1.0, id="a head of its own"),
+    ],
+)
+def test_drafts_of_a_head_are_told_from_those_of_the_models_own_layers(
+    name: str, drafts: float, by_head: float
+) -> None:
+    asked = task(model="deepseek-ai/DeepSeek-V3.2", accelerator="B200-SXM-180GB", draft_model=True)
+    asked = replace(asked, layout=Layout(tensor_parallel=8))
+    features = question_features([question(asked, name)])[0]
+    names = [f.name for f in QUESTION_FEATURES]
+    assert features[names.index("set_trained_drafts")] == drafts
+    assert features[names.index("set_drafts_by_head")] == by_head
+
+
+def test_expected_tokens_of_a_step_and_hits_are_those_of_the_predictor() -> None:
+    found = task_table([task(traffic=replace(task().traffic, repetitiveness=Repetitiveness.HIGH))])
+    names = found.pair_feature_names
+    per_step = found.pair_features[0, :, names.index("pair_tokens_per_step")]
+    drafting = tokens_per_step(method("ngram").settings.speculation, Repetitiveness.HIGH)
+    assert per_step[found.methods.index("ngram")] == pytest.approx(math.log(drafting))
+    assert per_step[found.default] == 0.0
+    hits = found.pair_features[0, :, names.index("pair_prefix_hit_ratio")]
+    assert hits[found.default] == pytest.approx(0.7)  # all of the declared share: twenty prefixes fit
+    assert hits[found.methods.index("no-prefix-caching")] == 0.0
 
 
 def test_features_of_replicas_together_see_less_load_each() -> None:

@@ -247,6 +247,18 @@ DERIVED_FEATURES: tuple[Feature[LaneState], ...] = (
         "Share of all prompt tokens that the prefix cache saves.",
         lambda s: s.lanes.hit_ratio * s.lanes.hit_tokens / s.traffic.input_tokens,
     ),
+    Feature(
+        "prefix_hit_ratio",
+        "1",
+        "Share of the requests whose prefix is expected to be in the cache.",
+        lambda s: s.lanes.hit_ratio,
+    ),
+    Feature(
+        "tokens_per_step",
+        "ln(tokens)",
+        "Tokens that a sequence is expected to gain in a step: accepted drafts, and the one that the model adds.",
+        lambda s: np.log(s.lanes.tokens_per_step),
+    ),
     Feature("prefix_pressure", "ln(1 + 1)", "All distinct prefixes over the KV cache.", _prefix_pressure),
     Feature(
         "context_tokens",

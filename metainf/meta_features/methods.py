@@ -138,6 +138,11 @@ def method_features(methods: Sequence[Method]) -> FloatArray:
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(_METHOD))
 
 
+def _drafts_by_head(replica: ReplicaSpec) -> float:
+    speculation = replica.settings.speculation
+    return float(speculation is not None and speculation.kind in (SpeculationKind.EAGLE, SpeculationKind.DRAFT_MODEL))
+
+
 SETTINGS_FEATURES: tuple[Feature[ReplicaSpec], ...] = (
     Feature("set_prefix_caching", "1", "1 where prefixes are cached.", lambda r: float(r.settings.prefix_caching)),
     Feature(
@@ -164,6 +169,12 @@ SETTINGS_FEATURES: tuple[Feature[ReplicaSpec], ...] = (
         "tokens",
         "Draft tokens of a step that a trained head or model gives.",
         lambda r: _effective_drafts(r, copied=False),
+    ),
+    Feature(
+        "set_drafts_by_head",
+        "1",
+        "1 where drafts come from a head or model of their own, and not from the model's own layers.",
+        _drafts_by_head,
     ),
     Feature(
         "set_fp8_weights",

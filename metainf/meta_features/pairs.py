@@ -2,6 +2,10 @@
 
 Separate from the task's features: these differ between the methods of one task, and ratios to the default are what a
 selector has to rank.
+
+The truth of a rate task is searched for, whatever rate the workload declares: between tasks of the same truth the
+declared one is noise. So tables for selection leave it out. What a declared rate alone says is 0 there, and the
+pressure on the cache is that at the lane's own capacity. A predictor that serves is asked about a load and sees it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +21,7 @@ from metainf.meta_features.schema import FeatureDescription
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictions, Question
 from metainf.workload import LatencyMetric, Statistic
 
-__all__ = ["PAIR_FEATURES", "PairTable", "pair_table"]
+__all__ = ["PAIR_FEATURES", "PairTable", "pair_table", "without_declared_rates"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -35,9 +39,9 @@ _ANSWERS = (
     FeatureDescription("pair_tpot_empty", "ln(s)", "Mean time per output token on an empty replica."),
     FeatureDescription("pair_ttft_half", "ln(s)", "p95 of the first token at half of the default's capacity."),
     FeatureDescription("pair_tpot_half", "ln(s)", "p95 of the time per token at half of the default's capacity."),
-    FeatureDescription("pair_ttft_declared", "ln(s)", "Mean time to first token at the declared load."),
-    FeatureDescription("pair_tpot_declared", "ln(s)", "Mean time per output token at the declared load."),
-    FeatureDescription("pair_throughput", "ln(tokens/s)", "Output tokens per second at the declared load."),
+    FeatureDescription("pair_ttft_declared", "ln(s)", "Mean time to first token at the declared load; 0 for rates."),
+    FeatureDescription("pair_tpot_declared", "ln(s)", "Mean time per output token at the declared load; 0 for rates."),
+    FeatureDescription("pair_throughput", "ln(tokens/s)", "Output tokens/s at the declared load; 0 for rates."),
     FeatureDescription("pair_performance", "ln(P)", "What `analytical` says: performance by the kind of traffic."),
 )
 _PROMISES = (
@@ -58,6 +62,8 @@ _OF_QUESTIONS = (
     "cache_sequences",
     "prompt_budget_ratio",
     "prefix_saved_share",
+    "prefix_hit_ratio",
+    "tokens_per_step",
     "frontend_busy",
     "load_to_capacity",
     "kv_pressure",
@@ -66,7 +72,9 @@ _OF_QUESTIONS = (
     "weights_memory_ratio",
 )
 """Question features that the settings move."""
-_PLACES = tuple([f.name for f in QUESTION_FEATURES].index(name) for name in _OF_QUESTIONS)
+_NAMES = [f.name for f in QUESTION_FEATURES]
+_PLACES = tuple(_NAMES.index(name) for name in _OF_QUESTIONS)
+_RATE, _UTILIZATION, _PRESSURE = (_NAMES.index(name) for name in ("load_rate", "load_to_capacity", "kv_pressure"))
 
 _ABSOLUTE = (
     *_ANSWERS,
@@ -129,16 +137,17 @@ def pair_table(
     half_s = loaded.latency_at_rate_s(_HALF * loaded.capacity[base_of])
     kinds = np.array([task.kind for task in tasks])[task_of]
     performance = _performance_log(kinds, loaded, predictions, bounds_s, _accelerators(questions))
-    inputs = known.of_lanes(questions, lanes)
+    inputs = without_declared_rates(known.of_lanes(questions, lanes), kinds)
+    is_rate = kinds == TrafficKind.RATE
     columns = (
         np.log(loaded.capacity),
         _latency_log(empty_s[:, _TTFT, _MEAN]),
         _latency_log(empty_s[:, _TPOT, _MEAN]),
         _latency_log(half_s[:, _TTFT, _P95]),
         _latency_log(half_s[:, _TPOT, _P95]),
-        _latency_log(predictions.latency_s[:, _TTFT, _MEAN]),
-        _latency_log(predictions.latency_s[:, _TPOT, _MEAN]),
-        np.log(np.maximum(predictions.output_tokens_per_second, 1e-6)),
+        np.where(is_rate, 0.0, _latency_log(predictions.latency_s[:, _TTFT, _MEAN])),
+        np.where(is_rate, 0.0, _latency_log(predictions.latency_s[:, _TPOT, _MEAN])),
+        np.where(is_rate, 0.0, np.log(np.maximum(predictions.output_tokens_per_second, 1e-6))),
         performance,
         _excess_log(slo_excess(empty_s, bounds_s)),
         _excess_log(slo_excess(half_s, bounds_s)),
@@ -148,6 +157,16 @@ def pair_table(
     absolute = np.stack(columns, axis=1)
     gains = (absolute - absolute[base_of])[:, _WITH_GAIN]
     return PairTable(np.concatenate([absolute, gains], axis=1), performance, inputs, empty_s)
+
+
+def without_declared_rates(question_features: FloatArray, kinds: NDArray[np.str_]) -> FloatArray:
+    """Features of k questions, columns as QUESTION_FEATURES, as if rates asked for each lane's whole capacity."""
+    is_rate = kinds == TrafficKind.RATE
+    found = question_features.copy()
+    # Both are logarithms of something times the rate: less the load over the capacity, the rate is the capacity.
+    found[is_rate, _PRESSURE] -= found[is_rate, _UTILIZATION]
+    found[is_rate, _UTILIZATION] = found[is_rate, _RATE] = 0.0
+    return found
 
 
 def _performance_log(

@@ -4,7 +4,7 @@ Separate from the formulas: this only lays tasks and methods out as questions, a
 the answers where the contract wants them.
 """
 
-import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from metainf.corpus.task import Task
 from metainf.errors import InvalidWorkloadError
 from metainf.meta_features.answers import LoadedLanes, slo_bounds
 from metainf.meta_features.methods import SETTINGS_FEATURES, method_features
-from metainf.meta_features.pairs import PAIR_FEATURES, pair_table
+from metainf.meta_features.pairs import PAIR_FEATURES, pair_table, without_declared_rates
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
 from metainf.meta_features.schema import FeatureDescription
 from metainf.methods import Method, portfolio
@@ -25,7 +25,7 @@ from metainf.selectors.contract import TaskTable
 from metainf.settings import EngineSettings
 from metainf.workload import Statistic
 
-__all__ = ["TASK_FEATURES", "task_features", "task_table"]
+__all__ = ["TASK_COLUMNS", "TASK_FEATURES", "task_features", "task_table"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -33,7 +33,11 @@ IntArray = NDArray[np.intp]
 _BLOCK = 256  # tasks asked about together: some 4,000 questions, whose grids stay within 100 MiB
 _TIGHTEST = 10.0  # how far a promise can be out of reach before it no longer matters how far
 _QUANTILES = {Statistic.MEAN: 0.5, Statistic.P50: 0.5, Statistic.P95: 0.95, Statistic.P99: 0.99}
-_SHARED = len(QUESTION_FEATURES) - len(SETTINGS_FEATURES)
+_OF_METHODS = frozenset({*(f.name for f in SETTINGS_FEATURES), "tokens_per_step"})  # under the default always alike
+TASK_COLUMNS: tuple[int, ...] = tuple(
+    place for place, f in enumerate(QUESTION_FEATURES) if f.name not in _OF_METHODS and f.name != "load_rate"
+)
+"""Of QUESTION_FEATURES: those that tell tasks apart. A declared rate does not (see `pairs`)."""
 
 _SLO_FEATURES = (
     *(
@@ -46,8 +50,8 @@ _SLO_FEATURES = (
     ),
     FeatureDescription("slo_quantile", "1", "The furthest quantile that is promised; 0 without an SLO."),
 )
-TASK_FEATURES: tuple[FeatureDescription, ...] = (*QUESTION_FEATURES[:_SHARED], *_SLO_FEATURES)
-"""Those of the question that asks about the task under vLLM's default, less its settings, and the SLO's."""
+TASK_FEATURES: tuple[FeatureDescription, ...] = (*(QUESTION_FEATURES[place] for place in TASK_COLUMNS), *_SLO_FEATURES)
+"""TASK_COLUMNS of the question that asks about the task under vLLM's default, and the SLO's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +82,8 @@ def task_features(tasks: Sequence[Task]) -> FloatArray:
             continue
         rows, questions = np.array([row for row, _ in asked]), [q for _, q in asked]
         lanes = known.lanes(questions)
-        shared = known.of_lanes(questions, lanes)[:, :_SHARED]
+        kinds = np.array([some[row].kind for row in rows])
+        shared = without_declared_rates(known.of_lanes(questions, lanes), kinds)[:, TASK_COLUMNS]
         empty_s = LoadedLanes.of(lanes).empty_latency_s()
         slo = _slo_features([some[row] for row in rows], empty_s)
         found[start + rows] = np.concatenate([shared, slo], axis=1)
@@ -111,7 +116,8 @@ def task_table(tasks: Sequence[Task], methods: Sequence[Method] | None = None) -
         rows, bases = np.unique(block.task_of, return_index=True)
         bases = block.base_of[bases]
         slo = _slo_features([block.tasks[row] for row in rows], found.empty_latency_s[bases])
-        features[start + rows] = np.concatenate([found.question_features[bases, :_SHARED], slo], axis=1)
+        shared = found.question_features[bases][:, TASK_COLUMNS]
+        features[start + rows] = np.concatenate([shared, slo], axis=1)
     return TaskTable(
         features=features,
         feature_names=tuple(f.name for f in TASK_FEATURES),
@@ -184,7 +190,27 @@ def _slo_features(tasks: Sequence[Task], empty_s: FloatArray) -> FloatArray:
 
 
 def _workload(task: Task) -> str:
-    """The group of a task's workload: its requests but not their load, so that siblings at other loads are together."""
-    t = task.traffic
-    shape = (t.input_tokens, t.output_tokens, t.shared_prefix, t.repetitiveness, t.burstiness)
-    return f"{task.origin}-{hashlib.sha256(repr(shape).encode()).hexdigest()[:12]}"
+    """The group of a task's workload: where it comes from, and coarsely what its requests are; never their load.
+
+    Exact figures would make a group of each task, and leaving such groups out no more than a random split. Bins: mean
+    prompts by 256 and 2,048 tokens, mean answers by 64 and 512 (a factor of 8 each: the corpus has 32 to 32,768 and 8
+    to 2,048), no shared prefix or one of less or more than half of all prompt tokens, and the declared repetition.
+    """
+    t, prefix = task.traffic, task.traffic.shared_prefix
+    mean = t.input_tokens.mean_tokens
+    share = 0.0 if prefix is None else prefix.ratio * min(prefix.tokens, mean) / mean
+    shared = "no prefix" if share == 0.0 else f"prefix {'>=' if share >= _HALF_SHARED else '<'} half"
+    lengths = f"in {_bin(mean, _INPUT_BINS)}, out {_bin(t.output_tokens.mean_tokens, _OUTPUT_BINS)}"
+    return f"{task.origin}: {lengths}, {shared}, repeats {t.repetitiveness.value}"
+
+
+_INPUT_BINS, _OUTPUT_BINS = (256, 2048), (64, 512)  # tokens
+_HALF_SHARED = 0.5
+
+
+def _bin(value: float, edges: Sequence[int]) -> str:
+    """Between which edges a value lies, as text; from each edge on the next bin begins."""
+    place = bisect_right(edges, value)
+    if place == 0:
+        return f"<{edges[0]}"
+    return f">={edges[-1]}" if place == len(edges) else f"{edges[place - 1]}-{edges[place]}"
