@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from metainf.errors import NotFittedError
 from metainf.selectors.base import masked
 from metainf.selectors.scaling import Scaler, Spread
-from metainf.selectors.targets import LOST, analytical_gains, log_gains
+from metainf.selectors.targets import CAP, LOST, analytical_gains, capped, log_gains, nearness
 from selector_problems import problem
 
 ANY = st.one_of(st.floats(-1e6, 1e6), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -88,6 +88,30 @@ def test_what_the_analytical_predictor_thinks_hopeless_is_lost():
     gains = analytical_gains(replace(tasks, analytical=said))
     assert gains[0, 2] == gains[1, 0] == LOST
     assert np.isfinite(gains).all()
+
+
+@given(arrays(np.float64, (3, 4), elements=st.floats(-5.0, 5.0)))
+def test_capped_gains_keep_their_order_and_what_is_within_the_cap(gains):
+    found = capped(gains, CAP)
+    assert np.abs(found).max() <= CAP
+    np.testing.assert_array_equal(found[np.abs(gains) <= CAP], gains[np.abs(gains) <= CAP])
+    np.testing.assert_array_equal(capped(gains, None), gains)
+    for row, before in zip(found, gains, strict=True):
+        assert (np.diff(row[np.argsort(before)]) >= 0.0).all()
+
+
+def test_rows_count_by_how_near_physics_puts_them_to_the_best():
+    tasks = problem(30, holes=0.2).tasks
+    weights = nearness(tasks)
+    assert (weights[~tasks.feasible] == 0.0).all()
+    best = np.where(tasks.feasible, tasks.analytical, -np.inf).argmax(axis=1)
+    said = np.isfinite(tasks.analytical[:, tasks.default])
+    rows = np.arange(len(tasks))
+    np.testing.assert_allclose(weights[rows, best][said], 1.0)
+    order = np.argsort(tasks.analytical[said], axis=1)  # what is silent comes last
+    ranked = np.take_along_axis(np.where(tasks.feasible, weights, 9.0)[said], order, axis=1)
+    assert (np.diff(ranked, axis=1) >= 0.0).all()
+    assert (weights[tasks.feasible] >= 0.1).all()
 
 
 @pytest.mark.parametrize("spread", Spread)

@@ -10,7 +10,8 @@ Rejected: to ask that the gain is sure at 0.9 one-sided. On 240 tasks nine in te
 is the largest of all: an uncertain gain is still a gain on average, and a loss costs no more than a missed gain.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from metainf.selectors.joint_regression import JointRegression
 from metainf.selectors.pairwise_boosting import PairwiseBoosting
 from metainf.selectors.ranking_boosting import RankingBoosting
 from metainf.selectors.stacking import Correction, fit_correction, fit_weights
-from metainf.selectors.targets import analytical_gains, log_gains
+from metainf.selectors.targets import LOST, analytical_gains, log_gains
 from metainf.selectors.unfamiliarity import Unfamiliarity, task_groups
 
 __all__ = ["PARTS", "MetaInf", "z_scores"]
@@ -40,8 +41,10 @@ class MetaInf(BaseSelector):
 
     Parameters
     ----------
-    trees, leaves, learning_rate, smallest_leaf
+    trees, leaves, learning_rate
         Of the regression and of the ranking.
+    smallest_leaf : int or None
+        Of all boosted trees; None: by the number of rows.
     forest_trees : int
     pair_trees, pair_leaves, pair_learning_rate
         Of each pair's booster.
@@ -61,7 +64,7 @@ class MetaInf(BaseSelector):
         trees: int = 200,
         leaves: int = 15,
         learning_rate: float = 0.05,
-        smallest_leaf: int = 20,
+        smallest_leaf: int | None = None,
         forest_trees: int = 60,
         pair_trees: int = 40,
         pair_leaves: int = 15,
@@ -121,38 +124,36 @@ class MetaInf(BaseSelector):
 
     def _weighed(self, table: MethodTable) -> tuple[FloatArray, Correction]:
         """Weights of the parts, and the correction of choices, from groups that the parts did not see."""
-        gains = _over_default(log_gains(table), table.tasks)
-        opinions, true, tasks = [], [], []
-        for held in self._held_out(table.tasks):
+        # Where the default is lost, whatever works gains what was lost; one task of which it gains more rules no mean.
+        gains = np.clip(_over_default(log_gains(table), table.tasks), LOST, -2.0 * LOST)
+        heard = []
+        for factor, held in self._held_out(table.tasks):
             taught = np.flatnonzero(~held)
             most = min(len(taught), self.most_held_out_tasks)
             taught = taught[np.linspace(0, len(taught) - 1, most).astype(np.intp)]
             some, asked = table.rows(taught), table.tasks.rows(held)
             parts = {name: part.fit(some) for name, part in self._new_parts().items()}
-            opinions.append(_opinions(parts, asked))
-            true.append(gains[held])
-            tasks.append(asked)
-        if not opinions:
+            heard.append(_Heard(factor, asked, _opinions(parts, asked), gains[held]))
+        if not heard:
             return np.full(len(PARTS), 1.0 / len(PARTS)), Correction(1.0)
-        told = np.concatenate([np.isfinite(g) & t.feasible for g, t in zip(true, tasks, strict=True)])
-        told[:, table.tasks.default] = False
-        all_gains = np.nan_to_num(np.concatenate(true))
-        weights = fit_weights(np.concatenate(opinions), all_gains, told)
-        chosen = [
-            _picked(choose(t, masked(o @ weights, t.feasible)), o @ weights, g)
-            for o, t, g in zip(opinions, tasks, true, strict=True)
-        ]
-        predicted, missed = (np.concatenate(each) for each in zip(*chosen, strict=True))
-        return weights, fit_correction(predicted, missed)
+        weights = _fitted(heard)
+        chosen = []
+        for each in heard:
+            # By weights of other tasks: those of the same ones are the best of many for them, by chance too.
+            others = [other for other in heard if other.factor == each.factor and other is not each]
+            said = each.opinions @ (_fitted(others) if others else weights)
+            chosen.append(_picked(choose(each.tasks, masked(said, each.tasks.feasible)), said, each.gains))
+        predicted, true = (np.concatenate(each) for each in zip(*chosen, strict=True))
+        return weights, fit_correction(predicted, true)
 
-    def _held_out(self, tasks: TaskTable) -> Iterator[BoolArray]:
-        """Masks of tasks whose models, or whose accelerators, are held out; each group is in one of either kind."""
-        for groups in task_groups(tasks):
+    def _held_out(self, tasks: TaskTable) -> Iterator[tuple[int, BoolArray]]:
+        """Masks of tasks whose models (0), or whose accelerators (1), are held out; each group is in one of either."""
+        for factor, groups in enumerate(task_groups(tasks)):
             fold = fold_of_groups(groups, self.folds)
             for number in range(self.folds):
                 held = fold == number
                 if held.any() and (~held).sum() >= _LEAST_TASKS:
-                    yield held
+                    yield factor, held
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
         opinions = _opinions(self.parts_, tasks)
@@ -166,6 +167,22 @@ class MetaInf(BaseSelector):
             keep = tasks.feasible[:, tasks.default] & ~(self.correction_.expected(best) > 0.0)
             scores[keep, tasks.default] = np.nan_to_num(scores, neginf=0.0).max(axis=1)[keep] + 1.0
         return scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Heard:
+    """What parts that did not see the groups of n tasks say of them, and the gains over the default, shape (n, m)."""
+
+    factor: int
+    tasks: TaskTable
+    opinions: FloatArray
+    gains: FloatArray
+
+
+def _fitted(heard: Sequence[_Heard]) -> FloatArray:
+    told = np.concatenate([np.isfinite(each.gains) & each.tasks.feasible for each in heard])
+    opinions, gains = (np.concatenate([getattr(each, name) for each in heard]) for name in ("opinions", "gains"))
+    return fit_weights(opinions, gains, told, heard[0].tasks.default)
 
 
 def _opinions(parts: Mapping[str, BaseSelector], tasks: TaskTable) -> FloatArray:

@@ -10,7 +10,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.pair_inputs import candidate_rows
-from metainf.selectors.targets import analytical_gains, log_gains
+from metainf.selectors.targets import CAP, analytical_gains, capped, log_gains, nearness
 
 __all__ = ["JointForest"]
 
@@ -26,6 +26,8 @@ class JointForest(BaseSelector):
         That a split looks at.
     most_rows : int
         Drawn for each tree, with replacement, where there are more.
+    cap, near_best
+        As the joint regression has them.
     """
 
     def __init__(
@@ -35,18 +37,23 @@ class JointForest(BaseSelector):
         smallest_leaf: int = 3,
         share_of_features: float = 0.3,
         most_rows: int = 20_000,
+        cap: float | None = CAP,
+        near_best: bool = True,
         random_state: int = 0,
     ) -> None:
         self.trees = trees
         self.smallest_leaf = smallest_leaf
         self.share_of_features = share_of_features
         self.most_rows = most_rows
+        self.cap = cap
+        self.near_best = near_best
         self.random_state = random_state
 
     def _fit(self, table: MethodTable) -> None:
         gains = log_gains(table)
         rows, columns = np.nonzero(np.isfinite(gains))
-        target = (gains - np.nan_to_num(analytical_gains(table.tasks)))[rows, columns]
+        target = (capped(gains, self.cap) - self._prior(table.tasks))[rows, columns]
+        weight = nearness(table.tasks)[rows, columns] if self.near_best else None
         many = len(rows) > self.most_rows
         self.forest_ = ExtraTreesRegressor(
             self.trees,
@@ -57,14 +64,18 @@ class JointForest(BaseSelector):
             random_state=self.random_state,
             n_jobs=1,
         )
-        self.forest_.fit(_finite(candidate_rows(table.tasks, rows, columns)), target)
+        self.forest_.fit(_finite(candidate_rows(table.tasks, rows, columns)), target, sample_weight=weight)
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
         rows, columns = np.nonzero(tasks.feasible)
         scores = np.full(tasks.feasible.shape, np.nan)
         if len(rows):
             scores[rows, columns] = self.forest_.predict(_finite(candidate_rows(tasks, rows, columns)))
-        return scores + np.nan_to_num(analytical_gains(tasks))
+        return scores + self._prior(tasks)
+
+    def _prior(self, tasks: TaskTable) -> FloatArray:
+        """Analytical gain; 0 where it says nothing."""
+        return np.nan_to_num(capped(analytical_gains(tasks), self.cap))
 
 
 def _finite(rows: FloatArray) -> FloatArray:

@@ -35,7 +35,7 @@ class PairwiseBoosting(BaseSelector):
         trees: int = 40,
         leaves: int = 15,
         learning_rate: float = 0.1,
-        smallest_leaf: int = 20,
+        smallest_leaf: int | None = None,
         random_state: int = 0,
     ) -> None:
         self.trees = trees

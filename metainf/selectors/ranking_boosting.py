@@ -26,7 +26,7 @@ class RankingBoosting(BaseSelector):
         trees: int = 200,
         leaves: int = 31,
         learning_rate: float = 0.05,
-        smallest_leaf: int = 20,
+        smallest_leaf: int | None = None,
         random_state: int = 0,
     ) -> None:
         self.trees = trees

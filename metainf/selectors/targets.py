@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 
-__all__ = ["LOST", "analytical_gains", "label_columns", "log_gains", "mean_or_nan"]
+__all__ = [
+    "CAP",
+    "LOST",
+    "analytical_gains",
+    "capped",
+    "label_columns",
+    "log_gains",
+    "mean_or_nan",
+    "nearness",
+]
 
 LOST = -math.log(10.0)
 """Log gain of a pick that cannot serve or breaks its SLO: the default's performance over ten.
@@ -19,6 +28,11 @@ LOST = -math.log(10.0)
 Source: the definition of closed gap in this project (infeasible picks score P[default] / 10). Worse than that is not
 told apart, so that a method that is hopeless by a factor of fifty does not rule a squared error.
 """
+CAP = 1.0
+"""Log gains and losses beyond which regressions do not look: a factor of e. Assumed; no choice between the best few
+methods of a task depends on what lies beyond."""
+_NEAR = 0.5  # of a log gain: that far behind the best a row counts e times less. Assumed, as is the least weight
+_LEAST_WEIGHT = 0.1
 
 
 def log_gains(table: MethodTable) -> FloatArray:
@@ -51,6 +65,22 @@ def analytical_gains(tasks: TaskTable) -> FloatArray:
     reference = np.where(np.isnan(reference), mean_or_nan(said, axis=1), reference)
     gains = np.maximum(said - reference[:, None], LOST)
     return np.where(tasks.analytical == -np.inf, LOST, gains)
+
+
+def capped(gains: FloatArray, cap: float | None) -> FloatArray:
+    """Gains within the cap on either side; as they are without one."""
+    return gains if cap is None else np.clip(gains, -cap, cap)
+
+
+def nearness(tasks: TaskTable) -> FloatArray:
+    """Weights of pairs, shape (n, m): 1 for what the analytical predictor puts first, less the further behind it is.
+
+    Where it is silent a method counts as if it said the default's performance. 0 where infeasible.
+    """
+    said = np.where(tasks.feasible, np.nan_to_num(analytical_gains(tasks)), -np.inf)
+    best = said.max(axis=1, keepdims=True)
+    behind = np.where(np.isfinite(best), best, 0.0) - said
+    return np.where(tasks.feasible, np.maximum(np.exp(-behind / _NEAR), _LEAST_WEIGHT), 0.0)
 
 
 def label_columns(table: MethodTable) -> NDArray[np.intp]:
