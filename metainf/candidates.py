@@ -14,7 +14,7 @@ from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict
 from metainf.layouts import Layout
-from metainf.memory import MemoryPlan, memory_plan
+from metainf.memory import MemoryPlan, memory_plan, with_room_for
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
 from metainf.placement import (
     ReplicaRequest,
@@ -301,32 +301,32 @@ def _one_replica(
     """A replica of a method that is applicable, or that its memory is too small."""
     cpu_cores = max(1.0, float(int(shape.cpu_cores * _NODE_HEADROOM))) if is_cpu else None
 
-    def spec(max_model_len: int | None, kv_cache_bytes: int | None = None) -> ReplicaSpec:
+    def replica(max_model_len: int | None) -> ReplicaSpec:
         settings = effective_settings(
-            replace(method.settings, kv_cache_memory_bytes=kv_cache_bytes),
+            method.settings,
             architecture=architecture,
             accelerator=accelerator,
             layout=layout,
             version=engine_version,
             max_model_len=max_model_len,
         )
-        return ReplicaSpec(architecture, accelerator, layout, settings, cpu_cores)
+        spec = ReplicaSpec(architecture, accelerator, layout, settings, cpu_cores)
+        if not is_cpu:
+            return spec
+        kv_cache_bytes = _cache_of_its_own(memory_plan(spec), settings.max_num_seqs, longest_tokens)
+        return replace(spec, settings=replace(settings, kv_cache_memory_bytes=kv_cache_bytes))
 
-    replica = spec(None)
-    plan = memory_plan(replica)
-    if plan.missing_bytes(longest_tokens) > 0:
+    found = with_room_for(longest_tokens, replica)
+    if isinstance(found, MemoryPlan):
         return Rejection(
             RejectionReason.MEMORY_TOO_SMALL,
             "",
-            f"{method.name} {layout.name} on {accelerator.name}: {plan.explanation(longest_tokens)}",
+            f"{method.name} {layout.name} on {accelerator.name}: {found.explanation(longest_tokens)}",
             layout=layout.name,
             method=method.name,
-            shortfall=plan.shortfall(longest_tokens),
+            shortfall=found.shortfall(longest_tokens),
         )
-    kv_cache_bytes = _cache_of_its_own(plan, replica.settings.max_num_seqs, longest_tokens) if is_cpu else None
-    kv_tokens = memory_plan(spec(None, kv_cache_bytes)).kv_sequences(longest_tokens) * longest_tokens
-    replica = spec(_context_limit(architecture, longest_tokens, kv_tokens), kv_cache_bytes)
-    return _ShapeOption(method, layout, replica, _request(replica, shape, is_cpu))
+    return _ShapeOption(method, layout, found, _request(found, shape, is_cpu))
 
 
 def _cache_of_its_own(plan: MemoryPlan, sequences: int, longest_tokens: float) -> int:
@@ -339,21 +339,6 @@ def _cache_of_its_own(plan: MemoryPlan, sequences: int, longest_tokens: float) -
     """
     wanted = math.ceil(sequences * plan.sequence_bytes(longest_tokens) / _MIB) * _MIB
     return int(min(plan.kv_bytes, wanted))
-
-
-def _context_limit(architecture: ModelArchitecture, longest_tokens: float, kv_capacity_tokens: float) -> int:
-    """`--max-model-len`: the model's own where half the cache holds it, otherwise what the traffic needs twice.
-
-    vLLM refuses to start when one request of that length exceeds the cache, and our estimate of the cache is an
-    estimate: hence the halves.
-    """
-    if architecture.max_context_tokens <= kv_capacity_tokens / 2:
-        return architecture.max_context_tokens
-    wanted = max(2.0 * longest_tokens, 4096.0)
-    most = max(longest_tokens, 0.8 * kv_capacity_tokens)
-    granule = 256
-    limit = int(min(wanted, most, architecture.max_context_tokens))
-    return max(math.ceil(longest_tokens), limit // granule * granule)
 
 
 def _request(replica: ReplicaSpec, shape: NodeShape, is_cpu: bool) -> ReplicaRequest:

@@ -1,10 +1,12 @@
 """What of an accelerator's memory is weights, what the engine needs to run, and what is left for the KV cache.
 
 Separate because both "does it fit" (candidates) and "how many requests at a time" (the queueing model) ask, and
-neither should have its own answer. Pure and cheap: no tensor is ever made.
+neither should have its own answer; so is the context that an engine is told, which the operator and the corpus must
+choose alike. Pure and cheap: no tensor is ever made.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from metainf.accelerators import Vendor
@@ -14,7 +16,7 @@ from metainf.layers import LayerGroup, Linear, MlpKind, Part
 from metainf.predictors.contract import ReplicaSpec
 from metainf.settings import SpeculationKind
 
-__all__ = ["MemoryPlan", "loaded_bits_per_weight", "memory_plan"]
+__all__ = ["MemoryPlan", "loaded_bits_per_weight", "memory_plan", "with_room_for"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -37,6 +39,9 @@ _LOGIT_COPIES = 2.0
 """32-bit logits and their sorted or scaled copy. Source: vLLM v1 gpu_model_runner, _dummy_sampler_run."""
 _DRAFT_MODEL_RATIO = 0.1
 """Weights of a separate draft model beside those of the model it drafts for; it is not described any further."""
+_LEAST_CONTEXT_TOKENS = 4096.0
+"""No shorter context is told where the cache holds it: requests differ from what was declared. Assumed."""
+_CONTEXT_GRANULE_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,44 @@ def memory_plan(replica: ReplicaSpec) -> MemoryPlan:
         draft_kv_ratio=_draft_kv_ratio(replica),
         kv_asked_bytes=settings.kv_cache_memory_bytes,
     )
+
+
+def with_room_for(longest_tokens: float, replica: Callable[[int | None], ReplicaSpec]) -> ReplicaSpec | MemoryPlan:
+    """The replica with the `--max-model-len` that its cache allows; where it holds no such request, its memory.
+
+    The model's own context where half the cache holds it, otherwise what the traffic needs twice. vLLM refuses to start
+    when one request of that length exceeds the cache, and our estimate of the cache is an estimate: hence the halves.
+    Each method is asked about by itself, since a head that drafts and larger steps leave less cache.
+
+    Parameters
+    ----------
+    longest_tokens : float
+        Prompt and answer of the longest request that counts, within the model's context.
+    replica : function of max-model-len
+        The same replica at that length, at None with the model's own.
+    """
+    own = replica(None)
+    plan = memory_plan(own)
+    wanted = min(max(2.0 * longest_tokens, _LEAST_CONTEXT_TOKENS), plan.max_model_len)
+    if plan.missing_bytes(longest_tokens) <= 0:
+        cache_tokens = plan.kv_sequences(longest_tokens) * longest_tokens
+        if plan.max_model_len <= cache_tokens / 2:
+            return own
+        limit = _granular(min(wanted, 0.8 * cache_tokens), longest_tokens)
+        return own if limit == plan.max_model_len else replica(limit)
+    if own.settings.chunked_prefill:
+        return plan
+    # Where prompts are not cut a step holds the whole context, so that a shorter one takes less memory.
+    for limit in (_granular(wanted, longest_tokens), math.ceil(longest_tokens)):
+        shorter = replica(limit)
+        plan = memory_plan(shorter)
+        if plan.missing_bytes(limit) <= 0:
+            return shorter
+    return plan
+
+
+def _granular(tokens: float, least: float) -> int:
+    return max(math.ceil(least), int(tokens) // _CONTEXT_GRANULE_TOKENS * _CONTEXT_GRANULE_TOKENS)
 
 
 def loaded_bits_per_weight(linear: Linear, weight_dtype: DType | None) -> float:

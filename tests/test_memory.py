@@ -9,7 +9,7 @@ from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings
 from metainf.known_models import known_model
 from metainf.layouts import Layout
-from metainf.memory import MemoryPlan, memory_plan
+from metainf.memory import MemoryPlan, memory_plan, with_room_for
 from metainf.predictors.contract import ReplicaSpec
 from metainf.settings import EngineSettings, Speculation, SpeculationKind
 
@@ -158,3 +158,72 @@ def test_a_cache_that_is_asked_for_is_what_there_is_but_never_more_than_is_left(
     assert found.kv_bytes == min(asked, left)
     assert found.needed_bytes == pytest.approx(found.weight_bytes + found.reserve_bytes + found.kv_bytes)
     assert found.needed_bytes <= found.usable_bytes * (1 + 1e-9)
+
+
+def fitted(longest_tokens: float, gpu: str, asked: EngineSettings, model: str = LLAMA_8B) -> ReplicaSpec | MemoryPlan:
+    architecture, accelerator = known_model(model), accelerators.get(gpu)
+    assert architecture is not None
+    assert accelerator is not None
+
+    def replica(max_model_len: int | None) -> ReplicaSpec:
+        resolved = effective_settings(
+            asked, architecture=architecture, accelerator=accelerator, layout=ONE, max_model_len=max_model_len
+        )
+        return ReplicaSpec(architecture, accelerator, ONE, resolved)
+
+    return with_room_for(longest_tokens, replica)
+
+
+@pytest.mark.parametrize(
+    ("longest", "gpu", "asked", "context"),
+    [
+        pytest.param(3000, "H100-SXM-80GB", EngineSettings(), 131072, id="the model's own: half the cache holds it"),
+        pytest.param(3000, "L4-PCIe-24GB", EngineSettings(), 5888, id="twice what is needed, in steps of 256"),
+        pytest.param(500, "L4-PCIe-24GB", EngineSettings(), 4096, id="no shorter one than 4096"),
+        pytest.param(28000.5, "L4-PCIe-24GB", EngineSettings(), 28001, id="just what is needed, where more is unsure"),
+        pytest.param(
+            3000, "L4-PCIe-24GB", EngineSettings(chunked_prefill=False), 5888, id="uncut prompts: their steps fit then"
+        ),
+    ],
+)
+def test_the_context_is_what_the_cache_has_room_for(
+    longest: float, gpu: str, asked: EngineSettings, context: int
+) -> None:
+    found = fitted(longest, gpu, asked)
+    assert isinstance(found, ReplicaSpec)
+    assert found.settings.max_model_len == context
+
+
+def test_a_method_with_less_cache_has_a_shorter_context_than_the_default() -> None:
+    steps = EngineSettings(max_num_batched_tokens=262144)
+    default, large = (fitted(3000, "A100-SXM-80GB", asked) for asked in (EngineSettings(), steps))
+    assert isinstance(default, ReplicaSpec)
+    assert isinstance(large, ReplicaSpec)
+    assert default.settings.max_model_len == 131072
+    assert large.settings.max_model_len == 5888
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_memory_without_room_for_the_longest_request_says_so(chunked: bool) -> None:
+    found = fitted(3000, "L4-PCIe-24GB", EngineSettings(chunked_prefill=chunked), LLAMA_70B)
+    assert isinstance(found, MemoryPlan)
+    assert found.missing_bytes(3000) > 0
+
+
+@given(
+    longest=st.floats(1, 131072),
+    gpu=st.sampled_from(["L4-PCIe-24GB", "A100-SXM-80GB", "H100-SXM-80GB"]),
+    model=st.sampled_from([LLAMA_8B, "google/gemma-3-27b-it", "Qwen/Qwen3-30B-A3B"]),
+    chunked=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_replica_starts_and_holds_the_longest_request(longest: float, gpu: str, model: str, chunked: bool) -> None:
+    architecture = known_model(model)
+    assert architecture is not None
+    longest = min(longest, architecture.max_context_tokens)
+    found = fitted(longest, gpu, EngineSettings(chunked_prefill=chunked), model)
+    if isinstance(found, MemoryPlan):
+        assert found.missing_bytes(found.max_model_len if not chunked else longest) > 0
+    else:
+        assert longest <= found.settings.max_model_len <= architecture.max_context_tokens
+        assert memory_plan(found).missing_bytes(found.settings.max_model_len) == 0
