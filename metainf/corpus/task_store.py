@@ -1,9 +1,9 @@
-"""Tasks as a Parquet file, and back: a corpus keeps the tasks that its rows are about.
+"""Tasks as a Parquet file, and back: a corpus keeps the tasks that its rows are about, and which worlds measure them.
 
 Separate from the design: a corpus outlives the design that drew it, so that its tasks are read and never drawn again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from metainf.workload import (
     Traffic,
 )
 
-__all__ = ["read_tasks", "write_tasks"]
+__all__ = ["read_tasks", "read_worlds", "write_tasks"]
 
 _VERSION_KEY = b"metainf.tasks"
-_VERSION = b"2"
+_VERSION = b"3"
 _SCHEMA = pa.schema(
     [
         *(pa.field(name, pa.string(), nullable=False) for name in ("key", "model", "accelerator")),
@@ -53,14 +53,24 @@ _SCHEMA = pa.schema(
         pa.field("max_model_len", pa.int64()),
         pa.field("draft_model", pa.bool_(), nullable=False),
         *(pa.field(name, pa.string(), nullable=False) for name in ("engine_version", "origin")),
+        pa.field("worlds", pa.list_(pa.string())),
     ],
     metadata={_VERSION_KEY: _VERSION},
 )
 
 
-def write_tasks(tasks: Sequence[Task], path: Path) -> None:
-    """The tasks as a Parquet file, in their order."""
-    pq.write_table(pa.Table.from_pylist([_row(task) for task in tasks], schema=_SCHEMA), path, compression="zstd")
+def write_tasks(tasks: Sequence[Task], path: Path, worlds: Sequence[Sequence[str]] | None = None) -> None:
+    """The tasks as a Parquet file, in their order.
+
+    Parameters
+    ----------
+    worlds : names of worlds for each task, optional
+        Those in which it is measured, its own first; tasks of real servers have none.
+    """
+    rows = [_row(task) for task in tasks]
+    if worlds is not None:
+        rows = [{**row, "worlds": list(names)} for row, names in zip(rows, worlds, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path, compression="zstd")
 
 
 def read_tasks(path: Path) -> tuple[Task, ...]:
@@ -71,12 +81,7 @@ def read_tasks(path: Path) -> tuple[Task, ...]:
     MeasurementError
         The file is no such file, or a task is not what its key says.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise MeasurementError(f"reading tasks from {path}: {error}") from error
-    if (table.schema.metadata or {}).get(_VERSION_KEY) != _VERSION or table.column_names != _SCHEMA.names:
-        raise MeasurementError(f"{path} holds no tasks of version {_VERSION.decode()}")
+    table = _read(path)
     try:
         rows = table.to_pylist()
         tasks = tuple(_task(row) for row in rows)
@@ -86,6 +91,30 @@ def read_tasks(path: Path) -> tuple[Task, ...]:
         if task.key != row["key"]:
             raise MeasurementError(f"{path}: the task in row {number} has the key {task.key}, not {row['key']}")
     return tasks
+
+
+def read_worlds(path: Path) -> Mapping[str, tuple[str, ...]]:
+    """The worlds in which each task of a file is measured, by its key: its own first, none where no world knows it.
+
+    Raises
+    ------
+    MeasurementError
+        The file is no such file, or was written without worlds.
+    """
+    table = _read(path).select(["key", "worlds"])
+    if table.column("worlds").null_count:
+        raise MeasurementError(f"{path} does not say in which worlds its tasks are measured")
+    return {row["key"]: tuple(row["worlds"]) for row in table.to_pylist()}
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise MeasurementError(f"reading tasks from {path}: {error}") from error
+    if (table.schema.metadata or {}).get(_VERSION_KEY) != _VERSION or table.column_names != _SCHEMA.names:
+        raise MeasurementError(f"{path} holds no tasks of version {_VERSION.decode()}")
+    return table
 
 
 def _row(task: Task) -> dict[str, Any]:
