@@ -1,6 +1,10 @@
 """Where tasks can stand: a bundled model on accelerators in a layout that its weights and a cache fit into.
 
 Separate from the workloads that are drawn for a place: this is facts alone, and the same for every seed.
+
+CPUs are left out, since nothing true would be learnt of them. A world bends the roofline by ratios that were measured
+on GPUs, and on a CPU over constants that are assumed. And a replica here would be a whole socket with all its memory,
+where the operator's has a share of a node's cores and a cache of its own size (`metainf.candidates`).
 """
 
 from collections.abc import Sequence
@@ -34,9 +38,6 @@ MEASURED_ACCELERATORS = (
 )
 """Those of whose kernels there are tables of vLLM's times. Source: aiconfigurator-core 0.12.0, systems/data."""
 
-_LEFT_OUT = frozenset({"CPU-x86-64", "CPU-arm64"})
-"""Floors for unknown CPUs, no devices of their own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -64,15 +65,14 @@ def places_of(model: str) -> tuple[Place, ...]:
     """All places of a model, by accelerator in the catalogue's order, smaller layouts first."""
     architecture = known_model(model)
     assert architecture is not None, f"{model} is bundled"
-    devices = [device for device in catalogue() if device.name not in _LEFT_OUT]
+    devices = [device for device in catalogue() if device.vendor is not Vendor.CPU]
     return tuple(place for device in devices for place in _on(model, architecture, device))
 
 
 def _on(model: str, architecture: ModelArchitecture, device: Accelerator) -> Sequence[Place]:
-    per_node = 1 if device.vendor is Vendor.CPU else ACCELERATORS_PER_NODE
     default = portfolio()[0]
     found = []
-    for layout in layouts_for(architecture, device, per_node):
+    for layout in layouts_for(architecture, device, ACCELERATORS_PER_NODE):
         if applicable(default, architecture, device, layout):
             continue
         settings = effective_settings(default.settings, architecture=architecture, accelerator=device, layout=layout)

@@ -18,14 +18,14 @@ from metainf.corpus.replicas import longest_tokens
 from metainf.traces import TraceName
 from metainf.workload import Repetitiveness, SharedPrefix, TokenLengths
 
-__all__ = ["AXES", "GRID", "MOST_BURSTINESS", "Shape", "drawn_shape", "model_length", "significant"]
+__all__ = ["AXES", "GRID", "MOST_BURSTINESS", "Shape", "drawn_shape", "significant"]
 
 GRID = "grid"
 AXES = (
     *("kind", "origin", "accelerator", "layout"),
     *("input_mean", "input_spread", "output_mean", "output_spread"),
     *("burstiness", "prefix", "prefix_share", "prefix_ratio", "prefixes", "repetitiveness"),
-    *("load", "slo_kind", "slo_statistic", "slo_ttft", "slo_rest", "draft_model"),
+    *("load", "slo_kind", "slo_statistic", "slo_ttft", "slo_rest", "draft_model", "twins"),
 )
 
 MOST_BURSTINESS = 4.0
@@ -172,17 +172,6 @@ def _prefix(figures: _Figures, lengths: TokenLengths) -> SharedPrefix | None:
         return None
     ratio = round(min(max(figures.prefix_ratio, 0.01), 1.0), 2)
     return SharedPrefix(tokens, ratio, max(1, round(significant(figures.prefixes))))
-
-
-def model_length(place: Place, longest: float) -> int | None:
-    """`--max-model-len`: None where the model's own context fits into the cache twice, else twice the traffic's need.
-
-    As `metainf.candidates` chooses it, since vLLM refuses to start when the cache holds no request of that length.
-    """
-    if place.max_context_tokens <= place.cache_tokens / 2.0:
-        return None
-    limit = min(max(2.0 * longest, 4096.0), max(longest, _CACHE_RATIO * place.cache_tokens), place.max_context_tokens)
-    return max(math.ceil(longest), int(limit) // 256 * 256)
 
 
 def significant(value: float, digits: int = 3) -> float:
