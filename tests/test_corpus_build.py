@@ -1,6 +1,7 @@
 """Building a corpus: the same files whatever happened on the way, and never half a file."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -17,15 +18,26 @@ from corpus_stub import PLAN, built, slow_rows, stub_rows
 from metainf import corpus
 from metainf.cli import main
 from metainf.cli.corpus import _reporting
-from metainf.corpus.build import CorpusPlan, Progress, build, corpus_digest, missing_shards, read_plan, shards_of
+from metainf.corpus.build import (
+    CorpusPlan,
+    Progress,
+    build,
+    corpus_digest,
+    missing_shards,
+    read_made_by,
+    read_plan,
+    shards_of,
+)
 from metainf.corpus.design import designed_tasks
 from metainf.corpus.measuring import is_known
+from metainf.corpus.provenance import Provenance
 from metainf.corpus.tables import load_rows, load_tables
-from metainf.corpus.task import TrafficKind
-from metainf.corpus.task_store import read_tasks, write_tasks
+from metainf.corpus.task import TrafficKind, twin_groups
+from metainf.corpus.task_store import read_tasks, read_worlds, write_tasks
 from metainf.corpus.worlds import RooflineWorld
 from metainf.errors import InvalidWorkloadError
 from metainf.measurements import MeasurementError, Purpose
+from metainf.step_times import oracle
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +88,35 @@ def known_rows(task, oracle, *, repeats):
     return stub_rows(task, oracle, repeats=repeats) if is_known(task, oracle) else []
 
 
+def test_which_worlds_measure_a_task_is_settled_when_a_corpus_is_begun(tmp_path):
+    plan = replace(PLAN, worlds=("half@1", "whole@1"))
+    build(tmp_path, plan, [HalfWorld("half"), RooflineWorld("whole")], clock=time.monotonic, measure=known_rows)
+    before, settled = contents(tmp_path), read_worlds(tmp_path / "tasks.parquet")
+    assert {worlds[0] for worlds in settled.values()} == {"half", "whole"}
+    for shard in shards_of(plan):
+        (tmp_path / shard.file_name).unlink()
+    grown = [RooflineWorld("half"), RooflineWorld("whole")]  # as a store of tables that has more of them by now
+    build(tmp_path, plan, grown, clock=time.monotonic, measure=known_rows)
+    assert contents(tmp_path) == before
+
+
+def test_a_task_that_no_world_knows_has_no_rows(tmp_path):
+    plan = replace(PLAN, worlds=("half@1",))
+    build(tmp_path, plan, [HalfWorld("half")], clock=time.monotonic, measure=stub_rows)
+    tasks = read_tasks(tmp_path / "tasks.parquet")
+    known = {task.key for task in tasks if is_known(task, HalfWorld("half"))}
+    assert 0 < len(known) < len(tasks)
+    assert set(load_rows(tmp_path).column("task").to_pylist()) == known
+    assert {key for key, worlds in read_worlds(tmp_path / "tasks.parquet").items() if worlds} == known
+
+
+def test_twins_are_repeated_and_compared_together():
+    groups = twin_groups(designed_tasks(340, seed=0))
+    assert len(groups) > 2
+    for group in groups:
+        assert len({(PLAN.repeats_of(task), PLAN.is_compared(task)) for task in group}) == 1
+
+
 def test_two_processes_write_the_same_bytes_as_one(whole, tmp_path):
     built(tmp_path, n_jobs=2)
     assert contents(tmp_path) == contents(whole)
@@ -109,9 +150,19 @@ def test_half_a_file_left_by_a_kill_is_never_read(whole, tmp_path):
 def test_nothing_is_begun_that_would_end_after_the_time(tmp_path):
     ticks = itertools.count()
     progress = build(
-        tmp_path, PLAN, [RooflineWorld()], clock=lambda: 10.0 * next(ticks), seconds=75.0, measure=stub_rows
+        tmp_path, PLAN, [RooflineWorld()], clock=lambda: 10.0 * next(ticks), seconds=145.0, measure=stub_rows
     )
     assert 1 <= progress.done < 5
+    assert built(tmp_path).done == 5
+
+
+def test_worlds_that_are_not_settled_in_time_are_settled_the_next_time(tmp_path):
+    ticks = itertools.count()
+    progress = build(
+        tmp_path, PLAN, [RooflineWorld()], clock=lambda: 10.0 * next(ticks), seconds=25.0, measure=stub_rows
+    )
+    assert (progress.done, progress.total) == (0, 5)
+    assert not (tmp_path / "tasks.parquet").exists()
     assert built(tmp_path).done == 5
 
 
@@ -135,6 +186,54 @@ def test_a_folder_with_another_corpus_is_left_alone(whole, change):
     assert contents(whole) == before
 
 
+def begun_by_other(folder, part, name):
+    """A corpus in that folder without rows yet, as if other code or other tables had begun it."""
+    built(folder, seconds=0.0)
+    path = folder / "corpus.json"
+    document = json.loads(path.read_text())
+    document["made_by"][0][part][name] = "another"
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        pytest.param("files", "metainf/simulator/engine.py", id="a source"),
+        pytest.param("versions", "numba", id="a library"),
+        pytest.param("stores", "table:x/0", id="a store of tables"),
+    ],
+)
+def test_a_corpus_that_other_code_began_is_not_gone_on_with_unless_that_is_allowed(part, name, tmp_path):
+    begun_by_other(tmp_path, part, name)
+    before = contents(tmp_path)
+    with pytest.raises(InvalidWorkloadError, match=f"other code or tables began, by {name}: check out the commit"):
+        built(tmp_path)
+    assert contents(tmp_path) == before
+    assert built(tmp_path, allow_changed_code=True).done == 5
+    first, second = read_made_by(tmp_path)
+    assert first.differences(second) == name
+    assert built(tmp_path).done == 5, "what is recorded is allowed"
+    assert len(read_made_by(tmp_path)) == 2
+
+
+def test_a_complete_corpus_is_complete_whatever_the_code_is_now(tmp_path):
+    built(tmp_path)
+    path = tmp_path / "corpus.json"
+    path.write_text(path.read_text().replace(read_made_by(tmp_path)[0].files["metainf/memory.py"], "another"))
+    before = contents(tmp_path)
+    assert built(tmp_path).done == 5
+    assert contents(tmp_path) == before
+
+
+def test_a_build_stops_when_its_sources_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(Provenance, "changed_files", lambda self: ("metainf/memory.py",))
+    with pytest.raises(InvalidWorkloadError, match=r"metainf/memory\.py changed while .* was being built"):
+        built(tmp_path)
+    assert len(missing_shards(tmp_path, PLAN)) == 5
+    monkeypatch.undo()
+    assert built(tmp_path).done == 5
+
+
 def test_two_builds_in_one_folder_do_not_meet(tmp_path):
     def second(progress):
         if progress.done == 1:
@@ -152,8 +251,16 @@ def test_another_joblib_backend_writes_the_same(whole, tmp_path):
 
 def test_tasks_come_back_as_they_were_written(tmp_path):
     tasks = designed_tasks(30, seed=0)
-    write_tasks(tasks, tmp_path / "tasks.parquet")
+    worlds = [("a", "b")[: number % 3] for number in range(30)]
+    write_tasks(tasks, tmp_path / "tasks.parquet", worlds)
     assert read_tasks(tmp_path / "tasks.parquet") == tasks
+    assert read_worlds(tmp_path / "tasks.parquet") == dict(zip((task.key for task in tasks), worlds, strict=True))
+
+
+def test_tasks_of_real_servers_are_of_no_world(tmp_path):
+    write_tasks(designed_tasks(3, seed=0), tmp_path / "tasks.parquet")
+    with pytest.raises(MeasurementError, match="in which worlds"):
+        read_worlds(tmp_path / "tasks.parquet")
 
 
 def test_a_file_without_tasks_is_refused(tmp_path, whole):
@@ -169,8 +276,8 @@ def test_a_file_without_tasks_is_refused(tmp_path, whole):
     [
         pytest.param(None, "holds no corpus", id="no manifest"),
         pytest.param("{", "is no manifest", id="no JSON"),
-        pytest.param('{"schema": 9}', "is of schema 9, not 3", id="another schema"),
-        pytest.param('{"schema": 3, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
+        pytest.param('{"schema": 9}', "is of schema 9, not 4", id="another schema"),
+        pytest.param('{"schema": 4, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
     ],
 )
 def test_a_folder_that_is_no_corpus_says_so(tmp_path, text, message):
@@ -221,7 +328,24 @@ def test_the_command_shows_what_is_in_a_corpus(whole, capsys):
     assert shown["tasks"] == "10, seed 0"
     assert shown["shards"] == "5 of 5"
     assert shown["worlds"] == "roofline"
+    assert shown["made by"] == "one state of the code"
+    assert shown["twins"].endswith("groups")
+    assert shown["tasks without a winner"].startswith("0 of those measured")
     assert shown["digest"] == corpus_digest(whole)
+
+
+def hopeless_rows(task, oracle, *, repeats):
+    rows = stub_rows(task, oracle, repeats=repeats)
+    return [replace(row, performance=0.0) for row in rows] if task.kind is TrafficKind.RATE else rows
+
+
+def test_tasks_whose_promises_nothing_keeps_are_counted_and_left_out_of_tables(tmp_path, capsys):
+    built(tmp_path, measure=hopeless_rows)
+    hopeless = sum(task.kind is TrafficKind.RATE for task in read_tasks(tmp_path / "tasks.parquet"))
+    assert hopeless > 0
+    assert main(["corpus", "show", str(tmp_path)]) == 0
+    assert f"tasks without a winner  {hopeless} of those measured" in capsys.readouterr().out
+    assert TrafficKind.RATE not in load_tables(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -232,10 +356,12 @@ def test_the_command_shows_what_is_in_a_corpus(whole, capsys):
         pytest.param(["build", "--out", "x", "--jobs", "0"], "--jobs must not be 0", id="no process"),
         pytest.param(["build", "--out", "x", "--minutes", "0"], "--minutes must be above 0", id="no time"),
         pytest.param(["build", "--out", "x", "--worlds", "mars"], "there is no world 'mars'", id="unknown world"),
+        pytest.param(["build", "--out", "x", "--worlds", "table:none"], "none holds no tables", id="no tables"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(oracle, "installed", lambda: False)
     assert main(["corpus", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -51,6 +51,11 @@ def add_parser(subparsers: Any) -> None:
     build.add_argument("--jobs", type=int, default=1, help="processes; -1 takes one per core (default: 1)")
     build.add_argument("--minutes", type=float, help="begin nothing that would end later; run again to go on")
     build.add_argument(
+        "--allow-changed-code",
+        action="store_true",
+        help="go on with a corpus that other code or other tables began: its rows are then of both",
+    )
+    build.add_argument(
         "--worlds",
         nargs="+",
         default=["world:0"],
@@ -88,7 +93,14 @@ def _build(args: argparse.Namespace) -> int:
     seconds = None if args.minutes is None else args.minutes * _MINUTE_S
     with _reporting(sys.stderr.isatty()) as report:
         done: Progress = build(
-            Path(args.out), plan, oracles, clock=time.monotonic, n_jobs=args.jobs, seconds=seconds, report=report
+            Path(args.out),
+            plan,
+            oracles,
+            clock=time.monotonic,
+            n_jobs=args.jobs,
+            seconds=seconds,
+            report=report,
+            allow_changed_code=args.allow_changed_code,
         )
     rest = "complete" if done.done == done.total else f"{done.done} of {done.total} shards: run the same command again"
     print(f"{args.out}: {rest}")
@@ -98,6 +110,7 @@ def _build(args: argparse.Namespace) -> int:
 def _oracle(name: str) -> Any:
     """The world of a name as the command line writes it."""
     from metainf.corpus.worlds import RooflineWorld
+    from metainf.step_times import oracle
     from metainf.step_times.store import TableStore
     from metainf.step_times.worlds import HiddenWorld, TableWorld
 
@@ -107,6 +120,8 @@ def _oracle(name: str) -> Any:
     if kind == "world" and rest.isdecimal():
         return HiddenWorld(int(rest))
     if kind == "table" and rest:
+        if not oracle.installed() and not any(Path(rest).glob("*.npz")):
+            raise InvalidWorkloadError(f"{rest} holds no tables, and what samples them is not there: extra `oracle`")
         return TableWorld(TableStore(Path(rest)))
     raise InvalidWorkloadError(f"there is no world {name!r}: write world:SEED, table:FOLDER or roofline")
 
@@ -144,22 +159,26 @@ def _left(seconds: float | None) -> str:
 
 
 def _show(folder: Path) -> int:
-    from metainf.corpus.build import TASKS, corpus_digest, missing_shards, read_plan, shards_of
+    from metainf.corpus.build import TASKS, corpus_digest, missing_shards, read_made_by, read_plan, shards_of
     from metainf.corpus.tables import load_rows
+    from metainf.corpus.task import twin_groups
     from metainf.corpus.task_store import read_tasks
 
     plan = read_plan(folder)
     tasks, rows = read_tasks(folder / TASKS), load_rows(folder)
-    total = len(shards_of(plan))
+    total, states, groups = len(shards_of(plan)), len(read_made_by(folder)), twin_groups(tasks)
     lines = [
         ("tasks", f"{len(tasks)}, seed {plan.seed}"),
         ("shards", f"{total - len(missing_shards(folder, plan))} of {total}"),
         ("rows", f"{rows.num_rows}"),
+        ("made by", "one state of the code" if states == 1 else f"{states} states of the code: rows are mixed"),
+        ("twins", f"{sum(map(len, groups))} in {len(groups)} groups"),
         ("kinds", _counted(Counter(task.kind.value for task in tasks))),
         ("origins", _counted(Counter(task.origin for task in tasks))),
         ("models", f"{len({task.model for task in tasks})}"),
         ("accelerators", f"{len({task.accelerator for task in tasks})}"),
         ("accelerators x layouts", f"{len({(task.accelerator, task.layout) for task in tasks})}"),
+        ("tasks without a winner", f"{_without_winner(rows)} of those measured: no method keeps their promises"),
         ("methods measured", ", ".join(_distinct(rows, "method"))),
         ("worlds", ", ".join(_distinct(rows, "world"))),
         ("sources", ", ".join(_distinct(rows, "source"))),
@@ -174,6 +193,15 @@ def _show(folder: Path) -> int:
 
 def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.most_common())
+
+
+def _without_winner(rows: Any) -> int:
+    """Tasks on which every method scores 0 in every world that measured them."""
+    import pyarrow.compute as pc
+
+    scores = rows.filter(pc.equal(rows.column("purpose"), "score"))
+    best = scores.group_by("task").aggregate([("performance", "max")]).column("performance_max")
+    return int(pc.sum(pc.equal(best, 0.0)).as_py() or 0)
 
 
 def _distinct(rows: Any, column: str) -> Sequence[Any]:

@@ -2,17 +2,24 @@
 
 Separate from what is measured (`measuring`): this knows files, processes and time, and nothing of methods.
 
-A corpus is a folder: `corpus.json` (what was asked for, and the versions), `tasks.parquet`, and a Parquet file for each
-world and run of tasks, `rows-<world>-<first task>.parquet`. A file appears whole or not at all, so that an interrupted
-build goes on with what is missing; each holds the same rows whatever else was built, by how many processes, and when.
-Work goes through joblib, whatever its backend: rows come back to the one process that writes.
+A corpus is a folder: `corpus.json` (what was asked for, and digests of what made it), `tasks.parquet` (with the worlds
+that measure each), and a Parquet file for each world and run of tasks, `rows-<world>-<first task>.parquet`. A file
+appears whole or not at all, so that an interrupted build goes on with what is missing; each holds the same rows
+whatever else was built, by how many processes, and when. Work goes through joblib, whatever its backend: rows come back
+to the one process that writes.
+
+Rows of one corpus are made by one state of the code and of measured tables (see `provenance`): a build that would go on
+with another is refused, unless it is told to mix them, which the manifest then says. One stops as well when its own
+sources change while it works, since its processes may load either. Which worlds measure a task is settled once, at the
+start: a store of tables that grew would otherwise give tasks to two worlds, or to none.
 
 What it costs. Of 60 tasks of the design one seed took 3.6 s of a quiet core where a rate is searched, 0.4 with a closed
 loop and 0.3 for a batch, in the mean: 20,000 tasks are 7 hours of one core, and 2 to 3 times that beside other work.
 With three seeds each in three worlds that would be 66. So worlds and seeds are thinned. A task is measured in the first
 of the plan's worlds that knows it, which says what is true of it; every eighth also in the others, to compare worlds
 on the same tasks. Every eighth has three seeds in its own world, the others the first alone: tolerances come from
-those with three. That makes 11 hours of one quiet core. Runs are never shortened.
+those with three. That makes 11 hours of one quiet core. Runs are never shortened. Twins of a group (see `design`) are
+all repeated or none, and all compared or none.
 """
 
 import fcntl
@@ -24,17 +31,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 
-from metainf import __version__
 from metainf.corpus.design import designed_tasks
 from metainf.corpus.measuring import is_known, measured_task
+from metainf.corpus.provenance import Provenance, provenance_of
 from metainf.corpus.task import Task
-from metainf.corpus.task_store import read_tasks, write_tasks
+from metainf.corpus.task_store import read_tasks, read_worlds, write_tasks
 from metainf.corpus.worlds import StepOracle
 from metainf.errors import InvalidWorkloadError
 from metainf.measurements import Measurement, table_of, write_measurements
@@ -48,6 +55,7 @@ __all__ = [
     "build",
     "corpus_digest",
     "missing_shards",
+    "read_made_by",
     "read_plan",
     "shards_of",
 ]
@@ -55,8 +63,10 @@ __all__ = [
 MANIFEST = "corpus.json"
 TASKS = "tasks.parquet"
 _LOCK = ".lock"
-_SCHEMA = 3
+_SCHEMA = 4
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.]+")
+
+T = TypeVar("T")
 
 Measure = Callable[..., list[Measurement]]
 """As `measured_task`: a task, an oracle, and `repeats`."""
@@ -81,13 +91,13 @@ class CorpusPlan:
     def repeats_of(self, task: Task) -> range:
         """The repeats of a task in the first world that knows it; in others it has the first alone.
 
-        Picked by its key, since every so many points of the design are of one kind.
+        Picked by what is drawn, since every so many points of the design are of one kind, and twins go together.
         """
-        return range(self.repeats if int(task.key, 16) % self.repeated_every == 0 else 1)
+        return range(self.repeats if int(task.draws_key, 16) % self.repeated_every == 0 else 1)
 
     def is_compared(self, task: Task) -> bool:
-        """Whether a task is measured in all worlds, by parts of its key that `repeats_of` does not use."""
-        return int(task.key, 16) // self.repeated_every % self.compared_every == 0
+        """Whether a task is measured in all worlds, by parts of the same key that `repeats_of` does not use."""
+        return int(task.draws_key, 16) // self.repeated_every % self.compared_every == 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -144,6 +154,7 @@ def build(
     seconds: float | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     measure: Measure = measured_task,
+    allow_changed_code: bool = False,
 ) -> Progress:
     """Build what is missing of a corpus, and say how far it is.
 
@@ -155,54 +166,70 @@ def build(
         No shard is begun that would, at the pace so far, end after so long.
     measure : function
         What makes a task's rows; another one for tests.
+    allow_changed_code : bool
+        Go on with a corpus that other code or other tables began; the manifest then names both.
 
     Raises
     ------
     InvalidWorkloadError
-        The folder holds another corpus, or another build is at work in it.
+        The folder holds another corpus, one that other code began, or another build is at work in it; or the sources
+        changed meanwhile.
     """
-    by_name, names = {oracle.name: oracle for oracle in oracles}, _names(plan)
+    by_name, begun_s = {oracle.name: oracle for oracle in oracles}, clock()
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        _claim(folder, plan)
-        tasks = _tasks(folder, plan)
+        made_by = provenance_of(oracles)
+        _claim(folder, plan, made_by, allow_changed_code=allow_changed_code)
         missing, total = missing_shards(folder, plan), len(shards_of(plan))
-        begun_s, here = clock(), 0
+        worlds = [by_name[name] for name in _names(plan)]
+        tasks = _tasks(folder, plan, worlds, n_jobs, lambda: seconds is not None and clock() - begun_s > seconds)
+        first_s, here = clock(), 0
+        if tasks is None:
+            return Progress(0, total, 0, first_s - begun_s)
 
         def progress() -> Progress:
-            return Progress(total - len(missing) + here, total, here, clock() - begun_s)
+            return Progress(total - len(missing) + here, total, here, clock() - first_s)
 
         def jobs() -> Iterator[Any]:
             for shard in missing:
-                pace_s = (clock() - begun_s) / here * max(1, joblib.effective_n_jobs(n_jobs)) if here else 0.0
+                pace_s = (clock() - first_s) / here * max(1, joblib.effective_n_jobs(n_jobs)) if here else 0.0
                 if seconds is not None and clock() - begun_s + pace_s > seconds:
                     return
                 part = tasks[shard.first : shard.first + plan.shard_tasks]
-                known = tuple(by_name[name] for name in names[: names.index(shard.world) + 1])
-                yield joblib.delayed(_measured)(shard, part, plan, known, measure)
+                yield joblib.delayed(_measured)(shard, part, plan, by_name[shard.world], measure)
 
         report(progress())
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
         for shard, table in parallel(jobs()):
+            _check_unchanged(folder, made_by)
             _written_whole(folder / shard.file_name, partial(write_measurements, table))
             here += 1
             report(progress())
         return progress()
 
 
+_Settled = tuple[Task, tuple[str, ...]]
+"""A task, and the worlds in which it is measured, its own first."""
+
+
 def _measured(
-    shard: Shard, tasks: Sequence[Task], plan: CorpusPlan, oracles: Sequence[StepOracle], measure: Measure
+    shard: Shard, tasks: Sequence[_Settled], plan: CorpusPlan, oracle: StepOracle, measure: Measure
 ) -> tuple[Shard, Any]:
-    """The rows of one shard; runs in a worker. `oracles` are those of the worlds up to the shard's own."""
-    *before, oracle = oracles
+    """The rows of one shard; runs in a worker."""
     rows: list[Measurement] = []
-    for task in tasks:
-        is_first = not any(is_known(task, other) for other in before)
-        if is_first:
-            rows += measure(task, oracle, repeats=plan.repeats_of(task))
-        elif plan.is_compared(task):
-            rows += measure(task, oracle, repeats=range(1))
+    for task, worlds in tasks:
+        if shard.world in worlds:
+            rows += measure(task, oracle, repeats=plan.repeats_of(task) if shard.world == worlds[0] else range(1))
     return shard, table_of(rows)
+
+
+def _worlds_of(tasks: Sequence[Task], plan: CorpusPlan, oracles: Sequence[StepOracle]) -> list[tuple[str, ...]]:
+    """Of each task the first world that knows it, and all others that do where it is compared; runs in a worker."""
+
+    def known(task: Task) -> Iterator[str]:
+        return (oracle.name for oracle in oracles if is_known(task, oracle))
+
+    return [tuple(islice(known(task), None if plan.is_compared(task) else 1)) for task in tasks]
 
 
 def read_plan(folder: Path) -> CorpusPlan:
@@ -213,12 +240,27 @@ def read_plan(folder: Path) -> CorpusPlan:
     InvalidWorkloadError
         The folder holds no corpus that this version reads.
     """
+    return _manifest(folder, lambda read: CorpusPlan(**{**read["plan"], "worlds": tuple(read["plan"]["worlds"])}))
+
+
+def read_made_by(folder: Path) -> tuple[Provenance, ...]:
+    """What made a corpus's rows: of one state of code and tables, or of several that someone allowed to be mixed.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        The folder holds no corpus that this version reads.
+    """
+    return _manifest(folder, lambda read: tuple(Provenance.from_json(each) for each in read["made_by"]))
+
+
+def _manifest(folder: Path, part: Callable[[Any], T]) -> T:
     path = folder / MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != _SCHEMA:
             raise InvalidWorkloadError(f"{path} is of schema {document['schema']}, not {_SCHEMA}")
-        return CorpusPlan(**{**document["plan"], "worlds": tuple(document["plan"]["worlds"])})
+        return part(document)
     except FileNotFoundError as error:
         raise InvalidWorkloadError(f"{folder} holds no corpus: build one with metainf corpus build") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -246,14 +288,11 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _claim(folder: Path, plan: CorpusPlan) -> None:
-    """Write the manifest, or find that the one there asks for the same."""
-    versions = {"metainf": __version__, **{name: version(name) for name in ("numba", "numpy", "pyarrow", "scipy")}}
-    wanted = {"schema": _SCHEMA, "plan": {**asdict(plan), "worlds": list(plan.worlds)}, "versions": versions}
+def _claim(folder: Path, plan: CorpusPlan, made_by: Provenance, *, allow_changed_code: bool) -> None:
+    """Write the manifest, or find that the one there asks for the same and was begun by the same."""
     path = folder / MANIFEST
     if not path.exists():
-        text = json.dumps(wanted, indent=2, sort_keys=True) + "\n"
-        _written_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        _write_manifest(path, plan, (made_by,))
         return
     found = read_plan(folder)
     for name, value in asdict(plan).items():
@@ -261,14 +300,64 @@ def _claim(folder: Path, plan: CorpusPlan) -> None:
             raise InvalidWorkloadError(
                 f"{folder} holds a corpus with {name} {getattr(found, name)}, not {value}: give another folder"
             )
+    before = read_made_by(folder)
+    if made_by in before or not missing_shards(folder, plan):
+        return
+    if not allow_changed_code:
+        raise InvalidWorkloadError(
+            f"{folder} holds a corpus that other code or tables began, by {before[-1].differences(made_by)}: check out "
+            "the commit that it was begun with, begin anew in another folder, or mix the two with --allow-changed-code"
+        )
+    _write_manifest(path, plan, (*before, made_by))
 
 
-def _tasks(folder: Path, plan: CorpusPlan) -> tuple[Task, ...]:
+def _write_manifest(path: Path, plan: CorpusPlan, made_by: Sequence[Provenance]) -> None:
+    document = {
+        "schema": _SCHEMA,
+        "plan": {**asdict(plan), "worlds": list(plan.worlds)},
+        "made_by": [each.to_json() for each in made_by],
+    }
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    _written_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _check_unchanged(folder: Path, made_by: Provenance) -> None:
+    changed = made_by.changed_files()
+    if changed:
+        raise InvalidWorkloadError(
+            f"{changed[0]} changed while {folder} was being built: check out the commit that it was begun with and run "
+            "the same command again; what is written is whole"
+        )
+
+
+def _tasks(
+    folder: Path, plan: CorpusPlan, oracles: Sequence[StepOracle], n_jobs: int, is_over: Callable[[], bool]
+) -> list[_Settled] | None:
+    """The tasks of the corpus with their worlds, as they were settled when it was begun; None where time is over."""
     path = folder / TASKS
     if not path.exists():
         tasks = designed_tasks(plan.tasks, seed=plan.seed)
-        _written_whole(path, lambda temporary: write_tasks(tasks, temporary))
-    return read_tasks(path)
+        worlds = _settled(tasks, plan, oracles, n_jobs, is_over)
+        if len(worlds) < len(tasks):
+            return None
+        _written_whole(path, lambda temporary: write_tasks(tasks, temporary, worlds))
+    settled = read_worlds(path)
+    return [(task, settled[task.key]) for task in read_tasks(path)]
+
+
+def _settled(
+    tasks: Sequence[Task], plan: CorpusPlan, oracles: Sequence[StepOracle], n_jobs: int, is_over: Callable[[], bool]
+) -> list[tuple[str, ...]]:
+    """The worlds of each task, or of the first of them where time is over: a world may have to sample what it knows."""
+
+    def jobs() -> Iterator[Any]:
+        for first in range(0, len(tasks), plan.shard_tasks):
+            if is_over():
+                return
+            yield joblib.delayed(_worlds_of)(tasks[first : first + plan.shard_tasks], plan, oracles)
+
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
+    return [worlds for part in parallel(jobs()) for worlds in part]
 
 
 def _written_whole(path: Path, write: Callable[[Path], object]) -> None:
