@@ -60,20 +60,24 @@ def slower(accelerator: str) -> float:
 
 
 @cache
-def corpus(methods: int = 3, *, noise: float = 0.02) -> tuple[pa.Table, tuple[Task, ...]]:
-    """Rows about every model on every accelerator under the first methods of the portfolio, and the tasks."""
-    tasks = tuple(_tasks())
+def corpus(methods: int = 3, *, noise: float = 0.02, twins: bool = False) -> tuple[pa.Table, tuple[Task, ...]]:
+    """Rows about every model on every accelerator under the first methods of the portfolio, and the tasks.
+
+    With `twins` every model has one workload, which is put on all of the accelerators.
+    """
+    tasks = tuple(_tasks(twins))
     draw = np.random.default_rng(0)
     rows = [row for task in tasks for method in portfolio()[:methods] for row in _rows(task, method, draw, noise)]
     return table_of(rows), tasks
 
 
-def _tasks() -> Iterator[Task]:
+def _tasks(twins: bool) -> Iterator[Task]:
     """A kind of traffic, lengths and a load each, in turns that go round differently."""
     inputs = (TokenLengths(300.0), TokenLengths(900.0, 1800.0), TokenLengths(2500.0, 5000.0))
     outputs = (TokenLengths(60.0), TokenLengths(180.0, 400.0), TokenLengths(350.0, 900.0), TokenLengths(120.0))
     loads = (RateLoad(2.0), ConcurrencyLoad(24), RateLoad(0.5), BatchLoad(200, 900.0), ConcurrencyLoad(3))
-    for turn, (model, accelerator) in enumerate(product(MODELS, ACCELERATORS)):
+    for place, (model, accelerator) in enumerate(product(MODELS, ACCELERATORS)):
+        turn = MODELS.index(model) if twins else place
         traffic = Traffic(loads[turn % 5], inputs[turn % 3], outputs[turn % 4], burstiness=(1.0, 2.0)[turn % 2])
         bounds = (SloBound(LatencyMetric.TTFT, Statistic.P95, 2.0), SloBound(LatencyMetric.TPOT, Statistic.P95, 0.2))
         for ranks in (1, 2, 4, 8):

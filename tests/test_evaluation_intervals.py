@@ -22,6 +22,7 @@ from metainf.evaluation.calibration import (
     least_groups,
 )
 from metainf.evaluation.intervals import coverage_by_group, interval_figures, winkler_scores
+from metainf.evaluation.report_sections import calibration_section
 from metainf.selectors.contract import FloatArray
 
 RNG = np.random.default_rng(5)
@@ -146,7 +147,7 @@ def test_the_cheapest_candidate_with_room_is_chosen_and_none_without() -> None:
 
 
 def test_the_inflation_keeps_the_promise_on_groups_that_it_never_saw() -> None:
-    fitted = fit_inflation(case(20), 0.9)
+    fitted = fit_inflation([case(20)], 0.9)
     assert fitted.guarantee is Guarantee.UNSEEN_GROUPS
     assert 0.0 < fitted.value < 5.0
     assert fitted.violation_rate <= 0.1
@@ -167,11 +168,11 @@ def test_a_guarantee_needs_so_many_groups(confidence: float, groups: int) -> Non
 
 
 def test_too_few_groups_are_not_guaranteed() -> None:
-    fitted = fit_inflation(case(8), 0.9)
+    fitted = fit_inflation([case(8)], 0.9)
     assert fitted.guarantee is Guarantee.NOT_GUARANTEED
     assert str(fitted.guarantee) == "not guaranteed"
     assert fitted.violation_rate <= 0.1
-    assert fit_inflation(case(9), 0.9).guarantee is Guarantee.UNSEEN_GROUPS
+    assert fit_inflation([case(9)], 0.9).guarantee is Guarantee.UNSEEN_GROUPS
 
 
 def test_a_held_out_decision_is_judged_on_groups_that_its_calibration_never_saw() -> None:
@@ -189,10 +190,56 @@ def test_a_held_out_decision_is_judged_on_groups_that_its_calibration_never_saw(
         held_out_decision(case(1), 0.9)
 
 
+def test_groups_without_picks_are_not_told_as_safe_but_the_guarantee_counts_them() -> None:
+    # Eleven groups each have a candidate that breaks its limit 15 times in a hundred, nine refuse whatever is asked.
+    rng = np.random.default_rng(0)
+    some = case(20)
+    taken = np.isin(some.groups, [f"g{i:02}" for i in range(11)])
+    kept = np.zeros_like(some.kept)
+    kept[:, 0] = rng.random(len(kept)) < 0.85
+    margin = np.full_like(some.margin, -np.inf)
+    margin[taken, 0] = 1.0
+    quiet = CalibrationCase(margin, kept, some.cost, some.groups)
+    fitted = fit_inflation([quiet], 0.8)
+    assert fitted.value == 1.0  # the mean risk over all twenty is under a tenth
+    assert (fitted.groups, fitted.groups_with_picks) == (20, 11)
+    broke = [1.0 - kept[some.groups == f"g{i:02}", 0].mean() for i in range(11)]
+    assert fitted.violation_rate == pytest.approx(np.mean(broke))
+    judged = held_out_decision(quiet, 0.8)
+    assert (judged.groups, judged.groups_with_picks) == (20, 11)
+    assert judged.violation_rate == judged.uncalibrated_violation_rate == pytest.approx(np.mean(broke))
+
+
+def test_cases_of_unequal_width_are_calibrated_together() -> None:
+    first, second = case(12), case(12, seed=1)
+    narrow = CalibrationCase(first.margin[:, :3], first.kept[:, :3], first.cost[:, :3], first.groups)
+    padded = CalibrationCase(
+        np.pad(narrow.margin, ((0, 0), (0, 7)), constant_values=-np.inf),
+        np.pad(narrow.kept, ((0, 0), (0, 7))),
+        np.pad(narrow.cost, ((0, 0), (0, 7)), constant_values=np.inf),
+        narrow.groups,
+    )
+    names = ("margin", "kept", "cost", "groups")
+    whole = CalibrationCase(*(np.concatenate([getattr(padded, n), getattr(second, n)]) for n in names))
+    assert fit_inflation([narrow, second], 0.8) == fit_inflation([whole], 0.8)
+
+
+def test_without_any_pick_no_share_of_picks_exists() -> None:
+    hopeless = case(12)
+    hopeless = CalibrationCase(np.full_like(hopeless.margin, -np.inf), hopeless.kept, hopeless.cost, hopeless.groups)
+    fitted, judged = fit_inflation([hopeless], 0.9), held_out_decision(hopeless, 0.9)
+    assert math.isnan(fitted.violation_rate) and math.isnan(judged.violation_rate)
+    assert fitted.groups_with_picks == judged.groups_with_picks == 0
+    assert fitted.refusal_rate == judged.refusal_rate == 1.0
+    text = calibration_section({"predictor": judged}, about="rate", confidence=0.9)
+    assert "| - | <= 10% | - |" in text
+    assert "0 of 12" in text
+
+
 def test_where_nothing_keeps_its_limits_all_is_refused() -> None:
     hopeless = case(12)
     hopeless = CalibrationCase(hopeless.margin, np.zeros_like(hopeless.kept), hopeless.cost, hopeless.groups)
-    fitted = fit_inflation(hopeless, 0.9)
+    fitted = fit_inflation([hopeless], 0.9)
     assert fitted.value == math.inf
     assert fitted.refusal_rate == 1.0
 
@@ -201,4 +248,4 @@ def test_where_nothing_keeps_its_limits_all_is_refused() -> None:
 @given(seed=st.integers(0, 30), more=st.floats(0.0, 0.2))
 def test_more_confidence_never_needs_less_inflation(seed: int, more: float) -> None:
     some = case(12, seed, each=10)
-    assert fit_inflation(some, 0.75 + more).value >= fit_inflation(some, 0.75).value
+    assert fit_inflation([some], 0.75 + more).value >= fit_inflation([some], 0.75).value

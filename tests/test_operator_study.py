@@ -1,18 +1,20 @@
 """What the operator's own selection buys, held against a world in which every candidate can be simulated."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from metainf import accelerators
 from metainf.corpus.task import Task, TrafficKind
+from metainf.dtypes import DType
 from metainf.evaluation.operator_study import OperatorStudy, StudyPlan, study_operator
-from metainf.evaluation.prices import accelerator_prices, replica_prices
+from metainf.evaluation.prices import accelerator_prices, assumed_usd_per_hour, replica_prices
 from metainf.layouts import Layout
 from metainf.predictors.analytical import AnalyticalPredictor
-from metainf.predictors.contract import Predictions, Predictor, PredictorIdentity, Question
+from metainf.predictors.contract import Predictions, Predictor, PredictorIdentity, Question, ReplicaSpec
+from metainf.simulator.contract import HostTimes, StepTimes
 from metainf.step_times.worlds import HiddenWorld
 from metainf.workload import (
     BatchLoad,
@@ -58,7 +60,7 @@ def predictors(_: str) -> Mapping[str, Predictor]:
 @pytest.fixture(scope="module")
 def study() -> OperatorStudy:
     tasks = [task(ConcurrencyLoad(16), 1.5), task(BatchLoad(64, 60.0)), task(ConcurrencyLoad(8))]
-    return study_operator(tasks, HiddenWorld(0), predictors, StudyPlan(workloads=1, options=6))
+    return study_operator(tasks, lambda _: HiddenWorld(1), predictors, StudyPlan(workloads=1, options=6))
 
 
 def test_a_boast_buys_what_breaks_its_promise(study: OperatorStudy) -> None:
@@ -67,6 +69,61 @@ def test_a_boast_buys_what_breaks_its_promise(study: OperatorStudy) -> None:
     assert found["analytical"].infeasible.value == 0.0
     assert found["analytical"].usd_above.value >= 0.0
     assert found["analytical"].cheapest_total_usd > 0.0
+
+
+@dataclass(frozen=True)
+class HopperWorld(HiddenWorld):
+    """Has tables of BF16 on H100s alone."""
+
+    def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
+        known = replica.accelerator.name == "H100-SXM-80GB" and replica.settings.weight_dtype is not DType.FP8
+        return super().times(replica, seed) if known else None
+
+
+class Choosy:
+    """Says that nothing but FP8 weights ends in time."""
+
+    identity = PredictorIdentity("choosy", "sha256:0")
+
+    def predict(self, questions: Sequence[Question]) -> Predictions:
+        found = AnalyticalPredictor().predict(questions)
+        narrow = np.array([q.replica.settings.weight_dtype is DType.FP8 for q in questions])
+        return replace(found, latency_s=found.latency_s * np.where(narrow, 1.0, 1e6)[:, None, None])
+
+
+def test_what_a_world_knows_nothing_of_is_neither_kept_nor_broken() -> None:
+    tasks = [task(ConcurrencyLoad(16), 1.5)]
+    offered: list[set[str]] = []
+
+    class Watching(AnalyticalPredictor):
+        def predict(self, questions: Sequence[Question]) -> Predictions:
+            offered.append({q.replica.accelerator.name for q in questions})
+            return super().predict(questions)
+
+    def asked(_: str) -> Mapping[str, Predictor]:
+        return {"analytical": Watching(), "choosy": Choosy()}
+
+    study = study_operator(tasks, lambda _: HopperWorld(0), asked, StudyPlan(workloads=1, options=6))
+    assert set.union(*offered) == {"H100-SXM-80GB"}
+    found = study.figures[TrafficKind.CONCURRENCY]
+    assert "choosy" not in found, "all that it chose is unknown"
+    for figures in found.values():
+        assert (figures.workloads, figures.unknown, figures.infeasible.value) == (1, 0, 0.0)
+
+
+def test_each_workload_is_judged_by_its_own_world() -> None:
+    tasks = [task(ConcurrencyLoad(16), 1.5), task(ConcurrencyLoad(8), 1.5)]
+    asked: list[int] = []
+
+    def own(each: Task) -> HiddenWorld:
+        load = each.traffic.load
+        assert isinstance(load, ConcurrencyLoad)
+        asked.append(load.concurrency)
+        return HiddenWorld(load.concurrency)
+
+    study = study_operator(tasks, own, predictors, StudyPlan(workloads=2, options=2))
+    assert asked == [16, 8]
+    assert study.figures[TrafficKind.CONCURRENCY]["analytical"].workloads == 2
 
 
 def test_only_workloads_with_limits_are_studied(study: OperatorStudy) -> None:
@@ -85,6 +142,19 @@ def test_every_price_is_of_an_accelerator_of_the_catalogue_and_the_least_of_its_
     assert all(accelerators.get(name) is not None for name in prices)
     assert prices["H100-SXM-80GB"].usd_per_hour == pytest.approx(6.88)
     assert prices["L4-PCIe-24GB"].instance_type == "g6.xlarge"
+
+
+def test_what_has_no_list_price_is_assumed_to_cost_what_its_bandwidth_does() -> None:
+    prices = accelerator_prices()
+    for name, price in prices.items():
+        assert assumed_usd_per_hour(name) == price.usd_per_hour
+    per_byte = [
+        assumed_usd_per_hour(name) / device.memory_bandwidth_bytes_per_s
+        for name in ("MI300X-OAM-192GB", "H200-SXM-141GB")
+        if (device := accelerators.get(name)) is not None
+    ]
+    assert per_byte[0] == pytest.approx(per_byte[1])
+    assert assumed_usd_per_hour("L4-PCIe-24GB") < assumed_usd_per_hour("H200-SXM-141GB")
 
 
 def test_a_replica_costs_its_accelerators_and_unknown_ones_have_no_price() -> None:

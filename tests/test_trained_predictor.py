@@ -13,12 +13,13 @@ from distorted_corpus import corpus, slower
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import TrafficKind
 from metainf.meta_features.questions import QuestionFeatures
-from metainf.methods import portfolio
+from metainf.methods import effective_settings, method, portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
 from metainf.predictors.contract import Predictions, Question, ReplicaSpec
 from metainf.predictors.familiarity import FAR, GROUPS, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, lane_inputs
+from metainf.predictors.spread import SPECULATION_LOG_SD
 from metainf.predictors.trained import TrainedPredictor
 from metainf.predictors.trees import ObliviousTrees
 from metainf.workload import BatchLoad, ConcurrencyLoad, Load, RateLoad, TokenLengths, Traffic
@@ -188,6 +189,48 @@ def test_an_unknown_generation_is_outside_and_less_sure(known: TrainedPredictor)
     assert not seen.out_of_distribution[0]
     assert unseen.out_of_distribution[0]
     assert (strict.model.log_sd[1] >= strict.model.log_sd[0]).all()
+
+
+def under(name: str) -> ReplicaSpec:
+    """The first replica under a method."""
+    plain = SPECS[0]
+    settings = effective_settings(
+        replace(method(name).settings, max_model_len=8192),
+        architecture=plain.architecture,
+        accelerator=plain.accelerator,
+        layout=plain.layout,
+    )
+    return replace(plain, settings=settings)
+
+
+def test_what_drafts_are_worth_stays_as_unsure_as_the_text(known: TrainedPredictor) -> None:
+    plain = with_residuals(known, lambda knot, target: 0.0)
+    even = replace(plain.model, log_sd=np.full_like(plain.model.log_sd, 0.2), growth=np.zeros(2))
+    sure = TrainedPredictor(even, "sha256:0")
+    for load in (ConcurrencyLoad(20), BatchLoad(300, 600.0)):
+        asked = [
+            Question(under(name), Traffic(load, TokenLengths(1000), TokenLengths(200))) for name in ("default", "ngram")
+        ]
+        found = sure.predict(asked)
+        assert not found.out_of_distribution.any()
+        wider = np.hypot(0.2, SPECULATION_LOG_SD)
+        np.testing.assert_allclose(found.latency_log_sd[0], 0.2)
+        np.testing.assert_allclose(found.latency_log_sd[1], wider)
+        np.testing.assert_allclose(found.throughput_log_sd, [0.2, wider])
+        np.testing.assert_allclose(found.capacity_log_sd, [0.2, wider])
+
+
+def test_cpus_are_left_to_the_analytical_predictor(known: TrainedPredictor) -> None:
+    bent = with_residuals(known, lambda knot, target: 1.0)  # everywhere familiar, and everywhere wrong
+    every = TrainedPredictor(replace(bent.model, generations=bent.model.generations | {"CPU"}), "sha256:0")
+    load = Traffic(RateLoad(0.01), TokenLengths(300), TokenLengths(50))
+    device = spec("Qwen/Qwen2.5-0.5B-Instruct", "Xeon-Sapphire-Rapids")
+    for asked in ([Question(device, load)], [Question(SPECS[0], load), Question(device, load)]):
+        found, expected = every.predict(asked), AnalyticalPredictor().predict(asked)
+        np.testing.assert_array_equal(found.latency_s[-1], expected.latency_s[-1])
+        np.testing.assert_array_equal(found.latency_log_sd[-1], expected.latency_log_sd[-1])
+        assert found.out_of_distribution[-1]
+    assert not np.allclose(found.latency_s[0], expected.latency_s[0])
 
 
 @pytest.mark.parametrize(

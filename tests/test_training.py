@@ -4,23 +4,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from distorted_corpus import PREDICTOR, corpus, slower
 from metainf.cli import main
 from metainf.corpus.build import MANIFEST, TASKS
-from metainf.corpus.replicas import replica_of
-from metainf.corpus.task import TrafficKind
+from metainf.corpus.replicas import Infeasible, replica_of
+from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.task_store import write_tasks
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import Guarantee
+from metainf.evaluation.prices import assumed_usd_per_hour
 from metainf.measurements import write_measurements
 from metainf.methods import portfolio
+from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
 from metainf.predictors.contract import Question
+from metainf.predictors.corrections import Responses
+from metainf.predictors.spread import SPECULATION_LOG_SD
 from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
-from metainf.training.decisions import CAUTIONS
+from metainf.training.decisions import CAUTIONS, caution_of, decision_cases, every_case, false_refusals
 from metainf.training.held_out import HeldOut, analytical_only, errors, groups_of, held_out, trusted
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import fit_spread
@@ -130,6 +135,12 @@ def test_trees_find_what_is_there_and_leave_out_what_is_missing() -> None:
     assert (found[:, :, MAKESPAN] == 0).all()
 
 
+def test_a_single_row_is_learnt_from_without_a_question() -> None:
+    truth = np.full((1, len(TARGETS)), 0.3)
+    found = grown(np.zeros((1, 6)), np.zeros(1), truth, np.ones(1), Growth(trees=20), seed=0).at_knots(np.zeros((1, 6)))
+    assert (found >= 0.0).all() and (found <= 0.3 + 1e-6).all()
+
+
 def test_intervals_hold_nine_in_ten_of_what_was_held_out() -> None:
     report = trained()[1]
     for split in ("model", "accelerator"):
@@ -156,11 +167,92 @@ def test_a_wider_error_gives_a_wider_spread(rows: TrainingRows) -> None:
     groups = groups_of(rows)[0][rows.lane]
     found = analytical_only(len(rows.questions))
     pure, whole = (errors(rows, found, at_true_utilization=each) for each in (True, False))
-    near = fit_spread(pure, whole, np.zeros(len(rows)), groups)
+    nothing = np.zeros(len(rows))
+    near = fit_spread(pure, whole, nothing, groups, nothing)
     doubled = [replace(each, error=2.0 * each.error) for each in (pure, whole)]
-    far = fit_spread(*doubled, np.zeros(len(rows)), groups)
+    far = fit_spread(*doubled, nothing, groups, nothing)
     assert (far.log_sd[:, CAPACITY] > 1.8 * near.log_sd[:, CAPACITY]).all()
     assert (far.log_sd >= near.log_sd).all()
+
+
+def test_what_drafts_add_is_no_part_of_the_spread_of_others(rows: TrainingRows) -> None:
+    groups = groups_of(rows)[0][rows.lane]
+    found = analytical_only(len(rows.questions))
+    pure, whole = (errors(rows, found, at_true_utilization=each) for each in (True, False))
+    nothing = np.zeros(len(rows))
+    draw = np.random.default_rng(0)
+    drafting = np.where(draw.random(len(rows.questions)) < 0.4, SPECULATION_LOG_SD, 0.0)[rows.lane]
+    shift = (drafting * draw.normal(size=len(rows)))[:, None]
+    bent = [replace(each, error=each.error + shift) for each in (pure, whole)]
+    plain = fit_spread(pure, whole, nothing, groups, nothing).log_sd[:, CAPACITY]
+    told = fit_spread(*bent, nothing, groups, drafting).log_sd[:, CAPACITY]
+    untold = fit_spread(*bent, nothing, groups, nothing).log_sd[:, CAPACITY]
+    assert (np.abs(np.log(told / plain)) < 0.5 * np.abs(np.log(untold / plain))).all()
+
+
+@pytest.fixture(scope="module")
+def twins() -> tuple[TrainingRows, pa.Table, dict[str, Task]]:
+    table, tasks = corpus(2, twins=True)
+    by_key = {task.key: task for task in tasks}
+    return training_rows(table, by_key), table, by_key
+
+
+def sure_spreads(answer: Responses, distance: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+    return np.full((len(lanes), len(TARGETS)), 0.1)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=str(kind)) for kind in (TrafficKind.RATE, TrafficKind.BATCH)])
+def test_a_workload_on_several_places_is_one_choice(
+    twins: tuple[TrainingRows, pa.Table, dict[str, Task]], kind: TrafficKind
+) -> None:
+    rows, table, tasks = twins
+    models, devices = groups_of(rows)
+    found = analytical_only(len(rows.questions))
+    asked = [task for task in tasks.values() if task.kind is kind]
+    alone, places, near = (
+        decision_cases(table, tasks, rows, found, sure_spreads, groups=groups, kind=kind, twins=several)
+        for groups, several in ((models, False), (models, True), (devices, True))
+    )
+    assert len(alone.groups) == len(asked)
+    assert len(places.groups) == len({task.model for task in asked})
+    candidates = [case.margin.shape[1] for case in (alone, places, near)]
+    assert candidates[1] > 4 * candidates[0]
+    assert candidates[0] < candidates[2] < candidates[1], "places of one generation"
+    assert set(near.groups) < set(devices)  # of generations with several places
+
+
+def test_the_cheapest_place_is_the_cheapest_for_the_work(twins: tuple[TrainingRows, pa.Table, dict[str, Task]]) -> None:
+    rows, table, tasks = twins
+    found, groups = analytical_only(len(rows.questions)), groups_of(rows)[0]
+    case = decision_cases(table, tasks, rows, found, sure_spreads, groups=groups, kind=TrafficKind.BATCH, twins=True)
+    assert case is not None
+    predictor = AnalyticalPredictor()
+    model = next(task.model for task in tasks.values() if task.kind is TrafficKind.BATCH)
+    costs = []
+    for task in tasks.values():
+        if (task.model, task.kind) == (model, TrafficKind.BATCH):
+            usd = assumed_usd_per_hour(task.accelerator) * task.layout.accelerators
+            for method in portfolio()[:2]:
+                replica = replica_of(task, method)
+                if not isinstance(replica, Infeasible):
+                    makespan_s = predictor.predict([Question(replica, task.traffic)]).makespan_s[0]
+                    costs.append(np.log(usd * makespan_s))
+    (row,) = np.flatnonzero(case.groups == dict(zip(rows.model.tolist(), groups.tolist(), strict=True))[model])[:1]
+    assert np.sort(case.cost[row][np.isfinite(case.cost[row])]) == pytest.approx(np.sort(costs), abs=0.05)
+
+
+def test_a_caution_is_of_every_kind_of_choice_and_never_below_one(
+    twins: tuple[TrainingRows, pa.Table, dict[str, Task]],
+) -> None:
+    rows, table, tasks = twins
+    found, groups = analytical_only(len(rows.questions)), groups_of(rows)[0]
+    cases = every_case(table, tasks, rows, found, sure_spreads, groups=groups)
+    assert len(cases) == 4  # two kinds with limits, on their own and among places
+    timid = [replace(case, kept=np.ones_like(case.kept)) for case in cases]
+    caution, inflation = caution_of(timid)
+    assert inflation.value < 1.0
+    assert caution == CAUTIONS[0] == 1.0
+    assert false_refusals(timid, 1.0) < false_refusals(timid, 40.0)
 
 
 def test_equal_corpus_and_seed_give_equal_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from distorted_corpus import corpus
@@ -78,6 +80,26 @@ def test_the_report_of_the_command_holds_them(tmp_path: Path, capsys: pytest.Cap
     assert "## Intervals: rate" in text and "## Calibrated decision: rate" in text
     assert "## Intervals: batch" not in text
     assert "Predictors and the operator's choice took" in text
+
+
+def test_the_operators_choice_is_simulated_in_each_tasks_own_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, tasks = corpus(2)
+    plan = '{"tasks": 1, "seed": 0, "worlds": ["world:0@1", "distorted@1"]}'
+    (tmp_path / MANIFEST).write_text(f'{{"schema": {build._SCHEMA}, "plan": {plan}, "versions": {{}}}}')
+    write_tasks(tasks, tmp_path / TASKS)
+    hidden = {task.key for task in tasks[::2]}
+    own = pa.array([key in hidden for key in table.column("task").to_pylist()])
+    there = table.filter(own)
+    there = there.set_column(there.schema.get_field_index("world"), "world", pa.array(["world:0"] * there.num_rows))
+    write_measurements(there.cast(table.schema), tmp_path / "rows-world-0-000000.parquet")
+    write_measurements(table.filter(pc.invert(own)), tmp_path / "rows-distorted-000000.parquet")
+    asked = ["evaluate", "--corpus", str(tmp_path), "--out", str(tmp_path / "out"), "--quick", "--kind", "batch"]
+    asked += ["--kind", "concurrency", "--selectors", "vllm-default", "--world", "own", "--operator-workloads", "1"]
+    assert main(asked) == 0
+    assert "own choice for some tasks is left out: distorted needs --table-store" in capsys.readouterr().err
+    assert "## The operator's own choice" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_nothing_to_judge_is_said() -> None:

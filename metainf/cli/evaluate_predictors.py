@@ -101,10 +101,14 @@ def _judged(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], lanes: in
 
 def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: tuple[int, int], say: Say) -> list[str]:
     lanes, workloads = sizes
-    worlds = rows.column("world").unique().to_pylist()
-    oracle = _oracle(worlds[0], args.table_store) if len(worlds) == 1 else None
-    if oracle is None:
-        say(f"the operator's own choice is left out: {' and '.join(worlds)} needs --table-store to be simulated")
+    world_of = dict(zip(rows.column("task").to_pylist(), rows.column("world").to_pylist(), strict=True))
+    oracles = {world: _oracle(world, args.table_store) for world in sorted(set(world_of.values()))}
+    absent = [world for world, oracle in oracles.items() if oracle is None]
+    asked = [task for task in tasks if oracles.get(world_of.get(task.key, "")) is not None]
+    if absent:
+        whose = "the operator's own choice" + (" for some tasks" if asked else "")
+        say(f"{whose} is left out: {' and '.join(absent)} needs --table-store to be simulated")
+    if not asked:
         return []
     study: Any = import_module("metainf.evaluation.operator_study")
     held_out: Any = import_module("metainf.training.held_out_predictors")
@@ -112,9 +116,11 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
     sections: Any = import_module("metainf.evaluation.report_sections")
     plan = train.TrainingPlan(seed=args.seed, growth=_growth(args), most_folds=_STUDY_FOLDS, most_lanes=lanes)
     predictors = held_out.HeldOutPredictors(rows, tasks, plan, folds=_STUDY_FOLDS, report=say)
-    known = set(rows.column("task").to_pylist())
-    asked = [task for task in tasks if task.key in known]
-    found = study.study_operator(asked, oracle, predictors, study.StudyPlan(workloads=workloads), report=say)
+
+    def oracle_of(task: Any) -> Any:
+        return oracles[world_of[task.key]]
+
+    found = study.study_operator(asked, oracle_of, predictors, study.StudyPlan(workloads=workloads), report=say)
     return [str(sections.operator_section(found))]
 
 

@@ -5,12 +5,17 @@ choosing the cheapest that seems to fit prefers those predicted too well (the wi
 calibrated: a candidate is taken only where every limit is at least `inflation` standard deviations away.
 
 The guarantee is about the next unseen group, by conformal risk control over groups: with G groups the mean violation
-rate, one more group of all violations added, must not be above 1 - confidence. Source: Angelopoulos, Bates, Fisch, Lei
+risk, one more group of all violations added, must not be above 1 - confidence. Source: Angelopoulos, Bates, Fisch, Lei
 and Schuster, Conformal risk control, ICLR 2024 (arXiv 2208.02814), equation 4. With confidence 0.9 and fewer than 9
 groups no inflation can do that; then the mean alone is held and the answer says "not guaranteed".
+
+Two figures, kept apart. A group's risk is the share of its picks that break a limit, 0 where everything is refused:
+that is the loss whose mean the guarantee bounds. The violation rate that is told is over the groups with picks alone,
+and how many those are stands beside it: groups that refuse everything must not make the picks of others look safe.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,8 +75,8 @@ class CalibrationCase:
 class Inflation:
     """How many standard deviations every limit must be away, and what that gave on the groups it was fitted on.
 
-    `violation_rate` is the mean over groups of the share of picks that break a limit. `value` is infinite where only
-    refusing everything keeps the promise.
+    `violation_rate` is the mean, over the groups with picks, of the share of picks that break a limit; NaN without
+    any. `value` is infinite where only refusing everything keeps the promise.
     """
 
     value: float
@@ -79,6 +84,7 @@ class Inflation:
     groups: int
     violation_rate: float
     refusal_rate: float
+    groups_with_picks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,15 @@ class HeldOutDecision:
     inflation : float
         The median over groups; infinite where most could only refuse.
     violation_rate : float
-        Of picks, mean over groups.
+        Of picks, mean over the groups with picks; NaN without any.
     refusal_rate : float
         Of tasks, mean over groups.
     false_refusal_rate : float
         Of the tasks that some candidate truly serves, mean over groups that have any.
     uncalibrated_violation_rate : float
-        Of picks with the predictor's own spread alone, mean over groups: what the calibration is for.
+        Of picks with the predictor's own spread alone, mean over the groups that have some then: what the calibration
+        is for.
+    groups_with_picks : int
     """
 
     inflation: float
@@ -107,6 +115,7 @@ class HeldOutDecision:
     guarantee: Guarantee
     groups: int
     tasks: int
+    groups_with_picks: int
 
 
 def least_groups(confidence: float) -> int:
@@ -121,16 +130,17 @@ def cheapest_with(case: CalibrationCase, inflation: float) -> IntArray:
     return np.where(found, np.argmin(cost, axis=1), -1).astype(np.intp)
 
 
-def fit_inflation(case: CalibrationCase, confidence: float) -> Inflation:
+def fit_inflation(cases: Sequence[CalibrationCase], confidence: float) -> Inflation:
     """The least inflation from which on the chosen break a limit in at most 1 - confidence of unseen groups' picks.
 
-    "From which on": more inflation changes the picks and can, by chance, break more; the worst of what follows counts.
+    All cases count as one, however many candidates each has; groups of one name are one group. "From which on": more
+    inflation changes the picks and can, by chance, break more; the worst of what follows counts.
     """
-    tried = _Tried.of(case)
-    rates = tried.violation_rates(np.ones(tried.groups, dtype=np.bool_))
-    place, guarantee = _least(rates, tried.groups, confidence)
-    refused = 1.0 - float(tried.picked[place].mean()) if len(case.groups) else 0.0
-    return Inflation(float(tried.grid[place]), guarantee, tried.groups, float(rates[place]), refused)
+    tried = _Tried.of(cases)
+    place, guarantee = _least(tried.risks(np.ones(tried.groups, dtype=np.bool_)), tried.groups, confidence)
+    refused = 1.0 - float(tried.picked[place].mean()) if len(tried.codes) else 0.0
+    rate, with_picks = _violation_rate(tried.picked[place], tried.broke[place], tried.codes, tried.groups)
+    return Inflation(float(tried.grid[place]), guarantee, tried.groups, rate, refused, with_picks)
 
 
 def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecision:
@@ -141,33 +151,37 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
     UndefinedMetricError
         There are fewer than two groups: nothing can be held out.
     """
-    tried = _Tried.of(case)
+    tried = _Tried.of([case])
     if tried.groups < 2:
         raise UndefinedMetricError("judging a calibrated decision needs two groups or more")
     servable: BoolArray = np.any(case.kept, axis=1)
-    found, guarantee = np.full((tried.groups, 4), np.nan), Guarantee.NOT_GUARANTEED
+    found, guarantee = np.full((tried.groups, 3), np.nan), Guarantee.NOT_GUARANTEED
+    every_pick, every_break = np.zeros((2, len(case.groups)), dtype=np.bool_)
     for group in range(tried.groups):
         others = np.arange(tried.groups) != group
-        place, guarantee = _least(tried.violation_rates(others), tried.groups - 1, confidence)
+        place, guarantee = _least(tried.risks(others), tried.groups - 1, confidence)
         own = tried.codes == group
-        picked, broke = tried.picked[place, own], tried.broke[place, own]
+        picked = tried.picked[place, own]
+        every_pick[own], every_break[own] = picked, tried.broke[place, own]
         refused = servable[own] & ~picked
         found[group] = (
             tried.grid[place],
-            broke.sum() / max(1, picked.sum()),
             1.0 - picked.mean(),
             refused.sum() / servable[own].sum() if servable[own].any() else np.nan,
         )
+    rate, with_picks = _violation_rate(every_pick, every_break, tried.codes, tried.groups)
     plain = cheapest_with(case, 1.0)
+    plain_broke = (plain >= 0) & ~case.kept[np.arange(len(plain)), np.maximum(plain, 0)]
     return HeldOutDecision(
         inflation=float(np.median(found[:, 0])),
-        violation_rate=float(found[:, 1].mean()),
-        refusal_rate=float(found[:, 2].mean()),
-        false_refusal_rate=float(np.nanmean(found[:, 3])) if servable.any() else 0.0,
-        uncalibrated_violation_rate=_mean_violation_rate(case, plain, tried.codes, tried.groups),
+        violation_rate=rate,
+        refusal_rate=float(found[:, 1].mean()),
+        false_refusal_rate=float(np.nanmean(found[:, 2])) if servable.any() else 0.0,
+        uncalibrated_violation_rate=_violation_rate(plain >= 0, plain_broke, tried.codes, tried.groups)[0],
         guarantee=guarantee,
         groups=tried.groups,
         tasks=len(case.groups),
+        groups_with_picks=with_picks,
     )
 
 
@@ -185,43 +199,45 @@ class _Tried:
     groups: int
 
     @classmethod
-    def of(cls, case: CalibrationCase) -> "_Tried":
-        names, codes = np.unique(case.groups, return_inverse=True)
-        finite = case.margin[np.isfinite(case.margin)]
+    def of(cls, cases: Sequence[CalibrationCase]) -> "_Tried":
+        names, codes = np.unique(np.concatenate([case.groups for case in cases]), return_inverse=True)
+        finite = np.concatenate([case.margin[np.isfinite(case.margin)] for case in cases])
         steps = np.quantile(finite, np.linspace(0.0, 1.0, _GRID), method="higher") if len(finite) else np.array([])
         # Below 0 even what is predicted to break a limit would be taken.
         grid = np.append(np.unique(np.maximum(steps, 0.0)), np.inf)
-        rows = np.arange(len(case.groups))
-        picked = np.zeros((len(grid), len(rows)), dtype=np.bool_)
+        picked = np.zeros((len(grid), len(codes.ravel())), dtype=np.bool_)
         broke = np.zeros_like(picked)
-        for place, inflation in enumerate(grid):
-            chosen = cheapest_with(case, float(inflation))
-            picked[place] = chosen >= 0
-            broke[place] = picked[place] & ~case.kept[rows, np.maximum(chosen, 0)]
+        ends = np.cumsum([len(case.groups) for case in cases]).tolist()
+        for case, end in zip(cases, ends, strict=True):
+            own, rows = slice(end - len(case.groups), end), np.arange(len(case.groups))
+            for place, inflation in enumerate(grid):
+                chosen = cheapest_with(case, float(inflation))
+                picked[place, own] = chosen >= 0
+                broke[place, own] = (chosen >= 0) & ~case.kept[rows, np.maximum(chosen, 0)]
         return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names))
 
-    def violation_rates(self, counted: BoolArray) -> FloatArray:
-        """Shape (g,): the mean over the counted groups of the share of picks that break a limit."""
+    def risks(self, counted: BoolArray) -> FloatArray:
+        """Shape (g,): the mean over the counted groups of the share of picks that break a limit, 0 without picks."""
         if not counted.any():
             return np.zeros(len(self.grid))
         member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
         picks, breaks = self.picked @ member, self.broke @ member
-        rates: FloatArray = (breaks / np.maximum(picks, 1.0)).mean(axis=1)
-        return rates
+        means: FloatArray = (breaks / np.maximum(picks, 1.0)).mean(axis=1)
+        return means
 
 
-def _least(rates: FloatArray, groups: int, confidence: float) -> tuple[int, Guarantee]:
+def _least(risks: FloatArray, groups: int, confidence: float) -> tuple[int, Guarantee]:
     """Place of the least inflation that keeps the promise from there on; the last refuses all and breaks nothing."""
-    worst = np.maximum.accumulate(rates[::-1])[::-1]
+    worst = np.maximum.accumulate(risks[::-1])[::-1]
     guaranteed = groups >= least_groups(confidence)
     bound = (groups * worst + 1.0) / (groups + 1.0) if guaranteed else worst
     place = int(np.argmax(bound <= 1.0 - confidence + 1e-12))
     return place, Guarantee.UNSEEN_GROUPS if guaranteed else Guarantee.NOT_GUARANTEED
 
 
-def _mean_violation_rate(case: CalibrationCase, chosen: IntArray, codes: IntArray, groups: int) -> float:
-    picked = chosen >= 0
-    broke = picked & ~case.kept[np.arange(len(chosen)), np.maximum(chosen, 0)]
+def _violation_rate(picked: BoolArray, broke: BoolArray, codes: IntArray, groups: int) -> tuple[float, int]:
+    """Mean share of picks that break a limit over the groups with picks, NaN without any; and how many those are."""
     picks = np.bincount(codes, weights=picked, minlength=groups)
     breaks = np.bincount(codes, weights=broke, minlength=groups)
-    return float(np.mean(breaks / np.maximum(picks, 1.0))) if groups else 0.0
+    some = picks > 0
+    return (float(np.mean(breaks[some] / picks[some])) if some.any() else np.nan), int(some.sum())

@@ -51,6 +51,8 @@ class OperatorFigures:
     false_refusals: Interval
     total_usd: float
     cheapest_total_usd: float
+    unknown: int = 0
+    """Workloads beside these, whose choice the world knows nothing of."""
 
 
 def operator_figures(tasks: OperatorTasks, chosen: IntArray, *, seed: int = 0) -> OperatorFigures:

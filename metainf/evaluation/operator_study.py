@@ -4,6 +4,10 @@ Separate from the figures (`operator_choice`), which need only costs and truths,
 stand on one accelerator: here a task's workload may go to every accelerator that has a price, in every layout, under
 every method and number of replicas, and the truth of that is simulated when it is asked for.
 
+What is not known. A world of measured tables knows some accelerators and number formats alone. A workload is judged by
+the world that says what is true of its task; pools of which that world knows nothing are not offered, an option of
+which it knows nothing is not tried, and a choice of one is left out and counted: neither kept nor broken.
+
 What is not tried. For each workload the cheapest that truly serves it is looked for among so many options (method,
 layout, pool) that the analytical predictor puts first by cost, and among those that any predictor chose: one that
 nobody expects to be cheap is not found, so "above the cheapest" is a lower bound.
@@ -17,8 +21,9 @@ from decimal import Decimal
 import numpy as np
 
 from metainf import accelerators
-from metainf.candidates import Option, enumerate_candidates
+from metainf.candidates import Option, SizedOption, enumerate_candidates
 from metainf.corpus.measuring import measured_task
+from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import StepOracle
 from metainf.evaluation.groups import model_groups
@@ -45,6 +50,8 @@ __all__ = ["OperatorStudy", "StudyPlan", "study_operator"]
 
 PredictorsOf = Callable[[str], Mapping[str, Predictor]]
 """From a model's id to the predictors by name, the same names for all; what was trained has not seen its group."""
+OracleOf = Callable[[Task], StepOracle]
+"""The world that says what is true of a task."""
 
 _GIB = 1 << 30
 _PER_NODE = 8
@@ -79,15 +86,22 @@ class _Priced:
     kept: bool
 
 
+class _Unknown:
+    """In place of a price: the world knows nothing of the option."""
+
+
+_UNKNOWN = _Unknown()
+
+
 def study_operator(
     tasks: Sequence[Task],
-    oracle: StepOracle,
+    oracle_of: OracleOf,
     predictors: PredictorsOf,
     plan: StudyPlan = StudyPlan(),
     *,
     report: Callable[[str], None] = lambda what: None,
 ) -> OperatorStudy:
-    """Let the operator's selection choose for workloads of these tasks, and judge that by the world.
+    """Let the operator's selection choose for workloads of these tasks, and judge that by each task's own world.
 
     The first predictor of each mapping says which options are simulated.
     """
@@ -96,13 +110,17 @@ def study_operator(
     for kind in TrafficKind:
         mine = [task for task in tasks if task.kind is kind and (task.slo.bounds or kind is TrafficKind.BATCH)]
         places = np.unique(np.linspace(0, len(mine) - 1, plan.workloads).astype(np.intp)).tolist() if mine else []
-        judged = []
+        judged: list[_Judged] = []
+        names: list[str] = []
         groups = model_groups([task.model for task in mine])
         for number, place in enumerate(places):
             report(f"operator's choice, {kind}: workload {number + 1} of {len(places)}")
-            judged.append(_judged(mine[place], oracle, pools, predictors(mine[place].model), plan))
+            task, oracle = mine[place], oracle_of(mine[place])
+            offered = _known_pools(task, oracle, pools)
+            if offered:
+                judged.append(_judged(task, oracle, offered, predictors(task.model), plan))
+                names.append(groups[task.model])
         if judged:
-            names = [groups[mine[place].model] for place in places]
             figures[kind] = _figures(judged, names)
     return OperatorStudy(tuple(pool.name for pool in pools), plan.options, figures)
 
@@ -130,8 +148,17 @@ def _pools() -> tuple[NodePool, ...]:
     return tuple(pools)
 
 
-_Judged = tuple[Mapping[str, _Priced | None], Sequence[_Priced]]
+_Judged = tuple[Mapping[str, _Priced | _Unknown | None], Sequence[_Priced]]
 """What each predictor chose, None where it refused, and everything that was simulated."""
+
+
+def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool]) -> tuple[NodePool, ...]:
+    """Those of which the world knows an option."""
+    known: set[str] = set()
+    for option in (sized.option for sized in _sized(_request(task, pools, 0.5))):
+        if option.pool.name not in known and oracle.times(option.replica, 0) is not None:
+            known.add(option.pool.name)
+    return tuple(pool for pool in pools if pool.name in known)
 
 
 def _judged(
@@ -139,12 +166,12 @@ def _judged(
 ) -> _Judged:
     request = _request(task, pools, plan.confidence)
     truth = _Truth(task, oracle)
-    chosen: dict[str, _Priced | None] = {}
+    chosen: dict[str, _Priced | _Unknown | None] = {}
     for name, predictor in predictors.items():
         found = select(request, predictor)
         picked = found.chosen.candidate if isinstance(found, Selection) else None
         chosen[name] = None if picked is None else truth.of(picked.option, picked.replicas)
-    tried = [each for each in chosen.values() if each is not None]
+    tried = [each for each in chosen.values() if isinstance(each, _Priced)]
     for option in _likely(request, next(iter(predictors.values())), plan.options):
         cheapest = truth.cheapest(option)
         if cheapest is not None:
@@ -174,15 +201,17 @@ def _likely(request: Request, predictor: Predictor, most: int) -> Sequence[Optio
     named = [found.chosen, *found.alternatives] if isinstance(found, Selection) else list(found.nearest)
     first = [each.candidate.option for each in named]
     seen = {(o.pool.name, o.layout.name, o.method.name) for o in first}
-    options = enumerate_candidates(
-        request.workload, request.architecture, request.pools, engine_version=request.engine_version
-    ).options
-    rest = sorted(
-        (sized for sized in options), key=lambda each: (float(each.with_replicas(each.least).cost_per_hour), each.least)
-    )
+    rest = sorted(_sized(request), key=lambda each: (float(each.with_replicas(each.least).cost_per_hour), each.least))
     others = [s.option for s in rest if (s.option.pool.name, s.option.layout.name, s.option.method.name) not in seen]
     step = max(1, len(others) // max(1, most - len(first)))
     return [*first, *others[::step]][:most]
+
+
+def _sized(request: Request) -> Sequence[SizedOption]:
+    """All that could be bought."""
+    return enumerate_candidates(
+        request.workload, request.architecture, request.pools, engine_version=request.engine_version
+    ).options
 
 
 class _Truth:
@@ -191,36 +220,41 @@ class _Truth:
     def __init__(self, task: Task, oracle: StepOracle) -> None:
         self.task = task
         self.oracle = oracle
-        self._scores: dict[tuple[str, str, str, int], Measurement | None] = {}
+        self._scores: dict[tuple[str, str, str, int], Measurement | _Unknown | None] = {}
 
-    def of(self, option: Option, replicas: int) -> _Priced:
+    def of(self, option: Option, replicas: int) -> _Priced | _Unknown:
         """So many replicas, which share the load evenly."""
         per_hour = float(option.room.cost_per_hour(replicas))
         load = self.task.traffic.load
-        if isinstance(load, RateLoad):
-            carried = self._rate(option) * replicas
-            return _Priced(per_hour, carried >= load.requests_per_second)
-        score = self._score(option, replicas)
+        score = self._score(option, 1 if isinstance(load, RateLoad) else replicas)
+        if isinstance(score, _Unknown):
+            return score
         if score is None:
             return _Priced(per_hour, False)
+        if isinstance(load, RateLoad):
+            return _Priced(per_hour, _rate(option, score) * replicas >= load.requests_per_second)
         if isinstance(load, BatchLoad):
             makespan_s = score.makespan_s or math.inf
             return _Priced(per_hour * makespan_s / 3600.0, makespan_s <= load.deadline_s)
         return _Priced(per_hour, _keeps(self.task, score))
 
     def cheapest(self, option: Option) -> _Priced | None:
-        """The cheapest number of replicas that keeps every limit; None where none of those tried does."""
+        """The cheapest number of replicas that keeps every limit; None where none of those tried does, or is known."""
         load = self.task.traffic.load
         if isinstance(load, RateLoad):
-            rate = self._rate(option)
+            score = self._score(option, 1)
+            rate = _rate(option, score) if isinstance(score, Measurement) else 0.0
             count = math.ceil(load.requests_per_second / rate - 1e-9) if rate > 0.0 else 0
-            return self.of(option, count) if 0 < count <= min(_MOST_REPLICAS, option.room.replicas) else None
+            found = self.of(option, count) if 0 < count <= min(_MOST_REPLICAS, option.room.replicas) else None
+            return found if isinstance(found, _Priced) else None
         most = min(_MOST_REPLICAS, option.room.replicas)
         most = min(most, load.concurrency if isinstance(load, ConcurrencyLoad) else load.requests)
         kept: list[_Priced] = []
         count = 1
         while count <= most:
             found = self.of(option, count)
+            if isinstance(found, _Unknown):
+                break
             if found.kept:
                 kept.append(found)
                 if not isinstance(load, BatchLoad) or len(kept) > 1:
@@ -228,18 +262,14 @@ class _Truth:
             count *= 2
         return min(kept, key=lambda each: each.usd, default=None)
 
-    def _rate(self, option: Option) -> float:
-        """The highest rate of one replica at which every promise holds."""
-        score = self._score(option, 1)
-        return 0.0 if score is None else (score.performance or 0.0) * option.layout.accelerators
-
-    def _score(self, option: Option, replicas: int) -> Measurement | None:
+    def _score(self, option: Option, replicas: int) -> Measurement | _Unknown | None:
+        """What so many replicas come to; None where facts forbid the option."""
         key = (option.pool.name, option.layout.name, option.method.name, replicas)
         if key not in self._scores:
             self._scores[key] = self._simulated(option, replicas)
         return self._scores[key]
 
-    def _simulated(self, option: Option, replicas: int) -> Measurement | None:
+    def _simulated(self, option: Option, replicas: int) -> Measurement | _Unknown | None:
         load = self.task.traffic.load
         if isinstance(load, ConcurrencyLoad):
             load = ConcurrencyLoad(math.ceil(load.concurrency / replicas))
@@ -252,8 +282,15 @@ class _Truth:
             traffic=replace(self.task.traffic, load=load),
             max_model_len=option.replica.settings.max_model_len,
         )
+        if isinstance(replica_of(task, option.method), Infeasible):
+            return None
         rows = measured_task(task, self.oracle, repeats=(0,), methods=(option.method,))
-        return next((row for row in rows if row.purpose == Purpose.SCORE), None)
+        return next((row for row in rows if row.purpose == Purpose.SCORE), _UNKNOWN)
+
+
+def _rate(option: Option, score: Measurement) -> float:
+    """The highest rate of one replica at which every promise holds."""
+    return (score.performance or 0.0) * option.layout.accelerators
 
 
 def _keeps(task: Task, score: Measurement) -> bool:
@@ -266,17 +303,25 @@ def _keeps(task: Task, score: Measurement) -> bool:
 
 
 def _figures(judged: Sequence[_Judged], groups: Sequence[str]) -> Mapping[str, OperatorFigures]:
-    """Of each predictor: its choice stands in the first column, everything that was simulated behind it."""
+    """Of each predictor: its choice stands in the first column, everything that was simulated behind it.
+
+    A predictor of whose choices nothing at all is known has none.
+    """
     width = 1 + max(len(tried) for _, tried in judged)
     found = {}
     for name in judged[0][0]:
-        usd, kept = np.full((len(judged), width), np.nan), np.zeros((len(judged), width), dtype=np.bool_)
-        chosen = np.full(len(judged), -1, dtype=np.intp)
-        for row, (picks, tried) in enumerate(judged):
+        told = [row for row, (picks, _) in enumerate(judged) if not isinstance(picks[name], _Unknown)]
+        if not told:
+            continue
+        usd, kept = np.full((len(told), width), np.nan), np.zeros((len(told), width), dtype=np.bool_)
+        chosen = np.full(len(told), -1, dtype=np.intp)
+        for place, row in enumerate(told):
+            picks, tried = judged[row]
             pick = picks[name]
-            if pick is not None:
-                usd[row, 0], kept[row, 0], chosen[row] = pick.usd, pick.kept, 0
+            if isinstance(pick, _Priced):
+                usd[place, 0], kept[place, 0], chosen[place] = pick.usd, pick.kept, 0
             for column, each in enumerate(tried, start=1):
-                usd[row, column], kept[row, column] = each.usd, each.kept
-        found[name] = operator_figures(OperatorTasks(usd, kept, np.array(groups, dtype=np.str_)), chosen)
+                usd[place, column], kept[place, column] = each.usd, each.kept
+        tasks = OperatorTasks(usd, kept, np.array([groups[row] for row in told], dtype=np.str_))
+        found[name] = replace(operator_figures(tasks, chosen), unknown=len(judged) - len(told))
     return found

@@ -15,9 +15,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from metainf import accelerators
 from metainf.selectors.contract import FloatArray, TaskTable
 
-__all__ = ["AcceleratorPrice", "accelerator_prices", "replica_prices"]
+__all__ = ["AcceleratorPrice", "accelerator_prices", "assumed_usd_per_hour", "replica_prices"]
 
 _CATALOGUE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -57,6 +58,26 @@ def accelerator_prices() -> Mapping[str, AcceleratorPrice]:
             if name not in found or each.usd_per_hour < found[name].usd_per_hour:
                 found[name] = each
     return MappingProxyType(found)
+
+
+@cache
+def assumed_usd_per_hour(name: str) -> float:
+    """What an hour of an accelerator of the catalogue may cost, for studies of choices between places.
+
+    Its list price; of one without any an assumption, that what it asks for its memory bandwidth is the median of those
+    with a price. For who calibrates choices the order of prices matters, and nobody is told this figure.
+    """
+    prices = accelerator_prices()
+    if name in prices:
+        return prices[name].usd_per_hour
+    rates = [price.usd_per_hour / _bandwidth(each) for each, price in prices.items()]
+    return float(np.median(rates)) * _bandwidth(name)
+
+
+def _bandwidth(name: str) -> float:
+    device = accelerators.get(name)
+    assert device is not None, f"{name} is in the catalogue"
+    return device.memory_bandwidth_bytes_per_s
 
 
 def replica_prices(tasks: TaskTable, *, whole_replica: bool) -> FloatArray:

@@ -54,23 +54,29 @@ def calibration_section(judged: Mapping[str, HeldOutDecision], *, about: str, co
         (
             name,
             f"{each.inflation:.2f}",
-            f"{each.violation_rate:.1%}",
+            _share(each.violation_rate),
             f"<= {1.0 - confidence:.0%}",
-            f"{each.uncalibrated_violation_rate:.1%}",
+            _share(each.uncalibrated_violation_rate),
             f"{each.false_refusal_rate:.1%}",
             f"{each.refusal_rate:.1%}",
             f"{each.tasks:,}",
-            str(each.groups),
+            f"{each.groups_with_picks} of {each.groups}",
             str(each.guarantee),
         )
         for name, each in judged.items()
     ]
     text = (
         "The cheapest candidate that seems to keep every limit, its distance from the nearest limit multiplied by an "
-        "inflation. Each group's inflation was fitted on all other groups. Violations are of picks, false refusals of "
-        "the tasks that some candidate truly serves; means over groups."
+        "inflation. Each group's inflation was fitted on all other groups. Violations are of picks, means over the "
+        "groups with picks; false refusals are of the tasks that some candidate truly serves, means over groups. The "
+        "guarantee is on a mean in which a group without picks counts as 0."
     )
-    return _section(f"Calibrated decision: {about}", text, table_text((*heads, "tasks", "groups", "guarantee"), rows))
+    columns = (*heads, "tasks", "groups with picks", "guarantee")
+    return _section(f"Calibrated decision: {about}", text, table_text(columns, rows))
+
+
+def _share(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1%}"
 
 
 def operator_section(study: OperatorStudy) -> str:
@@ -84,7 +90,7 @@ def operator_section(study: OperatorStudy) -> str:
         "infeasible in truth",
         "false refusals",
     ]
-    heads += ["USD of feasible choices", "USD of the cheapest for these"]
+    heads += ["USD of feasible choices", "USD of the cheapest for these", "choices of which nothing is known"]
     rows = [
         (
             str(kind),
@@ -96,6 +102,7 @@ def operator_section(study: OperatorStudy) -> str:
             figure_text(each.false_refusals),
             f"{each.total_usd:,.2f}",
             f"{each.cheapest_total_usd:,.2f}",
+            str(each.unknown),
         )
         for kind, figures in study.figures.items()
         for name, each in figures.items()
@@ -105,7 +112,8 @@ def operator_section(study: OperatorStudy) -> str:
         "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour, of a batch in total; above the "
         "cheapest is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
         f"{study.options} options which were simulated for each workload, so what stands above it is at least that. "
-        "Confidence as a workload has it by default, 0.9."
+        "Confidence as a workload has it by default, 0.9. Each workload is judged by the world of its task: pools and "
+        "options of which that world knows nothing are neither offered nor tried, and a choice of one is left out."
     )
     return _section("The operator's own choice", text, table_text(heads, rows))
 

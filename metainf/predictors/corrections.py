@@ -21,8 +21,8 @@ from metainf.predictors.base_answers import (
 )
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
 from metainf.predictors.familiarity import FAR, Familiarity, fading
-from metainf.predictors.inputs import LaneInputs
-from metainf.predictors.spread import MOST_LOG_SD, near_capacity
+from metainf.predictors.inputs import INPUTS, LaneInputs
+from metainf.predictors.spread import MOST_LOG_SD, SPECULATION_LOG_SD, near_capacity
 from metainf.predictors.trees import ObliviousTrees
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "knot_weights",
     "near_full",
     "responses",
+    "speculation_log_sd",
     "spreads_at",
 ]
 
@@ -42,6 +43,7 @@ IntArray = NDArray[np.intp]
 _RISING = (*range(LATENCIES), THROUGHPUT)
 _BUSIEST = 0.99
 _ALMOST_FULL = 1.0 - 1e-6
+_DRAFTS = [INPUTS.index(name) for name in ("set_copied_drafts", "set_trained_drafts")]
 _LEAST_MEAN_LOG = np.log([0.5, 0.05, 0.01])
 """A mean is at least that share of the median, the 95th and the 99th percentile (Markov's inequality)."""
 
@@ -204,8 +206,22 @@ def near_full(capacity_log_sd: FloatArray, utilization: FloatArray) -> FloatArra
     return np.minimum(np.repeat(reach, len(STATISTICS), axis=1), MOST_LOG_SD)
 
 
+def speculation_log_sd(rows: FloatArray) -> FloatArray:
+    """What an unknown acceptance adds to the spread of lanes with these inputs, shape (m,): 0 where nothing drafts.
+
+    The analytical predictor's own figure, kept apart from the learnt spreads. Those are over all methods, most of which
+    draft nothing, so they would hide that text decides what drafts are worth.
+    """
+    return np.where((rows[:, _DRAFTS] > 0.0).any(axis=1), SPECULATION_LOG_SD, 0.0)
+
+
 def spreads_at(
-    log_sd: FloatArray, growth: FloatArray, category: IntArray, distance: FloatArray, coordinate: FloatArray
+    log_sd: FloatArray,
+    growth: FloatArray,
+    category: IntArray,
+    distance: FloatArray,
+    coordinate: FloatArray,
+    drafting: FloatArray,
 ) -> FloatArray:
     """Log standard deviations of n answers, shape (n, targets), without what an unknown capacity adds.
 
@@ -214,7 +230,10 @@ def spreads_at(
     log_sd : array of shape (categories, knots, targets)
     growth : array of shape (categories,)
     category, distance, coordinate : arrays of shape (n,)
+    drafting : array of shape (n,)
+        As `speculation_log_sd` gives it.
     """
     below, share = knot_weights(coordinate)
     sd = (1.0 - share[:, None]) * log_sd[category, below] + share[:, None] * log_sd[category, below + 1]
-    return np.asarray(sd * (1.0 + growth[category] * np.minimum(distance, FAR))[:, None])
+    grown = sd * (1.0 + growth[category] * np.minimum(distance, FAR))[:, None]
+    return np.asarray(np.hypot(grown, drafting[:, None]))

@@ -19,6 +19,7 @@ from metainf.settings import SpeculationKind
 __all__ = [
     "BASE_LOG_SD",
     "MOST_LOG_SD",
+    "SPECULATION_LOG_SD",
     "SPREAD_CONSTANTS",
     "Spread",
     "delivered_log_sd",
@@ -42,7 +43,8 @@ _UNMEASURED = 0.20
 _EARLY = 0.60
 """Reaches from the middle to either side: half of the logarithm between the ports of 2024 and what is shared."""
 _CPU = 0.50
-_SPECULATION = 0.25  # acceptance depends on the text: 2.0 to 3.3 tokens for one drafter (vLLM blog 2026-05-26)
+SPECULATION_LOG_SD = 0.25
+"""Acceptance depends on the text, which nobody declares: 2.0 to 3.3 tokens for one drafter (vLLM blog 2026-05-26)."""
 _RECURRENT = 0.20  # no model with recurrent layers is among the measurements
 _WIDE = 0.10  # pipelines and replicas over more than one node are not among them either
 MOST_LOG_SD = 3.0
@@ -52,7 +54,7 @@ SPREAD_CONSTANTS = (
     *BASE_LOG_SD,
     _E2E,
     *_TAIL.tolist(),
-    *(_UNMEASURED, _EARLY, _CPU, _SPECULATION, _RECURRENT, _WIDE, MOST_LOG_SD, _OFFERED_LOG_SD),
+    *(_UNMEASURED, _EARLY, _CPU, SPECULATION_LOG_SD, _RECURRENT, _WIDE, MOST_LOG_SD, _OFFERED_LOG_SD),
 )
 
 
@@ -80,7 +82,7 @@ def replica_penalty(replica: ReplicaSpec) -> tuple[float, bool]:
         penalty, outside = np.hypot(penalty, _RECURRENT), True
     speculation = replica.settings.speculation
     if speculation is not None:
-        penalty = np.hypot(penalty, _SPECULATION)
+        penalty = np.hypot(penalty, SPECULATION_LOG_SD)
         outside |= speculation.kind is SpeculationKind.DRAFT_MODEL
     if layout.pipeline_parallel > 1 or layout.accelerators > 8:
         penalty, outside = np.hypot(penalty, _WIDE), outside or layout.accelerators > 8

@@ -5,6 +5,7 @@ mean is in `corrections`; this turns questions into lanes and answers into the c
 
 Far from all training data it gives the analytical predictor's answer with that one's own spread; in between it is part
 of either. `out_of_distribution` is set where that begins, and for generations of accelerators that were never seen.
+CPUs are left to the analytical predictor however near they seem: no corpus has them.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.accelerators import Vendor
 from metainf.evaluation.groups import accelerator_group
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -33,6 +35,7 @@ from metainf.predictors.corrections import (
     corrections,
     near_full,
     responses,
+    speculation_log_sd,
     spreads_at,
 )
 from metainf.predictors.familiarity import fading
@@ -74,6 +77,8 @@ class TrainedPredictor:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             inputs = lane_inputs(self._features, questions)
             distance = self.model.familiarity.distances(inputs.rows)
+            vendors = [questions[place].replica.accelerator.vendor for place in inputs.first.tolist()]
+            distance[np.array([vendor is Vendor.CPU for vendor in vendors], dtype=np.bool_)] = np.inf
             far = (fading(distance.max(axis=1, initial=0.0)) >= 1.0)[inputs.lanes.of]
             if len(far) and far.all():
                 return replace(self._analytical.predict(questions), out_of_distribution=far, caution=self.model.caution)
@@ -157,7 +162,9 @@ class _Answers:
         known = np.array([is_known[name] for name in names], dtype=np.bool_)
         familiar, distance, fade = known[of], self.found.distance[of], self.found.fade[of]
         model = self.predictor.model
-        sd = spreads_at(model.log_sd, model.growth, np.where(familiar, 0, 1), distance, self.response.coordinate)
+        drafting = speculation_log_sd(self.inputs.rows)[of]
+        category, coordinate = np.where(familiar, 0, 1), self.response.coordinate
+        sd = spreads_at(model.log_sd, model.growth, category, distance, coordinate, drafting)
         capacity_sd = sd[:, CAPACITY]
         rho = np.clip(np.where(self.is_open & self.feasible, utilization, 0.0), 0.0, _MOST_UTILIZATION)
         latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, rho)).reshape(

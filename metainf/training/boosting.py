@@ -141,7 +141,7 @@ class _Boost:
         bins = np.ascontiguousarray(self.bins[:, rows])
         leaf = np.zeros(len(rows), dtype=np.int64)
         questions: list[tuple[int, int]] = []
-        for level in range(growth.depth):
+        for level in range(growth.depth if len(rows) else 0):  # of few rows the draw may be none
             column, cut, gain = best_question(bins, columns, leaf, gradient, growth.penalty * growth.row_share)
             if gain <= 0.0:
                 break

@@ -6,13 +6,18 @@ for having been predicted too well.
 A case is a task of the corpus with limits, and the cheapest candidate that seems to keep every one is taken. A rate is
 asked for at a multiple of itself: candidates are the methods times a number of replicas, and the corpus knows the
 highest rate at which each method truly keeps its promises. Closed loops with promises and batches with deadlines are
-known under their own load alone: candidates are the methods on one replica, and what is predicted to do most counts as
-the cheapest.
+known under their own load alone: candidates are the methods on one replica, and the cheapest is that which is predicted
+to do most for the money.
+
+An operator chooses among places too, whose errors have less in common than those of methods on one place, so that the
+chosen one is more often one that was predicted too well. The corpus has twins for that: one workload on several places,
+which together are a case as well. Where accelerators are held out, the places of a case are those of one generation: a
+guarantee is about a group that was not seen, and all of a case has to be of one.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 from typing import Any
 
@@ -21,8 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from metainf.corpus.task import Task, TrafficKind
+from metainf.corpus.task import Task, TrafficKind, twin_groups
 from metainf.evaluation.calibration import CalibrationCase, Inflation, cheapest_with, fit_inflation
+from metainf.evaluation.prices import assumed_usd_per_hour
 from metainf.measurements import Purpose, Source
 from metainf.meta_features.answers import slo_bounds
 from metainf.meta_features.questions import QuestionFeatures
@@ -34,7 +40,7 @@ from metainf.training.predicted_spreads import Spreads
 from metainf.training.rows import BLOCK, TrainingRows, inputs_of
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad
 
-__all__ = ["CAUTIONS", "CONFIDENCE", "caution_of", "decision_cases", "false_refusals"]
+__all__ = ["CAUTIONS", "CONFIDENCE", "caution_of", "decision_cases", "every_case", "false_refusals"]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -42,8 +48,10 @@ IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 CONFIDENCE = 0.9
-CAUTIONS = (0.25, 4.0)
-"""Least and largest factor. Where even the largest does not do, what is left is said in the figures."""
+CAUTIONS = (1.0, 4.0)
+"""Least and largest factor. Spreads are those of all candidates, and the one that was chosen by them errs more often to
+the bad side and not less: a factor below 1 is not believed, whatever few cases say. Where even the largest does not do,
+what is left is said in the figures."""
 _RATE_FACTOR = 4.0
 _RATE_REPLICAS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 _TOLERANCE = 1.01  # the width of the corpus's last bracket
@@ -58,6 +66,8 @@ class _Pairs:
     case: IntArray
     lane: IntArray
     complexity: FloatArray
+    usd_per_hour: FloatArray
+    """Of one replica, shape (p,)."""
     load: FloatArray
     """Of one replica, shape (p, r): requests per second, clients or requests."""
     kept: BoolArray
@@ -77,6 +87,7 @@ def decision_cases(
     *,
     groups: StringArray,
     kind: TrafficKind = TrafficKind.RATE,
+    twins: bool = False,
 ) -> CalibrationCase | None:
     """The cases of one split and kind of traffic; None where the corpus has no such tasks.
 
@@ -84,8 +95,9 @@ def decision_cases(
     ----------
     found : what trees that never saw a lane's group say of it
     groups : array of shape (m,), of the lanes
+    twins : whether a case is a workload on all of its places, and not a task on its own
     """
-    pairs = _pairs(table, tasks, rows, kind)
+    pairs = _pairs(table, tasks, rows, kind, groups if twins else None)
     if not len(pairs.case):
         return None
     margin, work = _margins(pairs, rows, found, spreads)
@@ -95,8 +107,9 @@ def decision_cases(
     shape = len(names), width, each
     margins, costs, kept = np.full(shape, -np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.bool_)
     margins[of, place] = margin
-    cost = np.array(_RATE_REPLICAS, dtype=np.float64)[None] if kind is TrafficKind.RATE else work
-    costs[of, place] = cost + 1e-3 * pairs.complexity[:, None]
+    # Logarithms: so many replicas, or hours for the work and their price; of equal ones the simpler.
+    amount = np.log(_RATE_REPLICAS)[None] if kind is TrafficKind.RATE else work
+    costs[of, place] = np.log(pairs.usd_per_hour)[:, None] + amount + 1e-3 * pairs.complexity[:, None]
     kept[of, place] = pairs.kept
     case_groups = np.empty(len(names), dtype=groups.dtype)
     case_groups[of] = groups[pairs.lane]
@@ -104,22 +117,45 @@ def decision_cases(
     return CalibrationCase(margins.reshape(flat), kept.reshape(flat), costs.reshape(flat), case_groups)
 
 
-def caution_of(case: CalibrationCase) -> tuple[float, Inflation]:
-    """The factor for one split's cases, and how it was found."""
-    inflation = fit_inflation(case, CONFIDENCE)
+def every_case(
+    table: pa.Table,
+    tasks: Mapping[str, Task],
+    rows: TrainingRows,
+    found: Corrections,
+    spreads: Spreads,
+    *,
+    groups: StringArray,
+) -> Sequence[CalibrationCase]:
+    """The cases of one split of all kinds of traffic: tasks on their own first, then those over several places."""
+    each = [
+        decision_cases(table, tasks, rows, found, spreads, groups=groups, kind=kind, twins=twins)
+        for twins in (False, True)
+        for kind in TrafficKind
+    ]
+    return [case for case in each if case is not None]
+
+
+def caution_of(cases: Sequence[CalibrationCase]) -> tuple[float, Inflation]:
+    """The factor for one split's cases, on average over kinds of traffic, and how it was found."""
+    inflation = fit_inflation(cases, CONFIDENCE)
     low, high = CAUTIONS
     return (float(np.clip(inflation.value, low, high)) if math.isfinite(inflation.value) else high), inflation
 
 
-def false_refusals(case: CalibrationCase, caution: float) -> float:
+def false_refusals(cases: Sequence[CalibrationCase], caution: float) -> float:
     """Share of the tasks that some candidate truly serves for which none is taken; 0 where no task can be served."""
-    servable = case.kept.any(axis=1)
-    refused = servable & (cheapest_with(case, caution) < 0)
+    servable = np.concatenate([case.kept.any(axis=1) for case in cases])
+    refused = servable & (np.concatenate([cheapest_with(case, caution) for case in cases]) < 0)
     return float(refused.sum() / servable.sum()) if servable.any() else 0.0
 
 
-def _pairs(table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows, kind: TrafficKind) -> _Pairs:
-    """Of tasks with limits, in one world and repeat each."""
+_CaseKey = tuple[object, ...]
+
+
+def _pairs(
+    table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows, kind: TrafficKind, groups: StringArray | None
+) -> _Pairs:
+    """Of tasks with limits, in one repeat each, in one world; with `groups` the twins of one group under one repeat."""
     keep = pc.and_(
         pc.equal(table.column("source"), Source.SIMULATION.value),
         pc.and_(pc.equal(table.column("purpose"), Purpose.SCORE.value), pc.equal(table.column("kind"), kind.value)),
@@ -128,34 +164,61 @@ def _pairs(table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows, kind:
     scores = table.filter(keep).select(names).to_pylist()
     lanes = {key: lane for lane, key in reversed(list(enumerate(rows.key))) if tasks[key[0]].kind is kind}
     complexity = {method.name: float(method.complexity) for method in portfolio()}
-    cases: dict[tuple[str, str, int], int] = {}
-    found: list[tuple[int, int, float]] = []
+    twin_of = {} if groups is None else _twins(tasks, kind)
+    cases: dict[_CaseKey, int] = {}
+    found: list[tuple[int, int, float, float]] = []
     loads, kept, slos, deadlines = [], [], [], []
     for score in scores:
         task = tasks.get(score["task"])
         lane = lanes.get((score["task"], score["method"]))
         if task is None or lane is None or not (task.slo.bounds or isinstance(task.traffic.load, BatchLoad)):
             continue
-        case = cases.setdefault((score["task"], score["world"], score["seed"]), len(cases))
+        key: _CaseKey = (score["task"], score["world"], score["seed"])
+        if groups is not None:
+            if task.key not in twin_of:
+                continue
+            key = (twin_of[task.key], score["seed"], str(groups[lane]))
+        case = cases.setdefault(key, len(cases))
         if case >= _MOST_TASKS:
             continue
         load, keeps = _truth(task, score)
-        found.append((case, lane, complexity.get(score["method"], 99.0)))
+        usd = assumed_usd_per_hour(task.accelerator) * task.layout.accelerators
+        found.append((case, lane, complexity.get(score["method"], 99.0), usd))
         loads.append(load)
         kept.append(keeps)
         slos.append(task.slo)
         deadlines.append(task.traffic.load.deadline_s if isinstance(task.traffic.load, BatchLoad) else math.inf)
-    columns = np.array(found, dtype=np.float64).reshape(-1, 3).T
+    columns = np.array(found, dtype=np.float64).reshape(-1, 4).T
     each = len(_RATE_REPLICAS) if kind is TrafficKind.RATE else 1
-    return _Pairs(
+    pairs = _Pairs(
         case=columns[0].astype(np.intp),
         lane=columns[1].astype(np.intp),
         complexity=columns[2],
+        usd_per_hour=columns[3],
         load=np.array(loads, dtype=np.float64).reshape(-1, each),
         kept=np.array(kept, dtype=np.bool_).reshape(-1, each),
         bounds_s=slo_bounds(slos).reshape(-1, LATENCIES),
         deadline_s=np.array(deadlines, dtype=np.float64),
     )
+    return pairs if groups is None else _on_several_places(pairs, rows)
+
+
+def _twins(tasks: Mapping[str, Task], kind: TrafficKind) -> Mapping[str, int]:
+    """The number of the group of each task of that kind that has twins."""
+    every = twin_groups([task for task in tasks.values() if task.kind is kind])
+    return {task.key: number for number, group in enumerate(every) for task in group}
+
+
+def _on_several_places(pairs: _Pairs, rows: TrainingRows) -> _Pairs:
+    """Without cases of which one place alone is left, and without what stands twice because two worlds know it."""
+    if not len(pairs.case):
+        return pairs
+    _, first = np.unique(np.stack([pairs.case, pairs.lane], axis=1), axis=0, return_index=True)
+    task_of = np.array([rows.key[lane][0] for lane in pairs.lane.tolist()], dtype=np.str_)
+    places = {case: len(set(task_of[pairs.case == case].tolist())) for case in np.unique(pairs.case).tolist()}
+    several = np.array([places[case] > 1 for case in pairs.case.tolist()], dtype=np.bool_)
+    kept = np.sort(first[several[first]])
+    return _Pairs(*(getattr(pairs, each.name)[kept] for each in fields(_Pairs)))
 
 
 def _truth(task: Task, score: Mapping[str, Any]) -> tuple[FloatArray, BoolArray]:

@@ -24,7 +24,11 @@ def judgement_sections(judgement: Judgement) -> Sequence[str]:
         }
         if intervals:
             sections.append(intervals_section(intervals, "ln", about=str(kind)))
-        decisions = {f"{d.predictor}, {d.split}": d.figures for d in judgement.decisions if d.kind is kind}
+        decisions = {
+            f"{d.predictor}, {d.split}{', among several places' if d.twins else ''}": d.figures
+            for d in judgement.decisions
+            if d.kind is kind
+        }
         if decisions:
             sections.append(calibration_section(decisions, about=str(kind), confidence=CONFIDENCE))
     return sections

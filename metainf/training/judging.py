@@ -6,6 +6,7 @@ to the same rows by the same code. The selectors' evaluation is apart from this:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from metainf.errors import InvalidWorkloadError, UndefinedMetricError
 from metainf.evaluation.calibration import HeldOutDecision, held_out_decision
 from metainf.evaluation.intervals import IntervalFigures, interval_figures
 from metainf.predictors.base_answers import TARGETS
-from metainf.predictors.corrections import Corrections, Responses
+from metainf.predictors.corrections import Corrections, Responses, speculation_log_sd
 from metainf.predictors.familiarity import FAR
 from metainf.training.boosting import Growth
 from metainf.training.decisions import CONFIDENCE, decision_cases
@@ -79,6 +80,8 @@ class JudgedDecision:
     split: str
     predictor: str
     figures: HeldOutDecision
+    twins: bool = False
+    """Whether places were chosen among too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +164,8 @@ def _predictors(rows: TrainingRows, own: HeldOut, every: list[HeldOut]) -> Itera
     distance = np.minimum(found.distance, FAR)[rows.lane]
     pure = errors(rows, found, at_true_utilization=True)
     whole = errors(rows, found, at_true_utilization=False)
-    fitted = trained_spreads(fit_spread(pure, whole, distance, groups))
-    yield _Predictor(TRAINED, found, fitted, whole, held_out_reach(pure, whole, distance, groups))
+    scored = pure, whole, distance, groups, speculation_log_sd(rows.inputs)[rows.lane]
+    yield _Predictor(TRAINED, found, trained_spreads(fit_spread(*scored), rows), whole, held_out_reach(*scored))
 
 
 def _intervals(
@@ -190,11 +193,12 @@ def _decisions(
     predictor: _Predictor,
     split: str,
 ) -> Iterator[JudgedDecision]:
-    for kind in TrafficKind:
-        case = decision_cases(table, tasks, rows, predictor.found, predictor.spreads, groups=own.groups, kind=kind)
+    for kind, twins in product(TrafficKind, (False, True)):
+        told = predictor.found, predictor.spreads
+        case = decision_cases(table, tasks, rows, *told, groups=own.groups, kind=kind, twins=twins)
         if case is None:
             continue
         try:
-            yield JudgedDecision(kind, split, predictor.name, held_out_decision(case, CONFIDENCE))
+            yield JudgedDecision(kind, split, predictor.name, held_out_decision(case, CONFIDENCE), twins)
         except UndefinedMetricError:
             continue  # all tasks with limits are of one group

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
-from metainf.predictors.corrections import Responses, near_full, spreads_at
+from metainf.predictors.corrections import Responses, near_full, speculation_log_sd, spreads_at
 from metainf.predictors.spread import spread
 from metainf.training.rows import TrainingRows
 from metainf.training.spreads import SplitSpread
@@ -27,12 +27,13 @@ Spreads = Callable[[Responses, FloatArray, IntArray], FloatArray]
 (n, targets), with what an unknown capacity adds to latencies."""
 
 
-def trained_spreads(split: SplitSpread) -> Spreads:
-    """Those that held-out groups gave."""
+def trained_spreads(split: SplitSpread, rows: TrainingRows) -> Spreads:
+    """Those that held-out groups gave, of the lanes of these rows."""
+    drafting = speculation_log_sd(rows.inputs)
 
     def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
         model = split.log_sd[None], np.array([split.growth]), np.zeros(len(lanes), dtype=np.intp)
-        sd = spreads_at(*model, distance, answer.coordinate)
+        sd = spreads_at(*model, distance, answer.coordinate, drafting[lanes])
         sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near_full(sd[:, CAPACITY], answer.utilization))
         return sd
 

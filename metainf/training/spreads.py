@@ -6,6 +6,9 @@ generations (Mondrian by "generation seen").
 
 The scale is set as conformal prediction does it, by the quantile of scores on groups that were held out. With fewer
 groups than `least_groups` no such quantile promises anything for the next one; the figures say so then.
+
+What an unknown acceptance adds to lanes that draft (`drafting`) is given and not fitted: it is neither part of the
+spread at the knots, which is that of lanes without drafts where there are any, nor scaled.
 """
 
 from collections.abc import Mapping
@@ -61,9 +64,18 @@ class _Scored:
     whole: Errors
     distance: FloatArray
     groups: StringArray
+    drafting: FloatArray
+
+    def known(self, target: int) -> NDArray[np.bool_]:
+        """Rows whose pure error of the target says what the spread is: those without drafts, where there are any."""
+        found = ~np.isnan(self.pure.error[:, target])
+        plain = found & (self.drafting == 0.0)
+        return plain if plain.any() else found
 
 
-def fit_spread(pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray) -> SplitSpread:
+def fit_spread(
+    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray, drafting: FloatArray
+) -> SplitSpread:
     """The spread of one split.
 
     Parameters
@@ -73,17 +85,21 @@ def fit_spread(pure: Errors, whole: Errors, distance: FloatArray, groups: String
         Over the threshold.
     groups : array of shape (n,)
         What was held out.
+    drafting : array of shape (n,)
+        As `speculation_log_sd` gives it.
     """
-    rows = _Scored(pure, whole, distance, groups)
+    rows = _Scored(pure, whole, distance, groups, drafting)
     growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
     base = _base(rows, growth)
     scale = np.array([_scale(rows, base, growth, target) for target in range(len(TARGETS))])
     return SplitSpread(np.clip(base * scale, _LEAST_SD, _MOST_SD), growth, scale)
 
 
-def held_out_reach(pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray) -> FloatArray:
+def held_out_reach(
+    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray, drafting: FloatArray
+) -> FloatArray:
     """Half widths of 90 % intervals, shape (n, targets), each group's by a scale that its own errors had no part in."""
-    rows = _Scored(pure, whole, distance, groups)
+    rows = _Scored(pure, whole, distance, groups, drafting)
     growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
     base = _base(rows, growth)
     names = np.unique(groups)
@@ -99,10 +115,10 @@ def held_out_reach(pure: Errors, whole: Errors, distance: FloatArray, groups: St
 
 
 def spread_figures(
-    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray
+    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray, drafting: FloatArray
 ) -> Mapping[str, Mapping[str, Any]]:
     """How good intervals are on each group when its own errors had no part in their scale; by target."""
-    reach = held_out_reach(pure, whole, distance, groups)
+    reach = held_out_reach(pure, whole, distance, groups, drafting)
     found = {}
     enough = len(np.unique(groups)) >= least_groups(CONFIDENCE)
     guarantee = Guarantee.UNSEEN_GROUPS if enough else Guarantee.NOT_GUARANTEED
@@ -140,8 +156,7 @@ def _base(rows: _Scored, growth: float) -> FloatArray:
     near[np.arange(len(share)), below + 1] += share
     found = np.full((KNOTS, len(TARGETS)), _UNKNOWN_SD)
     for target in range(len(TARGETS)):
-        error = rows.pure.error[:, target]
-        known = ~np.isnan(error)
+        error, known = rows.pure.error[:, target], rows.known(target)
         if not known.any():
             continue
         weight = _balance(rows.groups, known)
@@ -162,8 +177,7 @@ def _surprise(rows: _Scored, growth: float) -> float:
     total = 0.0
     factor = 1.0 + growth * rows.distance
     for target in range(CAPACITY + 1):
-        error = rows.pure.error[:, target]
-        known = ~np.isnan(error)
+        error, known = rows.pure.error[:, target], rows.known(target)
         if not known.any():
             continue
         weight = _balance(rows.groups, known)
@@ -174,18 +188,18 @@ def _surprise(rows: _Scored, growth: float) -> float:
 
 
 def _own(rows: _Scored, base: FloatArray, growth: float, target: int) -> FloatArray:
-    """Spread of each row without what the capacity adds."""
+    """Spread of each row without what the capacity and drafts add."""
     below, share = knot_weights(rows.whole.coordinate)
     sd = (1.0 - share) * base[below, target] + share * base[below + 1, target]
     return np.asarray(sd * (1.0 + growth * rows.distance))
 
 
 def _added(rows: _Scored, base: FloatArray, growth: float, target: int) -> FloatArray:
-    """What the capacity adds to it."""
+    """What the capacity and drafts add to it."""
     if target >= LATENCIES:
-        return np.zeros(len(rows.distance))
-    capacity = _own(rows, base, growth, CAPACITY)
-    return near_full(capacity, np.minimum(rows.whole.utilization, 1.0))[:, target]
+        return rows.drafting
+    capacity = np.hypot(_own(rows, base, growth, CAPACITY), rows.drafting)
+    return np.hypot(near_full(capacity, np.minimum(rows.whole.utilization, 1.0))[:, target], rows.drafting)
 
 
 def _sd(rows: _Scored, base: FloatArray, growth: float, target: int) -> FloatArray:

@@ -20,10 +20,10 @@ from metainf.corpus.task import Task
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import Guarantee
 from metainf.predictors.base_answers import KNOTS, TARGETS
-from metainf.predictors.corrections import Corrections, TrainedModel
+from metainf.predictors.corrections import Corrections, TrainedModel, speculation_log_sd
 from metainf.predictors.familiarity import FAR, Familiarity
 from metainf.training.boosting import Growth, grown
-from metainf.training.decisions import CAUTIONS, caution_of, decision_cases, false_refusals
+from metainf.training.decisions import CAUTIONS, caution_of, every_case, false_refusals
 from metainf.training.held_out import (
     MOST_POINTS,
     Errors,
@@ -174,28 +174,34 @@ def _judged(
     distance = np.minimum(found.distance, FAR)[rows.lane]
     pure = errors(rows, found, at_true_utilization=True)
     whole = errors(rows, found, at_true_utilization=False)
-    spread = fit_spread(pure, whole, distance, groups)
-    case = decision_cases(table, tasks, rows, found, trained_spreads(spread), groups=held[0].groups)
+    drafting = speculation_log_sd(rows.inputs)[rows.lane]
+    spread = fit_spread(pure, whole, distance, groups, drafting)
+    cases = every_case(table, tasks, rows, found, trained_spreads(spread, rows), groups=held[0].groups)
     caution, decision = 1.0, None
-    if case is not None:
-        caution, inflation = caution_of(case)
+    if cases:
+        caution, inflation = caution_of(cases)
         decision = {
-            "inflation": round(inflation.value, 4) if np.isfinite(inflation.value) else None,
-            "violations": round(inflation.violation_rate, 4),
-            "refusals": round(inflation.refusal_rate, 4),
-            "falseRefusals": round(false_refusals(case, caution), 4),
+            "inflation": _rounded(inflation.value),
+            "violations": _rounded(inflation.violation_rate),
+            "refusals": _rounded(inflation.refusal_rate),
+            "falseRefusals": _rounded(false_refusals(cases, caution)),
             "groups": inflation.groups,
-            "tasks": len(case.groups),
+            "groupsWithPicks": inflation.groups_with_picks,
+            "cases": sum(len(case.groups) for case in cases),
             "guarantee": inflation.guarantee.value,
         }
     return _Judged(
         spread=spread,
         errors=_medians(whole, analytical),
-        intervals=spread_figures(pure, whole, distance, groups),
+        intervals=spread_figures(pure, whole, distance, groups, drafting),
         decision=decision,
         caution=caution,
         groups=len(np.unique(groups)),
     )
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def _medians(whole: Errors, analytical: Errors) -> Mapping[str, Mapping[str, float]]:
@@ -242,7 +248,9 @@ def _model(
 def _report(rows: TrainingRows, judged: Mapping[str, _Judged], model: TrainedModel) -> TrainingReport:
     decisions = {split: each.decision for split, each in judged.items() if each.decision is not None}
     guaranteed = bool(decisions) and all(
-        each["guarantee"] == Guarantee.UNSEEN_GROUPS.value and (each["inflation"] or np.inf) <= CAUTIONS[1]
+        each["guarantee"] == Guarantee.UNSEEN_GROUPS.value
+        and each["inflation"] is not None
+        and each["inflation"] <= CAUTIONS[1]
         for each in decisions.values()
     )
     return TrainingReport(
