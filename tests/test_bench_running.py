@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from metainf.bench.design import BenchPlan, crossed
+from metainf.bench.design import BenchLoad, BenchPlan, crossed
 from metainf.bench.endpoint import Endpoint
 from metainf.bench.identity import Machine
 from metainf.bench.ledger import opened, read_ledger
 from metainf.bench.loading import LoadError, LoadGenerator, LoadTimeoutError, Target
-from metainf.bench.processes import PROGRAMS, EngineError, answer_of, start, stop
+from metainf.bench.processes import PROGRAMS, EngineError, answer_of, pause, resume, start, stop
 from metainf.bench.records import Outcome, RecordError, RunRecord, ServerFacts, ServerRecord
 from metainf.bench.running import Limits, Progress, run_plan
 from metainf.bench.servers import GivenServers
@@ -34,6 +34,7 @@ class StandIn:
     record: ServerRecord
     why: str = ""
     stopped: int = 0
+    awake: bool = True
 
     @property
     def endpoint(self) -> Endpoint:
@@ -41,6 +42,12 @@ class StandIn:
 
     def ended(self) -> str:
         return self.why
+
+    def rest(self) -> None:
+        self.awake = False
+
+    def wake(self) -> None:
+        self.awake = True
 
     def stop(self) -> None:
         self.stopped += 1
@@ -115,6 +122,38 @@ def test_runs_everything_once_and_writes_it_down(tmp_path, servers, server):
     assert loads.ended == 1
     assert server.asked.count("/reset_prefix_cache") == 24 + 3  # before each run and each warm-up
     assert told[0].left_s is None and told[-1] == progress and progress.left_s == 0.0
+
+
+def test_only_the_server_that_is_measured_is_awake(tmp_path, servers, server):
+    awake = []
+
+    class Watching(Loads):
+        def run(self, arguments: list[str], *, most_s: float) -> Mapping[str, object]:
+            awake.append(sum(each.awake for each in servers.made))
+            return super().run(arguments, most_s=most_s)
+
+    with opened(tmp_path, PLAN, MACHINE) as ledger:
+        run_plan(ledger, servers, Watching())
+
+    warm_ups = {2, 1} | {len(awake)}
+    assert awake.count(1) >= 24 and set(awake) <= warm_ups
+    assert not any(each.awake for each in servers.made)
+    assert server.asked.count("/v1/completions") == 24  # each run begins with a greeting that is not measured
+
+
+def test_a_short_load_is_sent_again_with_other_requests_until_it_is_measured_long_enough(tmp_path, servers):
+    longer = replace(PLAN, least_seconds=2.5 * RESULT["duration"])
+    loads = Loads()
+    with opened(tmp_path, longer, MACHINE) as ledger:
+        run_plan(ledger, servers, loads)
+
+    assert len(loads.asked) == 3 * 24 + 3  # warm-ups are sent once
+    record = read_ledger(tmp_path).latest()[0]
+    requests = BenchLoad.parse(record.load).requests
+    assert (record.figures.rounds, record.figures.completed) == (3, 3 * requests)
+    assert record.figures.duration_s == pytest.approx(RESULT["duration"])
+    seeds = [longer.seed_of(run.task, run.repeat, number) for run in longer.runs for number in range(3)]
+    assert len(set(seeds)) == len(seeds) / len(longer.methods)
 
 
 def test_goes_on_with_what_is_missing(tmp_path, servers):
@@ -328,6 +367,30 @@ def test_a_process_ends_with_its_children(tmp_path):
 
     _until(lambda: _state(int(log.read_text())) in ("", "Z"))
     assert process.poll() is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here to find processes in")
+def test_a_process_rests_with_its_children_and_wakes_with_them_and_ends_even_while_it_rests(tmp_path):
+    code = (
+        "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    )
+    log = tmp_path / "log"
+    process = start([sys.executable, "-c", code], log=log)
+    _until(lambda: log.read_text().strip().isdecimal())
+    child = int(log.read_text())
+
+    pause(process)
+    _until(lambda: _state(child) == "T")
+    assert _state(process.pid) != "T"  # who sees to it that all ends with us
+    resume(process)
+    _until(lambda: _state(child) == "S")
+    pause(process)
+    _until(lambda: _state(child) == "T")
+    begun_s = time.monotonic()
+    stop(process)
+
+    _until(lambda: _state(child) in ("", "Z"))
+    assert time.monotonic() - begun_s < 10.0
 
 
 def test_a_load_generator_that_cannot_start_says_so(tmp_path):

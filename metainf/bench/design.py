@@ -128,10 +128,12 @@ class BenchPlan:
     seed: int = 0
     server_arguments: tuple[str, ...] = ()
     """What every server is told besides its method."""
+    least_seconds: float = 0.0
+    """A run sends its load again, with other requests, until it has been measured for so long."""
 
     def __post_init__(self) -> None:
-        if not self.tasks or not self.methods or self.repeats < 1:
-            raise InvalidWorkloadError("a bench needs at least one task, one method and one repeat")
+        if not self.tasks or not self.methods or self.repeats < 1 or not self.least_seconds >= 0.0:
+            raise InvalidWorkloadError("a bench needs at least one task, one method, one repeat and no seconds below 0")
         for task in self.tasks:
             traffic_named(task.traffic)
             BenchLoad.parse(task.load)
@@ -158,9 +160,9 @@ class BenchPlan:
             order = [methods[place] for place in drawn.permutation(len(methods))]
             yield tuple(Run(task, name, repeat) for name in order if repeat < self._repeats_of(task, name))
 
-    def seed_of(self, task: BenchTask, repeat: int) -> int:
-        """The seed of a block's requests: the same for all its methods."""
-        return 1 + repeat + self.repeats * self.tasks.index(task)
+    def seed_of(self, task: BenchTask, repeat: int, round_number: int = 0) -> int:
+        """The seed of a block's requests in one of its rounds: the same for all its methods."""
+        return 1 + repeat + self.repeats * (self.tasks.index(task) + len(self.tasks) * round_number)
 
     def _repeats_of(self, task: BenchTask, name: str) -> int:
         alone = method(name).settings.max_num_seqs == 1

@@ -4,6 +4,7 @@ Separate as the one place of the library, besides the hub's door, that uses the 
 """
 
 import http.client
+import json
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +22,9 @@ _ANSWER_S = 30.0
 _INFORMATION_S = 180.0
 """/server_info looks around on the machine before it answers, for minutes where others keep it busy."""
 _POLL_S = 0.1
+_GREETING = range(5, 13)
+"""Token ids that every vocabulary has, as a prompt."""
+_GREETING_ANSWER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,17 @@ class Endpoint:
             return False
         return True
 
+    def greet(self, model: str) -> None:
+        """Have it answer one short request: what slept wakes up, and no run pays for that.
+
+        Raises
+        ------
+        EngineError
+            It does not answer.
+        """
+        body = {"model": model, "prompt": list(_GREETING), "max_tokens": _GREETING_ANSWER, "temperature": 0.0}
+        self._asked("/v1/completions", post=True, body=body)
+
     def drained(self, *, most_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
         """Wait until nothing runs or waits; False where that does not come about in time.
 
@@ -107,8 +122,14 @@ class Endpoint:
         except EngineError:
             return {}
 
-    def _asked(self, path: str, *, post: bool = False, most_s: float = _ANSWER_S) -> str:
-        request = urllib.request.Request(f"{self.url}{path}", method="POST" if post else "GET")
+    def _asked(
+        self, path: str, *, post: bool = False, body: Mapping[str, object] | None = None, most_s: float = _ANSWER_S
+    ) -> str:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        request = urllib.request.Request(
+            f"{self.url}{path}", data=data, headers=headers, method="POST" if post else "GET"
+        )
         try:
             with urllib.request.urlopen(request, timeout=most_s) as answer:
                 text: str = answer.read().decode(errors="replace")

@@ -22,7 +22,7 @@ __all__ = ["MANIFEST", "Ledger", "opened", "read_ledger"]
 
 MANIFEST = "bench.json"
 _LINES = "ledger.jsonl"
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 class Ledger:
@@ -146,4 +146,6 @@ def _manifest(folder: Path) -> tuple[BenchPlan, Machine]:
 def _plan(values: Mapping[str, Any]) -> BenchPlan:
     tasks = tuple(BenchTask(**task) for task in values["tasks"])
     lists = {name: tuple(values[name]) for name in ("methods", "server_arguments")}
-    return BenchPlan(tasks, repeats=values["repeats"], seed=values["seed"], **lists)
+    return BenchPlan(
+        tasks, repeats=values["repeats"], seed=values["seed"], least_seconds=values["least_seconds"], **lists
+    )

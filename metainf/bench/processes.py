@@ -16,10 +16,11 @@ from typing import IO, Any
 
 from metainf.errors import MetaInfError
 
-__all__ = ["PROGRAMS", "EngineError", "answer_of", "environment", "free_port", "start", "stop"]
+__all__ = ["PROGRAMS", "EngineError", "answer_of", "environment", "free_port", "pause", "resume", "start", "stop"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 _GRACE_S = 20.0
+_PROCESSES = Path("/proc")
 
 
 class EngineError(MetaInfError):
@@ -57,8 +58,38 @@ def start(command: Sequence[str], *, log: Path, piped: bool = False) -> "subproc
         )
 
 
+def pause(process: "subprocess.Popen[str]") -> None:
+    """Stop the command and its children until `resume`; where there is no /proc nothing happens.
+
+    `tied.py`, which leads their session, runs on: it has to see our end.
+    """
+    for pid in _members(process.pid):
+        if pid != process.pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+
+def resume(process: "subprocess.Popen[str]") -> None:
+    """Let the command and its children run on; those that do are not disturbed."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGCONT)
+
+
+def _members(session: int) -> tuple[int, ...]:
+    """Processes of a session."""
+    found = []
+    for stat in _PROCESSES.glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # Source: proc_pid_stat(5): state, ppid, pgrp and session follow the name, which may hold anything.
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                found.append(int(stat.parent.name))
+    return tuple(found)
+
+
 def stop(process: "subprocess.Popen[str]", *, grace_s: float = _GRACE_S) -> None:
     """End the process and its children: asked first, then killed."""
+    resume(process)
     process.terminate()  # `tied.py` passes it on
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=grace_s)

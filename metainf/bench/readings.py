@@ -7,7 +7,7 @@ Separate from the asking, so that every reading is tested against recorded answe
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from metainf.bench.records import EngineFigures, LoadFigures, RecordError, ServerFacts
@@ -23,6 +23,7 @@ __all__ = [
     "outstanding",
     "parse_json",
     "parse_metrics",
+    "together",
 ]
 
 Metrics = Mapping[str, float]
@@ -32,6 +33,7 @@ _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _CORES = re.compile(r"core ids=\[([^\]]*)\]")
 _MILLISECONDS = 1e-3
+_SUMS = ("completed", "failed", "input_tokens", "output_tokens")
 _STATISTICS = {"mean": "mean", "p50": "median", "p95": "p95", "p99": "p99"}
 
 
@@ -156,8 +158,30 @@ def load_figures(result: Mapping[str, Any]) -> LoadFigures:
         }
     except (KeyError, TypeError) as error:
         raise RecordError(f"reading a result of vllm bench serve: {error!r}") from error
-    assert set(values) == {field.name for field in fields(LoadFigures)}
+    assert set(values) == {field.name for field in fields(LoadFigures)} - {"rounds"}
     return LoadFigures(**values)
+
+
+def together(rounds: Sequence[LoadFigures]) -> LoadFigures:
+    """The figures of a run that sent its load several times, as `LoadFigures` says."""
+    first = rounds[0]
+    if len(rounds) == 1:
+        return first
+    summed = {name: sum(getattr(each, name) for each in rounds) for name in _SUMS}
+    seconds = sum(each.duration_s for each in rounds)
+    means = {
+        field.name: sum(getattr(each, field.name) for each in rounds) / len(rounds)
+        for field in fields(LoadFigures)
+        if field.name.endswith("_s")
+    }
+    return replace(
+        first,
+        **summed,
+        **means,
+        requests_per_second=summed["completed"] / seconds,
+        output_tokens_per_second=summed["output_tokens"] / seconds,
+        rounds=len(rounds),
+    )
 
 
 def _number(text: str | None) -> int | None:

@@ -32,7 +32,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadFigures:
-    """What `vllm bench serve` says of one run; latencies in seconds, as a client sees them, queueing included."""
+    """What `vllm bench serve` says of one run; latencies in seconds, as a client sees them, queueing included.
+
+    Of a run of several rounds, requests and tokens are sums, `duration_s` is that of a round in the mean, and
+    percentiles are means of the rounds' own.
+    """
 
     completed: int
     failed: int
@@ -54,6 +58,7 @@ class LoadFigures:
     e2e_p50_s: float
     e2e_p95_s: float
     e2e_p99_s: float
+    rounds: int = 1
 
 
 @dataclass(frozen=True, slots=True)

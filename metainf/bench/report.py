@@ -90,7 +90,8 @@ def _conditions(ledger: Ledger) -> Iterator[str]:
     yield f"{len(runs)} of {len(ledger.plan.runs)} runs ({counted}), {starts[0]} to {starts[-1]}."
     yield (
         f"Runnable processes of the machine before a run: {loads[0]:.1f} to {loads[-1]:.1f}, median "
-        f"{loads[len(loads) // 2]:.1f} (1 is an idle machine's own bench; more is other work, and noise)."
+        f"{loads[len(loads) // 2]:.1f} (about 2 is the bench itself, starts of servers are more; the rest is other "
+        "work, and noise)."
     )
     if ready:
         yield f"{len(ledger.servers)} starts of servers, ready after {ready[0]:.0f} to {ready[-1]:.0f} s."
@@ -108,10 +109,11 @@ def _how(ledger: Ledger) -> Iterator[str]:
     yield (
         f"{len(plan.tasks)} tasks (model, traffic, load) x {len(plan.methods)} methods x {plan.repeats} repeats, seed "
         f"{plan.seed}; servers with `{told}` besides their method. Load: `vllm bench serve`. A run begins on an idle "
-        "server with an empty prefix cache. A task's methods run one after another, in an order drawn anew each time, "
-        "on servers that stand side by side; ratios are taken within such a block. Tolerance: the larger of 2 % and "
-        "twice the standard deviation of that ratio over blocks, in the median over a task's methods; the winner is "
-        "the simplest method within it of the best. Methods of one request at a time run once above 4 at once."
+        f"server with an empty prefix cache{_again(plan.least_seconds)}; all other servers rest meanwhile. A task's "
+        "methods run one after another, in an order drawn anew each time, on servers that stand side by side; ratios are "
+        "taken within such a block. Tolerance: the larger of 2 % and twice the standard deviation of that ratio over "
+        "blocks, in the median over a task's methods; the winner is the simplest method within it of the best. Methods "
+        "of one request at a time run once above 4 at once."
     )
     yield ""
     yield "| traffic | requests |"
@@ -125,6 +127,12 @@ def _how(ledger: Ledger) -> Iterator[str]:
     yield "|---|---|"
     for name in plan.methods:
         yield f"| {name} | {method(name).summary} |"
+
+
+def _again(least_seconds: float) -> str:
+    if not least_seconds:
+        return ""
+    return f", and sends its load again, with other requests, until {least_seconds:g} s are measured"
 
 
 def _winners(found: Comparison) -> Iterator[str]:

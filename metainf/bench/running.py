@@ -1,7 +1,8 @@
 """Runs a plan: servers up, each run cleanly begun and written down, and on with the next, whatever went wrong.
 
 Separate from the plan, the ledger, the servers and the load generator, all of which it is given: this is the order of
-things. A run begins on an idle server with an empty prefix cache; a server's first load is a warm-up that is not kept.
+things. A run begins on an idle server with an empty prefix cache, which a short request has woken; all other servers
+rest meanwhile. A server's first load is a warm-up that is not kept.
 A server that ends is a record, and is started again for its next run; one that keeps ending is left alone.
 """
 
@@ -18,7 +19,7 @@ from metainf.bench.design import BenchLoad, Run
 from metainf.bench.ledger import Ledger
 from metainf.bench.loading import LoadTimeoutError, serve_arguments
 from metainf.bench.processes import EngineError
-from metainf.bench.readings import engine_figures, load_figures
+from metainf.bench.readings import engine_figures, load_figures, together
 from metainf.bench.records import EngineFigures, LoadFigures, Outcome, RunRecord
 from metainf.bench.servers import Server, Servers
 from metainf.bench.traffics import BenchTraffic, Part, traffic_named
@@ -31,6 +32,8 @@ _WARM_UP_SEED = 0
 _ENDING_S = 3.0
 """A server that ends may fail requests before its process is gone."""
 _DRAIN_S = 60.0
+_MOST_ROUNDS = 16
+"""Of a run: one that short is a single request, whose spread sixteen of them show."""
 
 
 class Loads(Protocol):
@@ -183,7 +186,8 @@ class _Runner:
         for server in found.values():
             if not server.record.failure:
                 with suppress(EngineError):  # what is wrong shows in the first run
-                    self._loaded(server, _WARM_UP, _WARM_UP_LOAD, _WARM_UP_SEED)
+                    self._round(server, _WARM_UP, _WARM_UP_LOAD, _WARM_UP_SEED)
+            server.rest()
         return found
 
     def _one(self, run: Run, standing: dict[str, Server]) -> RunRecord:
@@ -203,7 +207,11 @@ class _Runner:
         if server.record.failure:
             return blank
         begun_s = self.clock()
-        record = self._measured(blank, run, server)
+        server.wake()
+        try:
+            record = self._measured(blank, run, server)
+        finally:
+            server.rest()
         if record.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT):
             server.stop()
             self.ends[run.method] += 1
@@ -214,12 +222,12 @@ class _Runner:
         return replace(record, wall_s=round(self.clock() - begun_s, 3))
 
     def _measured(self, blank: RunRecord, run: Run, server: Server) -> RunRecord:
-        seed = self.ledger.plan.seed_of(run.task, run.repeat)
         load = BenchLoad.parse(run.task.load)
         try:
+            server.endpoint.greet(server.target.served_name)
             if not server.endpoint.drained(most_s=_DRAIN_S):
                 return replace(blank, outcome=Outcome.TIMED_OUT, detail=f"still busy {_DRAIN_S:g} s after the last run")
-            figures, engine = self._loaded(server, traffic_named(run.task.traffic), load, seed)
+            figures, engine = self._loaded(server, run)
         except LoadTimeoutError as error:
             return replace(blank, outcome=Outcome.TIMED_OUT, detail=str(error))
         except EngineError as error:
@@ -229,24 +237,37 @@ class _Runner:
         if figures.failed:
             ended = self._ended(server)
             outcome = Outcome.CRASHED if ended else Outcome.INCOMPLETE
-            detail = f"{figures.failed} of {load.requests} requests failed" + (f"; {ended}" if ended else "")
+            detail = f"{figures.failed} of {load.requests * figures.rounds} requests failed"
+            detail += f"; {ended}" if ended else ""
             return replace(blank, outcome=outcome, detail=detail, figures=figures, engine=engine)
         return replace(blank, outcome=Outcome.COMPLETED, detail="", figures=figures, engine=engine)
 
-    def _loaded(
-        self, server: Server, traffic: BenchTraffic, load: BenchLoad, seed: int
-    ) -> tuple[LoadFigures, EngineFigures | None]:
-        """The figures of one load on an empty prefix cache; the engine's own only where it still answers."""
-        server.endpoint.forget_prefixes()
+    def _loaded(self, server: Server, run: Run) -> tuple[LoadFigures, EngineFigures | None]:
+        """The figures of as many rounds as the plan's time asks for; the engine's own only where it still answers."""
+        plan, load = self.ledger.plan, BenchLoad.parse(run.task.load)
         before = server.endpoint.metrics()
-        trace = self.ledger.folder / "trace.jsonl"
-        trace.write_text(traffic.trace(load.requests, seed), encoding="utf-8")
-        arguments = serve_arguments(server.target, traffic, load, trace, seed)
-        figures = load_figures(self.loads.run(arguments, most_s=self.limits.run_s))
+        rounds: list[LoadFigures] = []
+        while not rounds or self._asks_for_more(rounds):
+            seed = plan.seed_of(run.task, run.repeat, len(rounds))
+            rounds.append(self._round(server, traffic_named(run.task.traffic), load, seed))
+        figures = together(rounds)
         try:
             return figures, engine_figures(before, server.endpoint.metrics())
         except EngineError:
             return figures, None
+
+    def _asks_for_more(self, rounds: Sequence[LoadFigures]) -> bool:
+        seconds = sum(each.duration_s for each in rounds)
+        short = seconds < self.ledger.plan.least_seconds and len(rounds) < _MOST_ROUNDS
+        return short and not rounds[-1].failed
+
+    def _round(self, server: Server, traffic: BenchTraffic, load: BenchLoad, seed: int) -> LoadFigures:
+        """One load on an empty prefix cache."""
+        server.endpoint.forget_prefixes()
+        trace = self.ledger.folder / "trace.jsonl"
+        trace.write_text(traffic.trace(load.requests, seed), encoding="utf-8")
+        arguments = serve_arguments(server.target, traffic, load, trace, seed)
+        return load_figures(self.loads.run(arguments, most_s=self.limits.run_s))
 
     def _ended(self, server: Server) -> str:
         """How the server ended, waiting a moment for it; empty where it lives."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from metainf.bench.endpoint import Endpoint
 from metainf.bench.loading import Target
-from metainf.bench.processes import free_port, start, stop
+from metainf.bench.processes import free_port, pause, resume, start, stop
 from metainf.bench.readings import differences, last_lines
 from metainf.bench.records import ServerFacts, ServerRecord
 from metainf.engine_flags import Entrypoint, serve_argv
@@ -37,6 +37,12 @@ class Server(Protocol):
 
     def ended(self) -> str:
         """How it ended; empty while it runs."""
+
+    def rest(self) -> None:
+        """Take no more of the machine until `wake`, where it is ours."""
+
+    def wake(self) -> None:
+        """Serve again."""
 
     def stop(self) -> None:
         """End it, where it is ours."""
@@ -74,6 +80,14 @@ class OwnServer:
         if code is None:
             return ""
         return f"exit code {code}: {last_lines(self.log.read_text(encoding='utf-8', errors='replace'), 2)}"
+
+    def rest(self) -> None:
+        """Stop its processes: an idle engine polls, and eleven of them took a tenth of two cores."""
+        pause(self.process)
+
+    def wake(self) -> None:
+        """Let its processes run on."""
+        resume(self.process)
 
     def stop(self) -> None:
         """End it and its children."""
@@ -170,6 +184,12 @@ class GivenServer:
     def ended(self) -> str:
         """Not healthy any more is all that can be known."""
         return "" if self.endpoint.is_healthy() else "it does not answer /health any more"
+
+    def rest(self) -> None:
+        """It is not ours to stop."""
+
+    def wake(self) -> None:
+        """It never rests."""
 
     def stop(self) -> None:
         """It is not ours to end."""

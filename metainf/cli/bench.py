@@ -58,6 +58,9 @@ def add_parser(subparsers: Any) -> None:
         "--loads", nargs="+", default=["c1"], metavar="LOAD", help="c16 clients, b64 batch, r2.5 per second"
     )
     what.add_argument("--repeats", type=int, default=3, help="(default: 3)")
+    what.add_argument(
+        "--least-seconds", type=float, default=0.0, help="send a load again until it is measured for so long"
+    )
     what.add_argument("--tasks-per-model", type=int, metavar="N", help="a balanced part of traffics x loads")
     what.add_argument("--seed", type=int, default=0)
     where = parser.add_argument_group("on which servers")
@@ -146,7 +149,7 @@ def _plan(args: argparse.Namespace, out: Path, machine: "Machine") -> "tuple[Ben
         tasks = balanced(tasks, args.tasks_per_model, args.seed)
     methods = tuple(given) or tuple(method(name, machine.engine_version).name for name in args.methods)
     words = tuple(args.server_args.split())
-    return BenchPlan(tasks, methods, args.repeats, args.seed, words), places
+    return BenchPlan(tasks, methods, args.repeats, args.seed, words, args.least_seconds), places
 
 
 def _given(args: argparse.Namespace) -> dict[str, str]:

@@ -33,6 +33,7 @@ def main(parent: int, command: list[str]) -> int:
             except subprocess.TimeoutExpired:
                 continue
             return code if code >= 0 else 128 - code
+        os.killpg(0, signal.SIGCONT)  # one that is stopped would hear of nothing
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
             child.wait(timeout=_GRACE_S)
