@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metainf_operator.pod_template import merge_pod_template, pod_template_conflicts
@@ -142,6 +142,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["metadata", "spec"]), st.dictionaries(st.text("abc"), plain, max_size=3)))
 def test_merging_into_itself_changes_nothing_that_has_names(template: dict[str, Any]) -> None:
     once = merge_pod_template(OURS, json.dumps(template))
