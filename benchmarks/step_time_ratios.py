@@ -5,18 +5,22 @@
 FOLDER holds sampled tables; where aiconfigurator-core 0.12.0 is installed, missing ones are sampled into it. Every
 bundled model is asked for on every device with tables, in tensor-parallel layouts of 1 to 8 and, for mixtures, with
 experts spread. Means weigh devices equally. Variances are of the means of devices, of models on a device, and of
-layouts of those, each split into what all nodes share and what is a node's own.
+layouts of those, each split into what all nodes share and what is a node's own. With --formats also how far the ratios
+move where weights or cache are in FP8 in place of the checkpoint's format, of the same model, device and layout: mean
+and standard deviation of models on a device.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from metainf import accelerators
 from metainf.architecture import ModelArchitecture
+from metainf.dtypes import DType
 from metainf.efficiencies import GENERIC
 from metainf.engine_defaults import effective_settings
 from metainf.known_models import known_model, known_model_ids
@@ -107,14 +111,70 @@ def decomposed(keys: Sequence[tuple[str, str]], values: FloatArray) -> str:
     return f"({', '.join(f'{m:.2f}' for m in mean)}), {shown}"
 
 
+_IN_FP8: Mapping[str, tuple[EngineSettings, tuple[str, ...]]] = {
+    "weights": (EngineSettings(quantization=DType.FP8), (DENSE.name, MIXTURE.name, EXPERT.name)),
+    "cache": (EngineSettings(kv_cache_dtype=DType.FP8), (DECODE.name, CHUNK.name)),
+}
+"""What is narrowed, and the operations that it concerns."""
+
+
+def narrowed(replica: ReplicaSpec, asked: EngineSettings) -> ReplicaSpec:
+    """The replica with weights or cache in FP8."""
+    settings = effective_settings(
+        replace(asked, max_model_len=16384),
+        architecture=replica.architecture,
+        accelerator=replica.accelerator,
+        layout=replica.layout,
+    )
+    return ReplicaSpec(replica.architecture, replica.accelerator, replica.layout, settings)
+
+
+def print_formats(store: TableStore, models: Sequence[ModelArchitecture], every: int) -> None:
+    """How far each operation's ratio moves in FP8."""
+    moved: dict[str, list[tuple[tuple[str, str], FloatArray]]] = {}
+    for device in SYSTEMS:
+        for replica in list(replicas(models, device))[::every]:
+            plain = measured_tables(replica, store)
+            for asked, names in _IN_FP8.values():
+                narrow = narrowed(replica, asked)
+                narrow_tables = measured_tables(narrow, store)
+                if isinstance(plain, TableRefusal) or isinstance(narrow_tables, TableRefusal):
+                    continue
+                formats = ((s.weight_dtype, s.kv_cache_dtype) for s in (replica.settings, narrow.settings))
+                if len(set(formats)) == 1:
+                    continue  # the checkpoint has it so
+                ranks = replica.layout.data_parallel
+                before = log_ratios(plain.kernels, roofline_parts(replica, GENERIC), ranks)
+                after = log_ratios(narrow_tables.kernels, roofline_parts(narrow, GENERIC), ranks)
+                for name in names:
+                    change = after[name] - before[name]
+                    if np.isfinite(change).all():
+                        moved.setdefault(name, []).append(((device, replica.architecture.name), change))
+    for name, found in moved.items():
+        pairs = sorted({key for key, _ in found})
+        values = np.array([np.mean([change for key, change in found if key == pair], axis=0) for pair in pairs])
+        devices = sorted({device for device, _ in pairs})
+        of_device = [values[[pair[0] == device for pair in pairs]].mean(axis=0) for device in devices]
+        mean = np.mean(of_device, axis=0)
+        shared, own = split(values - mean)
+        print(
+            f"{name} in FP8, {len(found)} tables of {len(devices)} devices: "
+            f"({', '.join(f'{m:.2f}' for m in mean)}), ({shared:.2f}, {own:.2f})"
+        )
+
+
 def main() -> None:
     """Sample what is missing, print the constants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True, help="folder of sampled tables")
     parser.add_argument("--every", type=int, default=1, help="take every Nth deployment of each device")
+    parser.add_argument("--formats", action="store_true", help="say what FP8 changes, and nothing else")
     arguments = parser.parse_args()
     store = TableStore(arguments.store)
     models, counts = distinct_models(), Counter[str]()
+    if arguments.formats:
+        print_formats(store, models, arguments.every)
+        return
     keys: list[tuple[str, str]] = []
     rows: list[dict[str, FloatArray]] = []
     launches: list[float] = []

@@ -20,6 +20,7 @@ from metainf.step_times import oracle
 from metainf.step_times.lookup import step_s
 from metainf.step_times.measured import mean_error, measured_step_times, measured_tables
 from metainf.step_times.oracle import RefusalReason, TableRefusal
+from metainf.step_times.roofline import roofline_step_times
 from metainf.step_times.sampling import sampled
 from metainf.step_times.store import MeasuredTables, TableStore
 
@@ -110,6 +111,19 @@ def test_says_when_nothing_was_sampled(tmp_path: Path, monkeypatch: pytest.Monke
     refusal = measured_tables(replica(), TableStore(tmp_path))
     assert isinstance(refusal, TableRefusal)
     assert refusal.reason is RefusalReason.NOT_SAMPLED
+
+
+@pytest.mark.parametrize(("factor", "plausible"), [(30.0, True), (3000.0, False)])
+def test_experts_priced_a_thousand_times_what_they_can_take_are_no_truth(
+    factor: float, plausible: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, store = replica("Qwen/Qwen3-30B-A3B"), TableStore(tmp_path)
+    roofline = roofline_step_times(spec, GENERIC)
+    table = MeasuredTables("table:here", replace(roofline, expert_s=factor * roofline.expert_s))
+    monkeypatch.setattr(store, "get", lambda facts: table)
+    found = measured_tables(spec, store)
+    assert isinstance(found, MeasuredTables) is plausible
+    assert plausible or (isinstance(found, TableRefusal) and found.reason is RefusalReason.IMPLAUSIBLE)
 
 
 FACTS = {"system": "h100_sxm", "layout": "TP1"}

@@ -17,7 +17,7 @@ from metainf.settings import EngineSettings, PerformanceMode, Speculation, Specu
 from metainf.simulator.contract import StepTimes
 from metainf.step_times.graphs import captured_tokens
 from metainf.step_times.lookup import expert_s, padded, step_s, token_s
-from metainf.step_times.roofline import host_times, roofline_parts, roofline_step_times
+from metainf.step_times.roofline import AS_KNOWN, CostFactors, host_times, roofline_parts, roofline_step_times
 
 ONE, DEFAULTS = Layout(), EngineSettings(max_model_len=16384)
 LLAMA, MOE, WINDOWS, LATENT = (
@@ -161,6 +161,22 @@ def test_captured_sizes(asked: EngineSettings, gpu: str, expected: list[int]) ->
 def test_a_step_pays_for_the_graph_it_is_padded_to() -> None:
     times = roofline_step_times(replica(), GENERIC)
     assert padded(times, np.array([1.0, 3.0, 9.0, 512.0, 513.0])).tolist() == [1, 4, 16, 512, 513]
+
+
+def test_costs_of_methods_can_be_other_than_known() -> None:
+    eagle = replica(asked=replace(DEFAULTS, speculation=Speculation(SpeculationKind.EAGLE, 3)))
+    plain, known, dear = (
+        float(step_s(roofline_step_times(spec, GENERIC, factors), 8.0, 1000.0))
+        for spec, factors in ((replica(), AS_KNOWN), (eagle, AS_KNOWN), (eagle, CostFactors(draft=2.0)))
+    )
+    assert dear - plain == pytest.approx(2.0 * (known - plain))
+
+
+def test_messages_never_save_more_than_the_host_work() -> None:
+    seldom = replica(asked=replace(DEFAULTS, stream_interval=1000))
+    assert roofline_step_times(seldom, GENERIC, CostFactors(streaming=9.0)).sequence_s >= 0.0
+    saved = roofline_step_times(seldom, GENERIC).sequence_s
+    assert saved == pytest.approx(0.5 * GENERIC.sequence_host_s, rel=0.01)
 
 
 def test_drafting_is_paid_in_every_step() -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from metainf import accelerators
+from metainf.corpus.worlds import RooflineWorld
+from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings
 from metainf.known_models import known_model
 from metainf.layouts import Layout
 from metainf.predictors.contract import ReplicaSpec
-from metainf.settings import EngineSettings
+from metainf.settings import EngineSettings, PerformanceMode, Speculation, SpeculationKind
 from metainf.step_times.hosts import MEASURED_HOST
+from metainf.step_times.latent import Latent
 from metainf.step_times.lookup import step_s
 from metainf.step_times.roofline import roofline_step_times
 from metainf.step_times.store import TableStore
@@ -61,6 +65,104 @@ def test_methods_of_one_deployment_share_their_world() -> None:
     wide = world.step_times(replica(asked=EngineSettings(max_model_len=8192, max_num_batched_tokens=16384)))
     assert np.array_equal(plain.token_s, wide.token_s)
     assert plain.fixed_s == wide.fixed_s
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "changed"),
+    [
+        pytest.param({"kv_cache_dtype": DType.FP8}, ("token_s", "expert_s"), ("decode_s",), id="a narrower cache"),
+        pytest.param({"quantization": DType.FP8}, ("decode_s", "chunk_s"), ("token_s",), id="narrower weights"),
+    ],
+)
+@pytest.mark.parametrize("model", [LLAMA, MOE])
+def test_a_format_changes_what_reads_it_and_nothing_else(
+    model: str, asked: dict[str, DType], kept: tuple[str, ...], changed: tuple[str, ...]
+) -> None:
+    world = HiddenWorld(0)
+    plain = world.step_times(replica(model))
+    narrow = world.step_times(replica(model, asked=replace(DEFAULTS, **asked)))
+    for name in kept:
+        np.testing.assert_array_equal(getattr(plain, name), getattr(narrow, name), err_msg=name)
+    for name in changed:
+        assert not np.array_equal(getattr(plain, name), getattr(narrow, name)), name
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({"kv_cache_dtype": DType.FP8}, id="a narrower cache"),
+        pytest.param({"quantization": DType.FP8}, id="narrower weights"),
+        pytest.param({"speculation": Speculation(SpeculationKind.EAGLE, 3)}, id="a drafter"),
+    ],
+)
+def test_methods_of_one_deployment_share_the_noise_of_a_run(asked: dict[str, object]) -> None:
+    world = HiddenWorld(0)
+    noise = []
+    for spec in (replica(), replica(asked=replace(DEFAULTS, **asked))):
+        steps, host = world.times(spec, 7)
+        noise.append((steps.scale / world.step_times(spec).scale, host.request_s))
+    assert noise[0] == pytest.approx(noise[1], rel=1e-12)
+
+
+def drafting(kind: SpeculationKind) -> EngineSettings:
+    return replace(DEFAULTS, speculation=Speculation(kind, 3))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(drafting(SpeculationKind.EAGLE), id="drafting"),
+        pytest.param(drafting(SpeculationKind.NGRAM), id="drafting, and waiting for the host"),
+        pytest.param(replace(DEFAULTS, stream_interval=8), id="fewer messages"),
+        pytest.param(replace(DEFAULTS, performance_mode=PerformanceMode.INTERACTIVITY), id="interactivity"),
+    ],
+)
+def test_what_a_method_costs_is_hidden(asked: EngineSettings) -> None:
+    def cost_s(seed: int) -> float:
+        times = HiddenWorld(seed).step_times(replica(asked=asked))
+        plain = HiddenWorld(seed).step_times(replica())
+        # What lies on the device grows with the scale; what lies on the host is told apart by its share of it.
+        host = times.fixed_s * times.scale / plain.fixed_s, times.sequence_s * times.scale / plain.sequence_s
+        return times.scale + host[0] + host[1]
+
+    found = [cost_s(seed) for seed in range(40)]
+    assert len(np.unique(np.round(found, 9))) == 40
+    spec = replica(asked=asked)
+    steps, _ = RooflineWorld().times(spec, 0) or (None, None)
+    again, _ = RooflineWorld().times(spec, 1) or (None, None)
+    assert steps is not None
+    assert again is not None
+    assert (steps.scale, steps.fixed_s, steps.sequence_s) == (again.scale, again.fixed_s, again.sequence_s)
+
+
+def test_a_drafter_is_the_same_on_every_device_and_another_for_another_model_or_kind() -> None:
+    def offset(spec: ReplicaSpec) -> float:
+        return HiddenWorld(0).latent(spec).acceptance_offset_logit
+
+    eagle = drafting(SpeculationKind.EAGLE)
+    here = offset(replica(asked=eagle))
+    assert offset(replica(gpu="A100-SXM-80GB", asked=eagle)) == here
+    assert offset(replica(asked=replace(eagle, max_num_seqs=8))) == here
+    others = offset(replica(MOE, asked=eagle)), offset(replica(asked=drafting(SpeculationKind.NGRAM)))
+    assert len({here, *others}) == 3
+    assert offset(replica()) == 0.0
+
+
+def test_the_cache_is_as_large_for_all_methods_and_some_per_cent_off_what_is_planned() -> None:
+    found = np.array([HiddenWorld(seed).latent(replica()).kv_ratio for seed in range(300)])
+    assert np.log(found).std() == pytest.approx(0.04, rel=0.15)
+    assert np.abs(np.log(found)).max() <= 0.08 + 1e-12
+    narrow = replica(asked=replace(DEFAULTS, kv_cache_dtype=DType.FP8))
+    assert HiddenWorld(0).latent(narrow).kv_ratio == found[0]
+    assert HiddenWorld(0).latent(replica(gpu="H200-SXM-141GB")).kv_ratio != found[0]
+
+
+def test_who_predicts_has_nothing_hidden_and_tables_are_a_truth(tmp_path: Path) -> None:
+    spec = replica(asked=drafting(SpeculationKind.EAGLE))
+    assert RooflineWorld().latent(spec) == Latent()
+    hidden = TableWorld(TableStore(tmp_path)).latent(spec)
+    assert hidden.kv_ratio != 1.0
+    assert hidden.acceptance_offset_logit != 0.0
 
 
 def test_runs_differ_by_noise_alone() -> None:

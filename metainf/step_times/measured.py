@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from metainf.efficiencies import Efficiency
+from metainf.efficiencies import GENERIC, Efficiency
 from metainf.known_models import known_model_config
 from metainf.predictors.contract import ReplicaSpec
 from metainf.simulator.contract import StepTimes
@@ -18,11 +18,11 @@ from metainf.step_times import oracle
 from metainf.step_times.graphs import captured_tokens
 from metainf.step_times.lookup import step_s
 from metainf.step_times.oracle import CORE_VERSION, SYSTEMS, RefusalReason, TableRefusal
-from metainf.step_times.roofline import with_method_costs
+from metainf.step_times.roofline import AS_KNOWN, CostFactors, roofline_parts, with_method_costs
 from metainf.step_times.sampling import GRID_VERSION, Engine, sampled
 from metainf.step_times.store import MeasuredTables, TableStore
 
-__all__ = ["MOST_MEAN_ERROR", "mean_error", "measured_step_times", "measured_tables"]
+__all__ = ["MOST_EXPERT_RATIO", "MOST_MEAN_ERROR", "mean_error", "measured_step_times", "measured_tables"]
 
 MOST_MEAN_ERROR = 0.02
 """Mean relative error against direct calls at which a table is refused as no sum of its parts.
@@ -31,16 +31,26 @@ What is let in lies at 0.3 to 1.8 %, which is interpolation and the launches tha
 latent and of sparse attention can lie far above.
 """
 
+MOST_EXPERT_RATIO = 250.0
+"""Time of the experts over the roofline's at which a table is refused.
 
-def measured_step_times(replica: ReplicaSpec, efficiency: Efficiency, tables: MeasuredTables) -> StepTimes:
-    """The step times of one rank: measured kernels, and the host work that no table has."""
+What is let in is at most 63 times the roofline, on L40S, whose collectives over PCIe are counted with the experts.
+Llama 4 Maverick with experts spread over B300, GB200 or GB300 is 1,500 to 6,000 times it from 16 tokens on; the same
+without spreading is like any other.
+"""
+
+
+def measured_step_times(
+    replica: ReplicaSpec, efficiency: Efficiency, tables: MeasuredTables, factors: CostFactors = AS_KNOWN
+) -> StepTimes:
+    """The step times of one rank: measured kernels, and the host work and methods' costs that no table has."""
     with_host = replace(
         tables.kernels,
         fixed_s=efficiency.host_s,
         sequence_s=efficiency.sequence_host_s,
         graph_tokens=captured_tokens(replica),
     )
-    return with_method_costs(with_host, replica, efficiency)
+    return with_method_costs(with_host, replica, efficiency, factors)
 
 
 def measured_tables(
@@ -74,7 +84,19 @@ def measured_tables(
             return TableRefusal(RefusalReason.NOT_SAMPLED, f"{replica.architecture.name} was not sampled for this")
         found = _sampled(replica, config, hf_quant_config)
         store.put(facts, found)
+    if isinstance(found, MeasuredTables) and not _is_plausible(replica, found.kernels):
+        message = (
+            f"experts of {replica.architecture.name} are priced at over {MOST_EXPERT_RATIO:.0f} times the roofline"
+        )
+        return TableRefusal(RefusalReason.IMPLAUSIBLE, message)
     return found
+
+
+def _is_plausible(replica: ReplicaSpec, kernels: StepTimes) -> bool:
+    if not kernels.expert_s.any():
+        return True
+    expected_s = roofline_parts(replica, GENERIC).expert_s(kernels.expert_tokens)
+    return bool((kernels.expert_s <= MOST_EXPERT_RATIO * expected_s)[kernels.expert_tokens > 0].all())
 
 
 def mean_error(engine: Engine, times: StepTimes, ranks: int) -> float:

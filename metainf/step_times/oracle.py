@@ -54,6 +54,7 @@ class RefusalReason(StrEnum):
     BLOCK_FP8 = "block-fp8"  # measured, but wrong
     MODEL = "model"  # the library does not know the architecture
     DATA = "data"  # a shape or a format of it was not measured
+    IMPLAUSIBLE = "implausible"  # priced far beyond what the operation can take
     NOT_ADDITIVE = "not-additive"  # its prices are no sum of what tokens, sequences and chunks cost
     NOT_SAMPLED = "not-sampled"  # not in the store, and the library is not installed
 

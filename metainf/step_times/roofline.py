@@ -17,7 +17,15 @@ from metainf.simulator.contract import HostTimes, StepTimes
 from metainf.speculation import draft_cost
 from metainf.step_times.graphs import captured_tokens
 
-__all__ = ["RooflineParts", "host_times", "roofline_parts", "roofline_step_times", "with_method_costs"]
+__all__ = [
+    "AS_KNOWN",
+    "CostFactors",
+    "RooflineParts",
+    "host_times",
+    "roofline_parts",
+    "roofline_step_times",
+    "with_method_costs",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -29,6 +37,23 @@ _SYNC_HOST_FACTOR = 2.0
 """Host work that the accelerator waits for without asynchronous scheduling; as in `metainf.predictors.lanes`."""
 _INTERACTIVITY_SCALE = 0.985
 """Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity on top of MTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostFactors:
+    """By how much what methods cost and save differs from the constants that predictors know; by default not at all."""
+
+    draft: float = 1.0
+    """On all that drafting adds to a step."""
+    waiting: float = 1.0
+    """On the host work that synchronous scheduling waits for beyond what any step waits for."""
+    streaming: float = 1.0
+    """On what fewer messages save of the host work per sequence; they never save more than all of it."""
+    interactivity: float = 1.0
+    """On the logarithm of what interactivity does to a step."""
+
+
+AS_KNOWN = CostFactors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +107,7 @@ def roofline_parts(replica: ReplicaSpec, efficiency: Efficiency) -> RooflinePart
     return RooflineParts(model, floor_s, expert_floor_s, efficiency.host_s, tokens_per_sequence)
 
 
-def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency) -> StepTimes:
+def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency, factors: CostFactors = AS_KNOWN) -> StepTimes:
     """The roofline's step times of one rank, with what the replica's settings add to each step."""
     parts = roofline_parts(replica, efficiency)
     m = parts.model
@@ -110,20 +135,23 @@ def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency) -> StepTim
         head_row_s=m.head_row_s,
         graph_tokens=captured_tokens(replica),
     )
-    return with_method_costs(plain, replica, efficiency)
+    return with_method_costs(plain, replica, efficiency, factors)
 
 
-def with_method_costs(times: StepTimes, replica: ReplicaSpec, efficiency: Efficiency) -> StepTimes:
+def with_method_costs(
+    times: StepTimes, replica: ReplicaSpec, efficiency: Efficiency, factors: CostFactors = AS_KNOWN
+) -> StepTimes:
     """The same steps with drafters, finer graphs, and host work that is waited for or saved by fewer messages."""
     settings = replica.settings
     draft = draft_cost(settings.speculation, replica.architecture)
-    scale = 1.0 + draft.step_ratio
+    scale = 1.0 + factors.draft * draft.step_ratio
     if settings.performance_mode is PerformanceMode.INTERACTIVITY:
-        scale *= _INTERACTIVITY_SCALE
-    waits = 0.0 if settings.asynchronous_scheduling else _SYNC_HOST_FACTOR - 1.0
-    stream = 0.5 * (1.0 - 1.0 / settings.stream_interval)  # half of the work per sequence is sending it out
-    extra_s = draft.step_s + waits * efficiency.host_s
-    sequence_s = draft.sequence_s + (waits - stream) * efficiency.sequence_host_s
+        scale *= _INTERACTIVITY_SCALE**factors.interactivity
+    waits = 0.0 if settings.asynchronous_scheduling else factors.waiting * (_SYNC_HOST_FACTOR - 1.0)
+    sending = min(1.0, factors.streaming * 0.5)  # half of the work per sequence is sending it out
+    stream = sending * (1.0 - 1.0 / settings.stream_interval)
+    extra_s = factors.draft * draft.step_s + waits * efficiency.host_s
+    sequence_s = factors.draft * draft.sequence_s + (waits - stream) * efficiency.sequence_host_s
     return replace(
         times,
         fixed_s=times.fixed_s + extra_s / scale,

@@ -2,9 +2,12 @@
 
 Separate from the roofline and from the tables, since a world is what a corpus takes as real. `HiddenWorld` bends the
 roofline, operation by operation and by ranges of shapes; its seed is the world. `TableWorld` has measured kernels,
-where there are any, on a hidden host. Either differs from run to run by the noise of repeats.
+where there are any, on a hidden host. In either what methods cost (drafting, waiting for the host, sending), how good
+a drafter is and how large the cache are hidden too: predictors have a number for each, and truth must not share it.
+Either differs from run to run by the noise of repeats.
 
-Equal replicas under other methods meet the same factors: they hang on accelerator, model, layout and formats alone.
+Equal replicas under other methods meet the same factors: they hang on accelerator, model and layout, those of drafters
+on model and kind. So methods differ by what they do, and not by luck.
 """
 
 import hashlib
@@ -15,22 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
+from metainf.dtypes import DType
 from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.predictors.contract import ReplicaSpec
 from metainf.simulator.contract import HostTimes, StepTimes
 from metainf.step_times import ratios
 from metainf.step_times.hosts import MEASURED_HOST
+from metainf.step_times.latent import Latent
 from metainf.step_times.measured import measured_step_times, measured_tables
 from metainf.step_times.oracle import CORE_VERSION, TableRefusal
 from metainf.step_times.ratios import Ratio
-from metainf.step_times.roofline import host_times, roofline_step_times
+from metainf.step_times.roofline import CostFactors, host_times, roofline_step_times
 from metainf.step_times.store import TableStore
 
 __all__ = ["HiddenWorld", "TableWorld"]
 
 FloatArray = NDArray[np.float64]
 
-_VERSION = "1"
+_VERSION = "2"
+_MOST_KV_SD = 2.0
+"""A cache that is a quarter larger or smaller than planned would be a fault of the plan and not its inaccuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class HiddenWorld:
     def step_times(self, replica: ReplicaSpec) -> StepTimes:
         """What is true of the replica's steps, without the noise of a run."""
         efficiency = _hidden_host(self.name, replica)
-        plain = roofline_step_times(replica, efficiency)
+        plain = roofline_step_times(replica, efficiency, _hidden_costs(self.name, replica))
         bent = _Bends(self.name, replica)
         dense = ratios.MIXTURE if plain.expert_s.any() else ratios.DENSE
         reads = ratios.decode_size(plain.decode_sequences[:, None], plain.decode_context_tokens)
@@ -78,6 +85,10 @@ class HiddenWorld:
     def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes]:
         """Steps and host in one run."""
         return _one_run(self.name, replica, seed, (self.step_times(replica), self.host_times(replica)))
+
+    def latent(self, replica: ReplicaSpec) -> Latent:
+        """What is true of the replica's cache and of its drafter."""
+        return _hidden_latent(self.name, replica)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,8 @@ class TableWorld:
         found = measured_tables(replica, self.store)
         if isinstance(found, TableRefusal):
             return None
-        return measured_step_times(replica, _hidden_host(self.name, replica), found)
+        costs = _hidden_costs(self.name, replica)
+        return measured_step_times(replica, _hidden_host(self.name, replica), found, costs)
 
     def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
         """Steps and host in one run, None where this world knows nothing."""
@@ -120,6 +132,10 @@ class TableWorld:
         if steps is None:
             return None
         return _one_run(self.name, replica, seed, (steps, host_times(_hidden_host(self.name, replica))))
+
+    def latent(self, replica: ReplicaSpec) -> Latent:
+        """What is true of the replica's cache and of its drafter."""
+        return _hidden_latent(self.name, replica)
 
 
 def _one_run(
@@ -142,6 +158,32 @@ def _hidden_host(world: str, replica: ReplicaSpec) -> Efficiency:
     factors = np.exp(ratios.HOST_LOG_SD * draw.standard_normal(5))
     names = ("host_s", "sequence_host_s", "frontend_token_s", "request_s", "request_token_s")
     return replace(base, **{n: getattr(base, n) * float(f) for n, f in zip(names, factors, strict=True)})
+
+
+def _hidden_costs(world: str, replica: ReplicaSpec) -> CostFactors:
+    """What methods cost on this accelerator, and this model's drafter of the replica's kind."""
+    device = _drawn(world, "method costs", replica.accelerator.name).standard_normal(3)
+    sds = ratios.WAITING_LOG_SD, ratios.STREAMING_LOG_SD, ratios.INTERACTIVITY_LOG_SD
+    waiting, streaming, interactivity = (math.exp(sd * z) for sd, z in zip(sds, device, strict=True))
+    cost, _ = _drafter(world, replica)
+    return CostFactors(math.exp(ratios.DRAFT_LOG_SD * cost), waiting, streaming, interactivity)
+
+
+def _hidden_latent(world: str, replica: ReplicaSpec) -> Latent:
+    """The cache of this accelerator in this layout, and this model's drafter of the replica's kind."""
+    z = float(_drawn(world, "cache", replica.accelerator.name, replica.layout.name).standard_normal())
+    kv_ratio = math.exp(ratios.KV_LOG_SD * min(max(z, -_MOST_KV_SD), _MOST_KV_SD))
+    _, acceptance = _drafter(world, replica)
+    return Latent(kv_ratio, ratios.ACCEPTANCE_OFFSET_SD * acceptance)
+
+
+def _drafter(world: str, replica: ReplicaSpec) -> tuple[float, float]:
+    """Standard normal values for the cost and the acceptance of a drafter."""
+    speculation = replica.settings.speculation
+    if speculation is None:
+        return 0.0, 0.0
+    cost, acceptance = _drawn(world, "drafter", replica.architecture.name, speculation.kind.value).standard_normal(2)
+    return float(cost), float(acceptance)
 
 
 class _Bends:
@@ -169,23 +211,38 @@ class _Bends:
         return float(layers * ratios.LAUNCH_LAYER_S * math.exp(ratios.LAUNCH_LOG_SD * z))
 
     def _log_factors(self, ratio: Ratio) -> FloatArray:
-        """Mean, accelerator, model on it and layout, each with a part for all shapes and one for each range."""
+        """Mean, accelerator, model on it and layout, each with a part for all shapes and one for each range.
+
+        Where a method changes the format that the operation depends on, of weights for products and of the cache for
+        attention, what that does on the device is a part of its own; the other parts stay.
+        """
         total = np.array(ratio.mean_log)
         device, model, layout = _facts(self._replica)
-        for keys, sds in (
+        parts = [
             ((device,), ratio.device_log_sd),
             ((device, model), ratio.model_log_sd),
             ((device, model, layout), ratio.layout_log_sd),
-        ):
+        ]
+        if self._is_narrowed(ratio):
+            change = ratios.NARROWED[ratio.name]
+            total += np.array(change.mean_log)
+            parts.append(((device, model, "", DType.FP8.value), change.log_sd))
+        for keys, sds in parts:
             z = _drawn(self._world, ratio.name, *keys).standard_normal(1 + len(total))
             total += sds[0] * z[0] + sds[1] * z[1:]
         return total
 
+    def _is_narrowed(self, ratio: Ratio) -> bool:
+        """Whether the replica has what the operation reads in FP8 and its checkpoint does not say so."""
+        settings, architecture = self._replica.settings, self._replica.architecture
+        if ratio in (ratios.DECODE, ratios.CHUNK):
+            return settings.kv_cache_dtype is DType.FP8 and architecture.kv_cache_dtype is not DType.FP8
+        return settings.weight_dtype is DType.FP8
+
 
 def _facts(replica: ReplicaSpec) -> tuple[str, str, str]:
-    settings = replica.settings
-    formats = f"{settings.weight_dtype or replica.architecture.quantization}/{settings.kv_cache_dtype}"
-    return replica.accelerator.name, replica.architecture.name, f"{replica.layout.name}/{formats}"
+    """What the hidden factors hang on; a checkpoint of another format is another model."""
+    return replica.accelerator.name, replica.architecture.name, replica.layout.name
 
 
 def _drawn(*keys: str) -> np.random.Generator:
