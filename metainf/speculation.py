@@ -5,11 +5,25 @@ Separate because the numbers come from other people's measurements of drafters, 
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from metainf.architecture import ModelArchitecture
 from metainf.settings import Speculation, SpeculationKind
-from metainf.workload import Repetitiveness
+from metainf.workload import Repetitiveness, Traffic
 
-__all__ = ["DraftCost", "acceptance_ratio", "draft_cost", "tokens_per_step"]
+__all__ = [
+    "DraftCost",
+    "acceptance_ratio",
+    "context_share",
+    "draft_cost",
+    "drafting_context_tokens",
+    "fades",
+    "mean_tokens",
+    "tokens_per_step",
+]
+
+FloatArray = NDArray[np.float64]
 
 _NGRAM_ACCEPTANCE = {
     Repetitiveness.UNKNOWN: 0.15,
@@ -35,6 +49,16 @@ Source: EAGLE: mean accepted lengths of 2.0 (role play) to 3.3 (code) with 3 to 
 1.5x at best in vLLM blog 2024-10-17.
 """
 
+_EAGLE_CONTEXT_TOKENS = (2048.0, 8192.0, 16384.0, 18432.0)
+_EAGLE_CONTEXT_SHARE = (1.0, 0.68, 0.07, 0.0)
+"""What an EAGLE head keeps of its acceptance at such contexts, with straight lines between them.
+
+Heads are commonly trained on 2,048 tokens. Source: EAGLE-3 on Qwen3-8B, vllm-project/speculators#684: 2.30, 2.04, 1.86,
+1.69, 1.40, 1.29, 1.16 and 1.09 tokens a step at 2k, 4k ... 16k, which three drafts of these shares meet within 5 %.
+From 16k to 20k it stays at 1.08 to 1.09, of ten prompts each; that is less than drafting costs, and is left out so that
+nobody counts on it.
+"""
+
 _NGRAM_SEQUENCE_S = 40e-6
 """Host time of matching per sequence and step. Source: vLLM V1 matches on the CPU; vllm-project/vllm#16258."""
 _LAUNCH_S = 60e-6  # one pass of a drafter, beside its bytes: kernels of one or two layers and sampling
@@ -51,22 +75,53 @@ class DraftCost:
     sequence_s: float
 
 
-def acceptance_ratio(speculation: Speculation, repetitiveness: Repetitiveness) -> float:
-    """Probability that a drafted token is accepted, given that those before it were."""
+def fades(speculation: Speculation) -> bool:
+    """Whether what is drafted gets worse as the context grows beyond what the drafter was trained on."""
+    return speculation.kind is SpeculationKind.EAGLE
+
+
+def context_share(context_tokens: float | FloatArray) -> FloatArray:
+    """What is left of the acceptance of drafts that fade, at so many tokens of context."""
+    return np.asarray(np.interp(context_tokens, _EAGLE_CONTEXT_TOKENS, _EAGLE_CONTEXT_SHARE))
+
+
+def drafting_context_tokens(traffic: Traffic) -> float:
+    """Tokens before the drafts in the mean over decoding steps: of long answers there are more steps."""
+    answer = traffic.output_tokens
+    return traffic.input_tokens.mean_tokens + answer.mean_tokens * (1.0 + answer.squared_cv) / 2.0
+
+
+def acceptance_ratio(
+    speculation: Speculation, repetitiveness: Repetitiveness, context_tokens: float | None = None
+) -> float:
+    """Probability that a drafted token is accepted, given that those before it were.
+
+    `context_tokens` as `drafting_context_tokens` has them; None is a context that the drafter was trained on.
+    """
     if speculation.kind is SpeculationKind.NGRAM:
         return _NGRAM_ACCEPTANCE[repetitiveness]
-    return _TRAINED_ACCEPTANCE[speculation.kind]
+    accepted = _TRAINED_ACCEPTANCE[speculation.kind]
+    if context_tokens is None or not fades(speculation):
+        return accepted
+    return accepted * float(context_share(context_tokens))
 
 
-def tokens_per_step(speculation: Speculation | None, repetitiveness: Repetitiveness) -> float:
+def mean_tokens(accepted: float | FloatArray, drafts: float | FloatArray) -> FloatArray:
     """Mean tokens that a sequence gains in a step: accepted drafts, and the one that the model itself adds.
 
     Source: (1 - a^(k+1)) / (1 - a) for independent acceptance, Leviathan et al., arXiv 2211.17192, equation 1.
     """
+    ratio = np.asarray(accepted, dtype=np.float64)
+    return np.asarray((1.0 - ratio ** (np.asarray(drafts) + 1.0)) / (1.0 - ratio))
+
+
+def tokens_per_step(
+    speculation: Speculation | None, repetitiveness: Repetitiveness, context_tokens: float | None = None
+) -> float:
+    """`mean_tokens` of what is drafted on such text; 1 without drafts."""
     if speculation is None:
         return 1.0
-    accepted = acceptance_ratio(speculation, repetitiveness)
-    return float((1.0 - accepted ** (speculation.tokens + 1)) / (1.0 - accepted))
+    return float(mean_tokens(acceptance_ratio(speculation, repetitiveness, context_tokens), speculation.tokens))
 
 
 def draft_cost(speculation: Speculation | None, architecture: ModelArchitecture) -> DraftCost:

@@ -13,6 +13,7 @@ from metainf.efficiencies import GENERIC
 from metainf.engine_defaults import effective_settings
 from metainf.known_models import known_model
 from metainf.layouts import Layout
+from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import Predictions, Question, ReplicaSpec
 from metainf.settings import EngineSettings, Speculation, SpeculationKind
@@ -215,6 +216,64 @@ def test_speculation_gains_alone_and_loses_under_load() -> None:
     assert alone[1] < 0.75 * alone[0]
     most = [ask(s, traffic(ConcurrencyLoad(1000), 200, 400)).requests_per_second[0] for s in (plain, eagle)]
     assert most[1] < most[0]
+
+
+@pytest.mark.parametrize(
+    ("replica", "drafting"),
+    [
+        pytest.param(spec(*where), spec(*where, speculation=Speculation(SpeculationKind.EAGLE, 3)), id=where[0])
+        for where in (
+            ("Qwen/Qwen3-8B", "H100-SXM-80GB", ONE),
+            (LLAMA_70B, "H100-SXM-80GB", Layout(tensor_parallel=4)),
+            ("meta-llama/Llama-3.1-405B-Instruct", "H200-SXM-141GB", Layout(tensor_parallel=8)),
+            ("Qwen/Qwen3-30B-A3B", "H200-SXM-141GB", ONE),
+        )
+    ],
+)
+def test_a_head_promises_no_gain_far_beyond_its_training(replica: ReplicaSpec, drafting: ReplicaSpec) -> None:
+    def tpot_s(asked: ReplicaSpec, inputs: float) -> float:
+        return float(ask(asked, traffic(ConcurrencyLoad(1), inputs, 200)).latency_s[0, TPOT, MEAN])
+
+    assert tpot_s(drafting, 1000) < 0.95 * tpot_s(replica, 1000)
+    for inputs in (16_384, 20_000, 30_000):
+        assert tpot_s(drafting, inputs) >= tpot_s(replica, inputs)
+
+
+@pytest.mark.parametrize(
+    ("requests", "shared", "expected"),
+    [
+        # Of many requests over D prefixes, m for each, D (1 - exp(-m)) are the first with theirs.
+        pytest.param(1000, SharedPrefix(80, 1.0, 1000), np.exp(-1.0), id="as many prefixes as requests"),
+        pytest.param(10_000, SharedPrefix(80, 1.0, 1000), 0.9, id="each comes ten times, once as the first"),
+        pytest.param(2000, SharedPrefix(80, 0.5, 1000), 0.5 * np.exp(-1.0), id="half of them share"),
+        pytest.param(64, SharedPrefix(80, 1.0, 100_000), 0.0, id="hardly any prefix comes twice"),
+        pytest.param(1, SharedPrefix(80, 1.0, 1), 0.0, id="a single one"),
+        pytest.param(16, SharedPrefix(80, 1.0, 1), 15 / 16, id="all but the first"),
+    ],
+)
+def test_a_batch_meets_each_prefix_for_the_first_time(requests: int, shared: SharedPrefix, expected: float) -> None:
+    asked = traffic(BatchLoad(requests, 600.0), shared_prefix=shared)
+    (found,) = QuestionFeatures().lanes([Question(spec(), asked)]).hit_ratio
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_every_replica_of_a_batch_has_a_cache_of_its_own_to_fill() -> None:
+    def hits(requests: int, replicas: int, layout: Layout = ONE) -> float:
+        asked = traffic(BatchLoad(requests, 600.0), shared_prefix=SharedPrefix(800, 1.0, 50))
+        lanes = QuestionFeatures().lanes([Question(spec(layout=layout), asked, replicas)])
+        return float(lanes.hit_ratio[lanes.of[0]])
+
+    assert hits(400, 4) == pytest.approx(hits(100, 1))
+    assert hits(400, 1, Layout(data_parallel=4)) == pytest.approx(hits(100, 1))
+    together = PREDICTOR.predict(
+        [
+            Question(replica, traffic(BatchLoad(n, 600.0), shared_prefix=SharedPrefix(800, 1.0, 50)), count)
+            for replica in (spec(),)
+            for n, count in ((400, 1), (400, 4), (100, 1))
+        ]
+    )
+    assert together.makespan_s[1] == pytest.approx(together.makespan_s[2])
+    assert together.makespan_s[1] < together.makespan_s[0]
 
 
 def test_ngram_speculation_needs_repetitive_text() -> None:

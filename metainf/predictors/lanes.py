@@ -19,7 +19,7 @@ from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.queueing import Lane
 from metainf.roofline import StepModel, StepWork, calibrated, step_values, step_work
 from metainf.settings import PerformanceMode, Speculation
-from metainf.speculation import draft_cost, tokens_per_step
+from metainf.speculation import acceptance_ratio, context_share, draft_cost, fades, mean_tokens
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitiveness, Traffic
 
 T = TypeVar("T")
@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 _REPETITIVENESS = tuple(Repetitiveness)
-_NO_GAIN = (1.0,) * len(_REPETITIVENESS)
+_NO_DRAFTS = (0.0,) * (len(_REPETITIVENESS) + 1)
+_TINY = 1e-12
 _PREFIX_SHARE = 0.5
 """Largest share of the KV cache that idle prefixes keep while requests run; the rest is what the requests pin."""
 _SYNC_HOST_FACTOR = 2.0
@@ -117,7 +118,8 @@ class LaneSet:
     feasible: NDArray[np.bool_]
     """Whether the weights and one request fit."""
     of: NDArray[np.intp]
-    """The lane of each question: equal questions but for their replicas share one."""
+    """The lane of each question: equal questions but for their replicas share one, where replicas share no batch whose
+    prefixes each of them has to meet for itself."""
 
     def per_question(self) -> "LaneSet":
         """The same with one row for each question."""
@@ -227,8 +229,10 @@ def _columns(kind: type[TrafficFacts], rows: Sequence[TrafficFacts], indices: ND
 
 def replica_row(steps: StepModel, facts: ReplicaFacts, speculation: Speculation | None) -> FloatArray:
     """All numbers of a replica side by side, shape (REPLICA_ROW,): many are put together by picking rows."""
-    gains = _NO_GAIN if speculation is None else tuple(tokens_per_step(speculation, k) for k in _REPETITIVENESS)
-    return np.array((*step_values(steps), *_facts_of(facts), *gains), dtype=np.float64)
+    drafts = _NO_DRAFTS
+    if speculation is not None:
+        drafts = (*(acceptance_ratio(speculation, kind) for kind in _REPETITIVENESS), float(fades(speculation)))
+    return np.array((*step_values(steps), *_facts_of(facts), *drafts), dtype=np.float64)
 
 
 def lanes_of(questions: Sequence[Question], rows: Callable[[Sequence[ReplicaSpec]], FloatArray]) -> LaneSet:
@@ -241,36 +245,55 @@ def lanes_of(questions: Sequence[Question], rows: Callable[[Sequence[ReplicaSpec
     """
     replicas, replica_of = _numbered([q.replica for q in questions])
     traffics, traffic_of = _numbered([q.traffic for q in questions])
-    keys, of = np.unique(replica_of * max(1, len(traffics)) + traffic_of, return_inverse=True)
-    first, second = np.divmod(keys, max(1, len(traffics)))
+    count = np.array([q.replicas for q in questions], dtype=np.int64)
+    # Replicas of a batch share the requests that fill their caches; other lanes know nothing of each other.
+    fills = np.array([isinstance(t.load, BatchLoad) and t.shared_prefix is not None for t in traffics], dtype=np.bool_)
+    caches = np.where(fills[traffic_of], count, 1) if len(traffics) else count
+    pairs, most = replica_of * max(1, len(traffics)) + traffic_of, int(caches.max(initial=1)) + 1
+    keys, of = np.unique(pairs * most + caches, return_inverse=True)
+    pairs, caches = np.divmod(keys, most)
+    first, second = np.divmod(pairs, max(1, len(traffics)))
     columns: list[Any] = list(np.ascontiguousarray(rows(replicas).reshape(-1, REPLICA_ROW)[first].T))
     steps = StepModel(*columns[:_STEP_FIELDS])
     r = ReplicaFacts(*columns[_STEP_FIELDS : _STEP_FIELDS + _FACT_FIELDS])
     t = _columns(TrafficFacts, [traffic_facts(item) for item in traffics], second)
-    gains = np.stack(columns[_STEP_FIELDS + _FACT_FIELDS :], axis=1)
-    per_step = gains[np.arange(len(first)), np.asarray(t.repetitiveness).astype(np.intp)]
-    count = np.array([q.replicas for q in questions], dtype=np.float64)
+    per_step = _tokens_per_step(r, t, np.stack(columns[_STEP_FIELDS + _FACT_FIELDS :], axis=1))
     lanes = count * np.asarray(r.lanes)[of]
     # A client waits for its answer in one lane: of more lanes than clients the others stand still.
     lanes = np.fmin(lanes, np.maximum(np.asarray(t.clients)[of], 1.0))
-    return _lane_set(steps, r, t, per_step, (lanes, of.reshape(len(questions))))
+    hits = _prefix_hits(r, t, caches)
+    return _lane_set(steps, r, t, per_step, hits, (lanes, of.reshape(len(questions))))
+
+
+def _tokens_per_step(r: Any, t: Any, drafts: FloatArray) -> FloatArray:
+    """Tokens that a sequence gains in a step of each lane; `drafts` is the end of `replica_row`."""
+    accepted = drafts[np.arange(len(drafts)), np.asarray(t.repetitiveness).astype(np.intp)]
+    accepted = np.where(drafts[:, -1] > 0, accepted * context_share(_decoding_context(t)), accepted)
+    return mean_tokens(accepted, r.draft_tokens)
+
+
+def _decoding_context(t: Any) -> FloatArray:
+    """Mean context of a decoding step, tokens: long answers weigh by their length, for it is them that steps meet."""
+    return np.asarray(t.input_tokens + t.output_tokens * (1.0 + np.expm1(t.output_log_sd**2)) / 2.0)
 
 
 _facts_of = attrgetter(*(f.name for f in fields(ReplicaFacts)))
 _STEP_FIELDS, _FACT_FIELDS = len(fields(StepModel)), len(fields(ReplicaFacts))
-REPLICA_ROW = _STEP_FIELDS + _FACT_FIELDS + len(_REPETITIVENESS)
+REPLICA_ROW = _STEP_FIELDS + _FACT_FIELDS + len(_NO_DRAFTS)
+
+
+_Hits = tuple[FloatArray, FloatArray, FloatArray]
 
 
 def _lane_set(
-    steps: StepModel, r: Any, t: Any, per_step: FloatArray, lanes: tuple[FloatArray, NDArray[np.intp]]
+    steps: StepModel, r: Any, t: Any, per_step: FloatArray, hits: _Hits, lanes: tuple[FloatArray, NDArray[np.intp]]
 ) -> LaneSet:
-    hit_ratio, hit_tokens, prefix_bytes = _prefix_hits(r, t)
-    output_cv, input_cv = np.expm1(t.output_log_sd**2), np.expm1(t.input_log_sd**2)
+    hit_ratio, hit_tokens, prefix_bytes = hits
+    input_cv = np.expm1(t.input_log_sd**2)
     saved = hit_ratio * hit_tokens
     prompt = np.maximum(t.input_tokens - saved, 1.0)
     variance = input_cv * t.input_tokens**2 + hit_ratio * (1.0 - hit_ratio) * hit_tokens**2
-    # Decoding weighs long answers by their length: their contexts are what a step meets.
-    context = t.input_tokens + t.output_tokens * (1.0 + output_cv) / 2.0
+    context = _decoding_context(t)
     whole = t.input_tokens + t.output_tokens
     slots, feasible = _slots(r, context - saved, whole, prefix_bytes)
     lane = Lane(
@@ -295,19 +318,28 @@ def _lane_set(
     return LaneSet(lane, r, t, lanes[0], hit_ratio, hit_tokens, per_step, feasible, lanes[1])
 
 
-def _prefix_hits(r: Any, t: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _prefix_hits(r: Any, t: Any, caches: NDArray[np.int64]) -> _Hits:
     """Share of requests that find their prefix, the tokens that saves each, and the cache that prefixes take.
 
     Only full blocks are cached, and the last token of a prompt is always computed (vLLM v1 kv_cache_manager,
     get_computed_blocks). Prefixes beyond the cache's share are evicted, least recently used first; with all of them
     equally likely the cached share is that of the room to what is asked for.
+
+    What goes on for long has met every prefix before. A batch begins with an empty cache: n requests, of which a share
+    r have one of D prefixes, meet D (1 - (1 - r / D)^n) of these, and as many requests are the first with theirs.
+    `caches` is the number of replicas that a batch is spread over, each of which has a cache for each of its ranks.
     """
     cacheable = np.minimum(t.prefix_tokens, t.input_tokens - 1.0)
     hit_tokens = np.maximum(np.floor(cacheable / r.block_tokens) * r.block_tokens * r.prefix_caching, 0.0)
-    wanted = t.prefix_distinct * (hit_tokens * r.kv_token_bytes + r.kv_fixed_bytes) / r.stages
+    is_batch = ~np.isnan(t.requests)
+    requests = np.where(is_batch, np.maximum(t.requests / (caches * r.lanes / r.stages), 1.0), 1.0)
+    chance = np.minimum(t.prefix_ratio / t.prefix_distinct, 1.0 - _TINY)
+    seen = np.where(is_batch, -np.expm1(requests * np.log1p(-chance)), 1.0)
+    first = np.where(is_batch, seen / np.maximum(requests * chance, _TINY), 0.0)
+    wanted = t.prefix_distinct * seen * (hit_tokens * r.kv_token_bytes + r.kv_fixed_bytes) / r.stages
     room = _PREFIX_SHARE * np.maximum(r.kv_bytes, 0.0)
     kept = np.minimum(1.0, (room + r.offload_bytes) / np.maximum(wanted, 1.0))
-    ratio = np.where(hit_tokens > 0, t.prefix_ratio * kept, 0.0)
+    ratio = np.where(hit_tokens > 0, t.prefix_ratio * kept * np.maximum(1.0 - first, 0.0), 0.0)
     return ratio, hit_tokens, np.where(hit_tokens > 0, np.minimum(wanted, room), 0.0)
 
 
