@@ -115,6 +115,29 @@ def test_drafts_are_accepted_as_text_of_that_kind_has_it_or_as_told():
     assert (engine_model(replica()).draft_tokens, engine_model(replica()).acceptance_ratio) == (0, 0.0)
 
 
+def test_a_head_accepts_less_at_long_contexts():
+    drafting = replica(settings=EngineSettings(speculation=Speculation(SpeculationKind.EAGLE, 3)))
+    unknown, short, long = (engine_model(drafting, context_tokens=n).acceptance_ratio for n in (None, 1000.0, 9000.0))
+    assert unknown == short > long > 0.0
+
+
+@pytest.mark.parametrize("kv_ratio", [0.9, 1.0, 1.07])
+def test_a_cache_can_be_other_than_planned(kv_ratio: float):
+    planned, found = engine_model(replica()).kv_blocks, engine_model(replica(), kv_ratio=kv_ratio).kv_blocks
+    assert found == pytest.approx(kv_ratio * planned, abs=2)
+
+
+def test_a_cache_of_the_size_that_is_asked_for_is_of_that_size():
+    asked = replica(settings=EngineSettings(kv_cache_memory_bytes=4 << 30))
+    assert engine_model(asked, kv_ratio=0.9).kv_blocks == engine_model(asked).kv_blocks
+
+
+def test_the_longest_request_fits_wherever_the_plan_has_room_for_it():
+    spec = replica(max_model_len=int(memory_plan(replica(max_model_len=8192)).kv_capacity_tokens) // 16 * 16 - 64)
+    engine = engine_model(spec, kv_ratio=0.5)
+    assert engine.kv_blocks * engine.block_tokens >= spec.settings.max_model_len
+
+
 def test_settings_are_taken_over():
     settings = EngineSettings(
         prefix_caching=False, max_num_seqs=7, long_prefill_token_threshold=300, kv_offload_bytes=1 << 30

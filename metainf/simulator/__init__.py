@@ -13,10 +13,28 @@ What is simpler than in vLLM:
 - A recurrent state takes one block; that it is kept at the end of a cached prefix costs no block of its own. Windows
   keep what they have left behind until it is evicted (vLLM keeps the last boundary only). The block that EAGLE heads
   compute again after a hit is not.
+- The prefix cache is empty at first, or as earlier traffic of one request at a time has left it (`warm_cache`).
 - Chunked local attention counts as a window. Copying to host memory takes no time, only copying back.
 """
 
-from metainf.simulator.contract import EngineModel, HostTimes, KvGroup, Requests, SimulationResult, StepTimes
+from metainf.simulator.contract import (
+    EarlierTraffic,
+    EngineModel,
+    HostTimes,
+    KvGroup,
+    Requests,
+    SimulationResult,
+    StepTimes,
+)
 from metainf.simulator.engine import simulate
 
-__all__ = ["EngineModel", "HostTimes", "KvGroup", "Requests", "SimulationResult", "StepTimes", "simulate"]
+__all__ = [
+    "EarlierTraffic",
+    "EngineModel",
+    "HostTimes",
+    "KvGroup",
+    "Requests",
+    "SimulationResult",
+    "StepTimes",
+    "simulate",
+]

@@ -38,25 +38,29 @@ def engine_model(
     *,
     acceptance_ratio: float | None = None,
     repetitiveness: Repetitiveness = Repetitiveness.UNKNOWN,
+    context_tokens: float | None = None,
+    kv_ratio: float = 1.0,
 ) -> EngineModel:
     """The scheduler's limits on one rank of the replica.
 
-    `acceptance_ratio` is that of speculative drafts; by default what is expected for text of this `repetitiveness`.
-    Where the weights leave no memory the engine has no block, and the simulation refuses every request.
+    `acceptance_ratio` is that of speculative drafts; by default what is expected for text of this `repetitiveness` at
+    such a context. `kv_ratio` is the true size of the cache over what the memory plan says of it; one request of the
+    longest that the engine takes always fits where the plan says so, since it would not start otherwise, and a cache
+    whose size is asked for has that size. Where the weights leave no memory the engine has no block, and the simulation
+    refuses every request.
     """
     settings, layout = replica.settings, replica.layout
     plan = memory_plan(replica)
     pool = _pool(replica, plan)
     drafts = settings.speculation
     if acceptance_ratio is None:
-        acceptance_ratio = 0.0 if drafts is None else expected_acceptance(drafts, repetitiveness)
+        acceptance_ratio = 0.0 if drafts is None else expected_acceptance(drafts, repetitiveness, context_tokens)
     ranks = layout.tensor_parallel * layout.pipeline_parallel
     link = replica.accelerator.pcie_bytes_per_s
     return EngineModel(
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
-        # One block is a placeholder for what windows have left behind (vllm/v1/core/block_pool.py, null_block).
-        kv_blocks=max(0, int(max(0.0, plan.kv_bytes) // pool.block_bytes) - 1),
+        kv_blocks=_kv_blocks(plan, pool, kv_ratio),
         block_tokens=settings.block_tokens,
         max_model_len=settings.max_model_len,
         chunked_prefill=settings.chunked_prefill,
@@ -77,6 +81,19 @@ def engine_model(
         # (vllm/v1/core/kv_cache_manager.py, allocate_slots); a recurrent state is there only once it was computed.
         same_step_hits=not any(group.state for group in pool.groups),
     )
+
+
+def _kv_blocks(plan: MemoryPlan, pool: _Pool, kv_ratio: float) -> int:
+    """Blocks of one rank's cache; one is a placeholder for what windows have left behind.
+
+    Source of the placeholder: vllm/v1/core/block_pool.py, null_block.
+    """
+    planned = max(0.0, plan.kv_bytes)
+    found = planned
+    if plan.kv_asked_bytes is None:
+        longest = plan.sequence_bytes(plan.max_model_len) + 2.0 * pool.block_bytes
+        found = max(kv_ratio * planned, min(planned, longest))
+    return max(0, int(found // pool.block_bytes) - 1)
 
 
 def _pool(replica: ReplicaSpec, plan: MemoryPlan) -> _Pool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "EarlierTraffic",
     "EngineModel",
     "HostTimes",
     "KvGroup",
@@ -146,6 +147,22 @@ class Requests:
     """Tokens that one of `block_hashes` stands for; a multiple or a divisor of the engine's `block_tokens`."""
     clients: int = 0
     """0: open loop, requests arrive at `arrival_s`. Otherwise a closed loop of so many clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierTraffic:
+    """What was served before the first request: one request after the other, some with one of equally likely prefixes.
+
+    Prefix k has the hashes k x prefix_hashes to k x prefix_hashes + prefix_hashes - 1, as the requests that begin with
+    it have them.
+    """
+
+    prefixes: int
+    prefix_hashes: int
+    prefix_ratio: float
+    """Of these requests that began with a prefix."""
+    own_tokens: float
+    """Of prompt and answer beyond it in the mean: what drives prefixes out of the cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

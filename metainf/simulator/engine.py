@@ -11,7 +11,16 @@ import numpy as np
 
 from metainf.errors import InvalidWorkloadError
 from metainf.simulator.compiling import kept_compiled
-from metainf.simulator.contract import EngineModel, HostTimes, IntArray, KvGroup, Requests, SimulationResult, StepTimes
+from metainf.simulator.contract import (
+    EarlierTraffic,
+    EngineModel,
+    HostTimes,
+    IntArray,
+    KvGroup,
+    Requests,
+    SimulationResult,
+    StepTimes,
+)
 from metainf.simulator.event_loop import run
 from metainf.simulator.records import (
     BLOCK,
@@ -31,6 +40,7 @@ from metainf.simulator.records import (
     State,
 )
 from metainf.simulator.timing import tables_of
+from metainf.simulator.warm_cache import fill, warm_cache
 
 __all__ = ["simulate"]
 
@@ -70,29 +80,43 @@ def simulate(
     *,
     host: HostTimes = _HOSTLESS,
     seed: int = 0,
+    earlier: EarlierTraffic | None = None,
 ) -> SimulationResult:
     """Serve the requests and say when each was sent, got its first token and its last.
 
-    The same arguments give the same result, to the bit.
+    The same arguments give the same result, to the bit. The prefix cache is empty at first, or as `earlier` traffic has
+    left it; `seed` draws what it used last.
 
     Raises
     ------
     InvalidWorkloadError
-        Requests without tokens, arrays of unequal length, block sizes that do not divide each other, or an engine that
-        could do nothing.
+        Requests without tokens, arrays of unequal length, block sizes that do not divide each other, an engine that
+        could do nothing, or earlier traffic without a prefix.
     """
     _check(engine, requests)
+    if earlier is not None and not (min(earlier.prefixes, earlier.prefix_hashes) > 0 and 0 < earlier.prefix_ratio <= 1):
+        raise InvalidWorkloadError(
+            f"earlier traffic needs prefixes of at least one hash and a ratio between 0 and 1, not {earlier}"
+        )
     limits = _limits(engine, requests, host, seed)
-    state = _simulated(engine, steps, requests, limits)
+    state = _simulated(engine, steps, requests, limits, earlier)
     if state.totals[4]:
-        state = _simulated(engine, steps, requests, limits._replace(counting=False))
+        state = _simulated(engine, steps, requests, limits._replace(counting=False), earlier)
     return _result(state)
 
 
-def _simulated(engine: EngineModel, steps: StepTimes, requests: Requests, limits: Limits) -> State:
+def _simulated(
+    engine: EngineModel, steps: StepTimes, requests: Requests, limits: Limits, earlier: EarlierTraffic | None
+) -> State:
     """The state after the last event; cut short where it turned out that counting blocks is not enough."""
-    records, contents, limits = _request_records(engine, requests, limits)
+    records, hashes, contents, limits = _request_records(engine, requests, limits)
+    warm = None
+    if earlier is not None and limits.contents > 0:
+        warm = warm_cache(earlier, engine, limits, hashes)
+        limits = limits._replace(rank_blocks=max(1, min(engine.kv_blocks, limits.rank_blocks + warm.most_blocks)))
     state = _state(engine, steps, limits, records, contents)
+    if warm is not None:
+        fill(state, warm)
     order, arrival_s = _arrivals(limits, records)
     _entry(state, order, arrival_s)
     return state
@@ -178,7 +202,10 @@ def _held_blocks(engine: EngineModel, limits: Limits, tokens: IntArray) -> IntAr
     return total
 
 
-def _request_records(engine: EngineModel, requests: Requests, limits: Limits) -> tuple[np.ndarray, np.ndarray, Limits]:
+def _request_records(
+    engine: EngineModel, requests: Requests, limits: Limits
+) -> tuple[np.ndarray, IntArray, IntArray, Limits]:
+    """The requests, their distinct hashes, rising, and the place among these of each hash; limits with both counted."""
     n = len(requests.arrival_s)
     records = np.zeros(n, dtype=REQUEST)
     records["input"] = requests.input_tokens
@@ -195,7 +222,7 @@ def _request_records(engine: EngineModel, requests: Requests, limits: Limits) ->
     # More blocks than all requests together would ever take make no difference, but take memory.
     ever = int((-(-most // engine.block_tokens)).sum()) * len(engine.groups)
     limits = limits._replace(rank_blocks=max(1, min(engine.kv_blocks, ever)))
-    contents = np.zeros(0, dtype=np.int64)
+    distinct = contents = np.zeros(0, dtype=np.int64)
     if engine.prefix_caching and len(requests.block_hashes):
         starts = np.asarray(requests.block_offsets, dtype=np.int64)
         shared = np.minimum(np.diff(starts) * requests.hash_block_tokens, records["input"])
@@ -203,7 +230,7 @@ def _request_records(engine: EngineModel, requests: Requests, limits: Limits) ->
         records["shared"] = shared // engine.block_tokens
         distinct, contents = np.unique(requests.block_hashes, return_inverse=True)
         limits = limits._replace(contents=len(distinct) * limits.hash_blocks, counting=False)
-    return records, contents.astype(np.int64), limits
+    return records, distinct, contents.astype(np.int64), limits
 
 
 def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.ndarray, contents: np.ndarray) -> State:
