@@ -76,7 +76,8 @@ def _run(truth: Truth, row: int, column: int, question: Question, constants: Eff
     replica, task = question.replica, truth.tasks[row]
     engine = engine_model(replica, repetitiveness=task.traffic.repetitiveness)
     steps, host = roofline_step_times(replica, constants), host_times(constants)
-    return Run(task, truth.methods[column], replica, engine, steps, host, _SEED)
+    # The bench empties the prefix cache before each run.
+    return Run(task, truth.methods[column], replica, engine, steps, host, _SEED, warm=False)
 
 
 def left_out(truth: Truth, constants: dict[str, Efficiency]) -> Guess:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from metainf.corpus.traffic import HASH_BLOCK_TOKENS, drawn_acceptance, drawn_requests, first_requests
+from metainf.corpus.traffic import (
+    HASH_BLOCK_TOKENS,
+    drawn_acceptance,
+    drawn_requests,
+    earlier_traffic,
+    first_requests,
+)
 from metainf.settings import Speculation, SpeculationKind
 from metainf.speculation import acceptance_ratio
 from metainf.workload import (
@@ -112,6 +118,30 @@ def test_an_unknown_repetitiveness_turns_out_to_be_any():
     drawn = np.array([drawn_acceptance(ngram, Repetitiveness.UNKNOWN, seed=seed) for seed in range(500)])
     assert (drawn < 0.15).mean() == pytest.approx(0.55, abs=0.07)
     assert (drawn > 0.55).mean() == pytest.approx(0.14, abs=0.05)
+
+
+def test_a_better_drafter_is_better_by_the_same_logit_under_every_seed():
+    ngram = Speculation(SpeculationKind.NGRAM, 4)
+    for seed in range(5):
+        plain, better = (drawn_acceptance(ngram, Repetitiveness.HIGH, seed=seed, offset_logit=o) for o in (0.0, 0.3))
+        assert np.log(better / (1.0 - better)) == pytest.approx(np.log(plain / (1.0 - plain)) + 0.3)
+
+
+def test_a_head_accepts_nothing_far_beyond_what_it_was_trained_on():
+    eagle = Speculation(SpeculationKind.EAGLE, 3)
+    near, far, beyond = (
+        drawn_acceptance(eagle, Repetitiveness.LOW, seed=1, context_tokens=n) for n in (2000.0, 12_000.0, 30_000.0)
+    )
+    assert near > far > beyond == 0.0
+
+
+def test_earlier_requests_are_those_of_the_traffic():
+    earlier = earlier_traffic(traffic(shared_prefix=SharedPrefix(330, 0.25, 5)))
+    assert earlier is not None
+    assert (earlier.prefixes, earlier.prefix_hashes, earlier.prefix_ratio) == (5, 330 // HASH_BLOCK_TOKENS, 0.25)
+    assert earlier.own_tokens == pytest.approx(1000 + 200 - 0.25 * 330)
+    assert earlier_traffic(traffic()) is None
+    assert earlier_traffic(traffic(shared_prefix=SharedPrefix(HASH_BLOCK_TOKENS - 1))) is None
 
 
 def test_without_speculation_nothing_is_accepted():

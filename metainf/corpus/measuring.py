@@ -24,7 +24,7 @@ from typing import Any
 
 from metainf import __version__
 from metainf.corpus.rate_search import Bracket, bracketed_rate, refined_rate
-from metainf.corpus.replicas import Infeasible, replica_of
+from metainf.corpus.replicas import Infeasible, replica_of, shared_context_tokens
 from metainf.corpus.runs import MOST_INTERVAL_RATIO, Outcome, Run, task_seed
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.traffic import drawn_acceptance
@@ -33,7 +33,7 @@ from metainf.measurements import Measurement, Purpose, Source
 from metainf.methods import Method, portfolio
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
 from metainf.simulator.builder import engine_model
-from metainf.speculation import acceptance_ratio
+from metainf.speculation import acceptance_ratio, drafting_context_tokens
 from metainf.workload import BatchLoad, ConcurrencyLoad
 
 __all__ = ["UTILIZATIONS", "is_known", "measured_task", "methods_of"]
@@ -89,13 +89,22 @@ def _run(task: Task, method: Method, oracle: StepOracle, repeat: int) -> Run | N
     times = oracle.times(replica, seed)
     if times is None:
         return None
+    latent = oracle.latent(replica)
     speculation, repetitiveness = replica.settings.speculation, task.traffic.repetitiveness
+    context_tokens = drafting_context_tokens(task.traffic)
     if oracle.predicts and speculation is not None:
-        acceptance = acceptance_ratio(speculation, repetitiveness)
+        acceptance = acceptance_ratio(speculation, repetitiveness, context_tokens)
     else:
-        acceptance = drawn_acceptance(speculation, repetitiveness, seed=seed)
-    engine = engine_model(replica, acceptance_ratio=acceptance)
-    return Run(task, method, replica, engine, times[0], times[1], seed)
+        acceptance = drawn_acceptance(
+            speculation,
+            repetitiveness,
+            seed=seed,
+            context_tokens=context_tokens,
+            offset_logit=latent.acceptance_offset_logit,
+        )
+    engine = engine_model(replica, acceptance_ratio=acceptance, kv_ratio=latent.kv_ratio)
+    most_tokens = shared_context_tokens(task)
+    return Run(task, method, replica, engine, times[0], times[1], seed, most_tokens=most_tokens)
 
 
 def _rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:

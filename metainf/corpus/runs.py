@@ -11,7 +11,7 @@ import numpy as np
 
 from metainf.corpus.estimates import FloatArray, Latencies, kept, latencies, margin_of, request_latencies
 from metainf.corpus.task import Task
-from metainf.corpus.traffic import drawn_requests
+from metainf.corpus.traffic import drawn_requests, earlier_traffic
 from metainf.methods import Method
 from metainf.predictors.contract import ReplicaSpec
 from metainf.simulator.contract import EngineModel, HostTimes, Requests, SimulationResult, StepTimes
@@ -52,9 +52,13 @@ class Outcome:
 
 
 def task_seed(task: Task, repeat: int, *, predicted: bool = False) -> int:
-    """The seed of a repeat of a task, the same for every method and in every world that is a truth."""
+    """The seed of a repeat, the same for every method, in every world that is a truth.
+
+    It is also the same on every place and under every load: what is latent in a workload is the same wherever it is
+    put, so that places differ by themselves and not by luck.
+    """
     who = "/predicted" if predicted else ""
-    digest = hashlib.sha256(f"{task.key}/{repeat}{who}".encode()).digest()
+    digest = hashlib.sha256(f"{task.draws_key}/{repeat}{who}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 
@@ -66,7 +70,11 @@ def _drawn(traffic: Traffic, count: int, seed: int, most_tokens: int) -> Request
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """A replica, its truth and the latent draws of one repeat."""
+    """A replica, its truth and the latent draws of one repeat.
+
+    What goes on for long (rates and closed loops) finds the prefix cache as the same traffic has left it before, since
+    a run is far too short to fill one; with `warm` False every run begins with an empty one. A batch always does.
+    """
 
     task: Task
     method: Method
@@ -75,6 +83,9 @@ class Run:
     steps: StepTimes
     host: HostTimes
     seed: int
+    warm: bool = True
+    most_tokens: int | None = None
+    """Requests are cut to it, where the replica's own context is longer: all methods of a task meet the same ones."""
 
     def at_rate(self, rate: float, *, until_sure: bool = True) -> tuple[Outcome, float]:
         """Open loop at this rate, and the margin of the worst promise; see `margin_of`.
@@ -142,15 +153,17 @@ class Run:
         """So many requests, all sent at once."""
         requests = self._requests(count)
         requests = replace(requests, arrival_s=np.zeros(count))
-        result = self._served(requests)
+        result = self._served(requests, warm=False)
         found = latencies(request_latencies(result, requests.output_tokens))
         return _outcome(requests, result, found, np.nan, 0)
 
     def _requests(self, count: int) -> Requests:
-        return _drawn(self.task.traffic, count, self.seed, self.replica.settings.max_model_len)
+        own_tokens = self.replica.settings.max_model_len
+        return _drawn(self.task.traffic, count, self.seed, min(own_tokens, self.most_tokens or own_tokens))
 
-    def _served(self, requests: Requests) -> SimulationResult:
-        return simulate(self.engine, self.steps, requests, host=self.host, seed=self.seed)
+    def _served(self, requests: Requests, *, warm: bool = True) -> SimulationResult:
+        earlier = earlier_traffic(self.task.traffic) if warm and self.warm else None
+        return simulate(self.engine, self.steps, requests, host=self.host, seed=self.seed, earlier=earlier)
 
     def _slots(self) -> int:
         """Sequences that run at a time when many wait, over all ranks."""

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.settings import Speculation
-from metainf.simulator.contract import Requests
+from metainf.simulator.contract import EarlierTraffic, Requests
 from metainf.speculation import acceptance_ratio
 from metainf.workload import ConcurrencyLoad, RateLoad, Repetitiveness, SharedPrefix, TokenLengths, Traffic
 
-__all__ = ["HASH_BLOCK_TOKENS", "drawn_acceptance", "drawn_requests", "first_requests"]
+__all__ = ["HASH_BLOCK_TOKENS", "drawn_acceptance", "drawn_requests", "earlier_traffic", "first_requests"]
 
 HASH_BLOCK_TOKENS = 16
 """Every block size that vLLM gives an attention layer is a multiple of it."""
@@ -117,6 +117,20 @@ def first_requests(requests: Requests, count: int) -> Requests:
     )
 
 
+def earlier_traffic(traffic: Traffic) -> EarlierTraffic | None:
+    """The same traffic as what was served before the first of its requests; None where it shares nothing."""
+    prefix = traffic.shared_prefix
+    if prefix is None or prefix.tokens < HASH_BLOCK_TOKENS or prefix.ratio <= 0.0:
+        return None
+    whole = traffic.input_tokens.mean_tokens + traffic.output_tokens.mean_tokens
+    return EarlierTraffic(
+        prefixes=prefix.distinct,
+        prefix_hashes=prefix.tokens // HASH_BLOCK_TOKENS,
+        prefix_ratio=prefix.ratio,
+        own_tokens=max(0.0, whole - prefix.ratio * prefix.tokens),
+    )
+
+
 def _unit_gaps(burstiness: float, count: int, seed: int) -> FloatArray:
     """Gaps of mean 1 with this coefficient of variation: gamma, so exponential at 1 and equal at 0."""
     if burstiness == 0.0:
@@ -167,8 +181,18 @@ def _prefixes(prefix: SharedPrefix | None, count: int, seed: int) -> _Prefixes:
     return _Prefixes(hashes, offsets, has)
 
 
-def drawn_acceptance(speculation: Speculation | None, repetitiveness: Repetitiveness, *, seed: int) -> float:
-    """Probability that a draft is right in this workload: around what its class has, whose class may be unknown."""
+def drawn_acceptance(
+    speculation: Speculation | None,
+    repetitiveness: Repetitiveness,
+    *,
+    seed: int,
+    context_tokens: float | None = None,
+    offset_logit: float = 0.0,
+) -> float:
+    """Probability that a draft is right in this workload: around what its class has, whose class may be unknown.
+
+    `offset_logit` is what the drafter is better by than others of its kind.
+    """
     if speculation is None:
         return 0.0
     random = _stream(seed, _Stream.ACCEPTANCE)
@@ -176,6 +200,8 @@ def drawn_acceptance(speculation: Speculation | None, repetitiveness: Repetitive
     if repetitiveness is Repetitiveness.UNKNOWN:
         shares = np.cumsum([share for _, share in _UNKNOWN_MIXTURE])
         repetitiveness = _UNKNOWN_MIXTURE[min(int(np.searchsorted(shares, uniform)), len(shares) - 1)][0]
-    middle = acceptance_ratio(speculation, repetitiveness)
-    logit = math.log(middle / (1.0 - middle)) + _ACCEPTANCE_LOGIT_SD * float(normal)
+    middle = acceptance_ratio(speculation, repetitiveness, context_tokens)
+    if middle <= 0.0:
+        return 0.0
+    logit = math.log(middle / (1.0 - middle)) + offset_logit + _ACCEPTANCE_LOGIT_SD * float(normal)
     return 1.0 / (1.0 + math.exp(-logit))

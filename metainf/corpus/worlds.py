@@ -11,6 +11,7 @@ from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.predictors.contract import ReplicaSpec
 from metainf.simulator.contract import HostTimes, StepTimes
+from metainf.step_times.latent import Latent
 from metainf.step_times.roofline import host_times, roofline_step_times
 
 __all__ = ["RooflineWorld", "StepOracle"]
@@ -33,6 +34,9 @@ class StepOracle(Protocol):
         `seed` stands for one run: its noise, never what is true of the replica.
         """
 
+    def latent(self, replica: ReplicaSpec) -> Latent:
+        """What is true of the replica's cache and of its drafter."""
+
     @property
     def predicts(self) -> bool:
         """Whether it stands for who predicts by simulating, not for a truth.
@@ -50,13 +54,17 @@ class RooflineWorld:
     """
 
     name: str = "roofline"
-    version: str = "2"
+    version: str = "3"
     predicts: bool = True
 
     def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
         """The roofline under the constants of the accelerator's generation; the seed changes nothing."""
         efficiency = _efficiency(replica)
         return roofline_step_times(replica, efficiency), host_times(efficiency)
+
+    def latent(self, replica: ReplicaSpec) -> Latent:
+        """As the predictor has it."""
+        return Latent()
 
 
 def _efficiency(replica: ReplicaSpec) -> Efficiency:
