@@ -6,8 +6,8 @@ FOLDER holds sampled tables; where aiconfigurator-core 0.12.0 is installed, miss
 bundled model is asked for on every device with tables, in tensor-parallel layouts of 1 to 8 and, for mixtures, with
 experts spread. Means weigh devices equally. Variances are of the means of devices, of models on a device, and of
 layouts of those, each split into what all nodes share and what is a node's own. With --formats also how far the ratios
-move where weights or cache are in FP8 in place of the checkpoint's format, of the same model, device and layout: mean
-and standard deviation of models on a device.
+move where weights or cache are in FP8 in place of the checkpoint's format, of the same model, device and layout, taken
+apart in the same way.
 """
 
 import argparse
@@ -151,16 +151,8 @@ def print_formats(store: TableStore, models: Sequence[ModelArchitecture], every:
                     if np.isfinite(change).all():
                         moved.setdefault(name, []).append(((device, replica.architecture.name), change))
     for name, found in moved.items():
-        pairs = sorted({key for key, _ in found})
-        values = np.array([np.mean([change for key, change in found if key == pair], axis=0) for pair in pairs])
-        devices = sorted({device for device, _ in pairs})
-        of_device = [values[[pair[0] == device for pair in pairs]].mean(axis=0) for device in devices]
-        mean = np.mean(of_device, axis=0)
-        shared, own = split(values - mean)
-        print(
-            f"{name} in FP8, {len(found)} tables of {len(devices)} devices: "
-            f"({', '.join(f'{m:.2f}' for m in mean)}), ({shared:.2f}, {own:.2f})"
-        )
+        keys, changes = zip(*found, strict=True)
+        print(f"{name} in FP8, {len(found)} pairs of tables: {decomposed(keys, np.array(changes))}")
 
 
 def main() -> None:

@@ -88,6 +88,26 @@ def test_a_format_changes_what_reads_it_and_nothing_else(
 
 
 @pytest.mark.parametrize(
+    ("name", "asked"), [("decode_s", {"kv_cache_dtype": DType.FP8}), ("token_s", {"quantization": DType.FP8})]
+)
+def test_what_a_format_does_differs_from_world_to_world_and_hangs_on_the_device(
+    name: str, asked: dict[str, DType]
+) -> None:
+    def change(seed: int, gpu: str) -> float:
+        plain, narrow = (replica(gpu=gpu, asked=replace(DEFAULTS, **each)) for each in ({}, asked))
+        world = HiddenWorld(seed)
+        of_world, of_roofline = (
+            np.log(getattr(times(narrow), name).flat[-1] / getattr(times(plain), name).flat[-1])
+            for times in (world.step_times, lambda spec: roofline_step_times(spec, MEASURED_HOST))
+        )
+        return float(of_world - of_roofline)
+
+    found = np.array([[change(seed, gpu) for gpu in ("H100-SXM-80GB", "B200-SXM-180GB")] for seed in range(60)])
+    assert found.std(axis=0).min() > 0.05
+    assert abs(np.corrcoef(found.T)[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize(
     "asked",
     [
         pytest.param({"kv_cache_dtype": DType.FP8}, id="a narrower cache"),

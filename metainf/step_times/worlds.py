@@ -216,18 +216,17 @@ class _Bends:
         Where a method changes the format that the operation depends on, of weights for products and of the cache for
         attention, what that does on the device is a part of its own; the other parts stay.
         """
+        own = self._drawn_log(ratio)
+        return own + self._drawn_log(ratios.NARROWED[ratio.name]) if self._is_narrowed(ratio) else own
+
+    def _drawn_log(self, ratio: Ratio) -> FloatArray:
         total = np.array(ratio.mean_log)
         device, model, layout = _facts(self._replica)
-        parts = [
+        for keys, sds in (
             ((device,), ratio.device_log_sd),
             ((device, model), ratio.model_log_sd),
             ((device, model, layout), ratio.layout_log_sd),
-        ]
-        if self._is_narrowed(ratio):
-            change = ratios.NARROWED[ratio.name]
-            total += np.array(change.mean_log)
-            parts.append(((device, model, "", DType.FP8.value), change.log_sd))
-        for keys, sds in parts:
+        ):
             z = _drawn(self._world, ratio.name, *keys).standard_normal(1 + len(total))
             total += sds[0] * z[0] + sds[1] * z[1:]
         return total
