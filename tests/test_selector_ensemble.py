@@ -156,8 +156,8 @@ def test_weights_do_not_depend_on_the_unit_of_a_part():
 
 def test_a_part_is_worth_what_its_choices_gain_and_not_how_well_it_knows_the_rest():
     # One part is right about the best method alone, the other about all but the two best, which it turns round.
-    order = RNG.permuted(np.tile(np.linspace(-1.0, 0.5, 7), (300, 1)), axis=1)
-    gains = np.concatenate([np.zeros((300, 1)), order], axis=1)
+    order = RNG.permuted(np.tile(np.linspace(-1.0, 0.5, 7), (6000, 1)), axis=1)
+    gains = np.concatenate([np.zeros((6000, 1)), order], axis=1)
     top = np.where(gains == gains.max(axis=1, keepdims=True), 0.3, -0.1) * (np.arange(8) > 0)
     two = np.argsort(-gains, axis=1)[:, :2]
     turned = gains.copy()

@@ -23,7 +23,7 @@ class _Boosted(BaseSelector):
         trees: int = 100,
         leaves: int = 31,
         learning_rate: float = 0.1,
-        smallest_leaf: int | None = None,
+        smallest_leaf: int = 20,
         random_state: int = 0,
     ) -> None:
         self.trees = trees
