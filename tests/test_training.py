@@ -11,7 +11,7 @@ from distorted_corpus import PREDICTOR, corpus, slower
 from metainf.cli import main
 from metainf.corpus.build import MANIFEST, TASKS
 from metainf.corpus.replicas import Infeasible, replica_of
-from metainf.corpus.task import Task, TrafficKind
+from metainf.corpus.task import Task, TrafficKind, twin_groups
 from metainf.corpus.task_store import write_tasks
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import Guarantee
@@ -29,7 +29,7 @@ from metainf.training.decisions import CAUTIONS, caution_of, decision_cases, eve
 from metainf.training.held_out import HeldOut, analytical_only, errors, groups_of, held_out, trusted
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import fit_spread
-from metainf.training.train import TrainingPlan, train, write_artifact
+from metainf.training.train import TrainingPlan, thinned, train, write_artifact
 from trained_models import PLAN, trained
 
 SMALL = Growth(trees=15, learning_rate=0.3, depth=4)
@@ -271,6 +271,14 @@ def test_too_many_lanes_leave_out_whole_tasks() -> None:
     _, report = train(table, tasks, replace(PLAN, growth=SMALL, most_folds=2, most_lanes=100))
     assert report.tasks < len(tasks)
     assert report.lanes < 200
+
+
+def test_twins_are_left_out_together(twins: tuple[TrainingRows, pa.Table, dict[str, Task]]) -> None:
+    _, table, tasks = twins
+    kept = set(thinned(table, tasks, 40).column("task").to_pylist())
+    assert 0 < len(kept) < len(tasks) / 2
+    for group in twin_groups(list(tasks.values())):
+        assert len({task.key for task in group} & kept) in (0, len(group))
 
 
 def test_nothing_to_learn_from_is_said() -> None:

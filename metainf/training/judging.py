@@ -120,7 +120,7 @@ def judge(
         No row teaches anything.
     """
     by_key = {task.key: task for task in tasks}
-    table = thinned(table, plan.most_lanes)
+    table = thinned(table, by_key, plan.most_lanes)
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("judging predictors needs simulated rows about the corpus's own tasks")

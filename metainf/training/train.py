@@ -126,7 +126,7 @@ def train(
     """
     by_key = {task.key: task for task in tasks}
     report("reading what the rows teach")
-    table = thinned(table, plan.most_lanes)
+    table = thinned(table, by_key, plan.most_lanes)
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("training needs simulated rows about the corpus's own tasks, and there are none")
@@ -150,16 +150,18 @@ def train(
     return model, _report(rows, judged, model)
 
 
-def thinned(table: pa.Table, most_lanes: int) -> pa.Table:
-    """The table without some tasks, evenly, where there are too many (task, method) pairs."""
+def thinned(table: pa.Table, tasks: Mapping[str, Task], most_lanes: int) -> pa.Table:
+    """The table without some tasks, evenly, where there are too many (task, method) pairs; twins stay together."""
     keys = table.column("task").to_numpy(zero_copy_only=False).astype(np.str_)
     if not len(keys):
         return table
     pairs = len(table.select(["task", "method"]).group_by(["task", "method"]).aggregate([]))
     if pairs <= most_lanes:
         return table
-    names = np.unique(keys)  # hashes: in the order of the alphabet they are in no order of tasks
-    kept = names[: max(1, int(len(names) * most_lanes / pairs))]
+    names = np.unique(keys)
+    drawn = np.array([tasks[name].draws_key if name in tasks else name for name in names.tolist()], dtype=np.str_)
+    groups = np.unique(drawn)  # hashes: in the order of the alphabet they are in no order of tasks
+    kept = names[np.isin(drawn, groups[: max(1, int(len(groups) * most_lanes / pairs))])]
     return table.filter(pa.array(np.isin(keys, kept)))
 
 
