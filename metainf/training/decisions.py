@@ -125,18 +125,18 @@ def every_case(
     spreads: Spreads,
     *,
     groups: StringArray,
+    kind: TrafficKind,
 ) -> Sequence[CalibrationCase]:
-    """The cases of one split of all kinds of traffic: tasks on their own first, then those over several places."""
+    """The cases of one split and kind of traffic: tasks on their own first, then workloads over several places."""
     each = [
         decision_cases(table, tasks, rows, found, spreads, groups=groups, kind=kind, twins=twins)
         for twins in (False, True)
-        for kind in TrafficKind
     ]
     return [case for case in each if case is not None]
 
 
 def caution_of(cases: Sequence[CalibrationCase]) -> tuple[float, Inflation]:
-    """The factor for one split's cases, on average over kinds of traffic, and how it was found."""
+    """The factor for one split's cases, and how it was found."""
     inflation = fit_inflation(cases, CONFIDENCE)
     low, high = CAUTIONS
     return (float(np.clip(inflation.value, low, high)) if math.isfinite(inflation.value) else high), inflation

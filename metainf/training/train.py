@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metainf import __version__
 from metainf.artifact import Provenance, write_predictor
-from metainf.corpus.task import Task
+from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import Guarantee
 from metainf.predictors.base_answers import KNOTS, TARGETS
@@ -75,7 +75,8 @@ class TrainingReport:
     """split -> target -> median absolute log error: `trained`, `analytical`."""
     intervals: Mapping[str, Mapping[str, Mapping[str, Any]]]
     growth: Mapping[str, float]
-    decisions: Mapping[str, Mapping[str, Any]]
+    decisions: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """split -> kind of traffic -> how choices go."""
     caution: float
     guarantee: str
 
@@ -92,7 +93,7 @@ class TrainingReport:
             "errors": {split: dict(figures) for split, figures in self.errors.items()},
             "intervals": {split: dict(figures) for split, figures in self.intervals.items()},
             "growth": dict(self.growth),
-            "decisions": dict(self.decisions),
+            "decisions": {split: dict(kinds) for split, kinds in self.decisions.items()},
             "caution": self.caution,
             "guarantee": self.guarantee,
         }
@@ -100,13 +101,13 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """One split: what it says of errors, spreads and decisions."""
+    """One split: what it says of errors, spreads and, by kind of traffic, of decisions and their caution."""
 
     spread: SplitSpread
     errors: Mapping[str, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, Any]]
-    decision: Mapping[str, Any] | None
-    caution: float
+    decisions: Mapping[str, Mapping[str, Any]]
+    cautions: Mapping[str, float]
     groups: int
 
 
@@ -178,26 +179,27 @@ def _judged(
     whole = errors(rows, found, at_true_utilization=False)
     drafting = speculation_log_sd(rows.inputs)[rows.lane]
     spread = fit_spread(pure, whole, distance, groups, drafting)
-    cases = every_case(table, tasks, rows, found, trained_spreads(spread, rows), groups=held[0].groups)
-    caution, decision = 1.0, None
-    if cases:
-        caution, inflation = caution_of(cases)
-        decision = {
-            "inflation": _rounded(inflation.value),
-            "violations": _rounded(inflation.violation_rate),
-            "refusals": _rounded(inflation.refusal_rate),
-            "falseRefusals": _rounded(false_refusals(cases, caution)),
-            "groups": inflation.groups,
-            "groupsWithPicks": inflation.groups_with_picks,
-            "cases": sum(len(case.groups) for case in cases),
-            "guarantee": inflation.guarantee.value,
-        }
+    spreads, decisions, cautions = trained_spreads(spread, rows), {}, {}
+    for kind in TrafficKind:
+        cases = every_case(table, tasks, rows, found, spreads, groups=held[0].groups, kind=kind)
+        if cases:
+            cautions[kind.value], inflation = caution_of(cases)
+            decisions[kind.value] = {
+                "inflation": _rounded(inflation.value),
+                "violations": _rounded(inflation.violation_rate),
+                "refusals": _rounded(inflation.refusal_rate),
+                "falseRefusals": _rounded(false_refusals(cases, cautions[kind.value])),
+                "groups": inflation.groups,
+                "groupsWithPicks": inflation.groups_with_picks,
+                "cases": sum(len(case.groups) for case in cases),
+                "guarantee": inflation.guarantee.value,
+            }
     return _Judged(
         spread=spread,
         errors=_medians(whole, analytical),
         intervals=spread_figures(pure, whole, distance, groups, drafting),
-        decision=decision,
-        caution=caution,
+        decisions=decisions,
+        cautions=cautions,
         groups=len(np.unique(groups)),
     )
 
@@ -243,17 +245,19 @@ def _model(
         log_sd=log_sd,
         growth=np.array([0.0 if each is None else each.growth for each in usable]),
         generations=frozenset(groups_of(rows)[1].tolist()),
-        caution=max((each.caution for each in judged.values() if each.decision is not None), default=1.0),
+        # A workload is promised its confidence whatever its kind: one that hardly errs makes up for no other.
+        caution=max((most for each in judged.values() for most in each.cautions.values()), default=1.0),
     )
 
 
 def _report(rows: TrainingRows, judged: Mapping[str, _Judged], model: TrainedModel) -> TrainingReport:
-    decisions = {split: each.decision for split, each in judged.items() if each.decision is not None}
+    decisions = {split: each.decisions for split, each in judged.items() if each.decisions}
     guaranteed = bool(decisions) and all(
         each["guarantee"] == Guarantee.UNSEEN_GROUPS.value
         and each["inflation"] is not None
         and each["inflation"] <= CAUTIONS[1]
-        for each in decisions.values()
+        for kinds in decisions.values()
+        for each in kinds.values()
     )
     return TrainingReport(
         rows=len(rows),
