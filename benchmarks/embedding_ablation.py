@@ -8,7 +8,7 @@ embedding is all it knows of a task; with --physics also with it). Each seed lea
 tasks. "Over control" is the closed gap less that of a random vector of equal size and rank per distinct string, seed by
 seed: a text that does not beat it says nothing but which text it is.
 
-    HF_HUB_OFFLINE=1 python benchmarks/embedding_ablation.py --corpus FOLDER --kind rate --out FOLDER
+    HF_HUB_OFFLINE=1 python benchmarks/embedding_ablation.py --corpus FOLDER --world own --kind rate --out FOLDER
 """
 
 import argparse
@@ -16,11 +16,11 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+from metainf.corpus.tables import load_truth
 from metainf.corpus.task import Task, TrafficKind
 from metainf.embeddings.ablation import AblationRow, ablate
 from metainf.embeddings.contract import Embedding
@@ -192,16 +192,11 @@ def run(
     return found
 
 
-def thinned(tasks: Sequence[Task], table: MethodTable, most: int) -> tuple[list[Task], MethodTable]:
-    """At most so many tasks, evenly over the corpus's order, which goes by place and workload."""
-    kept = np.unique(np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(np.intp))
-    return [tasks[row] for row in kept], table.rows(kept)
-
-
 def main() -> None:
     """Read the corpus, run the ablation, write table and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="what `metainf corpus build` wrote")
+    parser.add_argument("--world", help="of the corpus; own: of each task the first that knows it")
     parser.add_argument("--kind", type=TrafficKind, choices=list(TrafficKind), default=TrafficKind.RATE)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
@@ -212,12 +207,10 @@ def main() -> None:
     parser.add_argument("--selector", choices=list(SELECTORS), default="metainf-regression")
     parser.add_argument("--physics", action="store_true", help="let the selector see the physics of pairs as well")
     chosen = parser.parse_args()
-    corpus = import_module("metainf.corpus")
-    table = corpus.load_tables(chosen.corpus)[chosen.kind]
-    tasks, table = thinned(corpus.load_tasks(chosen.corpus)[chosen.kind], table, chosen.most_tasks)
+    truth = load_truth(chosen.corpus, world=chosen.world, most_tasks=chosen.most_tasks)[chosen.kind]
     rows = run(
-        tasks,
-        table,
+        truth.tasks,
+        truth.table,
         embeddings(),
         seeds=range(chosen.seeds),
         folds=chosen.folds,

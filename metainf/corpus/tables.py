@@ -44,11 +44,13 @@ class Truth:
         does not have that seed.
     beside : world -> table of the same n tasks
         What other worlds say of them: NaN throughout where such a world knows nothing of a task.
+    tasks : the n tasks
     """
 
     table: MethodTable
     by_seed: FloatArray
     beside: Mapping[str, MethodTable]
+    tasks: tuple[Task, ...] = ()
 
 
 def load_rows(folder: Path, *, world: str | None = None, purpose: Purpose | None = None) -> pa.Table:
@@ -177,7 +179,7 @@ def _truth(tasks: list[Task], world: str, of_world: Mapping[str, pa.Table], besi
     by_seed = _by_seed(tasks, names, of_world[world])
     features = task_table(tasks, methods).allowing(~np.isnan(over_seeds(by_seed)))
     others = {name: _table(features, _by_seed(tasks, names, of_world[name])) for name in beside}
-    return Truth(_table(features, by_seed), by_seed, others)
+    return Truth(_table(features, by_seed), by_seed, others, tuple(tasks))
 
 
 def _table(tasks: TaskTable, by_seed: FloatArray) -> MethodTable:
