@@ -16,6 +16,7 @@ __all__ = [
     "DraftCost",
     "acceptance_ratio",
     "context_share",
+    "decoding_context",
     "draft_cost",
     "drafting_context_tokens",
     "fades",
@@ -85,10 +86,17 @@ def context_share(context_tokens: float | FloatArray) -> FloatArray:
     return np.asarray(np.interp(context_tokens, _EAGLE_CONTEXT_TOKENS, _EAGLE_CONTEXT_SHARE))
 
 
+def decoding_context(
+    input_tokens: float | FloatArray, output_tokens: float | FloatArray, output_squared_cv: float | FloatArray
+) -> FloatArray:
+    """Mean context of a decoding step, tokens, by the means of prompts and answers: long answers have more steps."""
+    return np.asarray(input_tokens + output_tokens * (1.0 + output_squared_cv) / 2.0)
+
+
 def drafting_context_tokens(traffic: Traffic) -> float:
-    """Tokens before the drafts in the mean over decoding steps: of long answers there are more steps."""
-    answer = traffic.output_tokens
-    return traffic.input_tokens.mean_tokens + answer.mean_tokens * (1.0 + answer.squared_cv) / 2.0
+    """Tokens before the drafts in the mean over decoding steps."""
+    asked, answer = traffic.input_tokens, traffic.output_tokens
+    return float(decoding_context(asked.mean_tokens, answer.mean_tokens, answer.squared_cv))
 
 
 def acceptance_ratio(

@@ -19,7 +19,7 @@ from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.queueing import Lane
 from metainf.roofline import StepModel, StepWork, calibrated, step_values, step_work
 from metainf.settings import PerformanceMode, Speculation
-from metainf.speculation import acceptance_ratio, context_share, draft_cost, fades, mean_tokens
+from metainf.speculation import acceptance_ratio, context_share, decoding_context, draft_cost, fades, mean_tokens
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitiveness, Traffic
 
 T = TypeVar("T")
@@ -273,8 +273,7 @@ def _tokens_per_step(r: Any, t: Any, drafts: FloatArray) -> FloatArray:
 
 
 def _decoding_context(t: Any) -> FloatArray:
-    """Mean context of a decoding step, tokens: long answers weigh by their length, for it is them that steps meet."""
-    return np.asarray(t.input_tokens + t.output_tokens * (1.0 + np.expm1(t.output_log_sd**2)) / 2.0)
+    return decoding_context(t.input_tokens, t.output_tokens, np.expm1(t.output_log_sd**2))
 
 
 _facts_of = attrgetter(*(f.name for f in fields(ReplicaFacts)))
