@@ -250,11 +250,10 @@ def _replicas_of_shape(
             continue
         for layout in layouts:
             conflicts = applicable(method, architecture, accelerator, layout, engine_version, draft_model=draft_model)
-            outcome = (
-                _not_applicable(method, layout, conflicts[0])
-                if conflicts
-                else _one_replica(architecture, accelerator, shape, is_cpu, longest, method, layout, engine_version)
-            )
+            if conflicts:
+                rejections.append(_not_applicable(method, layout, conflicts[0]))
+                continue
+            outcome = _one_replica(architecture, accelerator, shape, is_cpu, longest, method, layout, engine_version)
             if isinstance(outcome, Rejection):
                 rejections.append(outcome)
             else:
