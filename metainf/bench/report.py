@@ -90,8 +90,8 @@ def _conditions(ledger: Ledger) -> Iterator[str]:
     yield f"{len(runs)} of {len(ledger.plan.runs)} runs ({counted}), {starts[0]} to {starts[-1]}."
     yield (
         f"Runnable processes of the machine before a run: {loads[0]:.1f} to {loads[-1]:.1f}, median "
-        f"{loads[len(loads) // 2]:.1f} (about 2 is the bench itself, starts of servers are more; the rest is other "
-        "work, and noise)."
+        f"{loads[len(loads) // 2]:.1f} (the bench itself counts, and starts of servers; the rest is other work, and "
+        "noise)."
     )
     if ready:
         yield f"{len(ledger.servers)} starts of servers, ready after {ready[0]:.0f} to {ready[-1]:.0f} s."

@@ -82,7 +82,7 @@ class OwnServer:
         return f"exit code {code}: {last_lines(self.log.read_text(encoding='utf-8', errors='replace'), 2)}"
 
     def rest(self) -> None:
-        """Stop its processes: an idle engine polls, and eleven of them took a tenth of two cores."""
+        """Stop its processes: an idle engine polls, and takes time from the one that is measured."""
         pause(self.process)
 
     def wake(self) -> None:
