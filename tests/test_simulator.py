@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from metainf.errors import InvalidWorkloadError
 from metainf.simulator import EngineModel, HostTimes, KvGroup, Requests, SimulationResult, StepTimes, simulate
 from metainf.simulator import engine as simulator_engine
+from metainf.simulator.distinct_hashes import distinct_hashes
 from metainf.simulator.timing import at_pair, at_point, padded_tokens
 
 MODEL_LEN = 64
@@ -151,6 +152,30 @@ def test_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host
         slow = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host, seed=seed)
     for item in fields(SimulationResult):
         np.testing.assert_array_equal(getattr(fast, item.name), getattr(slow, item.name))
+
+
+@given(engines(), traffic(), hosts, st.integers(0, 3))
+@settings(max_examples=300, deadline=None)
+def test_who_waits_for_blocks_is_remembered_without_changing_anything(
+    engine: EngineModel, requests: Requests, host: HostTimes, seed: int
+):
+    engine = replace(engine, prefix_caching=True, offload_blocks=0)
+    fast = simulate(engine, table_times(), requests, host=host, seed=seed)
+    limits = simulator_engine._limits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulator_engine, "_limits", lambda *of: limits(*of)._replace(remembering=False))
+        slow = simulate(engine, table_times(), requests, host=host, seed=seed)
+    for item in fields(SimulationResult):
+        np.testing.assert_array_equal(getattr(fast, item.name), getattr(slow, item.name))
+
+
+@given(st.lists(st.tuples(st.integers(-(2**61), 2**61) | st.integers(0, 40), st.integers(1, 12)), min_size=1, max_size=12))
+def test_distinct_hashes_are_those_that_numpy_finds(rows: list[tuple[int, int]]):
+    hashes = np.concatenate([np.arange(first, first + length) for first, length in rows])
+    distinct, places = distinct_hashes(hashes)
+    expected, expected_places = np.unique(hashes, return_inverse=True)
+    np.testing.assert_array_equal(distinct, expected)
+    np.testing.assert_array_equal(places, expected_places)
 
 
 @given(traffic(batch=True), st.integers(0, 2**40), st.sampled_from([0.3, 0.7]))

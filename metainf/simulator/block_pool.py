@@ -64,9 +64,20 @@ def _unlink_free(blocks: Any, pool: Any, index: int) -> None:
 
 
 @compiled
-def _evict(blocks: Any, first: Any, index: int) -> None:
+def _notice(pool: Any, key: int) -> None:
+    """Forget what is remembered of the request that waits for blocks, where this content may be one of its own.
+
+    `key` is of a block that can be hit now or no longer, or whose use begins or ends.
+    """
+    if pool.stuck >= 0 and key != NO_KEY and (key < 0 or pool.stuck_low <= key <= pool.stuck_high):
+        pool.stuck = -1
+
+
+@compiled
+def _evict(blocks: Any, first: Any, pool: Any, index: int) -> None:
     """Take the block's content out of the prefix cache."""
     block = blocks[index]
+    _notice(pool, block.key)
     if block.key >= 0:
         if block.twin_prev >= 0:
             blocks[block.twin_prev].twin_next = block.twin_next
@@ -88,7 +99,7 @@ def take_block(blocks: Any, first: Any, pool: Any) -> int:
     else:
         index = int(pool.free_head)
         _unlink_free(blocks, pool, index)
-        _evict(blocks, first, index)
+        _evict(blocks, first, pool, index)
     blocks[index].users = 1
     return index
 
@@ -98,6 +109,7 @@ def use_again(blocks: Any, pool: Any, index: int) -> None:
     """One more sequence uses a block that holds its content already."""
     block = blocks[index]
     if block.users == 0:
+        _notice(pool, block.key)
         _unlink_free(blocks, pool, index)
         pool.free -= 1
     block.users += 1
@@ -110,6 +122,7 @@ def give_back(blocks: Any, pool: Any, index: int) -> None:
     block.users -= 1
     if block.users > 0:
         return
+    _notice(pool, block.key)
     block.prev = pool.free_tail
     block.next = -1
     if pool.free_tail >= 0:
@@ -121,9 +134,10 @@ def give_back(blocks: Any, pool: Any, index: int) -> None:
 
 
 @compiled
-def _set_key(blocks: Any, first: Any, index: int, key: int) -> None:
+def _set_key(blocks: Any, first: Any, pool: Any, index: int, key: int) -> None:
     block = blocks[index]
     block.key = key
+    _notice(pool, key)
     if key < 0:
         return
     block.twin_prev = -1
@@ -157,7 +171,7 @@ def register(state: Any, rank: int, sequence: int, upto: int) -> None:
                 key = (rank * state.limits.table_groups + group) * state.limits.contents + content
             else:
                 key = _own_key(state, request, group, block)
-            _set_key(state.blocks, state.first, index, key)
+            _set_key(state.blocks, state.first, state.ranks[rank], index, key)
     slot.registered = max(slot.registered, upto)
 
 

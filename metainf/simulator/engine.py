@@ -21,6 +21,7 @@ from metainf.simulator.contract import (
     SimulationResult,
     StepTimes,
 )
+from metainf.simulator.distinct_hashes import distinct_hashes
 from metainf.simulator.event_loop import run
 from metainf.simulator.records import (
     BLOCK,
@@ -168,6 +169,7 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         and engine.pipeline_stages == 1
         and engine.offload_blocks == 0
         and (engine.stream_interval == 1 or host.frontend_token_s == 0.0),
+        remembering=engine.offload_blocks == 0,
         drafts=engine.draft_tokens,
         acceptance=float(engine.acceptance_ratio),
         ranks=engine.data_parallel,
@@ -228,9 +230,9 @@ def _request_records(
         shared = np.minimum(np.diff(starts) * requests.hash_block_tokens, records["input"])
         records["hashes"] = starts[:-1]
         records["shared"] = shared // engine.block_tokens
-        distinct, contents = np.unique(requests.block_hashes, return_inverse=True)
+        distinct, contents = distinct_hashes(requests.block_hashes)
         limits = limits._replace(contents=len(distinct) * limits.hash_blocks, counting=False)
-    return records, distinct, contents.astype(np.int64), limits
+    return records, distinct, contents, limits
 
 
 def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.ndarray, contents: np.ndarray) -> State:
@@ -257,6 +259,7 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
         live_from=np.zeros((ranks * most, len(engine.groups)), dtype=np.int64),
         contents=contents,
         first=np.full(ranks * len(engine.groups) * limits.contents, -1, dtype=np.int32),
+        hits=np.empty((len(engine.groups), table_blocks), dtype=np.int32),
         running=np.zeros((ranks, most), dtype=np.int32),
         free_sequences=np.arange(ranks * most, dtype=np.int32).reshape(ranks, most)[:, ::-1].copy(),
         left=np.zeros((ranks, most), dtype=np.int64),
@@ -289,7 +292,7 @@ def _groups(engine: EngineModel) -> np.ndarray:
 def _pools(limits: Limits) -> np.ndarray:
     """The ranks, idle and with all of their blocks free."""
     pools = np.zeros(limits.ranks, dtype=RANK)
-    for name in ("head", "tail", "free_head", "free_tail", "host_head", "host_tail"):
+    for name in ("head", "tail", "free_head", "free_tail", "host_head", "host_tail", "stuck"):
         pools[name] = -1
     pools["untouched"] = np.arange(limits.ranks) * limits.rank_blocks
     pools["end"] = pools["untouched"] + limits.rank_blocks

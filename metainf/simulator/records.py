@@ -98,6 +98,11 @@ RANK = np.dtype(
         ("tail", np.int32),
         ("free_sequences", np.int64),
         ("free", np.int64),  # blocks
+        ("stuck", np.int32),  # request for which there were not enough, as long as nothing changed in its hits; -1: none
+        ("stuck_hit", np.int64),  # its leading blocks that are cached
+        ("stuck_idle", np.int64),  # of these, blocks that nobody uses
+        ("stuck_low", np.int64),  # keys of its contents lie between these two
+        ("stuck_high", np.int64),
         ("untouched", np.int64),  # the first of the blocks never used yet
         ("end", np.int64),  # behind the last of its blocks
         ("free_head", np.int32),
@@ -175,6 +180,8 @@ class Limits(NamedTuple):
     """Whether blocks are only counted: nobody can tell them apart while no content is shared and nobody preempted."""
     coasting: bool
     """Whether sequences can coast at all: one token a step, one batch at a time."""
+    remembering: bool
+    """Whether it is remembered what a request at the head of the queue was short of."""
     drafts: int
     acceptance: float
     ranks: int
@@ -214,6 +221,8 @@ class State(NamedTuple):
     """Identity of each of the requests' hashes, dense."""
     first: Any
     """Block that holds a content, by group and content; -1: none."""
+    hits: Any
+    """Shape (groups, blocks): the blocks that `hit_blocks` found last, of groups that see all tokens."""
     running: Any
     free_sequences: Any
     left: Any

@@ -16,7 +16,7 @@ from metainf.simulator.coasting import schedule_coasting, settle_all
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import host_hit
 from metainf.simulator.records import NEVER
-from metainf.simulator.sequences import grow, hit_blocks, preempt, register_due, start
+from metainf.simulator.sequences import grow, hit_blocks, is_short, preempt, register_due, start
 from metainf.simulator.timing import chunk_s
 
 __all__ = ["schedule"]
@@ -121,6 +121,11 @@ def _schedule_waiting(state: Any, rank: int, batch: int, threshold: int, now_s: 
         request = pool.head
         record = state.requests[request]
         known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
+        if pool.stuck == request:
+            cached = pool.stuck_hit * state.limits.block_tokens
+            new = _first_tokens(state, known - cached, threshold, budget)
+            if new == 0 or is_short(state, rank, request, cached + new):
+                break
         most = (known - 1) // state.limits.block_tokens
         hit, loaded = 0, 0
         if state.limits.caching and (record.shared > 0 or record.sequence >= 0):
@@ -128,10 +133,9 @@ def _schedule_waiting(state: Any, rank: int, batch: int, threshold: int, now_s: 
             if state.limits.host_blocks > 0:
                 loaded = host_hit(state, rank, request, hit, most)
         cached = (hit + loaded) * state.limits.block_tokens
-        missing = known - cached
-        if not state.limits.chunked and missing > budget:
+        new = _first_tokens(state, known - cached, threshold, budget)
+        if new == 0:
             break
-        new = min(missing, threshold, budget)
         if loaded > 0:
             new = 0
         if not start(state, rank, request, hit, loaded, cached + new):
@@ -148,6 +152,14 @@ def _schedule_waiting(state: Any, rank: int, batch: int, threshold: int, now_s: 
             _wake_at(state, rank, now_s + loaded * state.limits.host_block_s)
             continue
         _add_prompt(state, rank, batch, record.sequence, new)
+
+
+@compiled
+def _first_tokens(state: Any, missing: int, threshold: int, budget: int) -> int:
+    """Tokens that a request's first step computes; 0 where it has to wait for a step with more budget."""
+    if missing > budget and not state.limits.chunked:
+        return 0
+    return min(missing, threshold, budget)
 
 
 @compiled

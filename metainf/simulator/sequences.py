@@ -12,12 +12,20 @@ blocks (`scheduler_reserve_full_isl`, on by default), though only the first chun
 
 from typing import Any
 
-from metainf.simulator.block_pool import cached_block, give_back, register, release_sequence, take_block, use_again
+from metainf.simulator.block_pool import (
+    cached_block,
+    content_of,
+    give_back,
+    register,
+    release_sequence,
+    take_block,
+    use_again,
+)
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import keep_on_host, touch_on_host
 from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
 
-__all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "preempt", "register_due", "start"]
+__all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "is_short", "preempt", "register_due", "start"]
 
 
 @compiled
@@ -58,16 +66,34 @@ def _window_hit(state: Any, rank: int, group: int, request: int, most: int) -> i
     return run
 
 
+@compiled
+def _full_hit(state: Any, rank: int, group: int, request: int, most: int) -> int:
+    """Leading blocks, at most `most`, that a group of all tokens has in its cache; `hits` says where."""
+    record, first, found = state.requests[request], state.first, state.hits[group]
+    keys = (rank * state.limits.table_groups + group) * state.limits.contents
+    shared, hit = min(most, record.shared), 0
+    while hit < shared:
+        index = first[keys + content_of(state, request, hit)]
+        if index < 0:
+            return hit
+        found[hit] = index
+        hit += 1
+    while hit < most:
+        index = cached_block(state, rank, group, request, hit)
+        if index < 0:
+            return hit
+        found[hit] = index
+        hit += 1
+    return hit
+
+
 @compiled_apart
 def hit_blocks(state: Any, rank: int, request: int, most: int) -> int:
     """Leading blocks of the request, at most `most`, that every group has in its cache."""
     hit = most
     for group in range(state.limits.table_groups):
         if state.groups[group].kind == FULL:
-            found = 0
-            while found < hit and cached_block(state, rank, group, request, found) >= 0:
-                found += 1
-            hit = found
+            hit = _full_hit(state, rank, group, request, hit)
     settled = not state.limits.windowed
     while not settled and hit > 0:
         settled = True
@@ -87,22 +113,66 @@ def _first_live(state: Any, group: int, hit: int) -> int:
 
 
 @compiled
-def _fits(state: Any, rank: int, request: int, hit: int, upto: int) -> bool:
-    """Whether the blocks for `upto` tokens now, and in the end for all that are known, are free."""
-    record = state.requests[request]
-    known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
-    taken, used = 0, 0
+def _hit_block(state: Any, rank: int, group: int, request: int, block: int) -> int:
+    """Where a block is that `hit_blocks` has just counted."""
+    if state.groups[group].kind == FULL:
+        return state.hits[group, block]
+    return cached_block(state, rank, group, request, block)
+
+
+@compiled
+def _idle_hits(state: Any, rank: int, request: int, hit: int) -> int:
+    """Blocks among the request's hits that nobody uses: they count as free until it takes them."""
+    idle = 0
     for group in range(state.limits.table_groups):
         if state.groups[group].kind == STATE:
             continue
         for block in range(_first_live(state, group, hit), hit):
-            used += 1
-            index = cached_block(state, rank, group, request, block)
-            taken += state.blocks[index].users == 0
+            idle += state.blocks[_hit_block(state, rank, group, request, block)].users == 0
+    return idle
+
+
+@compiled
+def _new_blocks(state: Any, request: int, hit: int, upto: int) -> int:
+    """Blocks beyond its hits that must be free: for `upto` tokens now, and in the end for all that are known."""
+    record = state.requests[request]
+    known = record.input if record.sequence < 0 else state.sequences[record.sequence].known
+    used = 0
+    for group in range(state.limits.table_groups):
+        if state.groups[group].kind != STATE:
+            used += hit - _first_live(state, group, hit)
     growing = state.limits.table_groups - state.limits.state_groups
     now = (-(-upto // state.limits.block_tokens) - hit) * growing + state.limits.state_groups
-    whole = blocks_to_hold(state, known) - used
-    return max(now, whole) + taken <= state.ranks[rank].free
+    return max(now, blocks_to_hold(state, known) - used)
+
+
+@compiled
+def is_short(state: Any, rank: int, request: int, upto: int) -> bool:
+    """Whether there are still too few free blocks for the request that is remembered as stuck."""
+    pool = state.ranks[rank]
+    return _new_blocks(state, request, pool.stuck_hit, upto) + pool.stuck_idle > pool.free
+
+
+@compiled
+def _remember_stuck(state: Any, rank: int, request: int, hit: int, idle: int) -> None:
+    """Keep what was counted, so that the next steps need not look through all of a long prefix to count the same.
+
+    It holds until a content of the request comes or goes, or its use begins or ends: see `block_pool`. What host memory
+    has of it can change besides, so with that nothing is kept.
+    """
+    if not state.limits.remembering:
+        return
+    low, high = state.limits.contents, -1
+    for block in range(state.requests[request].shared):
+        content = content_of(state, request, block)
+        low, high = min(low, content), max(high, content)
+    pool = state.ranks[rank]
+    first = rank * state.limits.table_groups
+    pool.stuck = request
+    pool.stuck_hit = hit
+    pool.stuck_idle = idle
+    pool.stuck_low = first * state.limits.contents + low
+    pool.stuck_high = (first + state.limits.table_groups - 1) * state.limits.contents + high
 
 
 @compiled
@@ -114,7 +184,7 @@ def _take_hits(state: Any, rank: int, request: int, sequence: int, hit: int) -> 
         for block in range(first):
             state.table[sequence, group, block] = -1
         for block in range(first, hit):
-            index = cached_block(state, rank, group, request, block)
+            index = _hit_block(state, rank, group, request, block)
             use_again(state.blocks, state.ranks[rank], index)
             state.table[sequence, group, block] = index
         state.live_from[sequence, group] = first
@@ -196,14 +266,17 @@ def register_due(state: Any, rank: int) -> None:
 
 @compiled_apart
 def start(state: Any, rank: int, request: int, hit: int, loaded: int, upto: int) -> bool:
-    """Give the request its hits, what is loaded from the host, and blocks for all of `upto` tokens.
+    """Give the request the `hit` that `hit_blocks` has just counted, what is loaded from the host, and the other blocks.
 
-    Returns False, and changes nothing, where they are not free.
+    Returns False, and takes nothing, where there are not enough for `upto` tokens.
     """
     record = state.requests[request]
-    if not _fits(state, rank, request, hit, upto):
-        return False
     pool = state.ranks[rank]
+    idle = _idle_hits(state, rank, request, hit)
+    if _new_blocks(state, request, hit, upto) + idle > pool.free:
+        _remember_stuck(state, rank, request, hit, idle)
+        return False
+    pool.stuck = -1
     sequence = record.sequence
     if sequence < 0:
         pool.free_sequences -= 1
