@@ -675,6 +675,7 @@ def test_a_running_workload_over_its_budget_moves_or_is_kept_and_says_so() -> No
     price(around, "cheap", "2")
     around.settle()
     assert around.condition("Ready") == ("True", "Serving")
+    assert around.events().count("WithinBudget") == 1
 
 
 def test_over_the_budget_and_slow_at_once_both_are_told() -> None:
@@ -704,6 +705,7 @@ def test_with_on_violation_stop_it_goes_to_zero_and_comes_back() -> None:
     around.settle()
     assert around.running() == {"cheap": 1}
     assert around.condition("Ready") == ("True", "Serving")
+    assert "Resumed" in around.events()
 
 
 # Suspend, scale, modes
@@ -723,6 +725,8 @@ def test_suspended_it_runs_nothing_keeps_the_record_and_resumes() -> None:
     around.settle()
     assert around.running() == {"cheap": 1}
     assert around.condition("Ready") == ("True", "Serving")
+    assert around.events().count("Suspended") == around.events().count("Resumed") == 1
+    assert "Unavailable" not in around.events()  # it was asked for
     assert around.decisions() == {record: "Active"}
 
 

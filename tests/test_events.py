@@ -41,7 +41,7 @@ def test_an_event_holds_what_the_api_asks_for() -> None:
 
 
 def test_events_of_cluster_scoped_objects_stand_in_default() -> None:
-    event = manifest(Notice(EventReason.OVERLAPPING, "x"), Regarding(ACCELERATOR_POOL, "a100", None, "u"), AT, "i")
+    event = manifest(Notice(EventReason.PRICES_UNKNOWN, "x"), Regarding(ACCELERATOR_POOL, "a100", None, "u"), AT, "i")
     assert event["metadata"]["namespace"] == "default"
     assert "namespace" not in event["regarding"]
     assert "resourceVersion" not in event["regarding"]

@@ -51,9 +51,20 @@ def add_parser(subparsers: Any) -> None:
     )
     what = parser.add_argument_group("what is measured")
     what.add_argument("--plan", choices=("study", "short"), help="a plan of the project in place of the options below")
-    what.add_argument("--models", nargs="+", metavar="MODEL", help="small models by name, folders, or hub ids")
-    what.add_argument("--methods", nargs="+", default=["default"], metavar="METHOD")
-    what.add_argument("--traffics", nargs="+", default=["unique"], metavar="TRAFFIC")
+    what.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="made here: dense-7m, dense-53m, latent-57m, experts-114m; folders; hub ids",
+    )
+    what.add_argument("--methods", nargs="+", default=["default"], metavar="METHOD", help="(default: default)")
+    what.add_argument(
+        "--traffics",
+        nargs="+",
+        default=["unique"],
+        metavar="TRAFFIC",
+        help="shared, unique, decode, mixed or repetitive (default: unique)",
+    )
     what.add_argument(
         "--loads", nargs="+", default=["c1"], metavar="LOAD", help="c16 clients, b64 batch, r2.5 per second"
     )

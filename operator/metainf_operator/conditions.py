@@ -84,7 +84,7 @@ REASONS: Mapping[str, str] = {
     "AwaitingApproval": "Shows in mode Recommend: the decision is made and waits to be pinned.",
     **{stage: stage.sentence for stage in Stage},
     "NotDeployed": "Shows when nothing is to run.",
-    "Suspended": "Shows when suspend is true, or onViolation Stop took the workload to zero.",
+    "Suspended": "Shows when suspend is true, scaling.replicas is 0, or onViolation Stop took the workload to zero.",
     "BelowBudget": "Shows when what runs costs no more than the budget.",
     RejectionReason.OVER_BUDGET: "Shows when what runs costs more than the budget at today's prices.",
     "NoCost": "Shows when nothing runs, so nothing is spent.",
@@ -185,13 +185,13 @@ def _prices_known(facts: Facts) -> Condition:
     if facts.considered is None:
         return _undecided("PricesKnown", facts)
     if not facts.unpriced_pools:
-        return Condition("PricesKnown", TRUE, "Known", f"prices of {len(facts.priced_pools)} pools are known")
+        return Condition("PricesKnown", TRUE, "Known", f"the prices of all usable pools are known: {len(facts.priced_pools)}")
     names = ", ".join(facts.unpriced_pools[:5])
     advice = "price them in an AcceleratorPool or annotate their nodes with metainf.dev/cost-per-hour"
     if not facts.priced_pools:
         message = f"no pool has a known price ({names}): {advice}"
         return Condition("PricesKnown", FALSE, BindingLimit.PRICE_UNKNOWN, message)
-    message = f"prices of {len(facts.unpriced_pools)} pools are not known ({names}): {advice}"
+    message = f"{len(facts.unpriced_pools)} without a known price ({names}): {advice}"
     return Condition("PricesKnown", TRUE, "SomeUnknown", message)
 
 

@@ -64,12 +64,10 @@ class EventReason(Enum):
     WITHIN_BUDGET = ("WithinBudget", NORMAL, "Account", "shows when the cost is back inside the budget")
     OVER_BUDGET = ("OverBudget", WARNING, "Account", "shows when what runs costs more than the budget")
     STOPPED = ("Stopped", WARNING, "Run", "shows when a workload goes to 0 replicas by onViolation: Stop")
-    SUSPENDED = ("Suspended", NORMAL, "Run", "shows when a workload goes to 0 replicas by suspend")
-    RESUMED = ("Resumed", NORMAL, "Run", "shows when a workload comes back from suspend")
+    SUSPENDED = ("Suspended", NORMAL, "Run", "shows when a workload goes to 0 replicas since somebody asked for it")
+    RESUMED = ("Resumed", NORMAL, "Run", "shows when a workload comes back from 0 replicas that somebody asked for")
     NAME_TAKEN = ("NameTaken", WARNING, "Apply", "shows when a child's name is held by an object of somebody else")
     CHILD_RESTORED = ("ChildRestored", NORMAL, "Apply", "shows when a change that somebody made to a child is undone")
-    CHILD_REFUSED = ("ChildRefused", WARNING, "Apply", "shows when the API server refuses a child")
-    OVERLAPPING = ("Overlapping", WARNING, "Inventory", "shows when a node belongs to two AcceleratorPools")
 
     def __init__(self, text: str, type_: str, action: str, shows: str) -> None:
         self.text = text

@@ -54,7 +54,7 @@ class Metrics:
     def _selection(self, registry: CollectorRegistry) -> None:
         self.selections = Counter(
             "metainf_selections",
-            "Selections, by outcome: selected, refused, kept or failed.",
+            "Selections, by outcome: selected, refused or kept.",
             ("outcome",),
             registry=registry,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from metainf.architecture import ModelArchitecture
 from metainf.errors import HubError, InvalidWorkloadError, MetaInfError, UnknownModelError
-from metainf.hub import fetch_config
+from metainf.hub import HubConfig, fetch_config
 from metainf.known_models import known_model
 from metainf.manifests import InferenceWorkload
 from metainf_operator.api_errors import NotFoundError
@@ -23,6 +23,10 @@ from metainf_operator.resources import CONFIG_MAP
 __all__ = ["ConfigMapMissingError", "KnownModel", "Models"]
 
 _RETRY_HUB_S = 600.0
+_WHOSE_TOKEN = (
+    "the operator asks with its own token (HF_TOKEN, extraEnv of the chart), spec.model.tokenSecretRef is for the pods "
+    "alone; or give the model's config.json in a ConfigMap, model.architecture.configMapRef"
+)
 _REMEMBERED = 4096
 
 
@@ -136,17 +140,27 @@ class Models:
             return _Answer(None, error, self._clock())
         try:
             found = await asyncio.to_thread(fetch_config, model_id, revision)
-            architecture = ModelArchitecture.from_config(
-                found.config, name=model_id, hf_quant_config=found.hf_quant_config
-            )
-            return _Answer(KnownModel(architecture, found.commit), None, self._clock())
         except HubError as exc:
             # The bundled facts are those of the same model; its commit is asked for again when the hub may be back.
             return _Answer(None if known is None else KnownModel(known, revision), exc, self._clock())
+        except UnknownModelError as exc:
+            return _Answer(None, exc, self._clock())
+        except InvalidWorkloadError as exc:
+            if known is not None:
+                return _Answer(KnownModel(known, revision), None, self._clock())  # gated: its facts are known
+            return _Answer(None, InvalidWorkloadError(f"{exc}; {_WHOSE_TOKEN}"), self._clock())
+        return self._read(found, known, revision)
+
+    def _read(self, found: HubConfig, known: ModelArchitecture | None, revision: str | None) -> _Answer:
+        try:
+            architecture = ModelArchitecture.from_config(
+                found.config, name=found.model_id, hf_quant_config=found.hf_quant_config
+            )
         except InvalidWorkloadError as exc:
             if known is not None and not isinstance(exc, UnknownModelError):
-                return _Answer(KnownModel(known, revision), None, self._clock())  # gated: its facts are known
+                return _Answer(KnownModel(known, revision), None, self._clock())
             return _Answer(None, exc, self._clock())
+        return _Answer(KnownModel(architecture, found.commit), None, self._clock())
 
     def forget_failures(self) -> None:
         """Ask again about what failed."""

@@ -336,6 +336,12 @@ _ON_STATUS = {
     ("WithinBudget", "False"): EventReason.OVER_BUDGET,
     ("SLOMet", "False"): EventReason.SLO_MISSED,
 }
+_ON_CHANGE = {
+    ("Accepted", "False", "True"): EventReason.ACCEPTED,
+    ("WithinBudget", "False", "True"): EventReason.WITHIN_BUDGET,
+    ("SLOMet", "False", "True"): EventReason.SLO_MET,
+    ("Available", "True", "False"): EventReason.UNAVAILABLE,
+}
 _ON_REASON = {
     ("Available", "NameTaken"): EventReason.NAME_TAKEN,
     ("Decided", "AwaitingApproval"): EventReason.AWAITING_APPROVAL,
@@ -362,8 +368,11 @@ def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     for condition in after["conditions"]:
         kind, status, reason = condition["type"], condition["status"], condition["reason"]
         old = was.get(kind) or {}
-        if kind == "SLOMet" and (old.get("status"), status) == ("False", "True"):
-            found.append(Notice(EventReason.SLO_MET, condition["message"]))
+        change = (kind, old.get("status"), status)
+        if change in _ON_CHANGE and reason != "Suspended":
+            found.append(Notice(_ON_CHANGE[change], condition["message"]))
+        if kind == "Available" and old.get("reason") == "Suspended" and reason != "Suspended":
+            found.append(Notice(EventReason.RESUMED, condition["message"]))
         if old.get("status") != status and (kind, status) in _ON_STATUS:
             found.append(Notice(_ON_STATUS[kind, status], condition["message"]))
         if old.get("reason") != reason and (kind, reason) in _ON_REASON:

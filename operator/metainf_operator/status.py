@@ -133,7 +133,7 @@ def _pool_ready(record: PoolRecord | None, error: str | None) -> Condition:
         return Condition("Ready", "False", "InvalidSpec", error or "the pool cannot be used")
     if record.problems:
         return Condition("Ready", "False", "NodesDiffer", "; ".join(record.problems)[:1024])
-    return Condition("Ready", "True", "Usable", f"{len(record.members)} nodes belong to the pool")
+    return Condition("Ready", "True", "Usable", f"nodes of the pool: {len(record.members)}")
 
 
 def _pool_priced(record: PoolRecord | None) -> Condition:

@@ -1,5 +1,5 @@
 {{/*
-What the operator calls, and nothing else: tests/test_chart.py compares these rules with its code, in both directions.
+What the operator calls, and nothing else: tests/test_chart_roles.py compares these rules with its code, in both directions.
 They hold no actions, so that the test can read them as YAML.
 */}}
 
