@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.roofline import StepModel, mapped, step_time_s, taken
+from metainf.roofline import INTERACTIVITY_TOKENS, StepModel, mapped, step_time_s, taken
 
 __all__ = [
     "STARTUP_SHARE",
@@ -72,12 +72,12 @@ class Lane:
     """Mean cached tokens of a decoding sequence."""
     tokens_per_sequence: FloatArray
     """Tokens of a decoding sequence in a step: 1, or drafts and one."""
-    step_scale: FloatArray
-    """Factor on the step time: drafting inside the step, performance mode."""
+    small_step_scale: FloatArray
+    """Factor on steps of few tokens: performance mode interactivity."""
     step_extra_s: FloatArray
-    """Drafters' launches, and host work that asynchronous scheduling would hide."""
-    sequence_draft_s: FloatArray
-    """Host time of drafting per decoding sequence and step."""
+    """Drafters' passes beyond what goes with all tokens, and host work that asynchronous scheduling would hide."""
+    sequence_extra_s: FloatArray
+    """The same for each decoding sequence."""
     frontend_token_s: FloatArray
     """Work of the API server per streamed token."""
     answer_tokens: FloatArray
@@ -176,7 +176,8 @@ def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> Float
         lane.prompt_context_tokens,
         tokens_per_sequence=lane.tokens_per_sequence,
     )
-    return time_s * lane.step_scale + lane.step_extra_s + sequences * lane.sequence_draft_s
+    small = sequences * lane.tokens_per_sequence + prompt_tokens <= INTERACTIVITY_TOKENS
+    return time_s * np.where(small, lane.small_step_scale, 1.0) + lane.step_extra_s + sequences * lane.sequence_extra_s
 
 
 def alone_prompt_s(lane: Lane) -> FloatArray:

@@ -34,6 +34,8 @@ from metainf.memory import loaded_bits_per_weight
 from metainf.predictors.contract import ReplicaSpec
 
 __all__ = [
+    "INTERACTIVITY_SCALE",
+    "INTERACTIVITY_TOKENS",
     "StepModel",
     "StepWork",
     "calibrated",
@@ -60,6 +62,15 @@ _WIDER: dict[DType, tuple[DType, ...]] = {
 
 Source: vLLM docs features/quantization, supported hardware (Marlin kernels are weight-only).
 """
+
+INTERACTIVITY_TOKENS = 32
+"""Largest step that performance mode interactivity changes: it captures finer graphs up to here and does nothing else.
+
+Source: vLLM 0.32.0, vllm/config/vllm.py, _set_cudagraph_sizes.
+"""
+INTERACTIVITY_SCALE = 0.985
+"""What it makes of such a step. Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity
+on top of MTP."""
 
 _SINGLE_DEVICE_LINK_BYTES_PER_S = 25e9  # a device whose datasheet names no link at all: host memory, pessimistic
 

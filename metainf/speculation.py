@@ -61,19 +61,33 @@ nobody counts on it.
 """
 
 _NGRAM_SEQUENCE_S = 40e-6
-"""Host time of matching per sequence and step. Source: vLLM V1 matches on the CPU; vllm-project/vllm#16258."""
-_LAUNCH_S = 60e-6  # one pass of a drafter, beside its bytes: kernels of one or two layers and sampling
+"""Host time of matching per sequence and step on a CPU, which has no kernel for it. Source: vllm-project/vllm#16258."""
+_LAUNCH_S = 60e-6
+"""One pass of a drafter, beside its bytes: kernels of one or two layers and sampling.
+
+The two kernels that match n-grams on an accelerator (vLLM 0.32.0, vllm/v1/worker/gpu/spec_decode/ngram/speculator.py)
+are taken to cost the same.
+"""
 _DRAFT_MODEL_RATIO = 0.12  # of the model's own step; a drafter that is not described further
 
 
 @dataclass(frozen=True, slots=True)
 class DraftCost:
-    """What drafting adds to a step."""
+    """What drafting adds to a step: passes of the drafter, and time of its own.
 
-    step_ratio: float
-    """Of the model's own step."""
-    step_s: float
-    sequence_s: float
+    The first pass goes over all tokens of the step, prompts included; each of the others over one token of each
+    sequence. Logits are made for one row of each sequence in each pass. Source: vLLM 0.32.0,
+    vllm/v1/worker/gpu/spec_decode/target_dependent_ar/speculator.py, _prefill and _multi_step_decode.
+    """
+
+    passes: int = 0
+    layers_ratio: float = 0.0
+    """Of a pass's layers over the model's."""
+    head_ratio: float = 0.0
+    """Of a pass's head over the model's."""
+    step_s: float = 0.0
+    """Of all passes together, in each step."""
+    sequence_s: float = 0.0
 
 
 def fades(speculation: Speculation) -> bool:
@@ -132,15 +146,14 @@ def tokens_per_step(
     return float(mean_tokens(acceptance_ratio(speculation, repetitiveness, context_tokens), speculation.tokens))
 
 
-def draft_cost(speculation: Speculation | None, architecture: ModelArchitecture) -> DraftCost:
+def draft_cost(speculation: Speculation | None, architecture: ModelArchitecture, *, on_cpu: bool) -> DraftCost:
     """What drafting `speculation.tokens` tokens adds to each step."""
     if speculation is None:
-        return DraftCost(0.0, 0.0, 0.0)
+        return DraftCost()
     if speculation.kind is SpeculationKind.NGRAM:
-        return DraftCost(0.0, 0.0, _NGRAM_SEQUENCE_S)
+        return DraftCost(sequence_s=_NGRAM_SEQUENCE_S) if on_cpu else DraftCost(step_s=_LAUNCH_S)
+    passes = speculation.tokens
     if speculation.kind is SpeculationKind.DRAFT_MODEL:
-        return DraftCost(_DRAFT_MODEL_RATIO * speculation.tokens, _LAUNCH_S * speculation.tokens, 0.0)
-    # One layer of the model and the head, which is read as often as the layers' share of the vocabulary says.
-    head = architecture.vocab_size * architecture.embedding_size / max(1, architecture.active_parameters)
-    ratio = min(0.5, 1.0 / architecture.layers + head)
-    return DraftCost(ratio * speculation.tokens, _LAUNCH_S * speculation.tokens, 0.0)
+        return DraftCost(passes, _DRAFT_MODEL_RATIO, 0.0, _LAUNCH_S * passes)
+    # A head of EAGLE, or the module that a model has for it, is one layer and the model's own head.
+    return DraftCost(passes, 1.0 / architecture.layers, 1.0, _LAUNCH_S * passes)

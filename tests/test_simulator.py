@@ -169,7 +169,9 @@ def test_who_waits_for_blocks_is_remembered_without_changing_anything(
         np.testing.assert_array_equal(getattr(fast, item.name), getattr(slow, item.name))
 
 
-@given(st.lists(st.tuples(st.integers(-(2**61), 2**61) | st.integers(0, 40), st.integers(1, 12)), min_size=1, max_size=12))
+@given(
+    st.lists(st.tuples(st.integers(-(2**61), 2**61) | st.integers(0, 40), st.integers(1, 12)), min_size=1, max_size=12)
+)
 def test_distinct_hashes_are_those_that_numpy_finds(rows: list[tuple[int, int]]):
     hashes = np.concatenate([np.arange(first, first + length) for first, length in rows])
     distinct, places = distinct_hashes(hashes)

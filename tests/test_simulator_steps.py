@@ -254,10 +254,18 @@ def test_a_refused_request_keeps_no_client_waiting():
     assert_times(result, [np.nan, 1.010], [np.nan, 1.010])
 
 
-def test_asynchronous_scheduling_emits_one_step_later():
-    # The first token comes out of step 1 and is at the client when step 2 ends; the last one has no step after it.
-    result = simulate(engine(asynchronous=True), step_times(), requests([10], [3]))
-    assert_times(result, [1.010 + 1.001], [1.010 + 2 * 1.001])
+def test_asynchronous_scheduling_emits_one_step_later_to_those_that_find_others_running():
+    # The first is alone and gets its token when step 1 ends. The second comes during step 2, is in step 3 and hears of
+    # its first token when step 4 ends; both have their last from step 5, which has no step after it.
+    result = simulate(engine(asynchronous=True), step_times(), requests([10, 10], [5, 3], [0.0, 1.5]))
+    ends = np.cumsum([1.010, 1.001, 1.011, 1.002, 1.002])
+    assert_times(result, [ends[0], ends[3]], [ends[4], ends[4]])
+
+
+def test_asynchronous_scheduling_makes_nobody_wait_who_is_alone():
+    alone = requests([250], [3])
+    late, early = (simulate(engine(asynchronous=each), step_times(), alone) for each in (True, False))
+    assert_times(late, early.first_token_s, early.last_token_s)
 
 
 def test_requests_pass_the_api_server_one_after_the_other():
@@ -420,12 +428,13 @@ def test_host_memory_gives_back_what_the_cache_had_to_forget():
 
 def test_others_go_on_while_blocks_come_back_from_the_host():
     rows, times = [[1, 2], [3, 4], [], [1, 2]], [0.0, 5.0, 9.9, 10.0]
-    mixed = requests([9, 9, 3, 9], [1, 1, 5, 1], times, **sharing(rows))
+    mixed = requests([9, 9, 5, 9], [1, 1, 5, 1], times, **sharing(rows))
     offloading = engine(kv_blocks=5, offload_blocks=9, offload_block_s=1.0)
     result = simulate(offloading, step_times(), mixed)
-    # The third begins at 9.9, in the block that held the second block of the prefix: steps of 1.003, then 1.001. The
-    # fourth is admitted at 10.903; the prefix's first block is in the cache, and its second comes from the host until
-    # 11.903. The step that begins at 11.904 computes its last token beside the third's.
+    # The third begins at 9.9, in the block of the second's last token, which nobody could hit, and in the one that held
+    # the second block of the prefix: steps of 1.005, then 1.001. The fourth is admitted at 10.905; the prefix's first
+    # block is in the cache, and its second comes from the host until 11.905. The step that begins at 11.906 computes
+    # its last token beside the third's.
     assert result.cached_tokens.tolist() == [0, 0, 0, 8]
-    third = 9.9 + np.cumsum([1.003, 1.001, 1.002, 1.001, 1.001])
+    third = 9.9 + np.cumsum([1.005, 1.001, 1.002, 1.001, 1.001])
     assert_times(result, [1.009, 6.009, third[0], third[2]], [1.009, 6.009, third[4], third[2]])

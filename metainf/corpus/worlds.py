@@ -54,7 +54,7 @@ class RooflineWorld:
     """
 
     name: str = "roofline"
-    version: str = "3"
+    version: str = "4"
     predicts: bool = True
 
     def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:

@@ -129,7 +129,7 @@ def _prefill_share(s: LaneState) -> FloatArray:
 def _attention_share(s: LaneState) -> FloatArray:
     m, attended = s.steps, s.lane.prompt_context_tokens
     pairs = m.prompt_pair_s * attended + m.prompt_pair_window_s * np.minimum(attended, m.window_tokens)
-    spent = s.lane.prompt_tokens * pairs * s.lane.step_scale
+    spent = s.lane.prompt_tokens * pairs
     return np.asarray(np.minimum(spent / np.maximum(s.prompt_s, _TINY), 1.0))
 
 
@@ -162,37 +162,37 @@ DERIVED_FEATURES: tuple[Feature[LaneState], ...] = (
         "weight_read_share",
         "1",
         "Share of a step of one sequence that reads weights.",
-        lambda s: s.weight_read_s(np.ones_like(s.lane.slots)) * s.lane.step_scale / s.one_step_s,
+        lambda s: s.weight_read_s(np.ones_like(s.lane.slots)) * s.lane.small_step_scale / s.one_step_s,
     ),
     Feature(
         "weight_read_share_full",
         "1",
         "Share of a step with all slots taken that reads weights.",
-        lambda s: s.weight_read_s(s.lane.slots) * s.lane.step_scale / s.full_step_s,
+        lambda s: s.weight_read_s(s.lane.slots) / s.full_step_s,
     ),
     Feature(
         "cache_read_share_full",
         "1",
         "Share of a step with all slots taken that reads the KV cache.",
-        lambda s: s.cache_read_s(s.lane.slots) * s.lane.step_scale / s.full_step_s,
+        lambda s: s.cache_read_s(s.lane.slots) / s.full_step_s,
     ),
     Feature(
         "fixed_share",
         "1",
         "Share of a step of one sequence that neither reads nor computes: launches, host, collectives.",
-        lambda s: (s.steps.fixed_s * s.lane.step_scale + s.lane.step_extra_s) / s.one_step_s,
+        lambda s: (s.steps.fixed_s * s.lane.small_step_scale + s.lane.step_extra_s) / s.one_step_s,
     ),
     Feature(
         "collective_share",
         "1",
         "Share of a step of one sequence that is the latency of collectives.",
-        lambda s: s.collective_s * s.lane.step_scale / s.one_step_s,
+        lambda s: s.collective_s * s.lane.small_step_scale / s.one_step_s,
     ),
     Feature(
         "host_share_full",
         "1",
         "Share of a step with all slots taken that is work of the host per sequence.",
-        lambda s: s.lane.slots * (s.steps.sequence_s * s.lane.step_scale + s.lane.sequence_draft_s) / s.full_step_s,
+        lambda s: s.lane.slots * (s.steps.sequence_s + s.lane.sequence_extra_s) / s.full_step_s,
     ),
     Feature(
         "arithmetic_intensity_full",

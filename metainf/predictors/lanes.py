@@ -6,20 +6,29 @@ Per replica and per traffic the numbers are read once; what depends on both is n
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency
 from metainf.memory import memory_plan
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.queueing import Lane
-from metainf.roofline import StepModel, StepWork, calibrated, step_values, step_work
+from metainf.roofline import INTERACTIVITY_SCALE, StepModel, StepWork, calibrated, step_values, step_work
 from metainf.settings import PerformanceMode, Speculation
-from metainf.speculation import acceptance_ratio, context_share, decoding_context, draft_cost, fades, mean_tokens
+from metainf.speculation import (
+    DraftCost,
+    acceptance_ratio,
+    context_share,
+    decoding_context,
+    draft_cost,
+    fades,
+    mean_tokens,
+)
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitiveness, Traffic
 
 T = TypeVar("T")
@@ -46,8 +55,7 @@ _SYNC_HOST_FACTOR = 2.0
 Source: 10 % of throughput on H200 and B200 (vLLM blog 2026-02-01), 12 to 16 % for small models (GPUStack Performance
 Lab), where a step takes 5 to 10 ms.
 """
-_INTERACTIVITY_SCALE = 0.985
-"""Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity on top of MTP."""
+_DRAFTED_SEQUENCES = 256.0  # as in `metainf.step_times.roofline`
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +81,9 @@ class ReplicaFacts:
     offload_bytes: float
     max_model_len: float
     draft_tokens: float
-    step_scale: float
+    small_step_scale: float
     step_extra_s: float
-    sequence_draft_s: float
+    sequence_extra_s: float
     frontend_token_s: float
     request_s: float
     request_token_s: float
@@ -148,16 +156,14 @@ def replica_facts(
     settings, layout, architecture = replica.settings, replica.layout, replica.architecture
     plan = memory_plan(replica)
     steps = calibrated(work or step_work(replica), efficiency)
-    draft = draft_cost(settings.speculation, architecture)
+    draft = draft_cost(settings.speculation, architecture, on_cpu=replica.accelerator.vendor is Vendor.CPU)
     tp, pp = layout.tensor_parallel, layout.pipeline_parallel
     per_token = architecture.kv_bytes_per_token(settings.kv_cache_dtype, tp=tp)
     long_bytes = architecture.kv_bytes(_LONG_TOKENS, settings.kv_cache_dtype, tp=tp)
     threshold = settings.long_prefill_token_threshold
-    scale = 1.0 + draft.step_ratio
-    if settings.performance_mode is PerformanceMode.INTERACTIVITY:
-        scale *= _INTERACTIVITY_SCALE
+    small = settings.performance_mode is PerformanceMode.INTERACTIVITY
     waits = 0.0 if settings.asynchronous_scheduling else _SYNC_HOST_FACTOR - 1.0
-    stream = 0.5 * (1.0 - 1.0 / settings.stream_interval)  # half of the work per sequence is sending it out
+    drafted, draft_s, sequence_draft_s = _with_drafts(steps, draft, efficiency.host_s)
     facts = ReplicaFacts(
         lanes=float(layout.data_parallel * pp),
         sequence_limit=max(1.0, settings.max_num_seqs / pp),
@@ -176,15 +182,50 @@ def replica_facts(
         offload_bytes=settings.kv_offload_bytes / layout.accelerators,
         max_model_len=float(settings.max_model_len),
         draft_tokens=float(settings.speculation.tokens if settings.speculation else 0),
-        step_scale=scale,
-        step_extra_s=draft.step_s + waits * efficiency.host_s,
-        sequence_draft_s=draft.sequence_s + (waits - stream) * efficiency.sequence_host_s,
+        small_step_scale=INTERACTIVITY_SCALE if small else 1.0,
+        step_extra_s=draft_s + waits * efficiency.host_s,
+        sequence_extra_s=sequence_draft_s + waits * efficiency.sequence_host_s,
         frontend_token_s=efficiency.frontend_token_s / settings.stream_interval,
         request_s=efficiency.request_s,
         request_token_s=efficiency.request_token_s,
         asynchronous=float(settings.asynchronous_scheduling),
     )
-    return steps, facts
+    return drafted, facts
+
+
+def _with_drafts(steps: StepModel, cost: DraftCost, host_s: float) -> tuple[StepModel, float, float]:
+    """The steps with the drafter's passes, and what these add to each step and for each sequence, seconds."""
+    layers, heads = cost.layers_ratio, cost.head_ratio * cost.passes
+    first, every = 1.0 + layers, 1.0 + layers * cost.passes
+    again = layers * max(0, cost.passes - 1)
+    drafted = replace(
+        steps,
+        fixed_s=steps.fixed_s + layers * cost.passes * (steps.fixed_s - host_s),
+        token_s=steps.token_s * first,
+        dense_read_s=steps.dense_read_s * first,
+        dense_token_s=steps.dense_token_s * first,
+        expert_read_s=steps.expert_read_s * first,
+        expert_token_s=steps.expert_token_s * first,
+        head_read_s=steps.head_read_s * (1.0 + heads),
+        cache_read_s=steps.cache_read_s * every,
+        cache_token_s=steps.cache_token_s * every,
+        window_read_s=steps.window_read_s * every,
+        prompt_pair_s=steps.prompt_pair_s * first,
+        prompt_pair_window_s=steps.prompt_pair_window_s * first,
+    )
+    one_s, many_s = (_layers_s(steps, tokens) for tokens in (1.0, _DRAFTED_SEQUENCES))
+    more_s = (many_s - one_s) / (_DRAFTED_SEQUENCES - 1.0)
+    return drafted, again * one_s + cost.step_s, again * more_s + heads * steps.head_row_s + cost.sequence_s
+
+
+def _layers_s(m: StepModel, tokens: float) -> float:
+    """Products of all layers for so many tokens, with the bytes that they read, and what goes with tokens alone."""
+    together = tokens * m.expert_lanes
+    pairs = (
+        (m.dense_read_s, tokens * m.dense_token_s),
+        (-m.expert_read_s * math.expm1(together * m.expert_miss_log), together * m.expert_token_s),
+    )
+    return tokens * m.token_s + sum(max(pair) + m.overlap * min(pair) for pair in pairs)
 
 
 _LONG_TOKENS = 1 << 20  # longer than any window, so that what a window holds is all that is left
@@ -306,9 +347,9 @@ def _lane_set(
         decode_steps=np.maximum(t.output_tokens - 1.0, 0.0) / per_step,
         context_tokens=context,
         tokens_per_sequence=1.0 + r.draft_tokens,
-        step_scale=r.step_scale,
+        small_step_scale=r.small_step_scale,
         step_extra_s=r.step_extra_s,
-        sequence_draft_s=r.sequence_draft_s,
+        sequence_extra_s=r.sequence_extra_s,
         frontend_token_s=r.frontend_token_s,
         answer_tokens=t.output_tokens,
         request_s=r.request_s + r.request_token_s * t.input_tokens,

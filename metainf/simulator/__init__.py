@@ -8,12 +8,14 @@ What is simpler than in vLLM:
 - Ranks are chosen by what they have to do now; vLLM's counts are up to 100 ms old.
 - An asynchronous engine's tokens are at the frontend when the next step ends, and requests join the next step. In vLLM
   tokens come out at once and requests join the step after the next: the same time to the first token under load.
+  Whoever finds the engine idle is served at once there, and so here.
 - Without `same_step_hits` two cold requests of one prefix that start in one step both compute it. vLLM lets the second
   hit what the step computes for the first where all layers are attention.
-- A recurrent state takes one block; that it is kept at the end of a cached prefix costs no block of its own. Windows
-  keep what they have left behind until it is evicted (vLLM keeps the last boundary only). The block that EAGLE heads
-  compute again after a hit is not.
+- A recurrent state takes one block and one for each draft; that it is kept at the end of a cached prefix costs no block
+  of its own. Windows keep all of a shared prefix until it is evicted, so that the second request with it hits (in vLLM,
+  which keeps the last boundary of each prompt and where it has seen two part, the third).
 - The prefix cache is empty at first, or as earlier traffic of one request at a time has left it (`warm_cache`).
+- Prompts of models with recurrent states are not cut at the boundaries of the blocks that these are kept for.
 - Chunked local attention counts as a window. Copying to host memory takes no time, only copying back.
 """
 

@@ -2,6 +2,7 @@
 
 Separate because it is all that the scheduler does to memory, and the part whose rules are vLLM's own: blocks are used
 again in the order in which they were freed, a sequence's last block first; a freed block keeps its content until then.
+Blocks whose content nobody could hit, by vLLM's count, are used again before all others.
 Contents of one request alone can only be hit by that request after a preemption, so they are given a key only then: the
 result is the same, and most requests are never preempted.
 
@@ -16,7 +17,17 @@ from typing import Any
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.records import FULL, NO_KEY, STATE
 
-__all__ = ["cached_block", "content_of", "give_back", "register", "release_sequence", "take_block", "use_again"]
+__all__ = [
+    "cached_block",
+    "content_of",
+    "give_back",
+    "is_hashed",
+    "register",
+    "release_sequence",
+    "take_block",
+    "use_again",
+    "window_need",
+]
 
 
 @compiled
@@ -116,21 +127,57 @@ def use_again(blocks: Any, pool: Any, index: int) -> None:
 
 
 @compiled
-def give_back(blocks: Any, pool: Any, index: int) -> None:
-    """One sequence fewer uses the block; without any it is free, the last in line to be used for something else."""
+def give_back(blocks: Any, pool: Any, index: int, hashed: bool) -> None:
+    """One sequence fewer uses the block; without any it is free.
+
+    With a content that vLLM has a hash of it is the last in line to be used for something else, otherwise the first.
+    """
     block = blocks[index]
     block.users -= 1
     if block.users > 0:
         return
     _notice(pool, block.key)
-    block.prev = pool.free_tail
-    block.next = -1
-    if pool.free_tail >= 0:
-        blocks[pool.free_tail].next = index
-    else:
-        pool.free_head = index
-    pool.free_tail = index
     pool.free += 1
+    if hashed:
+        block.prev = pool.free_tail
+        block.next = -1
+        if pool.free_tail >= 0:
+            blocks[pool.free_tail].next = index
+        else:
+            pool.free_head = index
+        pool.free_tail = index
+        return
+    block.prev = -1
+    block.next = pool.free_head
+    if pool.free_head >= 0:
+        blocks[pool.free_head].prev = index
+    else:
+        pool.free_tail = index
+    pool.free_head = index
+
+
+@compiled
+def is_hashed(state: Any, sequence: int, group: int, block: int) -> bool:
+    """Whether vLLM has a hash of a sequence's block, so that somebody with equal content could hit it.
+
+    Of a window it keeps the last one of the prompt alone, besides what is shared. Source: vLLM 0.32.0,
+    vllm/v1/core/single_type_kv_cache_manager.py, with a `prefix_cache_retention_interval` of 0 (vllm/config/cache.py).
+    """
+    if not state.limits.caching:
+        return False
+    slot = state.sequences[sequence]
+    if state.groups[group].kind == FULL:
+        return (block + 1) * state.limits.block_tokens <= min(slot.computed, slot.known)
+    if state.blocks[state.table[sequence, group, block]].key != NO_KEY:
+        return True
+    last = (slot.prompt - 1) // state.limits.block_tokens
+    return last - window_need(state, state.groups[group].window) <= block < last
+
+
+@compiled
+def window_need(state: Any, window: int) -> int:
+    """Blocks before a position that a window there looks into."""
+    return max(1, -(-(window - 1) // state.limits.block_tokens))
 
 
 @compiled
@@ -184,10 +231,11 @@ def release_sequence(state: Any, rank: int, sequence: int) -> None:
         kind = state.groups[group].kind
         lowest = 0 if kind == FULL else state.live_from[sequence, group]
         if state.limits.counting:
-            pool.free += 1 if kind == STATE else slot.blocks - lowest
+            pool.free += state.limits.state_blocks if kind == STATE else slot.blocks - lowest
             continue
         if kind == STATE:
-            give_back(blocks, pool, table[group, 0])
+            for block in range(state.limits.state_blocks):
+                give_back(blocks, pool, table[group, block], False)
             continue
         for block in range(slot.blocks - 1, lowest - 1, -1):
-            give_back(blocks, pool, table[group, block])
+            give_back(blocks, pool, table[group, block], is_hashed(state, sequence, group, block))

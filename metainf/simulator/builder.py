@@ -3,7 +3,7 @@
 Separate from the compiled engine, which knows no model and no accelerator, and from `memory`, which counts bytes.
 
 Source of the groups: vLLM V1, vllm/v1/core/kv_cache_utils.py. Layers that look back alike are cut into groups of equal
-size, the smallest number of layers of one kind (or the largest, where that is less than a quarter more); a block is a
+size, the smallest number of layers of one kind (or the largest, where that is less than half more); a block is a
 page of each layer of one group, so all groups draw on one pool. Pages of recurrent states are as large as the others':
 the cache's block is made long enough for that.
 """
@@ -11,18 +11,23 @@ the cache's block is made long enough for that.
 import math
 from dataclasses import dataclass
 
-from metainf.layers import Mixer, RecurrentMixer
+from metainf.layers import LatentAttention, Mixer, RecurrentMixer
 from metainf.memory import MemoryPlan, memory_plan
 from metainf.predictors.contract import ReplicaSpec
+from metainf.settings import SpeculationKind
 from metainf.simulator.contract import EngineModel, KvGroup
 from metainf.speculation import acceptance_ratio as expected_acceptance
 from metainf.workload import Repetitiveness
 
 __all__ = ["engine_model"]
 
-_MAX_UNEVENNESS = 1.25  # vllm/v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
+_MAX_UNEVENNESS = 1.5  # vllm/v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
 _HOST_LINK_SHARE = 0.8
 """Of the datasheet's PCIe rate that copies of whole blocks reach: an assumption; packets and set-up take the rest."""
+
+
+_READ_HIDDEN_STATES = frozenset({SpeculationKind.EAGLE, SpeculationKind.MTP})
+"""Source: vLLM 0.32.0, vllm/v1/core/single_type_kv_cache_manager.py, `drop_eagle_block`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def engine_model(
     drafts = settings.speculation
     if acceptance_ratio is None:
         acceptance_ratio = 0.0 if drafts is None else expected_acceptance(drafts, repetitiveness, context_tokens)
-    ranks = layout.tensor_parallel * layout.pipeline_parallel
+    copies = 1 if _keeps_one_copy(replica) else layout.tensor_parallel * layout.pipeline_parallel
     link = replica.accelerator.pcie_bytes_per_s
     return EngineModel(
         max_num_seqs=settings.max_num_seqs,
@@ -74,13 +79,24 @@ def engine_model(
         pipeline_stages=layout.pipeline_parallel,
         asynchronous=settings.asynchronous_scheduling,
         # --kv-offloading-size is the sum over the ranks of one engine (vllm/config/cache.py).
-        offload_blocks=int(settings.kv_offload_bytes / ranks // pool.block_bytes),
+        offload_blocks=int(settings.kv_offload_bytes / copies // pool.block_bytes),
         offload_block_s=0.0 if link is None else pool.block_bytes / (_HOST_LINK_SHARE * link),
         stream_interval=settings.stream_interval,
+        recomputed_hit_blocks=1 if drafts is not None and drafts.kind in _READ_HIDDEN_STATES else 0,
         # Blocks are registered while they are given out, so the next request of the same step finds them
         # (vllm/v1/core/kv_cache_manager.py, allocate_slots); a recurrent state is there only once it was computed.
         same_step_hits=not any(group.state for group in pool.groups),
     )
+
+
+def _keeps_one_copy(replica: ReplicaSpec) -> bool:
+    """Whether host memory holds each block once, where all ranks have the same: latent attention under TP alone.
+
+    Source: vLLM 0.32.0, vllm/distributed/kv_transfer/kv_connector/v1/offloading/config.py, `replicated_layout`.
+    """
+    layout, mixers = replica.layout, [group.layer.mixer for group in replica.architecture.layer_groups]
+    latent = all(isinstance(mixer, LatentAttention) for mixer in mixers if mixer is not None)
+    return latent and layout.pipeline_parallel == 1 and layout.data_parallel == 1
 
 
 def _kv_blocks(plan: MemoryPlan, pool: _Pool, kv_ratio: float) -> int:

@@ -67,7 +67,7 @@ class StepTimes:
     graph_tokens: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Captured sizes, rising: a step of fewer tokens than the last is padded to the next of them. Empty: no padding."""
     scale: float = 1.0
-    """Factor over the whole step: run noise or a drafter that takes a share of each step."""
+    """Factor over the whole step: the noise of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class HostTimes:
     request_token_s: float = 0.0
     """The same per prompt token."""
     frontend_token_s: float = 0.0
-    """Work of the API server's one process per streamed token of a step, one after the other."""
+    """Work of an API server's process per streamed token of a step, one after the other; there is a process for each
+    data-parallel rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class KvGroup:
     window_tokens: int = 0
     """0: the whole context is kept. Otherwise blocks that fell out of the window are freed."""
     state: bool = False
-    """One state per sequence, whatever its length."""
+    """One state per sequence, whatever its length, and one more for each draft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class EngineModel:
     offload_block_s: float = 0.0
     """Time to bring one block back, seconds."""
     stream_interval: int = 1
+    recomputed_hit_blocks: int = 0
+    """Blocks at the end of each hit that are computed again: a drafter needs the model's hidden states of the last."""
     same_step_hits: bool = False
     """Whether a prompt's blocks can be hit by others in the very step that computes them, as vLLM has it for attention
     layers (vllm-project/vllm#29387 says so and takes it away for recurrent ones); otherwise from the next step on."""

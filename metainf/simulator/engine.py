@@ -147,12 +147,12 @@ def _check(engine: EngineModel, requests: Requests) -> None:
 def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int) -> Limits:
     n = max(1, len(requests.arrival_s))
     states = sum(group.state for group in engine.groups)
+    budget = engine.max_num_batched_tokens
+    budget = budget if engine.chunked_prefill else max(budget, engine.max_model_len)
     per_hash = requests.hash_block_tokens // engine.block_tokens
     return Limits(
         max_num_seqs=min(engine.max_num_seqs, n),
-        budget=engine.max_num_batched_tokens
-        if engine.chunked_prefill
-        else max(engine.max_num_batched_tokens, engine.max_model_len),
+        budget=budget,
         rank_blocks=engine.kv_blocks,
         block_tokens=engine.block_tokens,
         max_model_len=engine.max_model_len,
@@ -162,6 +162,9 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         same_step_hits=engine.same_step_hits,
         table_groups=len(engine.groups),
         state_groups=states,
+        state_blocks=1 + engine.draft_tokens,
+        in_flight_tokens=budget * (engine.pipeline_stages + (1 if engine.asynchronous else 0)),
+        recomputed_hit_blocks=engine.recomputed_hit_blocks,
         windowed=any(group.window_tokens > 0 and not group.state for group in engine.groups),
         counting=engine.offload_blocks == 0,
         plain=engine.groups == (KvGroup(),),
@@ -185,7 +188,7 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         seed=seed & 0x7FFFFFFFFFFFFFFF,
         request_s=float(host.request_s),
         request_token_s=float(host.request_token_s),
-        frontend_token_s=float(host.frontend_token_s),
+        frontend_token_s=float(host.frontend_token_s) / engine.data_parallel,
         clients=min(requests.clients, n),
     )
 
@@ -196,9 +199,10 @@ def _held_blocks(engine: EngineModel, limits: Limits, tokens: IntArray) -> IntAr
     total = np.zeros_like(whole)
     for group in engine.groups:
         if group.state:
-            total += 1
+            total += limits.state_blocks
         elif group.window_tokens > 0:
-            total += np.minimum(whole, -(-(group.window_tokens - 1 + limits.budget) // engine.block_tokens) + 1)
+            widest = group.window_tokens - 1 + limits.in_flight_tokens
+            total += np.minimum(whole, -(-widest // engine.block_tokens) + 1)
         else:
             total += whole
     return total
@@ -222,7 +226,7 @@ def _request_records(
     held = _held_blocks(engine, limits, most)
     records["refused"] = (whole > engine.max_model_len) | (held > engine.kv_blocks)
     # More blocks than all requests together would ever take make no difference, but take memory.
-    ever = int((-(-most // engine.block_tokens)).sum()) * len(engine.groups)
+    ever = int(np.maximum(-(-most // engine.block_tokens), limits.state_blocks).sum()) * len(engine.groups)
     limits = limits._replace(rank_blocks=max(1, min(engine.kv_blocks, ever)))
     distinct = contents = np.zeros(0, dtype=np.int64)
     if engine.prefix_caching and len(requests.block_hashes):
@@ -241,7 +245,7 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
     pipelines = ranks // limits.ranks_per_pipeline
     accepted = records[~records["refused"]]
     longest = int((accepted["input"] + accepted["output"]).max(initial=1)) + limits.drafts
-    table_blocks = -(-longest // limits.block_tokens) + 1
+    table_blocks = max(-(-longest // limits.block_tokens) + 1, limits.state_blocks)
     sequences = np.zeros(ranks * most, dtype=SEQUENCE)
     sequences["request"] = -1
     lines = np.zeros(pipelines, dtype=PIPELINE)

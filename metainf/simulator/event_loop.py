@@ -71,8 +71,9 @@ def _finish_batch(state: Any, pipeline: int, now_s: float) -> None:
         notify(state, pipeline, now_s)  # of the step before this one
     for member in range(state.limits.ranks_per_pipeline):
         complete(state, pipeline * state.limits.ranks_per_pipeline + member, line.oldest, pipeline)
-    if not state.limits.asynchronous:
+    if line.fresh or not state.limits.asynchronous:
         notify(state, pipeline, now_s)
+    line.fresh = False
     line.oldest = (line.oldest + 1) % state.limits.stages
     line.flying -= 1
     line.eager = True
@@ -95,8 +96,9 @@ def _start_batch(state: Any, pipeline: int, now_s: float) -> None:
         if line.flying == 0:
             notify(state, pipeline, now_s)
         return
-    step_s, expert_tokens = 0.0, 0
+    step_s, expert_tokens, decodes = 0.0, 0, 0
     for rank in range(first, first + state.limits.ranks_per_pipeline):
+        decodes += state.loads[rank].decodes
         step_s = max(step_s, rank_step_s(state.tables, state.loads[rank]))
         expert_tokens += max(state.loads[rank].tokens, 1)
     step_s = (
@@ -111,6 +113,7 @@ def _start_batch(state: Any, pipeline: int, now_s: float) -> None:
         if state.loads[rank].tokens > 0:
             state.ranks[rank].busy_s += part_s
     state.done_s[pipeline, batch] = at_s
+    line.fresh = line.messages == 0 and decodes == 0 and state.limits.stages == 1
     line.flying += 1
     state.totals[0] += 1
     state.totals[1] += tokens

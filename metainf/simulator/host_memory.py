@@ -3,7 +3,8 @@
 Separate because it is a second cache with its own order, which the first one only asks how much further a prefix goes.
 
 Source: vLLM's native offloading connector, vllm/v1/kv_offload: full blocks are copied out as they are computed, looked
-up behind the hits on the accelerator, and brought back while others' steps go on. Copying out takes no time here.
+up behind the hits on the accelerator, and brought back one request after the other while others' steps go on
+(vllm/v1/kv_offload/cpu/gpu_worker.py). Copying out takes no time here.
 """
 
 # mypy: disable-error-code="no-any-return"

@@ -98,7 +98,10 @@ RANK = np.dtype(
         ("tail", np.int32),
         ("free_sequences", np.int64),
         ("free", np.int64),  # blocks
-        ("stuck", np.int32),  # request for which there were not enough, as long as nothing changed in its hits; -1: none
+        (
+            "stuck",
+            np.int32,
+        ),  # request for which there were not enough, as long as nothing changed in its hits; -1: none
         ("stuck_hit", np.int64),  # its leading blocks that are cached
         ("stuck_idle", np.int64),  # of these, blocks that nobody uses
         ("stuck_low", np.int64),  # keys of its contents lie between these two
@@ -114,6 +117,7 @@ RANK = np.dtype(
         ("coasted", np.int64),  # how many did so in the last step
         ("coasting", np.bool_),  # whether `left` is up to date
         ("host_used", np.int64),
+        ("link_free_s", np.float64),  # when the last copy from host memory is done
         ("host_head", np.int32),  # least recently used
         ("host_tail", np.int32),
         ("busy_s", np.float64),
@@ -150,6 +154,7 @@ PIPELINE = np.dtype(
         ("oldest", np.int64),
         ("flying", np.int64),  # batches under way
         ("eager", np.bool_),  # something changed since it last found nothing to schedule
+        ("fresh", np.bool_),  # its batch under way is prompts alone, after nothing
         ("wake_s", np.float64),  # when blocks are back from host memory
         ("notices", np.int64),
         ("messages", np.int64),
@@ -173,6 +178,11 @@ class Limits(NamedTuple):
     same_step_hits: bool
     table_groups: int
     state_groups: int
+    state_blocks: int
+    """Of each of these, and each sequence."""
+    in_flight_tokens: int
+    """Most tokens that are scheduled and not settled: windows hold them besides their own."""
+    recomputed_hit_blocks: int
     windowed: bool
     plain: bool
     """One table of all tokens and nothing else."""

@@ -148,8 +148,9 @@ def _schedule_waiting(state: Any, rank: int, batch: int, threshold: int, now_s: 
         state.left[rank, pool.running] = 0
         pool.running += 1
         if loaded > 0:
-            state.sequences[record.sequence].ready_s = now_s + loaded * state.limits.host_block_s
-            _wake_at(state, rank, now_s + loaded * state.limits.host_block_s)
+            pool.link_free_s = max(now_s, pool.link_free_s) + loaded * state.limits.host_block_s
+            state.sequences[record.sequence].ready_s = pool.link_free_s
+            _wake_at(state, rank, pool.link_free_s)
             continue
         _add_prompt(state, rank, batch, record.sequence, new)
 

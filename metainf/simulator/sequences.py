@@ -16,22 +16,18 @@ from metainf.simulator.block_pool import (
     cached_block,
     content_of,
     give_back,
+    is_hashed,
     register,
     release_sequence,
     take_block,
     use_again,
+    window_need,
 )
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import keep_on_host, touch_on_host
 from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
 
 __all__ = ["blocks_to_hold", "end", "grow", "hit_blocks", "is_short", "preempt", "register_due", "start"]
-
-
-@compiled
-def _window_need(state: Any, window: int) -> int:
-    """Blocks before a position that a window there looks into."""
-    return max(1, -(-(window - 1) // state.limits.block_tokens))
 
 
 @compiled
@@ -42,9 +38,9 @@ def blocks_to_hold(state: Any, tokens: int) -> int:
     for group in range(state.limits.table_groups):
         kind = state.groups[group].kind
         if kind == STATE:
-            total += 1
+            total += state.limits.state_blocks
         elif kind == WINDOW:
-            widest = state.groups[group].window - 1 + state.limits.budget
+            widest = state.groups[group].window - 1 + state.limits.in_flight_tokens
             total += min(whole, -(-widest // state.limits.block_tokens) + 1)
         else:
             total += whole
@@ -54,7 +50,7 @@ def blocks_to_hold(state: Any, tokens: int) -> int:
 @compiled
 def _window_hit(state: Any, rank: int, group: int, request: int, most: int) -> int:
     """Longest hit of at most `most` blocks whose last window is cached as a whole."""
-    need = _window_need(state, state.groups[group].window)
+    need = window_need(state, state.groups[group].window)
     run = 0
     for block in range(most - 1, -1, -1):
         if cached_block(state, rank, group, request, block) < 0:
@@ -94,6 +90,7 @@ def hit_blocks(state: Any, rank: int, request: int, most: int) -> int:
     for group in range(state.limits.table_groups):
         if state.groups[group].kind == FULL:
             hit = _full_hit(state, rank, group, request, hit)
+    hit = max(0, hit - state.limits.recomputed_hit_blocks)
     settled = not state.limits.windowed
     while not settled and hit > 0:
         settled = True
@@ -109,7 +106,7 @@ def hit_blocks(state: Any, rank: int, request: int, most: int) -> int:
 def _first_live(state: Any, group: int, hit: int) -> int:
     if state.groups[group].kind == FULL:
         return 0
-    return max(0, hit - _window_need(state, state.groups[group].window))
+    return max(0, hit - window_need(state, state.groups[group].window))
 
 
 @compiled
@@ -142,7 +139,8 @@ def _new_blocks(state: Any, request: int, hit: int, upto: int) -> int:
         if state.groups[group].kind != STATE:
             used += hit - _first_live(state, group, hit)
     growing = state.limits.table_groups - state.limits.state_groups
-    now = (-(-upto // state.limits.block_tokens) - hit) * growing + state.limits.state_groups
+    now = (-(-upto // state.limits.block_tokens) - hit) * growing
+    now += state.limits.state_groups * state.limits.state_blocks
     return max(now, blocks_to_hold(state, known) - used)
 
 
@@ -266,7 +264,7 @@ def register_due(state: Any, rank: int) -> None:
 
 @compiled_apart
 def start(state: Any, rank: int, request: int, hit: int, loaded: int, upto: int) -> bool:
-    """Give the request the `hit` that `hit_blocks` has just counted, what is loaded from the host, and the other blocks.
+    """Give the request the `hit` that `hit_blocks` has just counted, what is loaded from the host, and other blocks.
 
     Returns False, and takes nothing, where there are not enough for `upto` tokens.
     """
@@ -302,9 +300,10 @@ def start(state: Any, rank: int, request: int, hit: int, loaded: int, upto: int)
     slot.computed = (hit + loaded) * state.limits.block_tokens
     for group in range(state.limits.table_groups):
         if state.groups[group].kind == STATE and state.limits.counting:
-            pool.free -= 1
+            pool.free -= state.limits.state_blocks
         elif state.groups[group].kind == STATE:
-            state.table[sequence, group, 0] = take_block(state.blocks, state.first, state.ranks[rank])
+            for block in range(state.limits.state_blocks):
+                state.table[sequence, group, block] = take_block(state.blocks, state.first, pool)
     _take_blocks(state, rank, sequence, upto)
     _note_full(state, rank, sequence, upto)
     slot.check = _next_check(state, sequence)
@@ -341,7 +340,8 @@ def _leave_behind(state: Any, rank: int, sequence: int) -> None:
             state.live_from[sequence, group] = max(first, useful)
             continue
         for block in range(min(useful, slot.blocks) - 1, first - 1, -1):
-            give_back(state.blocks, state.ranks[rank], state.table[sequence, group, block])
+            hashed = is_hashed(state, sequence, group, block)
+            give_back(state.blocks, state.ranks[rank], state.table[sequence, group, block], hashed)
             state.table[sequence, group, block] = -1
         state.live_from[sequence, group] = max(first, useful)
 

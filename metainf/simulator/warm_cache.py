@@ -62,12 +62,13 @@ def warm_cache(earlier: EarlierTraffic, engine: EngineModel, limits: Limits, has
     groups, blocks = _pattern(engine, leading)
     own_blocks = earlier.own_tokens / limits.block_tokens
     growing = limits.table_groups - limits.state_groups
+    states = limits.state_groups * limits.state_blocks
     missed_blocks = earlier.prefix_ratio * (leading * growing - len(blocks))
     device, host = [], []
     for rank in range(limits.ranks):
         uses = _uses(earlier, limits, hashes, rank)
         places = (rank * limits.table_groups + groups) * limits.contents + (blocks + 1) * limits.block_hashes - 1
-        keys = _keys(uses, places, own_blocks * growing + limits.state_groups, engine.kv_blocks, missed_blocks)
+        keys = _keys(uses, places, own_blocks * growing + states, engine.kv_blocks, missed_blocks)
         if limits.rank_blocks + len(keys) <= engine.kv_blocks:
             keys = keys[keys != NO_KEY]  # nothing will be evicted, so that it does not matter what lies between
         device.append(keys)

@@ -28,7 +28,6 @@ __all__ = [
     "MIXTURE",
     "NARROWED",
     "RUN_LOG_SD",
-    "STREAMING_LOG_SD",
     "WAITING_LOG_SD",
     "Ratio",
     "decode_size",
@@ -138,11 +137,8 @@ Assumed: it costs 10 to 16 % of the throughput (vLLM blog 2026-02-01; GPUStack P
 is one standard deviation to either side.
 """
 
-STREAMING_LOG_SD = 0.25
-"""Of the share of host work that sending messages takes, among devices: assumed, as for waiting."""
-
 INTERACTIVITY_LOG_SD = 0.5
-"""Of the logarithm of what interactivity saves of a step, among devices: assumed; it was measured on one."""
+"""Of the logarithm of what interactivity saves of a small step, among devices: assumed; it was measured on one."""
 
 KV_LOG_SD = 0.04
 """Of the size of the KV cache over what the memory plan leaves it, among devices and layouts; cut at two of it.
@@ -152,7 +148,7 @@ is some per cent of what is left. That such plans err is known (aiconfigurator's
 studied more; ai-dynamo/aiconfigurator#1396: 96 sequences predicted, 29 admitted).
 """
 
-_METHODS = (DRAFT_LOG_SD, ACCEPTANCE_OFFSET_SD, WAITING_LOG_SD, STREAMING_LOG_SD, INTERACTIVITY_LOG_SD, KV_LOG_SD)
+_METHODS = (DRAFT_LOG_SD, ACCEPTANCE_OFFSET_SD, WAITING_LOG_SD, INTERACTIVITY_LOG_SD, KV_LOG_SD)
 _ALL = (
     *map(astuple, (DENSE, MIXTURE, EXPERT, DECODE, CHUNK)),
     *(LAUNCH_LAYER_S, LAUNCH_LOG_SD, HOST_LOG_SD, RUN_LOG_SD),

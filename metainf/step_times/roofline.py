@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency
 from metainf.predictors.contract import ReplicaSpec
-from metainf.roofline import StepModel, calibrated, step_work
+from metainf.roofline import INTERACTIVITY_SCALE, INTERACTIVITY_TOKENS, StepModel, calibrated, step_work
 from metainf.settings import PerformanceMode
 from metainf.simulator.contract import HostTimes, StepTimes
-from metainf.speculation import draft_cost
+from metainf.speculation import DraftCost, draft_cost
 from metainf.step_times.graphs import captured_tokens
 
 __all__ = [
@@ -35,8 +36,8 @@ _RATIO = 1.25
 """Between neighbouring points: a parabola is off by ((r - 1) / (r + 1))^2 = 1.2 % halfway, experts by 0.5 %."""
 _SYNC_HOST_FACTOR = 2.0
 """Host work that the accelerator waits for without asynchronous scheduling; as in `metainf.predictors.lanes`."""
-_INTERACTIVITY_SCALE = 0.985
-"""Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity on top of MTP."""
+_DRAFTED_SEQUENCES = 256.0
+"""Passes of a drafter after its first have a token of each sequence: what one more adds is the chord from 1 to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,8 @@ class CostFactors:
     """On all that drafting adds to a step."""
     waiting: float = 1.0
     """On the host work that synchronous scheduling waits for beyond what any step waits for."""
-    streaming: float = 1.0
-    """On what fewer messages save of the host work per sequence; they never save more than all of it."""
     interactivity: float = 1.0
-    """On the logarithm of what interactivity does to a step."""
+    """On the logarithm of what interactivity does to a small step."""
 
 
 AS_KNOWN = CostFactors()
@@ -141,22 +140,46 @@ def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency, factors: C
 def with_method_costs(
     times: StepTimes, replica: ReplicaSpec, efficiency: Efficiency, factors: CostFactors = AS_KNOWN
 ) -> StepTimes:
-    """The same steps with drafters, finer graphs, and host work that is waited for or saved by fewer messages."""
+    """The same steps with drafters, finer graphs, and host work that is waited for.
+
+    Longer intervals between messages change no step: vLLM counts them in the API server
+    (vllm/v1/engine/output_processor.py), which the simulator does by its messages.
+    """
     settings = replica.settings
-    draft = draft_cost(settings.speculation, replica.architecture)
-    scale = 1.0 + factors.draft * draft.step_ratio
+    cost = draft_cost(settings.speculation, replica.architecture, on_cpu=replica.accelerator.vendor is Vendor.CPU)
+    drafted = _drafted(times, cost, factors.draft)
+    scale = 1.0
     if settings.performance_mode is PerformanceMode.INTERACTIVITY:
-        scale *= _INTERACTIVITY_SCALE**factors.interactivity
+        scale = INTERACTIVITY_SCALE**factors.interactivity
     waits = 0.0 if settings.asynchronous_scheduling else factors.waiting * (_SYNC_HOST_FACTOR - 1.0)
-    sending = min(1.0, factors.streaming * 0.5)  # half of the work per sequence is sending it out
-    stream = sending * (1.0 - 1.0 / settings.stream_interval)
-    extra_s = factors.draft * draft.step_s + waits * efficiency.host_s
-    sequence_s = factors.draft * draft.sequence_s + (waits - stream) * efficiency.sequence_host_s
+    return replace(
+        drafted,
+        token_s=np.where(times.tokens <= INTERACTIVITY_TOKENS, scale, 1.0) * drafted.token_s,
+        fixed_s=drafted.fixed_s + waits * efficiency.host_s,
+        sequence_s=drafted.sequence_s + waits * efficiency.sequence_host_s,
+    )
+
+
+def _drafted(times: StepTimes, cost: DraftCost, factor: float) -> StepTimes:
+    """The same steps with the drafter's passes; `factor` is on all that they add."""
+    layers = factor * cost.layers_ratio
+    again = layers * max(0, cost.passes - 1)
+    heads = factor * cost.head_ratio * cost.passes
+    one_s, many_s = (
+        np.interp(tokens, times.tokens, times.token_s) + np.interp(tokens, times.expert_tokens, times.expert_s)
+        for tokens in (1.0, _DRAFTED_SEQUENCES)
+    )
+    more_s = (many_s - one_s) / (_DRAFTED_SEQUENCES - 1.0)
     return replace(
         times,
-        fixed_s=times.fixed_s + extra_s / scale,
-        sequence_s=max(0.0, times.sequence_s + sequence_s / scale),
-        scale=times.scale * scale,
+        token_s=times.token_s * (1.0 + layers),
+        expert_s=times.expert_s * (1.0 + layers),
+        decode_s=times.decode_s * (1.0 + layers * cost.passes),
+        chunk_s=times.chunk_s * (1.0 + layers),
+        prompt_step_s=times.prompt_step_s * (1.0 + layers),
+        head_s=times.head_s * (1.0 + heads),
+        fixed_s=times.fixed_s + float(again * one_s) + factor * cost.step_s,
+        sequence_s=times.sequence_s + float(again * more_s) + heads * times.head_row_s + factor * cost.sequence_s,
     )
 
 

@@ -2,9 +2,9 @@
 
 Separate from the roofline and from the tables, since a world is what a corpus takes as real. `HiddenWorld` bends the
 roofline, operation by operation and by ranges of shapes; its seed is the world. `TableWorld` has measured kernels,
-where there are any, on a hidden host. In either what methods cost (drafting, waiting for the host, sending), how good
-a drafter is and how large the cache are hidden too: predictors have a number for each, and truth must not share it.
-Either differs from run to run by the noise of repeats.
+where there are any, on a hidden host. In either what methods cost (drafting, waiting for the host, small steps), how
+good a drafter is and how large the cache are hidden too: predictors have a number for each, and truth must not share
+it. Either differs from run to run by the noise of repeats.
 
 Equal replicas under other methods meet the same factors: they hang on accelerator, model and layout, those of drafters
 on model and kind. So methods differ by what they do, and not by luck.
@@ -35,7 +35,7 @@ __all__ = ["HiddenWorld", "TableWorld"]
 
 FloatArray = NDArray[np.float64]
 
-_VERSION = "2"
+_VERSION = "3"
 _MOST_KV_SD = 2.0
 """A cache that is a quarter larger or smaller than planned would be a fault of the plan and not its inaccuracy."""
 
@@ -162,11 +162,11 @@ def _hidden_host(world: str, replica: ReplicaSpec) -> Efficiency:
 
 def _hidden_costs(world: str, replica: ReplicaSpec) -> CostFactors:
     """What methods cost on this accelerator, and this model's drafter of the replica's kind."""
-    device = _drawn(world, "method costs", replica.accelerator.name).standard_normal(3)
-    sds = ratios.WAITING_LOG_SD, ratios.STREAMING_LOG_SD, ratios.INTERACTIVITY_LOG_SD
-    waiting, streaming, interactivity = (math.exp(sd * z) for sd, z in zip(sds, device, strict=True))
+    device = _drawn(world, "method costs", replica.accelerator.name).standard_normal(2)
+    sds = ratios.WAITING_LOG_SD, ratios.INTERACTIVITY_LOG_SD
+    waiting, interactivity = (math.exp(sd * z) for sd, z in zip(sds, device, strict=True))
     cost, _ = _drafter(world, replica)
-    return CostFactors(math.exp(ratios.DRAFT_LOG_SD * cost), waiting, streaming, interactivity)
+    return CostFactors(math.exp(ratios.DRAFT_LOG_SD * cost), waiting, interactivity)
 
 
 def _hidden_latent(world: str, replica: ReplicaSpec) -> Latent:

@@ -185,7 +185,9 @@ def _prices_known(facts: Facts) -> Condition:
     if facts.considered is None:
         return _undecided("PricesKnown", facts)
     if not facts.unpriced_pools:
-        return Condition("PricesKnown", TRUE, "Known", f"the prices of all usable pools are known: {len(facts.priced_pools)}")
+        return Condition(
+            "PricesKnown", TRUE, "Known", f"the prices of all usable pools are known: {len(facts.priced_pools)}"
+        )
     names = ", ".join(facts.unpriced_pools[:5])
     advice = "price them in an AcceleratorPool or annotate their nodes with metainf.dev/cost-per-hour"
     if not facts.priced_pools:
