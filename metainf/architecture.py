@@ -1,7 +1,8 @@
 """A model's architecture: what it stores, what it caches and what it computes, read from its config.json.
 
 Separate because everything downstream (does it fit, how fast is it, which layouts are valid) asks these questions
-and none of it should read a config.json. The numbers are of the language model: a vision tower is not counted.
+and none of it should read a config.json. The numbers are of the language model: what it sees with is
+`vision_tower`, apart from them.
 
 Active parameters count all that one token meets, the embedding table and the head each once, as the published figures
 of Qwen 3 and Mixtral do (3.3B of 30.5B, 12.9B of 46.7B). DeepSeek, Kimi and gpt-oss leave the embedding table out (37B,
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from metainf.architecture_vision import VisionTower, read_vision_tower
 from metainf.config_fields import ConfigFields
 from metainf.dtypes import DType
 from metainf.errors import InvalidWorkloadError, UnknownModelError
@@ -54,7 +56,8 @@ class ModelArchitecture:
     """Format that the checkpoint carries scales for, None where it says nothing."""
     mtp_layers: tuple[Layer, ...]
     mtp_other_parameters: int
-    has_vision_tower: bool
+    vision_tower: VisionTower | None
+    """What it sees with; None of a model that only reads."""
 
     @staticmethod
     def from_config(
@@ -274,7 +277,7 @@ def _read(config: Mapping[str, object], name: str, hf_quant_config: Mapping[str,
         kv_cache_dtype=quantization.kv_cache_dtype if quantization else None,
         mtp_layers=_mtp_stored(blueprint, quantization, plain),
         mtp_other_parameters=blueprint.mtp_other_parameters,
-        has_vision_tower=top.present("vision_config"),
+        vision_tower=None if family.section is None else read_vision_tower(top, architecture),
     )
 
 

@@ -13,27 +13,21 @@ from functools import lru_cache
 from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict
+from metainf.errors import InvalidWorkloadError
 from metainf.layouts import Layout
 from metainf.memory import MemoryPlan, memory_plan, with_room_for
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
-from metainf.placement import (
-    ReplicaRequest,
-    Room,
-    replica_grid,
-    room_for,
-    untolerated_taints,
-)
+from metainf.placement import ReplicaRequest, Room, replica_grid, room_for, untolerated_taints
 from metainf.pools import CapacityType, NodePool, NodeShape
 from metainf.predictors.contract import ReplicaSpec
 from metainf.rejections import Rejection, RejectionReason
-from metainf.workload import LossyPolicy, MethodLimits, SpotPolicy, TokenLengths, Workload
+from metainf.workload import MOST_REPLICAS, LossyPolicy, MethodLimits, SpotPolicy, TokenLengths, Workload
 
 __all__ = ["Candidate", "CandidateName", "Enumeration", "Option", "SizedOption", "enumerate_candidates"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
 _Z_99 = 2.3263478740408408  # standard normal quantile at 0.99
-_MOST_REPLICAS = 512  # a Deployment of more is split into workloads; bounds the work of one decision
 _NODE_HEADROOM = 0.85  # share of a node's CPU and memory that replicas may ask for: daemons need the rest
 
 
@@ -121,7 +115,17 @@ def enumerate_candidates(
     """All that the workload could run on over the pools, in the pools' order of names.
 
     `only` restricts to one candidate, for a pin.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        The pin has more replicas than the workload's own limit.
     """
+    most = workload.replicas.maximum
+    if only is not None and most is not None and only.replicas > most:
+        raise InvalidWorkloadError(
+            f"the pin asks for {only.replicas} replicas and scaling.maxReplicas is {most}: raise it, or pin fewer"
+        )
     options: list[SizedOption] = []
     rejections: list[Rejection] = []
     for pool in sorted(pools, key=lambda p: p.name):
@@ -234,13 +238,13 @@ def _replicas_of_shape(
     """What one replica can be on nodes of this shape. Cached: prices and free capacity do not come in."""
     options: list[_ShapeOption] = []
     rejections: list[Rejection] = []
-    longest = lengths[0].quantile(_Z_99) + lengths[1].quantile(_Z_99)
-    if longest > architecture.max_context_tokens:
-        detail = (
-            f"prompt and answer reach {longest:.0f} tokens (p99), the model's context is "
-            f"{architecture.max_context_tokens}"
-        )
+    context = architecture.max_context_tokens
+    stated = lengths[0].stated_tokens + lengths[1].stated_tokens
+    if stated > context:
+        detail = f"prompt and answer reach {stated:.0f} tokens as they are stated, the model's context is {context}"
         return _ShapeOptions((), (Rejection(RejectionReason.CONTEXT_TOO_LONG, "", detail),))
+    # What lies beyond the stated figures is drawn from a curve; clients that know the model's context keep to it.
+    longest = min(lengths[0].quantile(_Z_99) + lengths[1].quantile(_Z_99), float(context))
     per_node = max(1, shape.accelerators)
     layouts = layouts_for(architecture, accelerator, per_node)
     for method in portfolio(engine_version):
@@ -362,12 +366,12 @@ def _sized(workload: Workload, option: Option, pinned_replicas: int | None) -> S
     pool = option.pool
     room = option.room.replicas
     limits = workload.replicas
-    least, most = limits.minimum, limits.maximum or _MOST_REPLICAS
+    least, most = limits.minimum, limits.maximum or MOST_REPLICAS
     if limits.fixed is not None:
         least, most = 1, min(limits.fixed, most)
     if pinned_replicas is not None:
         least = most = pinned_replicas
-    limit = min(room, most, _MOST_REPLICAS)
+    limit = min(room, most)
     if limit >= least:
         return SizedOption(option, least, limit)
     reason = RejectionReason.NO_CAPACITY

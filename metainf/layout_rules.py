@@ -18,7 +18,7 @@ __all__ = ["MOST_LAYOUTS", "layout_conflicts", "layouts_for"]
 
 MOST_LAYOUTS = 10
 _MOST_TENSOR_PARALLEL = 16
-_MOST_TENSOR_PARALLEL_OVER_PCIE = 4
+_MOST_TENSOR_PARALLEL_OVER_PCIE = 8
 
 
 def layouts_for(
@@ -39,6 +39,10 @@ def _candidates(architecture: ModelArchitecture, accelerator: Accelerator, per_n
     no fast link or the model does not divide; serving/data_parallel_deployment: DP attention with EP for MoE, most
     of all with latent attention, whose cache TP cannot split. EP starts at 4: with 2 it is slower (vLLM blog
     2026-07-23).
+
+    Eight devices without a fast link are looked at as TP8 and as TP4 in two stages too: collectives are dear over PCIe,
+    which the step times count, but a token waits for an eighth or a quarter of the weights to be read, without which a
+    large model on small devices keeps no promise of a short time between tokens.
     """
     sizes = [n for n in (1, 2, 4, 8, 16, 32) if n <= per_node]
     tensor = [n for n in sizes if n <= _tensor_limit(accelerator)]
@@ -47,8 +51,9 @@ def _candidates(architecture: ModelArchitecture, accelerator: Accelerator, per_n
     for n in unlinked:
         yield Layout(pipeline_parallel=n)
     for n in unlinked:
-        if n >= 4:
-            yield Layout(tensor_parallel=2, pipeline_parallel=n // 2)
+        for tp in (4, 2):
+            if n > tp:
+                yield Layout(tensor_parallel=tp, pipeline_parallel=n // tp)
     for n in tensor:
         if n > 1 and not architecture.supports_tensor_parallel(n):
             widest = max(t for t in tensor if t < n and architecture.supports_tensor_parallel(t))

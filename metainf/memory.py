@@ -42,6 +42,10 @@ _DRAFT_MODEL_RATIO = 0.1
 _LEAST_CONTEXT_TOKENS = 4096.0
 """No shorter context is told where the cache holds it: requests differ from what was declared. Assumed."""
 _CONTEXT_GRANULE_TOKENS = 256
+_CACHE_MARGIN_RATIO = 0.25
+_MEMORY_MARGIN_RATIO = 0.02
+"""What must be left beside the cache of the longest request, of that cache and of the memory: what is said here of
+weights and activations is an estimate, and an engine that is a few MB short ends at start. Assumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +121,32 @@ class MemoryPlan:
         """Missing on each rank to hold one sequence of this length; 0 where it fits."""
         return max(0.0, self.sequence_bytes(context_tokens) - self.kv_bytes)
 
+    def margin_bytes(self, context_tokens: float) -> float:
+        """What must be left on each rank beside one sequence of this length, for what is estimated."""
+        return max(_CACHE_MARGIN_RATIO * self.sequence_bytes(context_tokens), _MEMORY_MARGIN_RATIO * self.usable_bytes)
+
+    def short_bytes(self, context_tokens: float) -> float:
+        """Missing on each rank to hold one sequence of this length and the margin beside it; 0 where they fit."""
+        return max(0.0, self._wanted_bytes(context_tokens) - self.usable_bytes, self.missing_bytes(context_tokens))
+
     def shortfall(self, context_tokens: float) -> float:
-        """(needed / usable) - 1 for one sequence of this length; 0 where it fits."""
-        needed = self.weight_bytes + self.reserve_bytes + self.sequence_bytes(context_tokens)
-        return max(0.0, needed / self.usable_bytes - 1.0)
+        """(needed / usable) - 1 for one sequence of this length and the margin; 0 where they fit."""
+        return self.short_bytes(context_tokens) / self.usable_bytes
 
     def explanation(self, context_tokens: float) -> str:
         """Why one sequence of this length does or does not fit, with the numbers."""
-        cache = self.sequence_bytes(context_tokens)
-        needed = self.weight_bytes + self.reserve_bytes + cache
-        verdict = "fits in" if needed <= self.usable_bytes else "exceeds"
+        cache, wanted = self.sequence_bytes(context_tokens), self._wanted_bytes(context_tokens)
+        verdict = "fits in" if wanted <= self.usable_bytes else "exceeds"
         return (
-            f"each accelerator needs {needed / _GIB:.1f} GiB (weights {self.weight_bytes / _GIB:.1f}, runtime "
-            f"{self.reserve_bytes / _GIB:.1f}, cache of one {context_tokens:.0f}-token request {cache / _GIB:.1f}), "
-            f"which {verdict} the usable {self.usable_bytes / _GIB:.1f} GiB"
+            f"each accelerator needs {wanted / _GIB:.1f} GiB (weights {self.weight_bytes / _GIB:.1f}, runtime "
+            f"{self.reserve_bytes / _GIB:.1f}, cache of one {context_tokens:.0f}-token request {cache / _GIB:.1f}, "
+            f"margin {self.margin_bytes(context_tokens) / _GIB:.1f}), which {verdict} the usable "
+            f"{self.usable_bytes / _GIB:.1f} GiB"
         )
+
+    def _wanted_bytes(self, context_tokens: float) -> float:
+        cache = self.sequence_bytes(context_tokens) + self.margin_bytes(context_tokens)
+        return self.weight_bytes + self.reserve_bytes + cache
 
 
 def memory_plan(replica: ReplicaSpec) -> MemoryPlan:
@@ -157,8 +172,9 @@ def with_room_for(longest_tokens: float, replica: Callable[[int | None], Replica
     """The replica with the `--max-model-len` that its cache allows; where it holds no such request, its memory.
 
     The model's own context where half the cache holds it, otherwise what the traffic needs twice. vLLM refuses to start
-    when one request of that length exceeds the cache, and our estimate of the cache is an estimate: hence the halves.
-    Each method is asked about by itself, since a head that drafts and larger steps leave less cache.
+    when one request of that length exceeds the cache, and our estimate of the cache is an estimate: hence the halves,
+    and the margin beside the longest request. Each method is asked about by itself, since a head that drafts and larger
+    steps leave less cache.
 
     Parameters
     ----------
@@ -170,7 +186,7 @@ def with_room_for(longest_tokens: float, replica: Callable[[int | None], Replica
     own = replica(None)
     plan = memory_plan(own)
     wanted = min(max(2.0 * longest_tokens, _LEAST_CONTEXT_TOKENS), plan.max_model_len)
-    if plan.missing_bytes(longest_tokens) <= 0:
+    if plan.short_bytes(longest_tokens) <= 0:
         cache_tokens = plan.kv_sequences(longest_tokens) * longest_tokens
         if plan.max_model_len <= cache_tokens / 2:
             return own
@@ -182,7 +198,7 @@ def with_room_for(longest_tokens: float, replica: Callable[[int | None], Replica
     for limit in (_granular(wanted, longest_tokens), math.ceil(longest_tokens)):
         shorter = replica(limit)
         plan = memory_plan(shorter)
-        if plan.missing_bytes(limit) <= 0:
+        if plan.short_bytes(limit) <= 0:
             return shorter
     return plan
 
@@ -221,7 +237,19 @@ def _weight_bytes(replica: ReplicaSpec) -> float:
         total -= experts * (1.0 - 1.0 / dp) / pp
     if replica.settings.weight_dtype is DType.FP8:
         total -= _narrowed_bytes(replica, ep) / pp
-    return total + _draft_bytes(replica)
+    return total + _draft_bytes(replica) + _vision_bytes(replica)
+
+
+def _vision_bytes(replica: ReplicaSpec) -> float:
+    """Weights of what the model sees with, on a rank: cut like the language model, and here on every pipeline stage.
+
+    Source: vLLM 0.32.0 vllm/config/multimodal.py, mm_encoder_tp_mode "weights". Never quantised while it is loaded.
+    """
+    architecture = replica.architecture
+    if architecture.vision_tower is None:
+        return 0.0
+    width = architecture.dtype.bytes_per_value
+    return architecture.vision_tower.parameters * width / replica.layout.tensor_parallel
 
 
 def _bytes_of(architecture: ModelArchitecture, tp: int, ep: int, part: Part) -> float:
@@ -286,11 +314,27 @@ def _reserve_bytes(replica: ReplicaSpec) -> float:
     activations = tokens * width * (hidden + inside)
     rows = min(settings.max_num_seqs, tokens)
     logits = _LOGIT_COPIES * rows * architecture.vocab_size * 4.0
+    step = _with_images(replica, activations + logits)
     if replica.accelerator.vendor is Vendor.CPU:
-        return activations + logits + _CPU_RUNTIME_BYTES
+        return step + _CPU_RUNTIME_BYTES
     graphs = _GRAPH_BASE_BYTES + _GRAPH_LAYER_BYTES * architecture.layers / layout.pipeline_parallel
     collectives = _COLLECTIVE_BYTES if layout.accelerators > 1 else 0
-    return activations + logits + graphs + collectives + _RUNTIME_BYTES
+    return step + graphs + collectives + _RUNTIME_BYTES
+
+
+def _with_images(replica: ReplicaSpec, text_bytes: float) -> float:
+    """Memory of the largest step where the model sees: images first, then the text beside what came of the images.
+
+    Source: vLLM 0.32.0 vllm/v1/worker/gpu_model_runner.py, profile_run.
+    """
+    architecture = replica.architecture
+    tower = architecture.vision_tower
+    if tower is None:
+        return text_bytes
+    width = architecture.dtype.bytes_per_value
+    tokens = tower.tried_tokens(replica.settings.max_num_batched_tokens)
+    images = width * tower.activation_values(tokens, replica.layout.tensor_parallel)
+    return max(images, text_bytes) + width * tokens * architecture.hidden_size
 
 
 def _widest_mlp(group: LayerGroup) -> float:

@@ -5,7 +5,7 @@ Separate because the operator's ledger and the selection must count capacity and
 
 import math
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from fractions import Fraction
 
 from metainf.pools import Billing, NodeCapacity, NodePool, NodeShape
@@ -26,9 +26,11 @@ __all__ = [
 ]
 
 _MONEY_STEP = Decimal("0.000001")
+"""Costs are rounded up to it: one that came to nothing would count as free."""
 _DENSE_COUNTS = 8
 SPOT_TAINT_KEYS = ("kubernetes.azure.com/scalesetpriority", "cloud.google.com/gke-spot")
-"""Taints of the clouds' spot nodes: taken as tolerated where spot is allowed, so pods sent there must tolerate them."""
+"""Taints of the clouds' spot nodes, NoSchedule both: taken as tolerated where spot is allowed, so pods sent there must
+tolerate them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Room:
             shared = 0
         price = pool.price.per_hour
         total = price * shared * self.share.numerator / self.share.denominator + price * whole_nodes
-        return total.quantize(_MONEY_STEP)
+        return total.quantize(_MONEY_STEP, rounding=ROUND_UP)
 
     def _nodes_of(self, replicas: int) -> int:
         """Standing nodes that so many replicas touch."""
@@ -158,13 +160,13 @@ def untolerated_taints(pool: NodePool, limits: PlacementLimits) -> tuple[str, ..
     """Keys of the pool's taints that keep the workload's pods away.
 
     The taint named after the accelerator's resource is tolerated as Kubernetes' own ExtendedResourceToleration
-    does for pods that request it, and the clouds' spot taints where spot is allowed.
+    does for pods that request it, and the clouds' spot taints where spot is allowed; both with the effect NoSchedule
+    alone, which is what the pods tolerate.
     """
+    unasked = {pool.resource_name, *(SPOT_TAINT_KEYS if limits.spot is SpotPolicy.ALLOW else ())}
     keys: list[str] = []
     for taint in pool.taints:
-        if taint.effect == "PreferNoSchedule" or taint.key == pool.resource_name:
-            continue
-        if limits.spot is SpotPolicy.ALLOW and taint.key in SPOT_TAINT_KEYS:
+        if taint.effect == "PreferNoSchedule" or (taint.effect == "NoSchedule" and taint.key in unasked):
             continue
         if not any(tolerates(t, taint.key, taint.value, taint.effect) for t in limits.tolerations):
             keys.append(taint.key)

@@ -1,9 +1,9 @@
 """How many replicas each option needs: which candidates to look at, without looking at all of them.
 
-Separate from `selection`, which chooses among what was looked at. Two ways: where the cheapest is wanted and more
+Separate from `selection`, which chooses among what was looked at. Three ways: where the cheapest is wanted and more
 replicas never cost less, the fewest replicas that perform are found by growing strides and halving, all options at a
-time;
-otherwise a grid of numbers is looked at, and the numbers around the best of them.
+time; otherwise a grid of numbers is looked at, and the numbers around the best of them; and where a person asks for a
+number of replicas, the most that the limits leave of it are found by halving above what the grid shows.
 """
 
 from collections.abc import Sequence
@@ -137,13 +137,62 @@ def _cheapest(assessment: Assessment) -> float:
 def _grid(workload: Workload, options: Sequence[SizedOption], predictor: Predictor) -> Assessment:
     """Look at a grid of numbers, then at those around the best options, and around the cheapest that perform."""
     assessment = assess(workload, [c for sized in options for c in sized.grid()], predictor)
+    fixed = workload.replicas.fixed is not None
+    if fixed and assessment.feasible.any():
+        return _most_allowed(assessment, options, predictor)
     for order in (_best_first, Assessment.cheapest_performing):  # the second for the budget that a refusal names
         finer = _between_grid_points(assessment, order(assessment), options)
         if finer:
             assessment = assessment.extended(assess(workload, finer, predictor))
         if assessment.feasible.any():
-            break
+            return _most_allowed(assessment, options, predictor) if fixed else assessment
     return assessment
+
+
+def _most_allowed(assessment: Assessment, options: Sequence[SizedOption], predictor: Predictor) -> Assessment:
+    """Find the most replicas that keep every limit, of whichever option, and look at that number of every option.
+
+    The numbers of an option that keep every limit lie side by side, since a limit that more replicas break (the budget)
+    stays broken by still more. So what is left to find lies below the least number that is known to be too many.
+    """
+    most = max(assessment.candidates[row].replicas for row in np.flatnonzero(assessment.feasible))
+    too_many = _too_many(assessment)
+    while True:
+        open_ = [sized for sized in options if too_many.get(id(sized.option), 0) - most > 1]
+        if not open_:
+            break
+        looked = assess(
+            assessment.workload,
+            [sized.with_replicas((too_many[id(sized.option)] + most) // 2) for sized in open_],
+            predictor,
+        )
+        for candidate, keeps in zip(looked.candidates, looked.feasible, strict=True):
+            if keeps:
+                most = max(most, candidate.replicas)
+            else:
+                too_many[id(candidate.option)] = candidate.replicas
+        assessment = assessment.extended(looked)
+    seen = {id(candidate.option) for candidate in assessment.candidates if candidate.replicas == most}
+    missing = [
+        sized.with_replicas(most)
+        for sized in options
+        if sized.least <= most <= sized.most and id(sized.option) not in seen
+    ]
+    return assessment.extended(assess(assessment.workload, missing, predictor)) if missing else assessment
+
+
+def _too_many(assessment: Assessment) -> dict[int, int]:
+    """The least number of each option that is above one that keeps every limit and does not keep them itself."""
+    counts: dict[int, list[tuple[int, bool]]] = {}
+    for candidate, keeps in zip(assessment.candidates, assessment.feasible, strict=True):
+        counts.setdefault(id(candidate.option), []).append((candidate.replicas, bool(keeps)))
+    found: dict[int, int] = {}
+    for option, looked in counts.items():
+        most = max((count for count, keeps in looked if keeps), default=None)
+        above = [count for count, _ in looked if most is not None and count > most]
+        if above:
+            found[option] = min(above)
+    return found
 
 
 def _best_first(assessment: Assessment) -> list[int]:

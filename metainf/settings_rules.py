@@ -14,7 +14,8 @@ from metainf.engine_defaults import effective_settings, runs_mla_by_reference, u
 from metainf.engine_versions import DEFAULT_ENGINE_VERSION, EngineVersion, known_version
 from metainf.layers import RecurrentMixer
 from metainf.layouts import Layout
-from metainf.settings import EngineSettings, PerformanceMode, SpeculationKind
+from metainf.quantization_support import where_instead
+from metainf.settings import EffectiveSettings, EngineSettings, PerformanceMode, SpeculationKind
 
 __all__ = ["settings_conflicts", "weight_only_fp8"]
 
@@ -52,13 +53,22 @@ def settings_conflicts(
     max_model_len: int | None = None,
 ) -> tuple[Conflict, ...]:
     """Everything that vLLM would refuse, or that is known not to work; empty where the settings can run."""
+    effective = effective_settings(
+        settings,
+        architecture=architecture,
+        accelerator=accelerator,
+        layout=layout,
+        version=version,
+        max_model_len=max_model_len,
+    )
     return (
+        *_checkpoint(architecture, accelerator),
         *_weights(settings, architecture, accelerator),
-        *_kv_cache(settings, architecture, accelerator),
+        *_kv_cache(settings, effective, architecture, accelerator),
         *_speculation(settings, architecture, layout, version),
         *_offload(settings, accelerator),
         *_cpu(settings, architecture, accelerator, version),
-        *_batching(settings, architecture, accelerator, layout, version, max_model_len),
+        *_batching(effective, architecture),
     )
 
 
@@ -76,6 +86,17 @@ def _named(accelerator: Accelerator) -> str:
     if capability is None:
         return accelerator.name
     return f"{accelerator.name} (compute capability {capability[0]}.{capability[1]})"
+
+
+def _checkpoint(architecture: ModelArchitecture, accelerator: Accelerator) -> Iterator[Conflict]:
+    """What no flag asks for: vLLM reads a checkpoint's own quantisation and ends where it cannot run that."""
+    elsewhere = where_instead(architecture, accelerator)
+    if elsewhere is not None:
+        detail = (
+            f"{architecture.name} is a quantised checkpoint ({architecture.quantization}), which vLLM runs on "
+            f"{elsewhere} and not on {_named(accelerator)}: take one that is not quantised, or a pool of such GPUs"
+        )
+        yield Conflict(ConflictReason.UNSUPPORTED_PRECISION, detail)
 
 
 def _weights(settings: EngineSettings, architecture: ModelArchitecture, accelerator: Accelerator) -> Iterator[Conflict]:
@@ -103,14 +124,15 @@ def _weights(settings: EngineSettings, architecture: ModelArchitecture, accelera
 
 
 def _kv_cache(
-    settings: EngineSettings, architecture: ModelArchitecture, accelerator: Accelerator
+    settings: EngineSettings, effective: EffectiveSettings, architecture: ModelArchitecture, accelerator: Accelerator
 ) -> Iterator[Conflict]:
-    """Source: vllm/v1/attention/backends/triton_attn.py and mla/triton_mla.py (FP8 needs SM89), cpu_attn.py.
+    """The format that the cache has, asked for or brought by the checkpoint.
 
-    flashinfer.py lists FP8 from 8.0, but nothing that is measured on Ampere says that it serves, so it is refused.
+    Source: vllm/v1/attention/backends/triton_attn.py and mla/triton_mla.py (FP8 needs SM89), cpu_attn.py. flashinfer.py
+    lists FP8 from 8.0, but nothing that is measured on Ampere says that it serves, so it is refused.
     """
-    dtype = settings.kv_cache_dtype
-    if dtype is None or dtype in (DType.BF16, DType.FP16):
+    dtype = effective.kv_cache_dtype
+    if dtype in (DType.BF16, DType.FP16):
         return
     vendor, capability = accelerator.vendor, accelerator.compute_capability
     if vendor is Vendor.CPU:
@@ -122,6 +144,8 @@ def _kv_cache(
         possible = vendor is Vendor.AMD and dtype is DType.FP8 and accelerator.supports(DType.FP8)
     if not possible:
         detail = f"a KV cache in {dtype} is not served on {_named(accelerator)}"
+        if settings.kv_cache_dtype is None and architecture.kv_cache_dtype is not None:
+            detail = f"{architecture.name} brings its own: {detail}; take a checkpoint without it, or another pool"
         yield Conflict(ConflictReason.UNSUPPORTED_PRECISION, detail)
 
 
@@ -179,23 +203,8 @@ def _cpu(
         yield Conflict(ConflictReason.CPU_LIMIT, detail)
 
 
-def _batching(
-    settings: EngineSettings,
-    architecture: ModelArchitecture,
-    accelerator: Accelerator,
-    layout: Layout,
-    version: str,
-    max_model_len: int | None,
-) -> Iterator[Conflict]:
+def _batching(effective: EffectiveSettings, architecture: ModelArchitecture) -> Iterator[Conflict]:
     """Source: vllm/config/scheduler.py verify_max_model_len; vllm/model_executor/models/config.py MambaModelConfig."""
-    effective = effective_settings(
-        settings,
-        architecture=architecture,
-        accelerator=accelerator,
-        layout=layout,
-        version=version,
-        max_model_len=max_model_len,
-    )
     tokens, sequences, length = effective.max_num_batched_tokens, effective.max_num_seqs, effective.max_model_len
     if length > architecture.max_context_tokens:
         detail = f"max-model-len {length} is above the model's own {architecture.max_context_tokens}"

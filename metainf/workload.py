@@ -12,6 +12,8 @@ from enum import StrEnum
 from metainf.errors import InvalidWorkloadError
 
 __all__ = [
+    "MOST_REPLICAS",
+    "TOO_MANY_REPLICAS",
     "BatchLoad",
     "Budget",
     "BudgetKind",
@@ -36,6 +38,10 @@ __all__ = [
     "Workload",
 ]
 
+MOST_REPLICAS = 1000
+"""Replicas of one workload, as the CRD has it: bounds the work of one decision and the pods of one Deployment."""
+TOO_MANY_REPLICAS = f"at most {MOST_REPLICAS}: split the workload"
+"""What to do about more."""
 _Z_95 = 1.6448536269514722  # standard normal quantile at 0.95
 
 
@@ -104,6 +110,11 @@ class TokenLengths:
             return 0.0
         ratio = math.log(self.p95_tokens / self.mean_tokens)
         return _Z_95 - math.sqrt(max(0.0, _Z_95**2 - 2.0 * ratio))
+
+    @property
+    def stated_tokens(self) -> float:
+        """The longest length that was stated: the p95, or the mean of constant lengths."""
+        return self.mean_tokens if self.p95_tokens is None else self.p95_tokens
 
     @property
     def squared_cv(self) -> float:
@@ -258,11 +269,19 @@ class PlacementLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLimits:
-    """Bounds on the number of replicas; `fixed` is a person's (or an autoscaler's) own number."""
+    """Bounds on the number of replicas; `fixed` is a person's (or an autoscaler's) own number.
+
+    None of them is above MOST_REPLICAS.
+    """
 
     minimum: int = 1
     maximum: int | None = None
     fixed: int | None = None
+
+    def __post_init__(self) -> None:
+        for asked in (self.minimum, self.maximum, self.fixed):
+            if asked is not None and asked > MOST_REPLICAS:
+                raise InvalidWorkloadError(f"{asked} replicas are asked for: {TOO_MANY_REPLICAS}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 
 from choices import DEFAULT_ONLY, GIB, VERSION, architecture, device, pool, workload
 from metainf.candidates import CandidateName, Enumeration, enumerate_candidates
+from metainf.errors import InvalidWorkloadError
 from metainf.memory import memory_plan
 from metainf.placement import node_slots
 from metainf.pools import CapacityType, NodeCapacity, NodePool, NodeShape, Taint
 from metainf.rejections import Rejection, RejectionReason, count_rejections
 from metainf.workload import (
+    MOST_REPLICAS,
     LossyPolicy,
     MethodLimits,
     PlacementLimits,
     ReplicaLimits,
     SpotPolicy,
+    TokenLengths,
     Toleration,
+    Traffic,
     Workload,
 )
 
@@ -169,6 +173,44 @@ def test_a_request_as_long_as_the_context_keeps_the_models_own_limit() -> None:
     assert {c.option.replica.settings.max_model_len for c in candidates} == {32768}
 
 
+def with_lengths(prompt: TokenLengths, answer: TokenLengths) -> Workload:
+    asked = workload()
+    return replace(asked, traffic=Traffic(asked.traffic.load, prompt, answer))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "possible"),
+    [
+        pytest.param(TokenLengths(5000, 15000), TokenLengths(2000, 6000), True, id="p95s that fit, if not the p99s"),
+        pytest.param(TokenLengths(5000, 15000), TokenLengths(6000, 17768), True, id="p95s that just fit"),
+        pytest.param(TokenLengths(5000, 15000), TokenLengths(6000, 17769), False, id="one token more"),
+        pytest.param(TokenLengths(20000), TokenLengths(6000, 12769), False, id="a mean beside a p95"),
+    ],
+)
+def test_lengths_are_held_against_the_context_as_they_are_stated(
+    prompt: TokenLengths, answer: TokenLengths, possible: bool
+) -> None:
+    enumeration = found(with_lengths(prompt, answer), pool())
+    assert bool(enumeration.candidates) is possible
+    assert (R.CONTEXT_TOO_LONG in reasons(enumeration)) is not possible
+    assert {c.option.replica.settings.max_model_len for c in enumeration.candidates} <= {32768}
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [
+        pytest.param(ReplicaLimits(), MOST_REPLICAS, id="nothing said"),
+        pytest.param(ReplicaLimits(minimum=600), MOST_REPLICAS, id="at least six hundred"),
+        pytest.param(ReplicaLimits(fixed=MOST_REPLICAS), MOST_REPLICAS, id="a person's thousand"),
+        pytest.param(ReplicaLimits(maximum=700), 700, id="at most seven hundred"),
+    ],
+)
+def test_a_workload_can_have_as_many_replicas_as_its_spec_can_say(limits: ReplicaLimits, most: int) -> None:
+    large = pool(nodes=150)
+    (single,) = [o for o in found(workload(replicas=limits), large).options if o.option.layout.name == "TP1"]
+    assert (single.least, single.most) == (limits.minimum, most)
+
+
 @pytest.mark.parametrize(
     ("limits", "free", "counts"),
     [
@@ -258,6 +300,14 @@ def test_only_one_candidate_is_looked_at_for_a_pin() -> None:
 def test_a_pin_without_room_says_so() -> None:
     enumeration = found(workload(), pool(free=(1,)), only=CandidateName("h100", "default", "TP2", 1))
     assert [(r.reason, r.replicas) for r in enumeration.rejections] == [(R.NO_CAPACITY, 1)]
+
+
+def test_a_pin_keeps_to_the_workloads_own_most_replicas() -> None:
+    pin = CandidateName("h100", "default", "TP1", 3)
+    asked = workload(replicas=ReplicaLimits(maximum=3))
+    assert [c.name for c in found(asked, pool(), only=pin).candidates] == [pin]
+    with pytest.raises(InvalidWorkloadError, match=r"asks for 4 replicas and scaling\.maxReplicas is 3: raise it"):
+        found(asked, pool(), only=replace(pin, replicas=4))
 
 
 @settings(max_examples=20, deadline=None)

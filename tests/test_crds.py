@@ -14,7 +14,15 @@ import yaml
 
 from metainf.pools import Billing, CapacityType, PriceSource
 from metainf.rejections import RejectionReason
-from metainf.workload import BudgetKind, LatencyMetric, LossyPolicy, Objective, Repetitiveness, SpotPolicy
+from metainf.workload import (
+    MOST_REPLICAS,
+    BudgetKind,
+    LatencyMetric,
+    LossyPolicy,
+    Objective,
+    Repetitiveness,
+    SpotPolicy,
+)
 
 _ROOT = Path(__file__).resolve().parent.parent
 _EXAMPLES = _ROOT / "crds/examples"
@@ -223,6 +231,17 @@ def test_only_the_pod_template_is_untyped() -> None:
         if "x-kubernetes-preserve-unknown-fields" in schema
     ]
     assert untyped == ["InferenceWorkload.spec.engine.podTemplate.spec"]
+
+
+def test_no_field_takes_more_replicas_than_the_library() -> None:
+    most = {
+        f"{kind}{path}": schema["maximum"]
+        for kind in _KINDS
+        for path, schema in _fields(kind)
+        if path.lower().endswith("replicas") and "maximum" in schema
+    }
+    assert "InferenceWorkload.spec.scaling.replicas" in most
+    assert set(most.values()) == {MOST_REPLICAS}
 
 
 def test_replicas_are_scaled_through_a_field_without_a_default() -> None:

@@ -76,6 +76,20 @@ def test_a_layout_has_a_short_name_and_counts_its_accelerators(layout, name, acc
             "llama", "L40S-PCIe-48GB", 4, "TP1 PP2 TP2 PP4 TP2-PP2 TP4", id="no fast link -> pipeline stages too"
         ),
         pytest.param(
+            "llama",
+            "A10G-PCIe-24GB",
+            8,
+            "TP1 PP2 TP2 PP4 TP2-PP2 TP4 PP8 TP2-PP4 TP4-PP2 TP8",
+            id="eight without one -> wide tensor parallelism over PCIe as well",
+        ),
+        pytest.param(
+            "qwen-28-heads",
+            "A10G-PCIe-24GB",
+            8,
+            "TP1 PP2 TP2 PP4 TP2-PP2 TP4 PP8 TP2-PP4 TP4-PP2",
+            id="but not where heads do not divide",
+        ),
+        pytest.param(
             "qwen-28-heads", "H100-SXM-80GB", 8, "TP1 TP2 TP4 TP4-PP2", id="heads that do not divide -> stages"
         ),
         pytest.param(

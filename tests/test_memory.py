@@ -128,7 +128,9 @@ def test_longer_sequences_never_fit_more_often(context: int, more: int) -> None:
     assert found.kv_sequences(context) >= found.kv_sequences(context + more)
     fits = found.missing_bytes(context) == 0
     assert fits == (found.kv_sequences(context) >= 1)
-    assert fits == (found.shortfall(context) == 0)
+    assert (found.short_bytes(context) == 0) == (found.shortfall(context) == 0)
+    assert found.short_bytes(context) <= found.short_bytes(context + more)
+    assert fits or found.short_bytes(context) > 0
 
 
 def test_pipeline_stages_share_weights_and_cache() -> None:
@@ -180,7 +182,7 @@ def fitted(longest_tokens: float, gpu: str, asked: EngineSettings, model: str = 
         pytest.param(3000, "H100-SXM-80GB", EngineSettings(), 131072, id="the model's own: half the cache holds it"),
         pytest.param(3000, "L4-PCIe-24GB", EngineSettings(), 5888, id="twice what is needed, in steps of 256"),
         pytest.param(500, "L4-PCIe-24GB", EngineSettings(), 4096, id="no shorter one than 4096"),
-        pytest.param(28000.5, "L4-PCIe-24GB", EngineSettings(), 28001, id="just what is needed, where more is unsure"),
+        pytest.param(27140.5, "L4-PCIe-24GB", EngineSettings(), 27141, id="just what is needed, where more is unsure"),
         pytest.param(
             3000, "L4-PCIe-24GB", EngineSettings(chunked_prefill=False), 5888, id="uncut prompts: their steps fit then"
         ),
@@ -223,7 +225,46 @@ def test_a_replica_starts_and_holds_the_longest_request(longest: float, gpu: str
     longest = min(longest, architecture.max_context_tokens)
     found = fitted(longest, gpu, EngineSettings(chunked_prefill=chunked), model)
     if isinstance(found, MemoryPlan):
-        assert found.missing_bytes(found.max_model_len if not chunked else longest) > 0
+        assert found.short_bytes(found.max_model_len if not chunked else longest) > 0
     else:
         assert longest <= found.settings.max_model_len <= architecture.max_context_tokens
         assert memory_plan(found).missing_bytes(found.settings.max_model_len) == 0
+        assert memory_plan(found).short_bytes(longest) == 0
+
+
+def test_memory_that_a_request_just_fits_in_is_too_small_and_the_margin_is_said() -> None:
+    found = fitted(500, "V100-SXM-32GB", EngineSettings(), "Qwen/Qwen2.5-14B-Instruct")
+    assert isinstance(found, MemoryPlan)
+    assert found.missing_bytes(500) == 0
+    assert found.short_bytes(500) == pytest.approx(found.shortfall(500) * found.usable_bytes)
+    assert "margin 0.6), which exceeds the usable 29.4 GiB" in found.explanation(500)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "margin"),
+    [
+        pytest.param(16, 0.02 * 81559 * 2**20 * 0.92, id="a fiftieth of the memory beside a short request"),
+        pytest.param(131072, 0.25 * 131072 * 131072, id="a quarter of the cache of a long one"),
+    ],
+)
+def test_the_margin_grows_with_the_memory_and_with_the_longest_request(tokens: int, margin: float) -> None:
+    assert plan().margin_bytes(tokens) == pytest.approx(margin)
+
+
+def test_a_model_that_sees_has_the_weights_of_its_tower_on_every_rank() -> None:
+    architecture = known_model("google/gemma-3-27b-it")
+    assert architecture is not None and architecture.vision_tower is not None
+    text = architecture.weight_bytes_per_rank()
+    assert plan("google/gemma-3-27b-it").weight_bytes - text == pytest.approx(2 * architecture.vision_tower.parameters)
+    layout = Layout(tensor_parallel=2)
+    cut = plan("google/gemma-3-27b-it", layout=layout).weight_bytes - architecture.weight_bytes_per_rank(2)
+    assert cut == pytest.approx(architecture.vision_tower.parameters)
+
+
+def test_a_model_that_sees_keeps_memory_for_the_images_of_a_step() -> None:
+    # 2048 tokens are 8 images of 4096 patches, each 6 x 1152 hidden values and 2 x 4304 inside the MLP, 2 bytes each.
+    images = 8 * 4096 * (6 * 1152 + 2 * 4304) * 2
+    what_came_of_them = 2048 * 5376 * 2
+    graphs_and_runtime = (256 + 8 * 62 + 600) * 2**20
+    found = plan("google/gemma-3-27b-it", "L4-PCIe-24GB")
+    assert found.reserve_bytes == pytest.approx(images + what_came_of_them + graphs_and_runtime)

@@ -73,7 +73,8 @@ def test_capacity_is_fitted_node_by_node(nodes: NodePool, accelerators: int, roo
         pytest.param(pool(price="80", nodes=0, addable=2), 1, 8, "80", id="and once"),
         pytest.param(pool(price="80", nodes=0, addable=2), 1, 9, "160", id="two added"),
         pytest.param(pool(price="80", free=(2,), addable=2), 1, 3, "100", id="shares first, then a whole one"),
-        pytest.param(pool(price="0.1", per_node=3), 1, 1, "0.033333", id="rounded to a millionth"),
+        pytest.param(pool(price="0.1", per_node=3), 1, 1, "0.033334", id="rounded up to a millionth"),
+        pytest.param(pool(price="0.000001"), 1, 1, "0.000001", id="and never to nothing"),
     ],
 )
 def test_a_replica_pays_its_share_of_a_standing_node(
@@ -173,6 +174,12 @@ def test_tolerations_match_as_in_kubernetes(toleration: Toleration, yes: bool) -
         pytest.param(Taint("a", "", "PreferNoSchedule"), SpotPolicy.NEVER, False, id="a preference keeps nobody away"),
         pytest.param(Taint("cloud.google.com/gke-spot", "true"), SpotPolicy.ALLOW, False, id="spot allowed"),
         pytest.param(Taint("cloud.google.com/gke-spot", "true"), SpotPolicy.NEVER, True, id="spot not allowed"),
+        pytest.param(
+            Taint("nvidia.com/gpu", "", "NoExecute"), SpotPolicy.NEVER, True, id="the accelerator's own, but evicting"
+        ),
+        pytest.param(
+            Taint("cloud.google.com/gke-spot", "true", "NoExecute"), SpotPolicy.ALLOW, True, id="spot, but evicting"
+        ),
         pytest.param(Taint("a"), SpotPolicy.ALLOW, True, id="any other"),
     ],
 )

@@ -343,6 +343,41 @@ def test_the_budget_that_a_refusal_names_is_exact_whatever_the_objective(objecti
     assert chosen(enough).replicas == replicas
 
 
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize(
+    ("budget", "replicas"),
+    [
+        pytest.param("17", 17, id="between two points of the grid"),
+        pytest.param("15", 15, id="a point of the grid"),
+        pytest.param("19.99", 19, id="one less than asked for"),
+        pytest.param("20", 20, id="all that is asked for"),
+        pytest.param("3.5", 3, id="few"),
+    ],
+)
+def test_of_a_persons_replicas_there_are_as_many_as_the_budget_buys(
+    budget: str, replicas: int, objective: Objective
+) -> None:
+    many = pool("l4", "L4-PCIe-24GB", per_node=1, nodes=64, price="1")
+    asked = workload(budget, load=RateLoad(2), replicas=ReplicaLimits(fixed=20), objective=objective)
+    assert chosen(request(asked, many)).replicas == replicas
+
+
+def test_of_a_persons_replicas_the_most_are_found_among_many_options() -> None:
+    # The budget buys 16 of eleven pools, more than the search refines around, and 17 of the one after them.
+    dear = tuple(pool(f"a{i:02}", "L4-PCIe-24GB", per_node=1, nodes=64, price="1.05") for i in range(11))
+    cheap = pool("z", "L4-PCIe-24GB", per_node=1, nodes=64, price="1")
+    asked = workload("17", load=RateLoad(2), replicas=ReplicaLimits(fixed=20))
+    found = chosen(request(asked, *dear, cheap))
+    assert (found.pool, found.replicas) == ("z", 17)
+
+
+def test_of_a_persons_replicas_the_cheapest_option_with_the_most_is_taken() -> None:
+    dear, cheap = (pool(n, "L4-PCIe-24GB", per_node=1, nodes=17, price=p) for n, p in (("a", "1"), ("b", "0.5")))
+    asked = workload("17", load=RateLoad(2), replicas=ReplicaLimits(fixed=20))
+    found = chosen(request(asked, dear, cheap))
+    assert (found.pool, found.replicas) == ("b", 17)
+
+
 def test_a_pin_is_taken_or_refused_and_nothing_else_is_looked_at() -> None:
     pin = CandidateName("h100", "default", "TP1", 2)
     assert chosen(request(workload(), L4, H100, only=pin)) == pin
@@ -440,6 +475,27 @@ def test_raising_the_budget_never_makes_the_selection_worse(
     assert rich.chosen.objective_value <= poor.chosen.objective_value * (1 + 1e-9) + 1e-12 or (
         poor.chosen.objective_value < 0 and rich.chosen.objective_value <= poor.chosen.objective_value * (1 - 1e-9)
     )
+
+
+@law
+@given(
+    fixed=st.integers(1, 120),
+    budget=st.integers(1, 150),
+    prices=st.lists(st.sampled_from(["1", "0.7", "1.3"]), min_size=1, max_size=3),
+    rps=st.floats(1, 200),
+)
+def test_no_greater_number_of_a_persons_replicas_keeps_every_limit(
+    fixed: int, budget: int, prices: list[str], rps: float
+) -> None:
+    pools = [pool(f"p{i}", "L4-PCIe-24GB", per_node=1, nodes=100, price=price) for i, price in enumerate(prices)]
+    asked = workload(str(budget), load=RateLoad(rps), replicas=ReplicaLimits(fixed=fixed))
+    outcome = select(request(asked, *pools), STUB)
+    affordable = max(min(fixed, 100, int(Decimal(budget) / Decimal(price))) for price in prices)
+    if affordable * 4.0 > rps:
+        assert isinstance(outcome, Selection)
+        assert outcome.chosen.candidate.replicas == affordable
+    else:
+        assert isinstance(outcome, NoSelection) or outcome.chosen.candidate.replicas == affordable
 
 
 @law

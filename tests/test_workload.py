@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metainf.errors import InvalidWorkloadError
-from metainf.workload import Budget, BudgetKind, LatencyMetric, SloBound, Statistic, TokenLengths
+from metainf.workload import (
+    MOST_REPLICAS,
+    Budget,
+    BudgetKind,
+    LatencyMetric,
+    ReplicaLimits,
+    SloBound,
+    Statistic,
+    TokenLengths,
+)
 
 Z_95 = NormalDist().inv_cdf(0.95)
 MOST_RATIO = math.exp(Z_95**2 / 2)
@@ -70,3 +79,15 @@ def test_a_budget_names_its_unit(kind: BudgetKind, unit: str) -> None:
 
 def test_a_promise_reads_as_metric_and_statistic() -> None:
     assert str(SloBound(LatencyMetric.TTFT, Statistic.P95, 0.5)) == "ttft p95"
+
+
+@pytest.mark.parametrize(("p95", "stated"), [pytest.param(None, 100.0, id="a mean"), pytest.param(250.0, 250.0)])
+def test_the_longest_length_that_is_stated_is_the_p95_or_the_mean(p95: float | None, stated: float) -> None:
+    assert TokenLengths(100.0, p95).stated_tokens == stated
+
+
+@pytest.mark.parametrize("field", ["minimum", "maximum", "fixed"])
+def test_more_replicas_than_one_workload_can_have_are_refused_with_what_to_do(field: str) -> None:
+    assert getattr(ReplicaLimits(**{field: MOST_REPLICAS}), field) == MOST_REPLICAS
+    with pytest.raises(InvalidWorkloadError, match=f"1001 replicas are asked for: at most {MOST_REPLICAS}: split"):
+        ReplicaLimits(**{field: 1001})

@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 WORKLOAD_KIND = "InferenceWorkload"
-_MOST_REPLICAS = 1000
 _MOST_SECONDS = (1 << 63) - 1
 
 
@@ -334,11 +333,19 @@ def _toleration(reader: Reader) -> asked.Toleration:
 
 def _replicas(spec: Reader) -> asked.ReplicaLimits:
     reader = spec.child_or_empty("scaling", ("minReplicas", "maxReplicas", "replicas"))
-    minimum = reader.integer("minReplicas", 1, _MOST_REPLICAS, 1)
-    maximum = reader.optional_integer("maxReplicas", 1, _MOST_REPLICAS)
+    minimum = _replica_count(reader, "minReplicas", 1, 1)
+    maximum = _replica_count(reader, "maxReplicas", 1) if reader.has("maxReplicas") else None
     if maximum is not None and minimum > maximum:
         raise reader.error("minReplicas", "minReplicas is above maxReplicas")
-    return asked.ReplicaLimits(minimum, maximum, reader.optional_integer("replicas", 0, _MOST_REPLICAS))
+    fixed = _replica_count(reader, "replicas", 0) if reader.has("replicas") else None
+    return asked.ReplicaLimits(minimum, maximum, fixed)
+
+
+def _replica_count(reader: Reader, name: str, lowest: int, default: int | None = None) -> int:
+    count = reader.fields.get(name)
+    if isinstance(count, int) and count > asked.MOST_REPLICAS:
+        raise reader.error(name, f"{asked.TOO_MANY_REPLICAS}; {count} is more")
+    return reader.integer(name, lowest, asked.MOST_REPLICAS, default)
 
 
 def _policy(reader: Reader) -> Policy:
@@ -367,7 +374,7 @@ def _pin(policy: Reader) -> Pin | None:
         pool=candidate.text("pool", rules.POOL),
         method=candidate.text("method", rules.METHOD),
         layout=_layout(candidate).name,
-        replicas=candidate.integer("replicas", 1, _MOST_REPLICAS),
+        replicas=_replica_count(candidate, "replicas", 1),
     )
     return Pin(candidate=pinned)
 
