@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fake_cluster import FakeCluster
+from metainf.placement import tolerates
+from metainf.pools import Taint
 from metainf.predictors.contract import Predictor
+from metainf.workload import Toleration
 from metainf_operator.api_errors import InvalidObjectError
 from metainf_operator.cluster_api import ClusterApi, JsonObject
 from metainf_operator.controller import Controller
@@ -63,6 +66,14 @@ class StrictCluster(FakeCluster):
                 raise CutOffError
             self.cut_after -= 1
         super()._called(verb, resource, namespace, name)
+
+
+def _tolerated(pod: JsonObject, taint: Taint) -> bool:
+    for each in pod["spec"].get("tolerations") or ():
+        said = Toleration(each.get("key"), each.get("operator", "Equal"), each.get("value", ""), each.get("effect"))
+        if tolerates(said, taint.key, taint.value, taint.effect):
+            return True
+    return False
 
 
 def workload(name: str = "chat", budget: str = "100", rps: str = "2", **spec: Any) -> JsonObject:
@@ -262,6 +273,7 @@ class Around:
         for host in self.cluster.all(NODE):
             facts = project_node(host)
             fits = all(facts.label_map.get(e["key"]) in e["values"] for e in wanted)
+            fits = fits and all(_tolerated(pod, taint) for taint in facts.taints)
             count = facts.accelerators.count - taken.get(facts.name, 0)
             if fits and facts.usable and count >= use.accelerators:
                 self._ips += 1

@@ -28,6 +28,7 @@ from metainf_operator.children import (
     startup_s,
     url,
 )
+from metainf_operator.projections import project_deployment
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 GIB = 1 << 30
@@ -115,6 +116,7 @@ CASES: dict[str, tuple[InferenceWorkload, Serving, int, bool]] = {
     "model-from-a-volume": (PVC, GPU, 1, True),
     "secrets": (SECRETS, GPU, 1, True),
     "pod-template": (TEMPLATE, GPU, 1, True),
+    "gpu-not-packed": (asked_for(), replace(GPU, packed=False), 1, True),
 }
 
 
@@ -196,6 +198,7 @@ def test_pods_keep_the_restricted_profile(name: str) -> None:
         pytest.param(asked_for(), replace(GPU, weight_bytes=1e9), id="a better estimate of the weights"),
         pytest.param(asked_for(), replace(GPU, request=ReplicaRequest(1, 9.0, GIB)), id="cpu and memory"),
         pytest.param(asked_for(), replace(GPU, hostnames=("a",)), id="the nodes of the pool"),
+        pytest.param(asked_for(), replace(GPU, packed=False), id="whether it is packed"),
         pytest.param(asked_for(budget={"perHour": "9"}), GPU, id="the budget"),
         pytest.param(asked_for(policy={"minimumGain": "0.5"}), GPU, id="the policy"),
         pytest.param(TEMPLATE, GPU, id="the pod template, which rolls in place"),
@@ -223,6 +226,49 @@ def test_what_does_not_change_the_engine_keeps_the_deployments_name(
 )
 def test_what_changes_the_engine_changes_the_deployments_name(workload: InferenceWorkload, serving: Serving) -> None:
     assert serving_hash(workload, serving) != serving_hash(asked_for(), GPU)
+
+
+@pytest.mark.parametrize(
+    ("serving", "prefers"),
+    [
+        pytest.param(GPU, True, id="on an accelerator"),
+        pytest.param(replace(GPU, packed=False), False, id="made before pods were packed"),
+        pytest.param(CPU, False, id="on a CPU"),
+    ],
+)
+def test_pods_on_accelerators_prefer_nodes_that_have_pods_of_ours(serving: Serving, prefers: bool) -> None:
+    template = deployment(asked_for(), serving, 1, surge=True)["spec"]["template"]
+    terms = template["spec"]["affinity"].get("podAffinity", {}).get("preferredDuringSchedulingIgnoredDuringExecution")
+    assert bool(terms) is prefers
+    for term in terms or ():
+        assert term["weight"] == 100
+        chosen = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+        assert chosen.items() <= template["metadata"]["labels"].items()
+        assert term["podAffinityTerm"]["namespaceSelector"] == {}  # the ledger packs the pods of all namespaces
+
+
+@pytest.mark.parametrize(
+    ("workload", "serving", "hostnames", "packed"),
+    [
+        pytest.param(asked_for(), GPU, (), True, id="told by labels"),
+        pytest.param(asked_for(), TP8, ("node-a", "node-b"), True, id="told by name"),
+        pytest.param(asked_for(), replace(TP8, packed=False), ("node-a", "node-b"), False, id="not packed"),
+        pytest.param(asked_for(), CPU, (), False, id="on a CPU"),
+        pytest.param(
+            asked_for(engine={"podTemplate": {"spec": {"affinity": {"podAffinity": None}}}}),
+            GPU,
+            (),
+            False,
+            id="not packed since the user wants it so",
+        ),
+    ],
+)
+def test_where_pods_may_go_is_read_back_from_the_template(
+    workload: InferenceWorkload, serving: Serving, hostnames: tuple[str, ...], packed: bool
+) -> None:
+    known = project_deployment(deployment(workload, serving, 1, surge=True))
+    assert known is not None
+    assert (known.hostnames, known.packed) == (hostnames, packed)
 
 
 def test_replicas_change_neither_template_nor_selector() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from choices import architecture
-from controller_passes import SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
+from controller_passes import ROOMY, SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
 from metainf.manifests import parse_pool, standing_pool
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
@@ -28,6 +28,7 @@ from metainf_operator.resources import (
     POD_DISRUPTION_BUDGET,
     SERVICE,
 )
+from node_bodies import node
 
 CHEAP_GONE_DEAR = "80"
 
@@ -643,6 +644,155 @@ def test_a_cordoned_node_moves_nobody_who_runs_there() -> None:
     assert around.cluster.writes[before:] == []
 
 
+CLOSED = {"key": "maintenance", "effect": "NoSchedule"}
+STARTS = {"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}
+
+
+def taint(around: Around, name: str, each: dict[str, str]) -> None:
+    around.cluster.edit(NODE, name, {"spec": {"taints": [each]}})
+
+
+@pytest.mark.parametrize("name", [pytest.param("cheap-0", id="its own"), pytest.param("cheap-1", id="another")])
+@pytest.mark.parametrize("each", [pytest.param(CLOSED, id="closed"), pytest.param(STARTS, id="starting")])
+def test_a_node_that_is_tainted_moves_and_stops_nobody(name: str, each: dict[str, str]) -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    assert {p["spec"]["nodeName"] for p in around.cluster.all(POD)} == {"cheap-0"}
+    decisions, before = around.decisions(), len(around.cluster.writes)
+    taint(around, name, each)
+    around.settle()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.decisions() == decisions
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_tainted_node_is_no_room_for_those_who_come() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    taint(around, "cheap-1", CLOSED)
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    assert around.condition("Ready", "a") == ("True", "Serving")
+    assert around.condition("Ready", "b") == ("False", "NoCapacity")
+    around.cluster.edit(NODE, "cheap-1", {"spec": {"taints": []}})
+    around.settle("a", "b")
+    assert around.condition("Ready", "b") == ("True", "Serving")
+
+
+# Nodes that no AcceleratorPool names
+
+
+def host(name: str, per_hour: str | None, **more: Any) -> dict[str, Any]:
+    return node(name, price=per_hour, allocatable={**ROOMY, "nvidia.com/gpu": "1"}, **more)
+
+
+def with_nodes(**prices: str) -> Around:
+    """Nodes of one kind by what they cost."""
+    around = Around()
+    for name, per_hour in prices.items():
+        around.cluster.put(NODE, host(name, per_hour))
+    return around
+
+
+def kept_to(around: Around) -> list[str]:
+    """The nodes that the template of the one Deployment names."""
+    (body,) = around.deployments()
+    affinity = body["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return [n for e in term["matchExpressions"] if e["key"] == "kubernetes.io/hostname" for n in e["values"]]
+
+
+@pytest.mark.parametrize("dear", [pytest.param([], id="told by labels"), pytest.param(["x0"], id="told by name")])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(host("g9", "1"), id="a node comes"),
+        pytest.param(host("g9", "3"), id="one of another price comes"),
+        pytest.param(host("g9", None), id="one whose price is not known yet comes"),
+        pytest.param("g1", id="a node goes"),
+        pytest.param(host("g1", "3"), id="another is priced anew"),
+        pytest.param(host("g0", "1.005"), id="its own is priced a little differently"),
+        pytest.param(host("g0", None), id="the price of its own is not known for a while"),
+        pytest.param(host("g1", "1", taints=[CLOSED]), id="another is closed"),
+        pytest.param(host("g0", "1", taints=[CLOSED]), id="its own is closed"),
+        pytest.param(host("g0", "1", cordoned=True), id="its own is cordoned"),
+    ],
+)
+def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, Any] | str, dear: list[str]) -> None:
+    around = with_nodes(g0="1", g1="1", g2="1", **dict.fromkeys(dear, "3"))
+    around.apply(workload())
+    around.settle()
+    assert kept_to(around) == (["g0", "g1", "g2"] if dear else [])
+    before = len(around.cluster.writes)
+    if isinstance(body, str):
+        around.cluster.remove(NODE, body)
+    else:
+        around.cluster.put(NODE, body)
+    around.settle()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_what_is_suspended_is_not_written_for_a_node_either() -> None:
+    around = with_nodes(g0="1", g1="1", x0="3")
+    around.apply(workload())
+    around.settle()
+    around.edit(suspend=True)
+    around.settle()
+    before = len(around.cluster.writes)
+    around.cluster.put(NODE, host("g9", "1"))
+    around.settle()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    around.edit(suspend=False)
+    around.settle()
+    assert kept_to(around) == ["g0", "g1", "g9"]  # nobody is restarted by it
+
+
+def test_pods_on_a_node_that_belongs_to_another_pool_now_are_called_back() -> None:
+    around = with_nodes(g0="1", g1="1", g2="1")
+    around.apply(workload())
+    around.settle()
+    assert {p["spec"]["nodeName"] for p in around.cluster.all(POD)} == {"g0"}
+    around.cluster.put(NODE, host("g0", "3"))
+    around.settle()
+    assert kept_to(around) == ["g1", "g2"]
+
+
+def test_a_new_node_is_named_once_the_replicas_need_it() -> None:
+    around = with_nodes(g0="1", x0="9")
+    around.apply(workload())
+    around.settle()
+    assert kept_to(around) == ["g0"]
+    around.cluster.put(NODE, host("g1", "1"))
+    around.settle()
+    assert kept_to(around) == ["g0"]
+    around.edit(traffic={"requestsPerSecond": "6"})
+    around.settle()
+    assert kept_to(around) == ["g0", "g1"]
+    assert sum(around.running().values()) == 2
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_pods_of_a_version_that_did_not_pack_them_are_packed_once_they_start_anew() -> None:
+    around = serving()
+
+    def affinity() -> dict[str, Any]:
+        (body,) = around.deployments()
+        return dict(body["spec"]["template"]["spec"]["affinity"])
+
+    (body,) = around.deployments()
+    del body["spec"]["template"]["spec"]["affinity"]["podAffinity"]
+    around.cluster.put(DEPLOYMENT, body)
+    around.restart()
+    around.settle()
+    assert "podAffinity" not in affinity()
+    for suspend in (True, False):
+        around.edit(suspend=suspend)
+        around.settle()
+    assert "podAffinity" in affinity()
+
+
 def test_a_pool_that_vanishes_under_a_running_workload_leaves_it_serving_where_nothing_else_fits() -> None:
     around = with_pools(Around(), fast=0)
     around.apply(workload())
@@ -921,6 +1071,49 @@ def test_two_workloads_and_one_free_accelerator_the_second_waits_for_the_first_t
     around.cluster.remove(INFERENCE_WORKLOAD, "a", "team")
     around.settle("a", "b")
     assert around.condition("Ready", "b") == ("True", "Serving")
+
+
+def test_a_recommendation_that_has_no_room_keeps_none_from_others() -> None:
+    around = with_pools(Around(), cheap=1, fast=0)
+    around.apply(workload("a", policy={"mode": "Recommend"}))
+    around.apply(workload("b"))
+    around.apply(workload("c"))
+    around.settle("b", "c", "a")
+    assert around.running("b") == {"cheap": 1}
+    assert around.condition("Feasible", "a") == ("False", "NoCapacity")
+    assert set(around.world.waiting) == {WorkloadKey("team", "c")}
+    around.cluster.remove(INFERENCE_WORKLOAD, "b", "team")
+    around.settle("a", "c")
+    assert around.condition("Ready", "c") == ("True", "Serving")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"traffic": {"requestsPerSecond": "-1"}}, id="a spec that cannot be read"),
+        pytest.param({"engine": {"podTemplate": {"spec": {"nodeName": "n"}}}}, id="a template that overrides"),
+        pytest.param(
+            {"model": {"id": "a/b", "architecture": {"configMapRef": {"name": "none"}}}}, id="its ConfigMap is gone"
+        ),
+        pytest.param({"suspend": True}, id="suspended"),
+    ],
+)
+def test_who_waits_no_more_keeps_no_room_from_those_behind_it(spec: dict[str, Any]) -> None:
+    around = with_pools(Around(), cheap=1, fast=0)
+    for name in ("a", "b", "c"):
+        around.apply(workload(name))
+    around.settle("a", "b", "c")
+    assert set(around.world.waiting) == {WorkloadKey("team", "b"), WorkloadKey("team", "c")}
+    told: list[str] = []
+    around.controller._capacity_freed = lambda: told.append("look again")
+    around.edit("b", **spec)
+    for _ in range(3):
+        around.reconcile("b")
+    assert told == ["look again"]
+    assert set(around.world.waiting) == {WorkloadKey("team", "c")}
+    around.cluster.remove(INFERENCE_WORKLOAD, "a", "team")
+    around.settle("a", "b", "c")
+    assert around.condition("Ready", "c") == ("True", "Serving")
 
 
 def test_a_reservation_holds_before_any_pod_runs() -> None:

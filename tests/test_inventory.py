@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from choices import VERSION, architecture
+from choices import workload as asked_for
 from metainf import accelerators
+from metainf.candidates import enumerate_candidates
 from metainf.manifests import AcceleratorPool, parse_pool
 from metainf.pools import Billing, CapacityType, NodePool, PriceSource
 from metainf_operator.inventory import Inventory, PoolRecord, take_inventory
@@ -86,8 +89,8 @@ def test_nodes_that_differ_in_kind_or_price_are_pools_of_their_own(other: Any, p
     assert len(inventory.pools) == pools
     names = [record.pool.name for record in inventory.pools]
     assert len(set(names)) == pools
-    members = [name for record in inventory.pools for name in record.members]
-    assert sorted(members) == ["n1", "n2"]
+    capacity = [node.name for record in inventory.pools for node in record.pool.nodes]
+    assert sorted(capacity) == ["n1", "n2"]
 
 
 def test_one_node_that_is_priced_anew_does_not_rename_the_pool_of_the_others() -> None:
@@ -104,8 +107,8 @@ def test_pools_that_only_the_price_tells_apart_are_told_apart_by_hostname() -> N
 
 
 def test_a_pool_whose_labels_others_carry_too_is_kept_to_its_nodes_by_name() -> None:
-    tainted = facts("n2", price="12", taints=[{"key": "a", "effect": "NoSchedule"}])
-    inventory = take_inventory([facts("n1", price="12"), tainted], ())
+    fewer = facts("n2", price="12", allocatable={"cpu": "255", "memory": "1000Gi", "nvidia.com/gpu": "4"})
+    inventory = take_inventory([facts("n1", price="12"), fewer], ())
     assert {r.pool.hostnames for r in inventory.pools} == {("n1",), ("n2",)}
 
 
@@ -152,6 +155,121 @@ def test_a_users_taint_belongs_to_the_pool() -> None:
     pool = one_pool(facts("n1", taints=[{"key": "dedicated", "value": "llm", "effect": "NoSchedule"}]))
     assert [(t.key, t.value, t.effect) for t in pool.taints] == [("dedicated", "llm", "NoSchedule")]
     assert [n.name for n in pool.nodes] == ["n1"]
+
+
+# Taints that not all the nodes of a pool have
+
+
+CLOSED = {"key": "maintenance", "effect": "NoSchedule"}
+DEDICATED = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
+DEVICE = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+SPOT = {"key": "cloud.google.com/gke-spot", "value": "true", "effect": "NoSchedule"}
+
+
+def holding(inventory: Inventory, node: str) -> NodePool:
+    """The pool that the node is capacity of."""
+    (found,) = [r.pool for r in inventory.pools if node in {each.name for each in r.pool.nodes}]
+    return found
+
+
+def test_one_tainted_node_of_many_is_no_capacity_and_leaves_the_pool_as_it_is() -> None:
+    before = one_pool(*(facts(f"n{i}", price="12") for i in range(3)))
+    closed = facts("n1", price="12", taints=[CLOSED])
+    inventory = take_inventory([facts("n0", price="12"), closed, facts("n2", price="12")], ())
+    after = inventory.get(before.name)
+    assert after is not None
+    assert (after.pool.taints, after.pool.hostnames, after.members) == ((), (), {"n0", "n1", "n2"})
+    assert [n.name for n in after.pool.nodes] == ["n0", "n2"]
+
+
+def test_a_tainted_node_is_a_pool_of_its_own_for_those_who_tolerate_it() -> None:
+    inventory = take_inventory([facts("n0", price="12"), facts("n1", price="12", taints=[DEDICATED])], ())
+    pool = holding(inventory, "n1")
+    assert [(t.key, t.value) for t in pool.taints] == [("dedicated", "llm")]
+    assert pool.hostnames == ("n1",)
+    assert pool.name == one_pool(facts("n1", price="12", taints=[DEDICATED])).name
+    assert pool.name != holding(inventory, "n0").name
+
+
+def test_dedicated_nodes_keep_their_pool_whatever_else_comes() -> None:
+    dedicated = [facts(f"n{i}", price="12", taints=[DEDICATED]) for i in range(2)]
+    alone = one_pool(*dedicated)
+    inventory = take_inventory([*dedicated, facts("n7", price="12"), facts("n8", price="13", taints=[DEDICATED])], ())
+    record = inventory.get(alone.name)
+    assert record is not None
+    assert [n.name for n in record.pool.nodes] == ["n0", "n1"]
+    assert record.pool.taints == alone.taints
+    assert holding(inventory, "n7").taints == ()
+    assert holding(inventory, "n8").name not in (alone.name, holding(inventory, "n7").name)
+
+
+@pytest.mark.parametrize(
+    ("like", "taint"),
+    [
+        pytest.param("gfd-a100", DEVICE, id="of the accelerator itself"),
+        pytest.param("gke-l4-spot", SPOT, id="of spot, on spot"),
+    ],
+)
+def test_a_taint_that_all_pods_of_ours_tolerate_tells_no_nodes_apart(like: str, taint: dict[str, str]) -> None:
+    usual = [facts(f"n{i}", like, price="12", taints=[taint]) for i in range(2)]
+    before = one_pool(*usual)
+    after = one_pool(*usual, facts("n2", like, price="12"))
+    assert (after.name, [n.name for n in after.nodes]) == (before.name, ["n0", "n1", "n2"])
+
+
+def test_nodes_that_are_dedicated_to_several_share_no_pool() -> None:
+    other = {**DEDICATED, "value": "vision"}
+    inventory = take_inventory(
+        [facts("n0", price="12", taints=[DEDICATED]), facts("n1", price="12", taints=[other])], ()
+    )
+    assert [len(r.pool.nodes) for r in inventory.pools] == [1, 1]
+    assert holding(inventory, "n0").taints != holding(inventory, "n1").taints
+
+
+@pytest.mark.parametrize(
+    ("said", "of_nodes", "taints", "capacity"),
+    [
+        pytest.param([], [[CLOSED], []], [], ["n1"], id="one of two is closed"),
+        pytest.param([], [[CLOSED], [CLOSED]], ["maintenance"], ["n0", "n1"], id="all of them are: so is the pool"),
+        pytest.param([DEDICATED], [[DEDICATED], []], ["dedicated"], ["n0", "n1"], id="the manifest says so"),
+        pytest.param([DEDICATED], [[DEDICATED], [DEDICATED, CLOSED]], ["dedicated"], ["n0"], id="one has one more"),
+        pytest.param([], [[DEVICE], []], [], ["n0", "n1"], id="of the accelerator itself"),
+        pytest.param(
+            [], [[{**DEVICE, "effect": "NoExecute"}], []], [], ["n1"], id="of the accelerator, and it evicts"
+        ),
+        pytest.param([], [[SPOT], []], [], ["n1"], id="of spot, on demand"),
+    ],
+)
+def test_a_declared_pool_has_the_taints_that_it_says_and_those_that_all_of_its_nodes_have(
+    said: list[dict[str, str]], of_nodes: list[list[dict[str, str]]], taints: list[str], capacity: list[str]
+) -> None:
+    nodes = [facts(f"n{i}", taints=each, labels={"team": "a"}) for i, each in enumerate(of_nodes)]
+    record = only(take_inventory(nodes, [declared(taints=said)]))
+    assert [t.key for t in record.pool.taints] == taints
+    assert [n.name for n in record.pool.nodes] == capacity
+    assert record.members == {"n0", "n1"}
+
+
+def test_a_cordoned_node_says_too_what_is_no_taint_of_the_pool() -> None:
+    nodes = [facts("n0", cordoned=True, labels={"team": "a"}), facts("n1", taints=[CLOSED], labels={"team": "a"})]
+    pool = only(take_inventory(nodes, [declared()])).pool
+    assert (pool.taints, pool.nodes) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "addable"),
+    [
+        pytest.param({"max": 1}, 1, id="the one that was added"),
+        pytest.param({"max": 3}, 3, id="that one and two more"),
+        pytest.param(None, 1, id="no more than there are"),
+    ],
+)
+def test_a_node_that_starts_is_one_that_comes(nodes: dict[str, int] | None, addable: int) -> None:
+    not_ready = {"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}
+    starts = facts("n0", taints=[not_ready], labels={"team": "a"})
+    record = only(take_inventory([starts], [declared(nodes=nodes)]))
+    assert (record.pool.taints, record.pool.nodes, record.pool.addable_nodes) == ((), (), addable)
+    assert record.members == {"n0"}
 
 
 @pytest.mark.parametrize(
@@ -237,6 +355,55 @@ def test_a_price_is_the_first_that_is_known(
         assert (found.as_of is not None, bool(found.reference)) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("prices", "pools"),
+    [
+        pytest.param(["98.32", "98.320000001"], {("n0", "n1"): "98.32"}, id="the noise of sums"),
+        pytest.param(["98.32", "98.41"], {("n0", "n1"): "98.41"}, id="within a hundredth: the dearest"),
+        pytest.param(["98.32", "99.41"], {("n0",): "98.32", ("n1",): "99.41"}, id="beyond a hundredth"),
+        pytest.param(["1", "1.009", "1.018"], {("n0", "n1"): "1.009", ("n2",): "1.018"}, id="no chain of neighbours"),
+        pytest.param(["0.157819", "0.157821"], {("n0", "n1"): "0.1578"}, id="four digits where a cent is coarse"),
+        pytest.param(["32.772599", None], {("n0",): "32.77", ("n1",): None}, id="one is not told"),
+    ],
+)
+def test_nodes_whose_prices_are_nearly_equal_are_one_pool(
+    prices: list[str | None], pools: dict[tuple[str, ...], str | None]
+) -> None:
+    nodes = [facts(f"n{i}") for i in range(len(prices))]
+    told = {f"n{i}": Decimal(price) for i, price in enumerate(prices) if price is not None}
+    inventory = take_inventory(nodes, (), told)
+    found = {tuple(n.name for n in r.pool.nodes): r.pool.price for r in inventory.pools}
+    assert {names: None if price is None else f"{price.per_hour}" for names, price in found.items()} == pools
+
+
+def test_a_new_node_that_opencost_does_not_know_yet_joins_those_of_its_list_price() -> None:
+    nodes = [facts(name, BUNDLED_LIKE) for name in ("n1", "n2")]
+    listed = one_pool(*nodes).price
+    assert listed is not None
+    pool = one_pool(*nodes, opencost={"n1": listed.per_hour})
+    assert pool.price is not None
+    assert (pool.price.per_hour, pool.price.source) == (listed.per_hour, PriceSource.OPENCOST)
+
+
+def test_a_pools_name_depends_neither_on_where_its_price_was_read_nor_on_the_day() -> None:
+    def names(**dear: Any) -> set[str]:
+        nodes = [facts("n1", price="12"), facts("n2", price="12"), facts("n3", **dear)]
+        return {r.pool.name for r in take_inventory(nodes, (), {"n3": Decimal(30)}).pools}
+
+    assert names() == names(price="30") == names(price="30.00", annotations={"metainf.dev/cost-as-of": "2026-01-01"})
+    assert names() != names(price="40")
+
+
+def test_a_node_whose_price_is_not_known_just_now_stays_a_member_and_is_no_capacity() -> None:
+    before = one_pool(facts("n1", price="12"), facts("n2", price="12"), facts("n3", price="12"))
+    inventory = take_inventory([facts("n1", price="12"), facts("n2", price="12"), facts("n3")], ())
+    record = inventory.get(before.name)
+    assert record is not None
+    assert record.members == {"n1", "n2", "n3"}
+    assert [n.name for n in record.pool.nodes] == ["n1", "n2"]
+    assert holding(inventory, "n3").price is None
+
+
 @pytest.mark.parametrize("price", ["-1", "0", "NaN", "Infinity", "1e30", "1e-30", "12 USD"])
 def test_a_price_that_cannot_be_is_a_problem_that_names_the_node(price: str) -> None:
     inventory = take_inventory([facts("n1", price=price)], ())
@@ -297,6 +464,14 @@ def test_a_pool_at_zero_nodes_offers_those_that_may_be_added() -> None:
     assert (pool.shape.accelerators, pool.shape.cpu_cores, pool.shape.memory_bytes) == (8, 96.0, 1000 * GIB)
     assert pool.resource_name == "nvidia.com/gpu"
     assert pool.labels == (("team", "a"),)
+
+
+def test_on_a_node_of_unknown_size_a_replica_asks_for_no_more_cpu_than_the_usual_one_has() -> None:
+    manifest = declared(accelerator={"product": "NVIDIA-A100-SXM4-40GB", "count": 1}, nodes={"max": 2})
+    pool = only(take_inventory([], [manifest])).pool
+    found = enumerate_candidates(asked_for(), architecture(), [pool], engine_version=VERSION)
+    (request,) = {candidate.option.request for candidate in found.candidates}
+    assert (request.accelerators, request.cpu_cores) == (1, 3.0)
 
 
 def test_standing_nodes_count_against_the_most_that_there_may_be() -> None:

@@ -8,9 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from choices import pool
-from metainf.placement import ReplicaRequest, max_replicas
-from metainf.pools import NodePool
-from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
+from metainf.placement import ReplicaRequest, empty_node, max_replicas, node_slots
+from metainf.pools import NodeCapacity, NodePool
+from metainf_operator.ledger import (
+    Hold,
+    NodeUse,
+    PodUse,
+    WorkloadKey,
+    _reserve,
+    _taken,
+    node_use,
+    pool_for_workload,
+)
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (WorkloadKey("team", name) for name in "abc")
@@ -135,6 +144,43 @@ def test_reservations_take_nodes_that_would_be_added() -> None:
     assert (left.addable_nodes, max_replicas(left, asks()), max_replicas(left, asks(8))) == (0, 7, 0)
     huge = pool_for_workload(empty, {}, [hold(B, 1, accelerators=16)], A, created_at=T0)
     assert max_replicas(huge, asks()) <= 16
+
+
+def reserved_one_by_one(where: NodePool, request: ReplicaRequest, replicas: int) -> NodePool:
+    """All nodes are looked at for each replica."""
+    nodes, addable = list(where.nodes), where.addable_nodes
+    for number in range(replicas):
+        fitting = [i for i, node in enumerate(nodes) if node_slots(node, request) > 0]
+        if not fitting:
+            if addable == 0:
+                break
+            addable -= 1
+            nodes.append(empty_node(where.shape, f"added-{number}-{addable}"))
+            if node_slots(nodes[-1], request) == 0:
+                break
+            fitting = [len(nodes) - 1]
+        fullest = min(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name))
+        nodes[fullest] = _taken(nodes[fullest], request)
+    return replace(where, nodes=tuple(nodes), addable_nodes=addable)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    free=st.lists(
+        st.tuples(st.integers(0, 8), st.sampled_from([0.0, 0.3, 1.0, 2.5, 16.0]), st.integers(0, 6)), max_size=8
+    ),
+    addable=st.integers(0, 3),
+    request=st.builds(
+        ReplicaRequest, st.sampled_from([0, 1, 2, 4, 16]), st.sampled_from([0.0, 0.1, 0.3, 3.1]), st.integers(0, 3)
+    ),
+    replicas=st.integers(0, 40),
+)
+def test_reservations_are_the_same_as_if_every_node_were_looked_at_for_each_replica(
+    free: list[tuple[int, float, int]], addable: int, request: ReplicaRequest, replicas: int
+) -> None:
+    nodes = tuple(NodeCapacity(f"n{i}", *each) for i, each in enumerate(free))
+    where = replace(pool(GPU, nodes=0, addable=addable), nodes=nodes)
+    assert _reserve(where, request, replicas) == reserved_one_by_one(where, request, replicas)
 
 
 @settings(max_examples=80, deadline=None)

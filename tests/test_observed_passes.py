@@ -448,3 +448,42 @@ def test_traffic_that_wavers_is_not_followed() -> None:
         story.step(90 + (18 if i % 24 < 12 else -18))
     assert story.around.running() == {"cheap": 2}
     assert set(story.around.decisions()) == decisions
+
+
+def test_a_limit_that_only_observed_traffic_breaks_stops_nothing_and_that_is_said() -> None:
+    story = unpromised(rps="2", budget="1", policy={**OBSERVED, "onViolation": "Stop"})
+    story.steps(14, 180)  # six a second would take two replicas, of 2 USD an hour
+    story.around.settle()
+    assert story.around.running() == {"cheap": 1}
+    assert story.around.condition("Feasible")[0] == "False"
+    assert "only the observed traffic breaks a limit" in story.around.message("Decided")
+    story.steps(14, 60)
+    story.around.settle()
+    assert story.around.running() == {"cheap": 1}
+    assert story.around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_quiet_night_does_not_stop_what_is_paid_for_by_the_token() -> None:
+    around = with_pools(Around())
+    body = workload(rps="2", policy={**OBSERVED, "onViolation": "Stop"})
+    body["spec"]["budget"] = {"perMillionTokens": "2"}  # 1.39 of it at the declared rate, 5.56 at night
+    around.apply(body)
+    around.settle()
+    story = Watched(around)
+    story.steps(14, 15)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert "only the observed traffic breaks a limit" in around.message("Decided")
+
+
+def test_what_was_stopped_is_decided_by_what_is_declared_and_starts_again() -> None:
+    story = unpromised(rps="2", budget="1", policy={**OBSERVED, "onViolation": "Stop"})
+    story.steps(14, 180)
+    story.around.edit(budget={"perHour": "0.5"})  # now the declared traffic costs too much as well
+    story.around.settle()
+    assert story.around.running() == {"cheap": 0}
+    story.steps(14)
+    story.around.edit(budget={"perHour": "1"})
+    story.around.settle()
+    assert story.around.running() == {"cheap": 1}
+    assert story.around.condition("Ready") == ("True", "Serving")

@@ -111,6 +111,12 @@ def test_goes_on_from_what_the_decision_in_force_rests_on(observation: Observati
     assert found.traffic.load == RateLoad(expected_rps)
 
 
+def test_where_nothing_runs_the_declared_is_decided_by_whatever_was_seen() -> None:
+    kept = recorded(1.0)
+    assert traffic_in_use(DECLARED, kept, None, window_s=WINDOW_S, runs=False) is None
+    assert traffic_in_use(DECLARED, kept, seen(300), window_s=WINDOW_S, runs=False) is None
+
+
 def test_what_is_declared_anew_counts_for_all_that_is_not_seen() -> None:
     edited = replace(DECLARED, repetitiveness=Repetitiveness.HIGH, load=RateLoad(99.0))
     found = used(None, recorded(1.0), edited)

@@ -79,6 +79,44 @@ def test_taints_of_users_are_kept_and_those_of_sickness_are_not() -> None:
     assert facts("n1", taints=[soft]) == facts("n1")
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "node.cilium.io/agent-not-ready",
+        "ebs.csi.aws.com/agent-not-ready",
+        "cni.istio.io/not-ready",
+        "startup-taint.cluster-autoscaler.kubernetes.io/disk-unconfigured",
+        "readiness.k8s.io/gpu-driver",
+    ],
+)
+@pytest.mark.parametrize("effect", ["NoSchedule", "NoExecute"])
+def test_a_node_whose_agents_are_not_up_yet_starts_and_has_no_taint_of_its_own(key: str, effect: str) -> None:
+    mine = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
+    found = facts("n1", taints=[{"key": key, "effect": effect}, mine])
+    assert (found.usable, found.starting) == (False, True)
+    assert found.taints == (Taint("dedicated", "llm", "NoSchedule"),)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"ready": False}, id="not ready"),
+        pytest.param({"cordoned": True}, id="cordoned"),
+        pytest.param({"taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}]}, id="being disrupted"),
+        pytest.param({"taints": []}, id="up"),
+        pytest.param({"taints": [{"key": "a/not-ready", "effect": "PreferNoSchedule"}]}, id="kept free of nobody"),
+    ],
+)
+def test_a_node_that_is_not_well_or_takes_pods_already_does_not_start(fields: dict[str, Any]) -> None:
+    starts = [] if "taints" in fields else [{"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}]
+    assert not facts("n1", **{"taints": starts, **fields}).starting
+
+
+def test_a_node_is_known_to_pods_by_its_label() -> None:
+    assert facts("n1", labels={"kubernetes.io/hostname": "ip-10-0-0-1"}).hostname == "ip-10-0-0-1"
+    assert project_node({"metadata": {"name": "n1"}}).hostname == "n1"
+
+
 def container(cpu: str | None = None, memory: str | None = None, **more: Any) -> dict[str, Any]:
     gpu = more.pop("gpu", None)
     wanted = {"cpu": cpu, "memory": memory, "nvidia.com/gpu": gpu}

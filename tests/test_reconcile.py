@@ -25,6 +25,7 @@ from metainf_operator.reconcile import (
     Propose,
     Refuse,
     Stop,
+    by_declared_too,
     decide,
     retargeted,
     serving_inputs,
@@ -151,6 +152,31 @@ def test_mode_outcome_and_what_runs_say_what_to_do(
     if isinstance(choice, Hold):
         assert str(reason) in choice.message
         assert bool(choice.message) is bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("mode", "claims"),
+    [
+        pytest.param("Auto", True, id="it waits for room"),
+        pytest.param("Recommend", False, id="a recommendation holds nothing"),
+    ],
+)
+def test_a_refusal_claims_the_room_that_it_waits_for_but_in_mode_recommend(mode: str, claims: bool) -> None:
+    workload = asked_for(budget="0.5", policy={"mode": mode})
+    choice = decide(workload, planned(workload, None), None, asked=serving_inputs(workload), now=NOW)
+    assert isinstance(choice, Refuse)
+    assert choice.claims is claims
+
+
+def test_what_only_observed_traffic_breaks_is_kept_and_what_the_declared_breaks_too_is_stopped() -> None:
+    stops = Stop(planned(asked_for(budget="0.5"), ON_CHEAP))
+    assert by_declared_too(stops) is stops
+    better = Activate(planned(asked_for(), ON_FAST), MoveReason.BETTER)
+    others: list[Choice] = [Hold(), Hold("no candidate keeps every limit"), better]
+    for other in others:
+        kept = by_declared_too(other)
+        assert isinstance(kept, Hold)
+        assert "only the observed traffic breaks a limit" in kept.message
 
 
 def test_a_pool_that_is_gone_leads_elsewhere() -> None:

@@ -9,27 +9,39 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
-from metainf.errors import InvalidWorkloadError, OverridesDecisionError
 from metainf.manifests import Decision, InferenceWorkload, ObservedTraffic, TrafficSource
-from metainf.planning import Plan, plan
+from metainf.planning import Plan
 from metainf.predictors.contract import Predictor
-from metainf.selection import NoSelection, Selection
+from metainf.selection import Selection
 from metainf.workload import BatchLoad
 from metainf_operator.accrual import Accrued, accrue, overspent
 from metainf_operator.api_errors import ForbiddenError, InvalidObjectError, NamespaceTerminatingError
+from metainf_operator.choosing import planned
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Fault
-from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.models import Models
 from metainf_operator.observed_traffic import traffic_in_use
 from metainf_operator.observer import Observer
 from metainf_operator.outlook import Outlook, outlook_of
-from metainf_operator.reconcile import Activate, Choice, Idle, Propose, Refuse, Stop, decide, idle, serving_inputs
+from metainf_operator.reconcile import (
+    Activate,
+    Choice,
+    Idle,
+    Propose,
+    Refuse,
+    Stop,
+    by_declared_too,
+    decide,
+    idle,
+    serving_inputs,
+)
 from metainf_operator.records import Records
 from metainf_operator.reporter import Reporter, Seen
+from metainf_operator.reservations import give_up_claim, reserve
 from metainf_operator.roller import Rolled, Roller
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.understanding import TroubleError, Understood, understand
@@ -150,8 +162,16 @@ class Controller:
             decision = await self._in_force(active)
             before = None if decision is None else decision.inputs.observed
         seen = None if self.observer is None else self.observer.latest(key)
-        found = traffic_in_use(workload.workload.traffic, before, seen, window_s=self.settings.observe_window_s)
-        if found is not None:
+        found = traffic_in_use(
+            workload.workload.traffic,
+            before,
+            seen,
+            window_s=self.settings.observe_window_s,
+            runs=active is not None and active.holds,
+        )
+        if found is None:
+            self._traffic.pop(key, None)
+        else:
             self._traffic[key] = found
         return found
 
@@ -214,27 +234,24 @@ class Controller:
         async with self._deciding:
             pools = self.world.pools_for(state.key, state.created_at)
             started = time.perf_counter()
-            try:
-                made = await asyncio.to_thread(
-                    plan,
-                    understood.workload,
-                    understood.model.architecture,
-                    revision=revision,
-                    pools=pools,
-                    predictor=self.predictor,
-                    engine_version=self.settings.engine_version,
-                    pinned=understood.pinned,
-                    current=None if active is None else active.head.choice,
-                    observed=understood.observed,
-                )
-            except OverridesDecisionError as exc:
-                raise TroubleError(Fault.OVERRIDES_DECISION, str(exc), None) from exc
-            except InvalidWorkloadError as exc:
-                raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
+            ask = partial(
+                planned,
+                pools=pools,
+                revision=revision,
+                active=active,
+                predictor=self.predictor,
+                engine_version=self.settings.engine_version,
+            )
+            made = await ask(understood)
             spent = overspent(understood.workload.workload.budget, seen.accrued)
             choice = decide(understood.workload, made, active, asked=asked, now=self._now(), overspent=spent)
+            if isinstance(choice, Stop) and understood.observed is not None and not spent:
+                declared = await ask(replace(understood, observed=None))
+                choice = by_declared_too(decide(understood.workload, declared, active, asked=asked, now=self._now()))
+                made = declared if isinstance(choice, Stop) else made
             self._count(made, choice, time.perf_counter() - started)
-            self._reserve(state, choice)
+            if reserve(self.world, state, choice):
+                self._capacity_freed()
         return made, choice
 
     async def _revision(self, understood: Understood, active: DecisionState | None, asked: str) -> str | None:
@@ -255,21 +272,6 @@ class Controller:
             feasible = int(outcome.chosen.assessment.feasible.sum())
         self.metrics.candidates.labels(outcome="feasible").set(feasible)
         self.metrics.candidates.labels(outcome="rejected").set(outcome.considered - feasible)
-
-    def _reserve(self, state: WorkloadState, choice: Choice) -> None:
-        self.world.waiting.pop(state.key, None)
-        if isinstance(choice, Activate) and choice.plan.chosen is not None:
-            candidate = choice.plan.chosen.candidate
-            self.world.reserving[state.key] = Reserved(
-                state.key, state.created_at, candidate.option.pool.name, candidate.option.request, candidate.replicas
-            )
-        elif isinstance(choice, Refuse) and isinstance(choice.plan.outcome, NoSelection):
-            wanted = choice.plan.outcome.waiting_for
-            if wanted is not None:
-                option = wanted.candidate.option
-                self.world.waiting[state.key] = Reserved(
-                    state.key, state.created_at, option.pool.name, option.request, wanted.candidate.replicas, True
-                )
 
     # apply
 
@@ -353,6 +355,8 @@ class Controller:
             active = await self.records.release(active)
             await self.roller.halt(seen.state)
             self._capacity_freed()
+        if give_up_claim(self.world, seen.state):
+            self._capacity_freed()  # who cannot be decided for now keeps no room from others
         told = replace(
             seen,
             outlook=None,

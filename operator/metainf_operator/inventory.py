@@ -3,31 +3,37 @@
 Separate and pure. Nodes of equal kind make a pool with a name that stays the same as long as they do; an
 AcceleratorPool overrides what its nodes say of themselves and stands for pools that have no node now. What cannot be
 used is a problem with a sentence, never a guess.
+
+Why a taint belongs to a pool only where all of its nodes have it: nodes are tainted one at a time, for maintenance or
+while they start, and a pool that lets in less because of one of them would move every workload that runs there. A node
+that carries more than the others is no capacity, and stays a member so that pods which run there keep their room.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from metainf.accelerators import Accelerator
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import AcceleratorPool, find_accelerator, resource_name
-from metainf.pools import CapacityType, NodeCapacity, NodePool, NodeShape, Price, PriceSource
-from metainf.prices import bundled_price
+from metainf.placement import SPOT_TAINT_KEYS
+from metainf.pools import CapacityType, NodeCapacity, NodePool, NodeShape, Price, Taint
 from metainf_operator.node_labels import OVERRIDE_LABEL
-from metainf_operator.projections import PRICE_ANNOTATION, NodeFacts
+from metainf_operator.node_prices import OpenCostPrices, agreed_price, amount_of, price_groups
+from metainf_operator.projections import NodeFacts
 
-__all__ = ["Inventory", "PoolRecord", "take_inventory"]
-
-OpenCostPrices = Mapping[str, Decimal]
-"""USD per hour by node, as OpenCost's `node_total_hourly_cost` has it."""
+__all__ = ["Inventory", "OpenCostPrices", "PoolRecord", "take_inventory"]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRecord:
-    """A pool with all of its nodes empty, the names of all its members, and whose manifest it came from."""
+    """A pool with all of its nodes empty, the names of all its members, and whose manifest it came from.
+
+    `pool.nodes` are the members that take new pods. A node is capacity of one pool at most; one with taints of its own,
+    or whose price is not known just now, is a member of those as well that its pods may have been put in before.
+    """
 
     pool: NodePool
     members: frozenset[str]
@@ -103,23 +109,24 @@ def _declared_pool(
     if fitting:
         shape = _shape(fitting, manifest.accelerators)
     else:
-        cpu, memory = (resources.cpu_cores, resources.memory_bytes) if resources else _UNKNOWN_SIZE
-        shape = NodeShape(manifest.accelerators, cpu, memory)
+        cpu = resources.cpu_cores if resources else _USUAL_CORES_EACH * manifest.accelerators
+        shape = NodeShape(manifest.accelerators, cpu, resources.memory_bytes if resources else _ANY_MEMORY_BYTES)
     named = fitting[0].accelerators.resource_name if fitting else resource_name(accelerator)
     most = manifest.nodes.maximum if manifest.nodes is not None else len(fitting)
-    taints = {*manifest.taints, *(taint for node in usable for taint in node.taints)}
+    taints = {*manifest.taints, *_shared_taints(fitting)}
     pool = NodePool(
         name=manifest.name,
         accelerator=_cpu_of(fitting, accelerator) if manifest.is_cpu else _linked_as(fitting, accelerator),
         product=manifest.product,
         resource_name=None if manifest.is_cpu else named,
         shape=shape,
-        nodes=tuple(_capacity(n, shape) for n in usable),
-        addable_nodes=max(0, most - len(fitting)),
-        price=manifest.price or _agreed_price(fitting, opencost),
+        nodes=tuple(_capacity(n, shape) for n in usable if _barring(n, manifest.capacity_type) <= taints),
+        # A node that starts is one that comes: whoever it was added for must not take its room for gone.
+        addable_nodes=max(0, most - sum(not n.starting for n in fitting)),
+        price=manifest.price or agreed_price(fitting, opencost),
         capacity_type=manifest.capacity_type,
         billing=manifest.billing,
-        taints=tuple(sorted(taints, key=lambda t: (t.key, t.value, t.effect))),
+        taints=_in_order(taints),
         match_labels=tuple(sorted(manifest.node_selector)),
         labels=_common_labels(usable) if usable else tuple(sorted(manifest.node_selector)),
     )
@@ -137,8 +144,12 @@ def _other_than(declared: Accelerator, node: NodeFacts) -> str | None:
     return said if facts.accelerator.memory_bytes < declared.memory_bytes else None
 
 
-# A pool at zero nodes that does not say how large its nodes are: its accelerators alone limit what fits.
-_UNKNOWN_SIZE = (1 << 20, 1 << 60)
+# CPU of a node of unknown size, for each of its accelerators: the smallest machines that are sold with one have 4 vCPUs
+# (g4dn.xlarge, g5.xlarge, g6.xlarge, n1-standard-4 with a T4, Standard_NC4as_T4_v3), of which the kubelet keeps a part
+# and daemons take another. Of 3.5 a replica on one accelerator asks for 3 (`candidates`), which is a core for each of
+# vLLM's three processes: a pod that asked for more would stay pending on the node that was added for it.
+_USUAL_CORES_EACH = 3.5
+_ANY_MEMORY_BYTES = 1 << 60  # memory of such a node: it limits nothing
 
 
 def _cpu_of(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:
@@ -174,9 +185,30 @@ _KIND_LABELS = (
 )
 
 
+def _shared_taints(nodes: Sequence[NodeFacts]) -> set[Taint]:
+    """The taints that all of the nodes have."""
+    shared = set(nodes[0].taints) if nodes else set()
+    for node in nodes[1:]:
+        shared &= set(node.taints)
+    return shared
+
+
+def _barring(node: NodeFacts, capacity_type: CapacityType) -> frozenset[Taint]:
+    """Those of a node's taints that keep pods of ours out.
+
+    Every pod tolerates the taint of the accelerator that it asks for and, on spot, those of the clouds' spot nodes.
+    """
+    passed = {node.accelerators.resource_name, *(SPOT_TAINT_KEYS if capacity_type is CapacityType.SPOT else ())}
+    return frozenset(t for t in node.taints if t.key not in passed or t.effect != "NoSchedule")
+
+
+def _in_order(taints: Iterable[Taint]) -> tuple[Taint, ...]:
+    return tuple(sorted(taints, key=lambda t: (t.key, t.value, t.effect)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What nodes of one derived pool have in common."""
+    """What nodes of one derived pool have in common. `taints` tell pools of one kind apart, not kinds."""
 
     accelerator: str
     product: str
@@ -185,7 +217,7 @@ class _Kind:
     instance_type: str
     capacity_type: CapacityType
     labels: tuple[tuple[str, str], ...]
-    taints: tuple[tuple[str, str, str], ...]
+    taints: tuple[tuple[str, str, str], ...] = ()
 
 
 def _derived_pools(
@@ -198,17 +230,37 @@ def _derived_pools(
             kinds.setdefault(kind, []).append(node)
     records: list[PoolRecord] = []
     for kind, members in kinds.items():
-        prices: dict[Price | None, list[NodeFacts]] = {}
-        for node in members:
-            prices.setdefault(_price(node, opencost), []).append(node)
+        groups = price_groups(members, opencost)
         # A price is no label: pods can be kept to nodes of one price only by naming them.
-        apart = len(prices) > 1
-        # The most keep the plain name: one node that is priced anew must not take it from those that stand.
-        groups = sorted(prices.items(), key=lambda item: (-len(item[1]), item[1][0].name))
-        for number, (price, group) in enumerate(groups):
-            suffix = "" if number == 0 else f"-{_digest(str(price))[:4]}"
-            records.append(_derived_pool(kind, group, price, suffix, apart or _others_match(kind, members, everyone)))
+        by_hostname = len(groups) > 1 or _others_match(kind, members, everyone)
+        unpriced = frozenset(node.name for price, group in groups if price is None for node in group)
+        taken: set[str] = set()
+        for price, group in groups:
+            for record in _pools_by_taints(kind, group, price, by_hostname):
+                # The most keep the plain name: one node that is priced anew must not take it from those that stand.
+                suffix = f"-{_digest(amount_of(price))[:4]}" if record.pool.name in taken else ""
+                taken.add(record.pool.name)
+                pool = replace(record.pool, name=record.pool.name + suffix)
+                records.append(replace(record, pool=pool, members=record.members | unpriced))
     return records
+
+
+def _pools_by_taints(
+    kind: _Kind, members: Sequence[NodeFacts], price: Price | None, by_hostname: bool
+) -> list[PoolRecord]:
+    """A pool of all the members, and one for each set of taints that some of them have and the others have not.
+
+    What carries more than the others is no capacity of theirs, and is that of a pool of its own for pods that tolerate
+    it, as where a few of many equal nodes are dedicated to somebody.
+    """
+    shared = _shared_taints(members)
+    more: dict[frozenset[Taint], list[NodeFacts]] = {}
+    for node in members:
+        more.setdefault(_barring(node, kind.capacity_type) - shared, []).append(node)
+    return [
+        _derived_pool(kind, nodes if beyond else members, nodes, price, by_hostname=by_hostname or bool(beyond))
+        for beyond, nodes in more.items()
+    ]
 
 
 def _kind(node: NodeFacts, problems: list[str]) -> _Kind | None:
@@ -233,7 +285,6 @@ def _kind(node: NodeFacts, problems: list[str]) -> _Kind | None:
         instance_type=node.origin.instance_type or "",
         capacity_type=node.origin.capacity_type or CapacityType.ON_DEMAND,
         labels=tuple(sorted((k, labels[k]) for k in keys if k in labels)),
-        taints=tuple((t.key, t.value, t.effect) for t in node.taints),
     )
 
 
@@ -246,26 +297,32 @@ def _others_match(kind: _Kind, members: Sequence[NodeFacts], everyone: Sequence[
 
 
 def _derived_pool(
-    kind: _Kind, members: Sequence[NodeFacts], price: Price | None, suffix: str, by_hostname: bool
+    kind: _Kind,
+    members: Sequence[NodeFacts],
+    capacity: Sequence[NodeFacts],
+    price: Price | None,
+    *,
+    by_hostname: bool,
 ) -> PoolRecord:
+    """The pool of the members, of which only `capacity` takes new pods; its name is by the taints of most of these."""
+    usual = Counter(n.taints for n in capacity).most_common(1)[0][0]
+    named = replace(kind, taints=tuple((t.key, t.value, t.effect) for t in usual))
     accelerator = members[0].accelerators.accelerator
     if accelerator is None:
         raise AssertionError("nodes without a known accelerator make no pool")
     shape = _shape(members, kind.count)
-    usable = [n for n in members if n.usable]
-    hostnames = tuple(sorted(n.label_map.get("kubernetes.io/hostname", n.name) for n in members))
     pool = NodePool(
-        name=_pool_name(kind) + suffix,
+        name=_pool_name(named),
         accelerator=accelerator,
         product=kind.product,
         resource_name=kind.resource_name or None,
         shape=shape,
-        nodes=tuple(_capacity(n, shape) for n in usable),
+        nodes=tuple(_capacity(n, shape) for n in capacity if n.usable),
         price=price,
         capacity_type=kind.capacity_type,
-        taints=members[0].taints,
+        taints=_in_order(_shared_taints(capacity)),
         match_labels=kind.labels,
-        hostnames=hostnames if by_hostname else (),
+        hostnames=tuple(sorted(n.hostname for n in members)) if by_hostname else (),
         labels=_common_labels(members),
     )
     return PoolRecord(pool, frozenset(n.name for n in members))
@@ -307,27 +364,3 @@ def _common_labels(members: Sequence[NodeFacts]) -> tuple[tuple[str, str], ...]:
     for node in members[1:]:
         common &= set(node.labels)
     return tuple(sorted(common))
-
-
-def _agreed_price(members: Sequence[NodeFacts], opencost: OpenCostPrices) -> Price | None:
-    """The members' own price; the dearest where they differ, so that no budget is broken; unknown where one's is."""
-    prices = [price for price in (_price(n, opencost) for n in members) if price is not None]
-    if not prices or len({p.currency for p in prices}) > 1 or len(prices) < len(members):
-        return None
-    return max(prices, key=lambda p: p.per_hour)
-
-
-def _price(node: NodeFacts, opencost: OpenCostPrices) -> Price | None:
-    """Annotation, then OpenCost, then the bundled list; zero or absent is unknown, never free."""
-    if node.price is not None:
-        return Price(node.price, node.currency, PriceSource.ANNOTATION, node.price_as_of, PRICE_ANNOTATION)
-    if node.price_problem is not None:
-        return None  # its owner meant to price it: falling back to a list price would hide the mistake
-    metric = opencost.get(node.name)
-    if metric is not None and metric.is_finite() and metric > 0:
-        return Price(metric, "USD", PriceSource.OPENCOST, None, "node_total_hourly_cost")
-    listed = bundled_price(node.origin.instance_type, node.origin.region) if node.origin.instance_type else None
-    # The list is of on-demand prices: for a spot node it would be a wrong figure, not a dear one.
-    if listed is None or node.origin.capacity_type is CapacityType.SPOT:
-        return None
-    return Price(listed.usd_per_hour, "USD", PriceSource.BUNDLED, listed.as_of.isoformat(), listed.source)

@@ -227,19 +227,29 @@ def _taken(node: NodeCapacity, request: ReplicaRequest) -> NodeCapacity:
 
 
 def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int) -> NodePool:
-    """The pool less so many replicas: each on the fullest node that has room, then on nodes to be added."""
-    nodes = list(pool.nodes)
+    """The pool less so many replicas: each on the fullest node that has room, then on nodes to be added.
+
+    The fullest stays the fullest while it is filled, so that one look at the nodes is enough.
+    """
+    nodes, left = list(pool.nodes), max(0, replicas)
+    fitting = (i for i, node in enumerate(nodes) if node_slots(node, request) > 0)
+    for i in sorted(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name)):
+        if left == 0:
+            break
+        nodes[i], left = _filled(nodes[i], request, left)
     addable = pool.addable_nodes
-    for number in range(max(0, replicas)):
-        fitting = [i for i, node in enumerate(nodes) if node_slots(node, request) > 0]
-        if not fitting:
-            if addable == 0:
-                break
-            addable -= 1
-            nodes.append(empty_node(pool.shape, f"added-{number}-{addable}"))
-            fitting = [len(nodes) - 1]
-            if node_slots(nodes[-1], request) == 0:
-                break
-        tightest = min(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name))
-        nodes[tightest] = _taken(nodes[tightest], request)
+    while left > 0 and addable > 0:
+        addable -= 1
+        node, still = _filled(empty_node(pool.shape, f"added-{replicas - left}-{addable}"), request, left)
+        nodes.append(node)
+        if still == left:
+            break
+        left = still
     return replace(pool, nodes=tuple(nodes), addable_nodes=addable)
+
+
+def _filled(node: NodeCapacity, request: ReplicaRequest, replicas: int) -> tuple[NodeCapacity, int]:
+    """The node with as many of the replicas as it has room for, and how many are left over."""
+    while replicas > 0 and node_slots(node, request) > 0:
+        node, replicas = _taken(node, request), replicas - 1
+    return node, replicas

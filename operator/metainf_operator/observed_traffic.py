@@ -7,8 +7,10 @@ Separate and pure, and the one place of the rule. Seen traffic takes the place o
   the prefix cache has by more than a tenth of all. Whatever differs less is noise, and changes nothing.
 
 The traffic in use is that of the decision in force, so a new leader goes on from there, and silence leaves it as it is:
-a night without requests is no reason to forget the day. Another choice that this leads to is held back by the policy's
-minimumGain and cooldown as any other; a broken limit is not, so a workload grows at once and shrinks with patience.
+a night without requests is no reason to forget the day. Where nothing runs it is the declared: nothing can be seen
+there, and what was seen last would be kept for ever, whether or not it was what stopped the workload. Another choice
+that this leads to is held back by the policy's minimumGain and cooldown as any other; a broken limit is not, so a
+workload grows at once and shrinks with patience.
 
 What was declared stays in force for all that cannot be seen (repetitiveness, burstiness, how many prefixes, a batch),
 and for the lengths that an engine has to take.
@@ -36,12 +38,20 @@ CHANGE_OF_HITS = 0.1
 
 
 def traffic_in_use(
-    declared: Traffic, recorded: ObservedTraffic | None, seen: Observation | None, *, window_s: float
+    declared: Traffic,
+    recorded: ObservedTraffic | None,
+    seen: Observation | None,
+    *,
+    window_s: float,
+    runs: bool = True,
 ) -> ObservedTraffic | None:
     """The seen traffic to decide by; None where it is the declared.
 
-    `recorded` is that of the decision in force, None where that rests on what was declared.
+    `recorded` is that of the decision in force, None where that rests on what was declared. `runs`: the decision in
+    force holds capacity.
     """
+    if not runs:
+        return None
     in_use = None if recorded is None else replace(recorded, traffic=rebased(declared, recorded.traffic))
     fresh = None if seen is None else traffic_seen(declared, seen, window_s=window_s)
     if fresh is None or not differs(declared if in_use is None else in_use.traffic, fresh.traffic):

@@ -16,8 +16,10 @@ from metainf_operator.children import (
     ANNOTATION_DIGEST,
     ANNOTATION_SWITCHED_AT,
     ENGINE_CONTAINER,
+    HOSTNAME_LABEL,
     LABEL_SERVING,
     LABEL_WORKLOAD,
+    packs,
 )
 from metainf_operator.engine_pods import engine_pod
 from metainf_operator.ledger import PodUse, WorkloadKey
@@ -62,7 +64,8 @@ def timestamp(text: object) -> datetime | None:
 class NodeFacts:
     """One node: what it offers, how it was bought, and whether pods may go there now.
 
-    `taints` are those that keep pods out.
+    `taints` are those that keep pods out for good or for as long as a person wants. `starting`: it is well and takes
+    pods as soon as its own agents are up; it is not `usable` before.
     """
 
     name: str
@@ -72,6 +75,7 @@ class NodeFacts:
     cpu_cores: float
     memory_bytes: int
     usable: bool
+    starting: bool
     taints: tuple[Taint, ...]
     price: Decimal | None
     price_problem: str | None
@@ -82,6 +86,11 @@ class NodeFacts:
     def label_map(self) -> Mapping[str, str]:
         """The labels as a mapping."""
         return dict(self.labels)
+
+    @property
+    def hostname(self) -> str:
+        """What pods name the node by: its label, which on some clouds is another than its name."""
+        return self.label_map.get(HOSTNAME_LABEL, self.name)
 
 
 # Keeps nobody out, and comes and goes: the Cluster Autoscaler marks nodes that it may remove with one whose value is a
@@ -94,6 +103,16 @@ _UNWELL = (
     "ToBeDeletedByClusterAutoscaler",
     "karpenter.sh/",
 )
+# Taints that keep pods away from a new node until an agent of its own is up. They go within a minute, and every node
+# that an autoscaler adds has them: as part of what a pool is they would close it each time. Sources: the Cluster
+# Autoscaler's FAQ on taints, the Node Readiness Controller's (kubernetes.io/blog/2026/02/03). The agents' own are named
+# after what they say: node.cilium.io/agent-not-ready, ebs.csi.aws.com/agent-not-ready, cni.istio.io/not-ready.
+_STARTING = (
+    "startup-taint.cluster-autoscaler.kubernetes.io/",
+    "ignore-taint.cluster-autoscaler.kubernetes.io/",
+    "readiness.k8s.io/",
+)
+_STARTING_END = "not-ready"
 # Labels that differ on every node and say nothing of its kind; they would only cost memory.
 _PER_NODE_LABELS = frozenset({"volumes.kubernetes.io/controller-managed-attach-detach"})
 
@@ -105,12 +124,13 @@ def project_node(body: Mapping[str, Any]) -> NodeFacts:
     annotations = metadata.get("annotations") or {}
     allocatable = status.get("allocatable") or {}
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
-    taints = tuple(
-        Taint(t.get("key", ""), t.get("value") or "", t.get("effect", ""))
-        for t in spec.get("taints") or ()
-        if t.get("effect") != _SOFT_TAINT and not str(t.get("key", "")).startswith(_UNWELL)
+    found = tuple(
+        Taint(str(t.get("key", "")), t.get("value") or "", t.get("effect", "")) for t in spec.get("taints") or ()
     )
-    unwell = any(str(t.get("key", "")).startswith(_UNWELL) for t in spec.get("taints") or ())
+    taints = [t for t in found if t.effect != _SOFT_TAINT and not t.key.startswith(_UNWELL)]
+    starts = [t for t in taints if t.key.startswith(_STARTING) or t.key.endswith(_STARTING_END)]
+    unwell = any(t.key.startswith(_UNWELL) for t in found)
+    well = ready and not unwell and not spec.get("unschedulable") and not metadata.get("deletionTimestamp")
     price, problem = _annotated_price(metadata["name"], annotations)
     return NodeFacts(
         name=metadata["name"],
@@ -119,8 +139,9 @@ def project_node(body: Mapping[str, Any]) -> NodeFacts:
         origin=read_origin(labels),
         cpu_cores=float(quantity_or_none(allocatable.get("cpu")) or 0),
         memory_bytes=int(quantity_or_none(allocatable.get("memory")) or 0),
-        usable=ready and not unwell and not spec.get("unschedulable") and not metadata.get("deletionTimestamp"),
-        taints=tuple(sorted(taints, key=lambda t: (t.key, t.value, t.effect))),
+        usable=well and not starts,
+        starting=well and bool(starts),
+        taints=tuple(sorted((t for t in taints if t not in starts), key=lambda t: (t.key, t.value, t.effect))),
         price=price,
         price_problem=problem,
         currency=annotations.get(CURRENCY_ANNOTATION) or "USD",
@@ -210,7 +231,11 @@ def _is_accelerator(resource: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """A child as it stands: whose it is, which wish it was made from, and what a user may have changed."""
+    """A child as it stands: whose it is, which wish it was made from, and what a user may have changed.
+
+    Of a Deployment's pods: `hostnames` are the nodes that they are kept to by name, none where labels alone do that;
+    `packed` says that they prefer nodes with pods of ours.
+    """
 
     kind: str
     name: str
@@ -228,6 +253,8 @@ class ChildState:
     terminating: bool = False
     decision: str | None = None
     surge: bool | None = None
+    hostnames: tuple[str, ...] = ()
+    packed: bool = False
 
 
 def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -292,9 +319,22 @@ def project_deployment(body: Mapping[str, Any]) -> ChildState | None:
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
         message=str(failure.get("message") or progressing.get("message") or "")[:512],
     )
+    affinity = ((spec.get("template") or {}).get("spec") or {}).get("affinity") or {}
     return replace(
         child,
         deployment=observed,
         decision=(body["metadata"].get("annotations") or {}).get(ANNOTATION_DECISION),
         surge=bool(((spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxSurge")),
+        hostnames=_hostnames(affinity.get("nodeAffinity") or {}),
+        packed=packs(affinity),
     )
+
+
+def _hostnames(node_affinity: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that pods are kept to by name; none where no term names any."""
+    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for expression in term.get("matchExpressions") or ():
+            if expression.get("key") == HOSTNAME_LABEL and expression.get("operator") == "In":
+                return tuple(str(name) for name in expression.get("values") or ())
+    return ()

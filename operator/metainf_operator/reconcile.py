@@ -16,7 +16,19 @@ from metainf.switching import Keep, KeepReason, Move, MoveReason, compare
 from metainf_operator.children import startup_s
 from metainf_operator.world import DecisionState
 
-__all__ = ["Activate", "Choice", "Hold", "Idle", "Propose", "Refuse", "Stop", "decide", "retargeted", "serving_inputs"]
+__all__ = [
+    "Activate",
+    "Choice",
+    "Hold",
+    "Idle",
+    "Propose",
+    "Refuse",
+    "Stop",
+    "by_declared_too",
+    "decide",
+    "retargeted",
+    "serving_inputs",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +57,13 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refuse:
-    """Nothing keeps the limits and nothing runs: record why, run nothing."""
+    """Nothing keeps the limits and nothing runs: record why, run nothing.
+
+    `claims`: the room that it waits for is not for those who come after it. Not in mode Recommend, which holds nothing.
+    """
 
     plan: Plan
+    claims: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,10 +161,22 @@ def idle(workload: InferenceWorkload) -> bool:
 
 def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:
     if not runs:
-        return Refuse(plan)
+        return Refuse(plan, claims=workload.policy.mode is not PolicyMode.RECOMMEND)
     if workload.policy.on_violation is OnViolation.STOP and _known_broken(workload, outcome):
         return Stop(plan)
     return Hold("no candidate keeps every limit")
+
+
+def by_declared_too(stopped: Choice) -> Choice:
+    """What to do where observed traffic breaks a limit and onViolation is Stop; `stopped` is decided by the declared.
+
+    What runs is stopped for a limit that the declared traffic breaks as well. For one that only observed traffic breaks
+    it is kept: once stopped it sees no traffic, so that it would start by the declared, be stopped by the next spike
+    or quiet night, and so on.
+    """
+    if isinstance(stopped, Stop):
+        return stopped
+    return Hold("onViolation Stop waits: only the observed traffic breaks a limit, the declared does not")
 
 
 def _known_broken(workload: InferenceWorkload, outcome: NoSelection) -> bool:

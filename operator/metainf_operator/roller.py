@@ -5,7 +5,7 @@ stands and calls the API server.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -37,6 +37,7 @@ from metainf_operator.resources import DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVIC
 from metainf_operator.rollout import ObservedService, PodTrouble, Stage, Step, next_step
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.store import Store
+from metainf_operator.template_nodes import as_template, room_for_serving
 from metainf_operator.world import DecisionState, ObjectKey, WorkloadState, World
 
 __all__ = ["Rolled", "Roller"]
@@ -250,6 +251,8 @@ class Roller:
         because something else changed has to roll in the room that there is now.
         """
         known = self.world.deployments.get((state.key.namespace, name))
+        if known is not None:
+            serving = as_template(self.world, state, serving, known, replicas)
         if known is not None and known.surge is not None:
             manifest = deployment(workload, serving, replicas, surge=known.surge)
             if manifest["metadata"]["annotations"][ANNOTATION_DIGEST] == known.digest:
@@ -258,10 +261,8 @@ class Roller:
 
     def _may_surge(self, state: WorkloadState, serving: Serving) -> bool:
         """Whether one more replica fits now while the template rolls."""
-        pools = self.world.pools_for(state.key, state.created_at)
-        pool = next((p for p in pools if p.name == serving.pool), None)
         reserved = next((h.replicas for h in self.world.holds() if h.workload == state.key), 0)
-        return pool is not None and max_replicas(pool, serving.request) > reserved
+        return room_for_serving(self.world, state, serving) > reserved
 
     async def _apply_deployment(self, state: WorkloadState, manifest: Manifest) -> bool:
         """Apply where the wish or the child moved; True where a user's edit was put right."""
@@ -331,7 +332,8 @@ class Roller:
     ) -> Rolled:
         for child in deployments:
             if child.name == name:
-                manifest = deployment(workload, serving, 0, surge=bool(child.surge))
+                standing = replace(serving, hostnames=child.hostnames, packed=child.packed)
+                manifest = deployment(workload, standing, 0, surge=bool(child.surge))
                 await self._apply_deployment(state, manifest)
             else:
                 await self.cluster.delete(DEPLOYMENT, child.name, child.namespace)

@@ -1,0 +1,36 @@
+"""What a choice takes before its record does: the room of what is to run, or a claim to the room that is waited for.
+
+Separate from the ledger, which counts what is held, and from the pass: two that are decided one after the other must
+never count on the same room, though the record of the first is not written yet.
+"""
+
+from metainf.candidates import Candidate
+from metainf.selection import NoSelection
+from metainf_operator.ledger import Hold
+from metainf_operator.reconcile import Activate, Choice, Refuse
+from metainf_operator.world import WorkloadState, World
+
+__all__ = ["give_up_claim", "reserve"]
+
+
+def reserve(world: World, state: WorkloadState, choice: Choice) -> bool:
+    """Reserve for the choice; True where the workload gave up a claim and took nothing, so that others may have it."""
+    claimed = give_up_claim(world, state)
+    if isinstance(choice, Activate) and choice.plan.chosen is not None:
+        world.reserving[state.key] = _hold(state, choice.plan.chosen.candidate)
+        return False
+    outcome = choice.plan.outcome if isinstance(choice, Refuse) and choice.claims else None
+    if isinstance(outcome, NoSelection) and outcome.waiting_for is not None:
+        world.waiting[state.key] = _hold(state, outcome.waiting_for.candidate, waiting=True)
+        return False
+    return claimed
+
+
+def give_up_claim(world: World, state: WorkloadState) -> bool:
+    """Wait for no room any more; whether the workload did."""
+    return world.waiting.pop(state.key, None) is not None
+
+
+def _hold(state: WorkloadState, candidate: Candidate, *, waiting: bool = False) -> Hold:
+    option = candidate.option
+    return Hold(state.key, state.created_at, option.pool.name, option.request, candidate.replicas, waiting)
