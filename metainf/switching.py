@@ -4,13 +4,14 @@ Separate from `selection`, which does not know what runs: hysteresis is a questi
 and by `plan` alike.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from metainf.selection import NoSelection, Scored, Selection
 
-__all__ = ["Keep", "KeepReason", "Move", "MoveReason", "Verdict", "compare"]
+__all__ = ["Keep", "KeepReason", "Move", "MoveReason", "Verdict", "compare", "starts_new_pods"]
 
 # A switch pays for both sides while the new one loads; a gain that does not earn that back within this time is none.
 # Six hours: traffic and prices are re-declared more often than that in practice, so a longer horizon would count on
@@ -24,6 +25,7 @@ class KeepReason(StrEnum):
     BEST = "Best"
     GAIN_TOO_SMALL = "GainTooSmall"
     COOLING_DOWN = "CoolingDown"
+    NO_ROOM_BESIDE = "NoRoomBeside"
     NOTHING_BETTER_FITS = "NothingBetterFits"
 
 
@@ -70,13 +72,16 @@ def compare(
     last_switch: datetime | None,
     now: datetime,
     startup: timedelta,
+    fits_beside: Callable[[Scored], bool],
 ) -> Verdict:
     """Keep what runs, or move to what was chosen.
 
     A broken limit, a candidate that is no more, a pin, or a number of replicas outside of `replicas` moves whatever
     gain and cooldown say; more or fewer replicas of the same candidate go before a switch that gains little.
     Otherwise the gain must exceed `minimum_gain_ratio` plus the cost of the switch: the new side's price for `startup`,
-    spread over SWITCH_HORIZON.
+    spread over SWITCH_HORIZON. And both sides must fit for that time (`fits_beside`, asked of what was chosen): to stop
+    what serves well, for as long as a model takes to load, is no gain. Where they do not, another number of replicas of
+    what runs is taken if that alone gains enough.
     """
     if isinstance(outcome, NoSelection):
         return Keep(KeepReason.NOTHING_BETTER_FITS)
@@ -101,7 +106,16 @@ def compare(
         return Keep(KeepReason.GAIN_TOO_SMALL, gain)
     if last_switch is not None and now - last_switch < cooldown:
         return Keep(KeepReason.COOLING_DOWN, gain)
-    return Move(MoveReason.BETTER, chosen, gain)
+    if not starts_new_pods(current, chosen) or fits_beside(chosen):
+        return Move(MoveReason.BETTER, chosen, gain)
+    if resized is not None and (in_place := gain_ratio(current, resized)) > 0 and in_place >= minimum_gain_ratio:
+        return Move(MoveReason.BETTER, resized, in_place)
+    return Keep(KeepReason.NO_ROOM_BESIDE, gain)
+
+
+def starts_new_pods(current: Scored, other: Scored) -> bool:
+    """Whether going from one to the other starts other pods, and not only more or fewer of the same."""
+    return current.candidate.option.name(1) != other.candidate.option.name(1)
 
 
 def gain_ratio(current: Scored, better: Scored) -> float:
@@ -112,8 +126,8 @@ def gain_ratio(current: Scored, better: Scored) -> float:
 
 
 def _switch_cost_ratio(current: Scored, better: Scored, startup: timedelta) -> float:
-    if current.candidate.option.name(1) == better.candidate.option.name(1):
-        return 0.0  # only the number of replicas changes: nothing runs twice
+    if not starts_new_pods(current, better):
+        return 0.0  # nothing runs twice
     running = float(current.candidate.cost_per_hour)
     if running <= 0:
         return 0.0

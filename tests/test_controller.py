@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from choices import architecture
 from controller_passes import ROOMY, SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
 from metainf.manifests import parse_pool, standing_pool
+from metainf.predictors.contract import Question
+from metainf.workload import Repetitiveness
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
 from metainf_operator.ledger import WorkloadKey
@@ -29,8 +31,10 @@ from metainf_operator.resources import (
     SERVICE,
 )
 from node_bodies import node
+from stub_predictor import StubPredictor
 
 CHEAP_GONE_DEAR = "80"
+TOO_QUICK_FOR_CHEAP = {"ttft": {"p95": "100ms"}}
 
 
 def price(around: Around, name: str, per_hour: str | None) -> None:
@@ -508,10 +512,9 @@ def test_only_so_many_workloads_switch_at_a_time_and_a_switch_under_way_may_turn
     for name in ("a", "b"):
         around.apply(workload(name))
     around.settle("a", "b")
-    price(around, "cheap", CHEAP_GONE_DEAR)
-    around.now += timedelta(hours=2)
     around.ready = False
     for name in ("a", "b"):
+        around.edit(name, slo=TOO_QUICK_FOR_CHEAP)
         around.reconcile(name)
     assert around.running("a") == {"cheap": 1, "fast": 1}
     assert around.running("b") == {"cheap": 1}
@@ -537,9 +540,8 @@ def test_a_switch_whose_new_side_does_not_start_is_told_and_holds_up_nobody_else
         around.apply(workload(name))
     around.settle("a", "b")
     (old,) = names(around, "a")
-    price(around, "cheap", CHEAP_GONE_DEAR)
-    around.now += timedelta(hours=2)
     for name in ("a", "b"):
+        around.edit(name, slo=TOO_QUICK_FOR_CHEAP)
         around.reconcile(name)
     assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
     around.failed |= names(around, "a") - {old}
@@ -601,6 +603,104 @@ def test_a_gain_that_is_small_or_too_soon_moves_nobody() -> None:
     around.now += timedelta(hours=1)
     around.resync()
     assert around.running() == {"fast": 1}
+
+
+def test_a_gain_whose_both_sides_cost_more_than_the_budget_interrupts_nobody() -> None:
+    around = serving(budget="1.2")
+    price(around, "fast", "0.5")
+    around.now += timedelta(hours=2)
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Available") == ("True", "Serving")
+    assert around.condition("Decided") == ("True", "Kept")
+    said = around.message("Decided")
+    assert "both sides would cost 1.50 USD/h while it starts, the budget is 1.2 USD/h" in said
+    assert "policy.pinned.candidate" in said
+    assert list(around.decisions().values()) == ["Active"]
+    around.edit(budget={"perHour": "1.5"})
+    around.settle()
+    assert around.running() == {"fast": 1}
+
+
+def _repetition_pays(question: Question) -> float:
+    """Where text repeats itself, an engine without a prefix cache does twice as well: made up."""
+    repeats = question.traffic.repetitiveness is Repetitiveness.HIGH
+    return 8.0 if repeats and not question.replica.settings.prefix_caching else 4.0
+
+
+def full_node() -> Around:
+    """A workload on the only accelerator there is, whose traffic turns out to suit another method."""
+    around = with_pools(Around(predictor=StubPredictor(_repetition_pays)), cheap=1, fast=0)
+    around.apply(
+        workload(
+            objective="MaximizeThroughput",
+            methods={"allow": ["default", "no-prefix-caching"]},
+            scaling={"maxReplicas": 1},
+            policy={"cooldown": "0s"},
+        )
+    )
+    around.settle()
+    around.edit(traffic={"repetitiveness": "High"})
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+    assert "cheap has room for 0 of its 1 replica beside what runs" in around.message("Decided")
+    assert not _caches_no_prefixes(around)
+    return around
+
+
+def _caches_no_prefixes(around: Around) -> bool:
+    (body,) = around.deployments()
+    return "--no-enable-prefix-caching" in body["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_a_gain_on_a_full_node_waits_for_room_beside_what_runs() -> None:
+    around = full_node()
+    old = sent_to(around)
+    body = node("cheap-1", "gfd-a100", labels={"pool": "cheap"}, allocatable={**ROOMY, "nvidia.com/gpu": "1"})
+    around.cluster.put(NODE, body)
+    around.reconcile()
+    assert around.condition("Available") == ("True", "Switching")
+    assert sent_to(around) == old
+    around.settle()
+    assert _caches_no_prefixes(around)
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_pin_takes_a_gain_on_a_full_node_and_stops_what_runs_first() -> None:
+    around = full_node()
+    candidate = {"pool": "cheap", "method": "no-prefix-caching", "replicas": 1}
+    around.edit(policy={"mode": "Pinned", "pinned": {"candidate": candidate}})
+    around.reconcile()
+    assert around.condition("Available") == ("Unknown", "Recreating")
+    around.settle()
+    assert _caches_no_prefixes(around)
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_switch_for_a_gain_is_decided_when_its_turn_comes() -> None:
+    around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    price(around, "cheap", CHEAP_GONE_DEAR)
+    around.now += timedelta(hours=2)
+    for name in ("a", "b"):
+        around.reconcile(name)
+    assert around.running("a") == {"cheap": 1, "fast": 1}
+    assert around.running("b") == {"cheap": 1}
+    assert around.condition("Available", "b") == ("True", "Serving")
+    assert around.condition("Decided", "b") == ("True", "Kept")
+    assert "as many workloads switch now as may at a time" in around.message("Decided", "b")
+
+    def weighed() -> float | None:
+        return around.metrics.registry.get_sample_value("metainf_selections_total", {"outcome": "kept"})
+
+    before, writes = weighed(), len(around.cluster.writes)
+    assert around.reconcile("b") == 10.0
+    assert (weighed(), len(around.cluster.writes)) == (before, writes)
+    around.settle("a", "b")
+    assert (around.running("a"), around.running("b")) == ({"fast": 1}, {"fast": 1})
 
 
 def test_a_new_image_reaches_the_pods_though_the_candidate_stays() -> None:

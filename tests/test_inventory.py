@@ -234,9 +234,7 @@ def test_nodes_that_are_dedicated_to_several_share_no_pool() -> None:
         pytest.param([DEDICATED], [[DEDICATED], []], ["dedicated"], ["n0", "n1"], id="the manifest says so"),
         pytest.param([DEDICATED], [[DEDICATED], [DEDICATED, CLOSED]], ["dedicated"], ["n0"], id="one has one more"),
         pytest.param([], [[DEVICE], []], [], ["n0", "n1"], id="of the accelerator itself"),
-        pytest.param(
-            [], [[{**DEVICE, "effect": "NoExecute"}], []], [], ["n1"], id="of the accelerator, and it evicts"
-        ),
+        pytest.param([], [[{**DEVICE, "effect": "NoExecute"}], []], [], ["n1"], id="of the accelerator, and it evicts"),
         pytest.param([], [[SPOT], []], [], ["n1"], id="of spot, on demand"),
     ],
 )

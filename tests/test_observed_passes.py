@@ -293,7 +293,7 @@ def test_a_batch_has_both_its_cost_and_what_was_seen() -> None:
     assert story.observed["throughput"].endswith("tok/s")
     second = story.observed["accruedCost"]
     unwatched(story)
-    assert story.observed.keys() == {"accruedCost", "time"}
+    assert story.observed.keys() == {"accruedCost", "accruedAt"}
     assert float(story.observed["accruedCost"].split()[0]) >= float(second.split()[0])
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from metainf.manifests import InferenceWorkload, Reservation, parse_decision_hea
 from metainf.planning import Plan, plan
 from metainf.selection import Selection
 from metainf.switching import MoveReason
+from metainf.workload import Budget, BudgetKind
+from metainf_operator.beside import Beside
 from metainf_operator.reconcile import (
     Activate,
     Choice,
@@ -27,6 +30,8 @@ from metainf_operator.reconcile import (
     Stop,
     by_declared_too,
     decide,
+    halts,
+    leaves,
     retargeted,
     serving_inputs,
 )
@@ -177,6 +182,94 @@ def test_what_only_observed_traffic_breaks_is_kept_and_what_the_declared_breaks_
         kept = by_declared_too(other)
         assert isinstance(kept, Hold)
         assert "only the observed traffic breaks a limit" in kept.message
+
+
+FULL = (node_pool("cheap", "A100-SXM-80GB", per_node=1, free=(0, 0), price="1"), *POOLS[1:])
+
+
+def beside(*, room: bool = True, budget: str = "100", **facts: Any) -> Beside:
+    """One replica of the fast pool runs, for 10 USD/h, and answers."""
+    limit = Budget(BudgetKind.PER_HOUR, Decimal(budget))
+    found = Beside(POOLS if room else FULL, limit, timedelta(minutes=20), Decimal(10), Decimal(10))
+    return replace(found, **facts)
+
+
+NO_ROOM = beside(room=False)
+NO_TURN = beside(turn=False)
+
+
+@pytest.mark.parametrize(
+    ("spec", "runs", "asked", "there", "kind", "says"),
+    [
+        pytest.param({}, ON_FAST, None, beside(), Activate, None, id="room for both -> move"),
+        pytest.param(
+            {},
+            ON_FAST,
+            None,
+            NO_ROOM,
+            Hold,
+            "1 x default TP1 on cheap would gain 90.0%, but cheap has room for 0 of its 1 replica beside what runs",
+            id="no room for both -> hold",
+        ),
+        pytest.param(
+            {},
+            ON_FAST,
+            None,
+            beside(budget="10.5"),
+            Hold,
+            "both sides would cost 11.00 USD/h while it starts, the budget is 10.5 USD/h",
+            id="no money for both -> hold",
+        ),
+        pytest.param({}, ON_FAST, None, NO_TURN, Hold, "as many workloads switch now", id="others switch -> wait"),
+        pytest.param({}, ON_FAST, "else", NO_ROOM, Activate, None, id="asked for anew -> move"),
+        pytest.param({}, ON_FAST, "else", NO_TURN, Activate, None, id="asked for anew: the rollout waits its turn"),
+        pytest.param({}, ON_FAST, None, beside(room=False, answers=False), Activate, None, id="nobody is interrupted"),
+        pytest.param({}, THREE, None, NO_ROOM, Activate, None, id="fewer of the same need no room"),
+        pytest.param({}, THREE, None, NO_TURN, Activate, None, id="fewer of the same are no switch"),
+        pytest.param({"budget": "5"}, ON_FAST, None, NO_ROOM, Activate, None, id="over budget -> move"),
+        pytest.param({"policy": PINNED}, ON_CHEAP, None, NO_ROOM, Activate, None, id="pinned to another -> move"),
+        pytest.param({"policy": {"mode": "Recommend"}}, ON_FAST, None, NO_ROOM, Propose, None, id="it may be proposed"),
+    ],
+)
+def test_a_switch_for_a_gain_alone_needs_room_money_and_a_turn_beside_what_runs(
+    spec: dict[str, Any], runs: CandidateName, asked: str | None, there: Beside, kind: type[Choice], says: str | None
+) -> None:
+    workload = asked_for(**spec)
+    now_asked = serving_inputs(workload)
+    active = in_force(workload, runs, asked=asked)
+    choice = decide(workload, planned(workload, runs), active, asked=now_asked, now=NOW, beside=there)
+    assert type(choice) is kind
+    if isinstance(choice, Hold):
+        assert says is not None
+        assert says in choice.message
+        assert choice.awaits_turn is not there.turn
+        assert ("policy.pinned.candidate" in choice.message) is there.turn
+    if isinstance(choice, Activate):
+        gains = choice.reason is MoveReason.BETTER and asked is None and there.answers
+        assert choice.beside is gains
+
+
+def test_whether_a_plan_leaves_what_is_in_force() -> None:
+    workload = asked_for()
+    assert leaves(planned(workload, ON_FAST))
+    assert not leaves(planned(workload, ON_CHEAP))
+    assert not leaves(planned(workload, None))
+    assert not leaves(planned(asked_for(budget="0.5"), ON_CHEAP))
+
+
+@pytest.mark.parametrize(
+    ("spec", "overspent", "nothing"),
+    [
+        pytest.param({}, False, False, id="it serves"),
+        pytest.param({}, True, False, id="spent and kept"),
+        pytest.param({"policy": {"onViolation": "Stop"}}, True, True, id="spent and to be stopped"),
+        pytest.param({"policy": {"onViolation": "Stop"}}, False, False, id="not spent"),
+        pytest.param({"suspend": True}, False, True, id="suspended"),
+        pytest.param({"scaling": {"replicas": 0}}, False, True, id="scaled to zero"),
+    ],
+)
+def test_what_is_to_run_nothing_whatever_would_be_chosen(spec: dict[str, Any], overspent: bool, nothing: bool) -> None:
+    assert halts(asked_for(**spec), overspent=overspent) is nothing
 
 
 def test_a_pool_that_is_gone_leads_elsewhere() -> None:

@@ -19,6 +19,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STUB = StubPredictor(capacity_by_accelerator(L4=4.0, H100=40.0))
 ON_L4 = CandidateName("l4", "default", "TP1", 1)
 ON_H100 = CandidateName("h100", "default", "TP1", 1)
+NO_ROOM: dict[str, Any] = {"fits_beside": lambda scored: False}
 
 
 def outcome(
@@ -41,6 +42,7 @@ def judged(found: Selection | NoSelection, **given: Any) -> Verdict:
         "last_switch": NOW - timedelta(hours=5),
         "now": NOW,
         "startup": timedelta(0),
+        "fits_beside": lambda scored: True,
     }
     return compare(found, **{**facts, **given})
 
@@ -104,6 +106,23 @@ def judged(found: Selection | NoSelection, **given: Any) -> Verdict:
             MoveReason.BETTER,
             id="fewer replicas of the same start nothing anew",
         ),
+        pytest.param(outcome(ON_H100), NO_ROOM, KeepReason.NO_ROOM_BESIDE, id="90 % cheaper, no room for both -> keep"),
+        pytest.param(
+            outcome(replace(ON_L4, replicas=2)), NO_ROOM, MoveReason.BETTER, id="fewer replicas need no room for both"
+        ),
+        pytest.param(
+            outcome(ON_H100, budget="5"), NO_ROOM, MoveReason.LIMIT_BROKEN, id="over the budget -> move without room"
+        ),
+        pytest.param(
+            outcome(replace(ON_H100, replicas=2)),
+            {"replicas": range(1, 2), **NO_ROOM},
+            MoveReason.SCALED,
+            id="scaled by hand -> move without room",
+        ),
+        pytest.param(
+            outcome(ON_H100), {"pinned": True, **NO_ROOM}, MoveReason.PINNED, id="pinned to another -> without room"
+        ),
+        pytest.param(outcome(None), NO_ROOM, MoveReason.GONE, id="its pool is gone -> without room"),
     ],
 )
 def test_keeps_or_moves(found: Selection | NoSelection, given: dict[str, Any], reason: KeepReason | MoveReason) -> None:
@@ -132,6 +151,15 @@ def test_a_broken_limit_leads_to_the_other_candidate_where_that_gains_enough() -
     lazy = judged(found, minimum_gain_ratio=0.2)
     assert isinstance(lazy, Move)
     assert lazy.target.candidate.name == replace(ON_L4, replicas=2)
+
+
+def test_without_room_for_both_fewer_replicas_of_what_runs_are_taken_where_that_gains_enough() -> None:
+    found = outcome(replace(ON_H100, replicas=2))  # 20 USD/h; one of them is 10, one L4 is 1
+    verdict = judged(found, **NO_ROOM)
+    assert isinstance(verdict, Move)
+    assert (verdict.reason, verdict.target.candidate.name, verdict.gain_ratio) == (MoveReason.BETTER, ON_H100, 0.5)
+    assert judged(found, minimum_gain_ratio=0.6, **NO_ROOM).reason is KeepReason.NO_ROOM_BESIDE
+    assert judged(outcome(ON_H100), minimum_gain_ratio=0.0, **NO_ROOM).reason is KeepReason.NO_ROOM_BESIDE
 
 
 def test_the_cost_of_a_switch_is_the_new_sides_price_while_it_starts() -> None:

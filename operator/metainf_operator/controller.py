@@ -15,8 +15,7 @@ from metainf.manifests import Decision, InferenceWorkload, ObservedTraffic, Traf
 from metainf.planning import Plan
 from metainf.predictors.contract import Predictor
 from metainf.selection import Selection
-from metainf.workload import BatchLoad
-from metainf_operator.accrual import Accrued, accrue, overspent
+from metainf_operator.accrual import overspent
 from metainf_operator.api_errors import ForbiddenError, InvalidObjectError, NamespaceTerminatingError
 from metainf_operator.choosing import planned
 from metainf_operator.cluster_api import ClusterApi
@@ -27,16 +26,20 @@ from metainf_operator.models import Models
 from metainf_operator.observed_traffic import traffic_in_use
 from metainf_operator.observer import Observer
 from metainf_operator.outlook import Outlook, outlook_of
+from metainf_operator.pass_ends import DEFINITIONS_LOOK_S, TURN_LOOK_S, kept_names, next_look_s, refused_by_server
 from metainf_operator.reconcile import (
     Activate,
     Choice,
+    Hold,
     Idle,
     Propose,
     Refuse,
     Stop,
     by_declared_too,
     decide,
+    halts,
     idle,
+    leaves,
     serving_inputs,
 )
 from metainf_operator.records import Records
@@ -49,9 +52,6 @@ from metainf_operator.workers import FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S
 from metainf_operator.world import DecisionState, WorkloadState, World
 
 __all__ = ["Controller"]
-
-_ACCRUED_LOOK_S = 60.0
-_DEFINITIONS_LOOK_S = 30.0  # what the API server refuses changes with its definitions, which nobody watches
 
 
 class Controller:
@@ -78,12 +78,14 @@ class Controller:
         self.models = Models(cluster, hub=settings.hub)
         self.records = Records(cluster, world, now=now)
         self.roller = Roller(cluster, world, self.records, settings, now=now)
+        self.sides = self.roller.sides
         self.reporter = reporter
         self.observer = observer
         self._now = now
         self._capacity_freed = capacity_freed
         self._deciding = asyncio.Lock()
         self._outlooks: dict[WorkloadKey, tuple[object, Outlook]] = {}
+        self._awaiting: set[WorkloadKey] = set()  # who decides anew when the limit on switches has room
         self._forbidden: dict[WorkloadKey, int] = {}
         self._traffic: dict[WorkloadKey, ObservedTraffic] = {}
 
@@ -98,6 +100,7 @@ class Controller:
     def _gone(self, key: WorkloadKey) -> None:
         self.world.forget(key)
         self._outlooks.pop(key, None)
+        self._awaiting.discard(key)
         self._forbidden.pop(key, None)
         self._traffic.pop(key, None)
         self.metrics.forget_workload(key.namespace, key.name)
@@ -115,15 +118,16 @@ class Controller:
         active = self.world.active_decision(state.key, state.uid)
         seen = Seen(state, state.manifest, active=active)
         try:
+            # First: whatever cannot be understood, what runs goes on costing.
+            seen = replace(seen, accrued=await self.sides.accrued(state, self._now()))
             understood = await understand(state, self.world, self.models, self.cluster, resync_s=self.settings.resync_s)
             understood = replace(understood, observed=await self._observed(understood.workload, active))
-            seen = replace(seen, accrued=await self._accrued(state, understood.workload, active))
             seen = await self._decide_where_needed(seen, understood, active)
             decision = await self._in_force(seen.active)
             if decision is not None and seen.active is not None:
-                seen = replace(seen, rolled=await self._roll(state, understood, seen.active, decision))
+                seen = replace(seen, rolled=await self._roll(seen, understood, seen.active, decision))
         except InvalidObjectError as exc:
-            return await self._in_trouble(seen, active, _refused_by_server(exc))
+            return await self._in_trouble(seen, active, refused_by_server(exc))
         except NamespaceTerminatingError:
             return None  # it takes no new objects, and what is in it goes
         except ForbiddenError as exc:
@@ -134,18 +138,6 @@ class Controller:
         return await self._report(seen, understood, decision)
 
     # observe
-
-    async def _accrued(
-        self, state: WorkloadState, workload: InferenceWorkload, active: DecisionState | None
-    ) -> Accrued | None:
-        """What a batch has cost so far; None for what is no batch."""
-        if not isinstance(workload.workload.traffic.load, BatchLoad):
-            return None
-        decision = await self._in_force(active)
-        cost = None if decision is None or decision.chosen is None else decision.chosen.cost_per_hour
-        children = self.world.children(state.key, self.world.deployments, state.uid)
-        serving = any(c.deployment is not None and c.deployment.available > 0 for c in children)
-        return accrue(state.status.get("observed") or {}, cost, serving=serving, now=self._now())
 
     async def _observed(self, workload: InferenceWorkload, active: DecisionState | None) -> ObservedTraffic | None:
         """The traffic that was seen and is to be decided by; None where the declared is, as where nothing is watched.
@@ -194,7 +186,7 @@ class Controller:
 
     async def _decide_and_record(self, seen: Seen, understood: Understood, active: DecisionState | None) -> Seen:
         """Choose anew, write the records that the choice asks for, and remember how things stand."""
-        state = seen.state
+        state, ran = seen.state, active is not None and active.holds
         try:
             made, choice = await self._decide(seen, understood, active)
             if not self._still_there(state):
@@ -204,8 +196,14 @@ class Controller:
             self.world.reserving.pop(state.key, None)
         outlook = outlook_of(made, choice, active)
         self._outlooks[state.key] = (self._situation(understood, replace(seen, active=active)), outlook)
-        activated, stopped = isinstance(choice, Activate), isinstance(choice, Stop)
-        return replace(seen, active=active, outlook=outlook, activated=activated, stopped=stopped)
+        if isinstance(choice, Hold) and choice.awaits_turn:
+            self._awaiting.add(state.key)
+        else:
+            self._awaiting.discard(state.key)
+        seen = replace(seen, active=active, outlook=outlook, stopped=ran and isinstance(choice, Stop))
+        if isinstance(choice, Activate):
+            return replace(seen, activated=True, beside=choice.beside)
+        return seen
 
     def _situation(self, understood: Understood, seen: Seen) -> object:
         """What a decision rests on, but for the capacity that is free: while it is the same, the decision stands."""
@@ -220,8 +218,10 @@ class Controller:
     def _remembered(self, state: WorkloadState, understood: Understood, seen: Seen) -> Outlook | None:
         """How things stood at the last decision, where nothing that it rests on has moved.
 
-        Who runs nothing looks again each time: room may have come.
+        Who runs nothing looks again each time: room may have come. So does who waits for a turn, once it is there.
         """
+        if state.key in self._awaiting and self.sides.turn(state.key):
+            return None
         situation, outlook = self._outlooks.get(state.key, (None, None))
         settled = outlook is not None and ((seen.active is not None and seen.active.holds) or outlook.idle)
         return outlook if settled and situation == self._situation(understood, seen) else None
@@ -244,10 +244,15 @@ class Controller:
             )
             made = await ask(understood)
             spent = overspent(understood.workload.workload.budget, seen.accrued)
-            choice = decide(understood.workload, made, active, asked=asked, now=self._now(), overspent=spent)
+            beside = None
+            if leaves(made):
+                weight_bytes = understood.model.architecture.weight_bytes
+                beside = await self.sides.beside(state, made.workload, weight_bytes, seen.accrued)
+            now = self._now()
+            choice = decide(understood.workload, made, active, asked=asked, now=now, overspent=spent, beside=beside)
             if isinstance(choice, Stop) and understood.observed is not None and not spent:
                 declared = await ask(replace(understood, observed=None))
-                choice = by_declared_too(decide(understood.workload, declared, active, asked=asked, now=self._now()))
+                choice = by_declared_too(decide(understood.workload, declared, active, asked=asked, now=now))
                 made = declared if isinstance(choice, Stop) else made
             self._count(made, choice, time.perf_counter() - started)
             if reserve(self.world, state, choice):
@@ -319,22 +324,18 @@ class Controller:
             raise TroubleError(Fault.INVALID_SPEC, message, None)
         return image
 
-    async def _roll(
-        self,
-        state: WorkloadState,
-        understood: Understood,
-        active: DecisionState,
-        decision: Decision,
-    ) -> Rolled:
-        if not self._still_there(state):
+    async def _roll(self, seen: Seen, understood: Understood, active: DecisionState, decision: Decision) -> Rolled:
+        if not self._still_there(seen.state):
             return Rolled()
         return await self.roller.roll(
-            state,
+            seen.state,
             understood.workload,
             understood.model.architecture.weight_bytes,
             active,
             decision,
             stopped=not active.holds,
+            accrued=seen.accrued,
+            beside=seen.beside,
         )
 
     # report
@@ -345,13 +346,16 @@ class Controller:
         if not self._still_there(state):
             return None
         if not await self.reporter.report(self._with_sight(seen), decision):
-            return _DEFINITIONS_LOOK_S
-        await self.records.prune(state, keep=_kept_names(understood.workload, seen.active))
-        return _next_look_s(seen)
+            return DEFINITIONS_LOOK_S
+        await self.records.prune(state, keep=kept_names(understood.workload, seen.active))
+        return next_look_s(seen, TURN_LOOK_S if state.key in self._awaiting else None)
 
     async def _in_trouble(self, seen: Seen, active: DecisionState | None, trouble: TroubleError) -> float | None:
         """Say what is wrong; what is in force serves on, unless it is to run nothing."""
-        if seen.state.manifest is not None and idle(seen.state.manifest) and active is not None and active.holds:
+        workload, stopped = seen.state.manifest, False
+        spent = workload is not None and overspent(workload.workload.budget, seen.accrued)
+        if workload is not None and halts(workload, overspent=spent) and active is not None and active.holds:
+            stopped = not idle(workload)
             active = await self.records.release(active)
             await self.roller.halt(seen.state)
             self._capacity_freed()
@@ -362,11 +366,12 @@ class Controller:
             outlook=None,
             active=active,
             rolled=self.roller.as_it_stands(seen.state),
+            stopped=stopped,
             fault=trouble.fault,
             fault_message=str(trouble),
         )
         await self.reporter.report(self._with_sight(told), await self._in_force(active))
-        return trouble.retry_s
+        return next_look_s(told, trouble.retry_s)
 
     def _with_sight(self, seen: Seen) -> Seen:
         """The same with what was seen of the pods that run."""
@@ -377,27 +382,3 @@ class Controller:
         """An API server that just came up refuses everybody for a second: the long delay comes step by step."""
         times = self._forbidden[key] = self._forbidden.get(key, 0) + 1
         return TroubleError(Fault.FORBIDDEN, str(error), min(FORBIDDEN_DELAY_S, FORBIDDEN_FIRST_S**times))
-
-
-def _refused_by_server(error: InvalidObjectError) -> TroubleError:
-    """A child or a record that the API server does not take: a part of the user's template, or an old CRD."""
-    text = str(error)
-    if "metainf.dev" in text or "InferenceDecision" in text:
-        return TroubleError(Fault.CRD_TOO_OLD, f"{text}: apply the CRDs of this version", _DEFINITIONS_LOOK_S)
-    return TroubleError(Fault.INVALID_SPEC, text, _DEFINITIONS_LOOK_S)
-
-
-def _next_look_s(seen: Seen) -> float | None:
-    """Seconds until the next look, where no event may bring it: a step of a switch, or what a batch costs."""
-    waits = [] if seen.rolled.again_in is None else [seen.rolled.again_in.total_seconds()]
-    if seen.accrued is not None and seen.rolled.stage is not None:
-        waits.append(_ACCRUED_LOOK_S)
-    return min(waits, default=None)
-
-
-def _kept_names(workload: InferenceWorkload, active: DecisionState | None) -> frozenset[str]:
-    names = {active.head.name} if active is not None else set()
-    pin = workload.policy.pinned
-    if pin is not None and pin.decision is not None:
-        names.add(pin.decision)
-    return frozenset(names)

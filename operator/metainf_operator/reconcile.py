@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from metainf.manifests import InferenceWorkload, ModelSource, OnViolation, PolicyMode
 from metainf.planning import Plan, candidate_argv
 from metainf.selection import BindingLimit, NoSelection, Scored, Selection
-from metainf.switching import Keep, KeepReason, Move, MoveReason, compare
+from metainf.switching import Keep, KeepReason, Move, MoveReason, Verdict, compare, starts_new_pods
+from metainf_operator.beside import Beside
 from metainf_operator.children import startup_s
 from metainf_operator.world import DecisionState
 
@@ -26,6 +27,9 @@ __all__ = [
     "Stop",
     "by_declared_too",
     "decide",
+    "halts",
+    "idle",
+    "leaves",
     "retargeted",
     "serving_inputs",
 ]
@@ -33,19 +37,28 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activate:
-    """Put the plan's decision in force and run it. `resumed`: the decision in force takes its capacity again."""
+    """Put the plan's decision in force and run it.
+
+    `resumed`: the decision in force takes its capacity again. `beside`: it is for a gain alone, and rests on room and
+    money for both sides and a turn to switch, as they were found when it was made.
+    """
 
     plan: Plan
     reason: MoveReason
     gain_ratio: float = 0.0
     resumed: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Keep running what is in force; the message says why nothing better was taken, empty where it is the best."""
+    """Keep running what is in force; the message says why nothing better was taken, empty where it is the best.
+
+    `awaits_turn`: a better one is taken as soon as fewer workloads switch.
+    """
 
     message: str = ""
+    awaits_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,25 +130,75 @@ def decide(
     asked: str,
     now: datetime,
     overspent: bool = False,
+    beside: Beside | None = None,
 ) -> Choice:
     """What to do now.
 
     `active` is the decision in force, `asked` the digest of what the pods are asked for now (`serving_inputs`).
-    `overspent`: a batch has cost its whole budget, whatever would be chosen now.
+    `overspent`: a batch has cost its whole budget, whatever would be chosen now. `beside` is what a new side finds
+    beside what runs; None where nothing runs, or nothing else is chosen.
     """
     if idle(workload):
         return Idle()
     outcome = plan.outcome
     runs = active is not None and active.holds
     if overspent:
-        stops = workload.policy.on_violation is OnViolation.STOP
-        return Hold("the batch has cost its budget") if runs and not stops else Stop(plan)
+        kept = runs and not halts(workload, overspent=True)
+        return Hold("the batch has cost its budget") if kept else Stop(plan)
     if isinstance(outcome, NoSelection):
         return _refused(workload, plan, outcome, runs)
+    anew = active is not None and active.serving_inputs != asked
+    room = _room_needed(workload, beside, anew)
+    verdict = _weighed(workload, outcome, active, now, room)
+    if workload.policy.mode is PolicyMode.RECOMMEND:
+        return Propose(retargeted(plan, verdict.target)) if isinstance(verdict, Move) else Hold()
+    if isinstance(verdict, Move):
+        return _moved(plan, outcome, verdict, room)
+    if anew and outcome.current is not None:
+        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods.
+        return Activate(retargeted(plan, outcome.current), MoveReason.ASKED)
+    return Hold(_keep_message(verdict, outcome, room))
+
+
+def idle(workload: InferenceWorkload) -> bool:
+    """Whether the workload is to run nothing: suspended, or scaled to zero by hand."""
+    return workload.suspend or workload.workload.replicas.fixed == 0
+
+
+def halts(workload: InferenceWorkload, *, overspent: bool) -> bool:
+    """Whether the workload is to run nothing whatever would be chosen: idle, or a batch that may cost no more."""
+    return idle(workload) or (overspent and workload.policy.on_violation is OnViolation.STOP)
+
+
+def leaves(plan: Plan) -> bool:
+    """Whether the plan chose something else than what is in force."""
+    chosen, current = plan.chosen, plan.outcome.current
+    return chosen is not None and current is not None and chosen.candidate.name != current.candidate.name
+
+
+def _room_needed(workload: InferenceWorkload, beside: Beside | None, anew: bool) -> Beside | None:
+    """What a switch for a gain alone has to find beside what runs; None where it interrupts nobody or was asked for.
+
+    Asked for is what replaces the pods anyway (`anew`), and, by `compare`, a pin and a number of replicas. A proposal
+    interrupts nobody: who approves it pins it.
+    """
+    proposes = workload.policy.mode is PolicyMode.RECOMMEND
+    return None if beside is None or not beside.answers or anew or proposes else beside
+
+
+def _lacks(room: Beside, scored: Scored) -> str:
+    option = scored.candidate.option
+    return room.lacks(option.pool.name, option.request, scored.candidate.replicas)
+
+
+def _weighed(
+    workload: InferenceWorkload, outcome: Selection, active: DecisionState | None, now: datetime, room: Beside | None
+) -> Verdict:
+    """What runs against what was chosen."""
     weight_bytes = outcome.chosen.candidate.option.replica.architecture.weight_bytes
-    verdict = compare(
+    return compare(
         outcome,
-        runs=runs,
+        runs=active is not None and active.holds,
         pinned=workload.policy.mode is PolicyMode.PINNED,
         replicas=_allowed_replicas(workload, outcome),
         minimum_gain_ratio=workload.policy.minimum_gain_ratio,
@@ -143,20 +206,22 @@ def decide(
         last_switch=None if active is None else active.activated_at,
         now=now,
         startup=timedelta(seconds=startup_s(workload, weight_bytes)),
+        fits_beside=lambda scored: room is None or not _lacks(room, scored),
     )
-    if workload.policy.mode is PolicyMode.RECOMMEND:
-        return Propose(retargeted(plan, verdict.target)) if isinstance(verdict, Move) else Hold()
-    if isinstance(verdict, Move):
-        return Activate(retargeted(plan, verdict.target), verdict.reason, verdict.gain_ratio)
-    if active is not None and active.serving_inputs != asked and outcome.current is not None:
-        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods.
-        return Activate(retargeted(plan, outcome.current), MoveReason.ASKED)
-    return Hold(_keep_message(verdict))
 
 
-def idle(workload: InferenceWorkload) -> bool:
-    """Whether the workload is to run nothing: suspended, or scaled to zero by hand."""
-    return workload.suspend or workload.workload.replicas.fixed == 0
+def _moved(plan: Plan, outcome: Selection, verdict: Move, room: Beside | None) -> Choice:
+    """The move, or a wait for the turn of one for a gain alone.
+
+    Put in force only when its turn has come: what it rests on, prices and room for both sides, may be gone by then.
+    """
+    target, current = verdict.target, outcome.current
+    if room is None or verdict.reason is not MoveReason.BETTER:
+        return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio)
+    if not room.turn and current is not None and starts_new_pods(current, target):
+        why = "as many workloads switch now as may at a time"
+        return Hold(f"another candidate would gain {verdict.gain_ratio:.1%}; {why}", awaits_turn=True)
+    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, beside=True)
 
 
 def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:
@@ -199,12 +264,18 @@ def _allowed_replicas(workload: InferenceWorkload, outcome: Selection) -> range:
     return range(limits.minimum, (limits.maximum or 1 << 20) + 1)
 
 
-def _keep_message(verdict: Keep) -> str:
+def _keep_message(verdict: Keep, outcome: Selection, room: Beside | None) -> str:
     match verdict.reason:
         case KeepReason.GAIN_TOO_SMALL:
             return f"another candidate would gain {verdict.gain_ratio:.1%}, less than policy.minimumGain and the switch"
         case KeepReason.COOLING_DOWN:
             return f"another candidate would gain {verdict.gain_ratio:.1%}; policy.cooldown is not over yet"
+        case KeepReason.NO_ROOM_BESIDE:
+            name, why = outcome.chosen.candidate.name, "" if room is None else _lacks(room, outcome.chosen)
+            return (
+                f"{name} would gain {verdict.gain_ratio:.1%}, but {why}: leave room and budget for both sides, or pin "
+                "it (policy.pinned.candidate) to have what runs stopped first"
+            )
         case _:
             return ""
 

@@ -11,7 +11,7 @@ from typing import Any
 from metainf.manifests import Decision, InferenceWorkload, PolicyMode, TrafficSource
 from metainf.predictors.contract import PredictorIdentity
 from metainf.workload import LatencyMetric, Statistic
-from metainf_operator.accrual import Accrued, overspent
+from metainf_operator.accrual import Accrued, accrual_of, overspent, still_accruing, with_accrued
 from metainf_operator.api_errors import InvalidObjectError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Facts, Fault, conditions, merged
@@ -40,7 +40,8 @@ __all__ = ["Reporter", "Seen", "facts_of"]
 class Seen:
     """What a pass found and did. `outlook` None: no decision could be made, `fault` says why.
 
-    `sight` is what was seen of the pods that run; None where none were looked at yet.
+    `sight` is what was seen of the pods that run; None where none were looked at yet. `beside`: the decision in force
+    was made in this pass, on the ground that what ran serves on until it is ready.
     """
 
     state: WorkloadState
@@ -50,6 +51,7 @@ class Seen:
     rolled: Rolled = field(default_factory=Rolled)
     activated: bool = False
     stopped: bool = False
+    beside: bool = False
     accrued: Accrued | None = None
     sight: Sight | None = None
     fault: Fault | None = None
@@ -178,7 +180,10 @@ class Reporter:
         status = workload_status(seen.workload, facts, in_force, before, generation=state.generation, now=self._now())
         self._set_metrics(seen, facts, shown)
         differs = status != {k: v for k, v in before.items() if k != "observed"}
-        fields = _with_accrued(seen, observed.fields, before, differs=differs)
+        fields = observed.fields
+        if seen.accrued is not None and seen.workload is not None:
+            writes = differs or fields != before.get("observed")
+            fields = with_accrued(fields, seen.accrued, seen.workload.workload.budget.currency, writes=writes)
         if fields is not None:
             status["observed"] = fields
         if differs or fields != before.get("observed"):
@@ -189,13 +194,13 @@ class Reporter:
 
     def _observed(self, seen: Seen, facts: Facts) -> _Observed:
         """What the status shall say was seen: as it says already, unless that is over or there is news."""
-        before, sight = seen.state.status.get("observed"), seen.sight
+        before, sight = still_accruing(seen.state.status.get("observed"), seen.workload), seen.sight
         if self._unwatched:
-            return _Observed(_accrual_of(before))
+            return _Observed(accrual_of(before))
         if seen.workload is None:
             return _Observed(before)
         if not seen.runs or (sight is None and not _is_of_what_runs(seen)):
-            return _Observed(_accrual_of(before))
+            return _Observed(accrual_of(before))
         if sight is None:
             return _Observed(before)
         slo, now, status = seen.workload.workload.slo, self._now(), seen.state.status
@@ -203,7 +208,7 @@ class Reporter:
         another = (status.get("decisionRef") or {}).get("name") != facts.decision  # whose record is empty yet
         if not is_due(before or {}, fields, transition=another or slo_moved(status, sight, slo), now=now):
             return _Observed(before)
-        return _Observed({**(_accrual_of(before) or {}), **fields}, is_news=True)
+        return _Observed({**(accrual_of(before) or {}), **fields}, is_news=True)
 
     def _told_by_whom(self, facts: Facts) -> Facts:
         """The facts with the predictor that decisions are made by."""
@@ -303,23 +308,6 @@ def _is_of_what_runs(seen: Seen) -> bool:
     status = seen.state.status
     serving = str(status.get("selector") or "").rpartition("=")[2]
     return serving == seen.rolled.serving and status.get("observedGeneration") == seen.state.generation
-
-
-def _accrual_of(observed: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a status says of a batch's cost, and nothing of what was seen."""
-    found = {k: v for k, v in (observed or {}).items() if k in ("accruedCost", "time")}
-    return found if "accruedCost" in found else None
-
-
-def _with_accrued(
-    seen: Seen, observed: dict[str, Any] | None, before: Mapping[str, Any], *, differs: bool
-) -> dict[str, Any] | None:
-    """The same with what a batch has cost so far, wherever there is something to write anyway."""
-    if seen.accrued is None or seen.workload is None:
-        return observed
-    if not (seen.accrued.due or differs or observed != before.get("observed")):
-        return observed
-    return {**(observed or {}), **seen.accrued.observed(seen.workload.workload.budget.currency)}
 
 
 _ON_TROUBLE = {

@@ -7,13 +7,13 @@ stands and calls the API server.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
 from metainf.engine_defaults import cpu_threads
 from metainf.manifests import Decision, InferenceWorkload
 from metainf.placement import SPOT_TAINT_KEYS, max_replicas
 from metainf.pools import CapacityType, NodePool
-from metainf.workload import BudgetKind, Toleration
+from metainf.workload import Toleration
+from metainf_operator.accrual import Accrued
 from metainf_operator.api_errors import NamespaceTerminatingError, NotFoundError
 from metainf_operator.children import (
     ANNOTATION_DIGEST,
@@ -36,6 +36,7 @@ from metainf_operator.records import Records
 from metainf_operator.resources import DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, Resource
 from metainf_operator.rollout import ObservedService, PodTrouble, Stage, Step, next_step
 from metainf_operator.settings import OperatorSettings
+from metainf_operator.sides import Sides
 from metainf_operator.store import Store
 from metainf_operator.template_nodes import as_template, room_for_serving
 from metainf_operator.world import DecisionState, ObjectKey, WorkloadState, World
@@ -72,6 +73,7 @@ class Roller:
         self.world = world
         self.records = records
         self.settings = settings
+        self.sides = Sides(world, records, settings)
         self._now = now
         self._applied: dict[ObjectKey, tuple[str, int]] = {}
 
@@ -84,8 +86,14 @@ class Roller:
         decision: Decision,
         *,
         stopped: bool,
+        accrued: Accrued | None = None,
+        beside: bool = False,
     ) -> Rolled:
-        """One step. Without the pool that the decision names, what stands is left as it is."""
+        """One step. Without the pool that the decision names, what stands is left as it is.
+
+        `accrued` is what a batch has cost so far. `beside`: the decision was made in this pass for a gain alone, on the
+        ground that both sides fit and that its turn has come; neither is asked again, and nothing is stopped for it.
+        """
         serving = self._serving(workload, active, decision, weight_bytes)
         deployments = self.world.children(state.key, self.world.deployments, state.uid)
         if serving is None or active.head.choice is None:
@@ -96,7 +104,7 @@ class Roller:
         if stopped:
             return await self._to_zero(state, workload, serving, deployments, name, digest)
         standing = next(iter(self.world.children(state.key, self.world.services, state.uid)), None)
-        both_fit = await self._both_fit(state, workload, active, decision, deployments, name)
+        both_fit = beside or await self._both_fit(state, workload, weight_bytes, active, decision, accrued, name)
         step = next_step(
             name,
             digest,
@@ -105,7 +113,7 @@ class Roller:
             None if standing is None else ObservedService(standing.serving or "", standing.switched_at),
             both_fit=both_fit,
             room_comes=not both_fit and self.world.room_comes(state.key, serving.pool, state.uid),
-            may_switch=self.world.switching(state.key) < self.settings.max_concurrent_switches,
+            may_switch=beside or self.sides.turn(state.key),
             now=self._now(),
             troubles=self.world.troubles(state.key, digest),
         )
@@ -155,36 +163,19 @@ class Roller:
         self,
         state: WorkloadState,
         workload: InferenceWorkload,
+        weight_bytes: float,
         active: DecisionState,
         decision: Decision,
-        deployments: tuple[ChildState, ...],
+        accrued: Accrued | None,
         target: str,
     ) -> bool:
         """Whether capacity and budget hold the new side of a switch beside the old."""
-        old = [d for d in deployments if d.name != target and d.deployment is not None and d.deployment.replicas > 0]
         kept = active.head.reservation
-        if not old or kept is None or decision.chosen is None:
+        if kept is None or decision.chosen is None:
             return True
-        pools = self.world.pools_for(state.key, state.created_at, own_pods_count=True)
-        pool = next((p for p in pools if p.name == kept.pool), None)
-        if pool is None or max_replicas(pool, kept.request) < kept.replicas:
-            return False
-        budget = workload.workload.budget
-        if budget.kind is not BudgetKind.PER_HOUR:
-            return True
-        costs = [decision.chosen.cost_per_hour]
-        for child in old:
-            costs.append(await self._cost_of(child))
-        return sum(costs, Decimal(0)) <= budget.amount
-
-    async def _cost_of(self, child: ChildState) -> Decimal:
-        """What a Deployment costs by the record that it was made from; beyond any budget where that is gone."""
-        name = child.decision
-        state = None if name is None else self.world.decisions.get((child.namespace, name))
-        decision = None if state is None else await self.records.read(state)
-        if decision is None or decision.chosen is None:
-            return Decimal("Infinity")
-        return decision.chosen.cost_per_hour
+        found = await self.sides.beside(state, workload, weight_bytes, accrued, but=target)
+        decided = decision.chosen.cost_per_hour
+        return found is None or not found.lacks(kept.pool, kept.request, kept.replicas, decided=decided)
 
     async def _taken(self, state: WorkloadState, deployment_name: str | None, service_name: str) -> str | None:
         """Whether a child's name is held by an object that is not ours; it is left alone."""

@@ -79,7 +79,7 @@ _FAULTS = frozenset(
 _SENTENCES = {
     Stage.ROLLING_OUT: "Shows while replicas start.",
     Stage.SWITCHING: "Shows while the new candidate starts beside the old one, which serves on.",
-    Stage.RECREATING: "Shows while the old candidate is stopped first, since both do not fit capacity or budget.",
+    Stage.RECREATING: "Shows while the old candidate, which must go, is stopped first: both do not fit room or budget.",
     Stage.DRAINING: "Shows while the old candidate finishes its requests.",
     Stage.WAITING_TO_SWITCH: "Shows while other workloads switch: only so many do at a time.",
     Stage.DEGRADED: "Shows when some replicas of a running workload are not ready.",
