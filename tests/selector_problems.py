@@ -32,20 +32,18 @@ SMALL: dict[str, dict[str, object]] = {
     "network": {"epochs": 60, "learning_rate": 5e-3},
     "metainf-regression": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
     "metainf-forest": {"trees": 20},
-    "metainf-pairwise": {"trees": 15, "leaves": 7, "smallest_leaf": 5},
+    "metainf-two-part": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
+    "metainf-pairwise": {"trees": 40, "leaves": 15, "smallest_leaf": 5},
     "metainf-ranking": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
 }
-_ENSEMBLE: dict[str, object] = {
+SMALL["metainf"] = {
     "trees": 40,
     "leaves": 15,
     "learning_rate": 0.2,
     "smallest_leaf": 5,
     "forest_trees": 20,
-    "pair_trees": 15,
-    "pair_leaves": 7,
+    "pair_trees": 40,
 }
-SMALL["metainf-never-abstaining"] = _ENSEMBLE
-SMALL["metainf"] = _ENSEMBLE
 
 
 def small(name: str, random_state: int = 0, **parameters: object) -> Selector:

@@ -99,9 +99,35 @@ def test_simulations_of_another_world_are_a_selector_on_the_tasks_that_have_them
     assert ("leave-model-out", "simulator-only") not in named
     for name in ("vllm-default", "nearest-neighbour", "single-best", "virtual-best"):
         assert (named["leave-model-out", name]["tasks"], named[simulated, name]["tasks"]) == ("80", "40")
+    # A selector that looks at no pairs is worth the same whether it is told or not.
+    untold = named[simulated, "nearest-neighbour, not told"]
+    assert untold["value"] == named[simulated, "nearest-neighbour"]["value"]
+    assert ("leave-model-out", "nearest-neighbour, not told") not in named
     text = (corpus / "out" / "report.md").read_text()
     assert "Simulated by roofline: 40 of these tasks" in text
     assert "Single best, of the train halves: leave-model-out: " in text
+
+
+def test_few_selectors_are_judged_on_all_tasks_and_all_on_some(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--selectors", "roofline-only,nearest-neighbour", "--focus", "roofline-only", "--quick")
+    assert asked(corpus, *more, "--most-tasks", "100", "--compared-tasks", "40", "--split", "leave-model-out") == 0
+    out, err = capsys.readouterr()
+    assert "batch, leave-model-out, all tasks: roofline-only on" in out
+    assert "metainf: all tasks: batch, leave-model-out: roofline-only" in err
+    rows = list(csv.DictReader((corpus / "out" / "figures.csv").read_text().splitlines()))
+    tasks = {(row["split"], row["selector"]): row["tasks"] for row in rows if row["scope"] == "all"}
+    assert tasks["leave-model-out", "roofline-only"] == tasks["leave-model-out", "nearest-neighbour"] == "40"
+    assert tasks["leave-model-out, all tasks", "roofline-only"] == "100"
+    assert ("leave-model-out, all tasks", "nearest-neighbour") not in tasks
+    assert '"All tasks" are 100' in (corpus / "out" / "report.md").read_text()
+
+
+def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
+    more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--most-tasks", "50")
+    assert asked(corpus, *more) == 0
+    assert "50 tasks" in (corpus / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -115,6 +141,8 @@ def test_simulations_of_another_world_are_a_selector_on_the_tasks_that_have_them
         pytest.param(["--measured", "absent.csv"], "there is no such file", id="measured rows that are not there"),
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
+        pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),
+        pytest.param(["--compared-tasks", "0"], "--compared-tasks must be at least 2", id="nothing to compare"),
         pytest.param(["--operator-workloads", "-1"], "--operator-workloads must be at least 0", id="too few"),
         pytest.param(["--table-store", "absent"], "--table-store absent: there is no such folder", id="no store"),
         pytest.param(["--simulated-by", "mars"], "there is no such world", id="a world that is not there"),

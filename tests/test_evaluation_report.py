@@ -20,8 +20,9 @@ from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, withou
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
 from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
 from metainf.evaluation.published import PublishedPoint, published_points
-from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate, with_simulations
+from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate, with_all_tasks, with_simulations
 from metainf.evaluation.report_files import write_report
+from metainf.evaluation.report_text import markdown
 from metainf.evaluation.simulated import SIMULATOR_PAIRS, with_simulated
 from metainf.evaluation.splits import SplitKind, split
 from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
@@ -379,6 +380,29 @@ def test_rows_over_simulated_tasks_stand_beside_the_others(evaluation: Evaluatio
     assert both.simulated_tasks == {"roofline": 120}
     assert both.tasks == len(TABLE)
     assert both.leaks == evaluation.kinds[0].leaks
+
+
+def test_rows_over_all_tasks_stand_beside_those_that_compare_all_selectors(evaluation: Evaluation) -> None:
+    plan = Plan("nearest", splits=(SplitKind.MODEL,), most_folds=3, studies=False, every_task=True)
+    more = {TrafficKind.BATCH: Evidence(learnable_table(300))}
+    whole = evaluate(more, {"nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    both = with_all_tasks(evaluation, whole).kinds[0]
+    added = both.results[len(evaluation.kinds[0].results) :]
+    assert {each.split_name for each in added} == {"leave-model-out, all tasks"}
+    assert {each.figures.tasks for each in added if each.scope is Scope.ALL} == {300}
+    assert (both.every_task, both.tasks) == (300, len(TABLE))
+    assert "leave-model-out, all tasks" in both.single_best
+    assert '"All tasks" are 300' in markdown(replace(evaluation, kinds=(both,)))
+
+
+def test_selectors_of_one_split_share_the_tasks_that_they_are_judged_on() -> None:
+    evidence, found = Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL, most_folds=3)
+    outcome = run_selector("nearest", NearestTasks, evidence, found, clock=lambda: 0.0)
+    part = evidence.rows(outcome.judged)
+    shared, own = judged_tasks(evidence, outcome, part), judged_tasks(evidence, outcome)
+    assert shared.evidence is part
+    np.testing.assert_array_equal(shared.gain, own.gain)
+    np.testing.assert_array_equal(shared.decisive, own.decisive)
 
 
 def test_the_ceiling_takes_failures_for_what_they_are() -> None:

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 
 from metainf.evaluation.outcomes import Evidence, run_selector
-from metainf.evaluation.simulated import SimulatedPerformance
+from metainf.evaluation.simulated import SIMULATOR_PAIRS, NotTold, SimulatedPerformance, with_simulated
 from metainf.evaluation.splits import SplitKind, split
-from metainf.selectors.contract import choose
+from metainf.selectors.contract import MethodTable, TaskTable, choose
 from metainf.selectors.simulator_only import SimulatorOnly
-from selection_tables import learnable_table, method_table
+from selection_tables import AlwaysDefault, learnable_table, method_table
 
 TABLE = learnable_table(60)
 
@@ -39,3 +39,35 @@ def test_a_simulation_that_is_the_truth_is_the_virtual_best() -> None:
     found = split(TABLE.tasks, SplitKind.MODEL)
     outcome = run_selector("simulator", lambda: SimulatorOnly(simulated), Evidence(TABLE), found, clock=lambda: 0.0)
     assert (outcome.chosen == TABLE.performance[outcome.judged].argmax(axis=1)).all()
+
+
+def test_a_promise_that_the_simulation_breaks_is_told_from_what_it_knows_nothing_of() -> None:
+    table = method_table([[1.0, 0.0, np.nan], [0.0, 1.0, 2.0]])
+    simulated = SimulatedPerformance([table])
+    np.testing.assert_array_equal(simulated(table.tasks), [[0.0, -np.inf, np.nan], [-np.inf, 0.0, np.log(2.0)]])
+    pairs = with_simulated(table, simulated).tasks.pair_features
+    np.testing.assert_array_equal(pairs[0, :, -1], [0.0, -np.inf, np.nan])
+    assert np.isnan(pairs[1, :, -1]).all(), "there is no ratio to a default that is lost"
+
+
+class Watching(AlwaysDefault):
+    """Keeps what it was shown."""
+
+    def fit(self, table: MethodTable) -> "Watching":
+        self.fitted_ = table.tasks
+        return self
+
+    def scores(self, tasks: TaskTable) -> np.ndarray:
+        self.asked_ = tasks
+        return super().scores(tasks)
+
+
+def test_a_selector_that_is_not_told_sees_all_but_what_was_simulated() -> None:
+    told = with_simulated(TABLE, SimulatedPerformance([TABLE]))
+    watching = Watching()
+    scores = NotTold(watching).fit(told).scores(told.tasks)
+    np.testing.assert_array_equal(scores, AlwaysDefault().scores(TABLE.tasks))
+    assert set(SIMULATOR_PAIRS) <= set(told.tasks.pair_feature_names)
+    for seen in (watching.fitted_, watching.asked_):
+        assert seen.pair_feature_names == TABLE.tasks.pair_feature_names
+        np.testing.assert_array_equal(seen.pair_features, TABLE.tasks.pair_features)

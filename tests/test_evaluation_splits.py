@@ -117,6 +117,29 @@ def test_leave_both_out_shares_neither_model_nor_accelerator() -> None:
         }
 
 
+def test_leave_both_out_never_has_the_square_of_the_folds_that_are_asked_for() -> None:
+    assert len(split(TABLE.tasks, SplitKind.BOTH).folds) == 9
+    for most in (2, 8):
+        assert len(split(TABLE.tasks, SplitKind.BOTH, most_folds=most).folds) == 4
+
+
+def test_nobody_learns_from_the_draws_of_a_held_out_task_but_in_the_random_split() -> None:
+    draws = np.array([f"workload-{i // 2}" for i in range(len(TABLE))])
+    placed = replace(TABLE.tasks, draws=draws)
+    for kind in SplitKind:
+        shared = [set(draws[fold.train]) & set(draws[fold.test]) for fold in split(placed, kind).folds]
+        assert any(shared) if kind is SplitKind.RANDOM else not any(shared)
+    kept, all_of_them = (
+        sum(len(fold.train) for fold in split(tasks, SplitKind.ACCELERATOR).folds) for tasks in (placed, TABLE.tasks)
+    )
+    assert 0 < kept < all_of_them
+
+
+def test_a_fold_that_leaves_nothing_to_learn_from_is_none() -> None:
+    alike = replace(TABLE.tasks, draws=np.full(len(TABLE), "one"))
+    assert split(alike, SplitKind.ACCELERATOR).folds == ()
+
+
 def test_splits_are_the_same_every_time_and_the_random_one_follows_its_seed() -> None:
     for kind in SplitKind:
         first, second = split(TABLE.tasks, kind), split(TABLE.tasks, kind)

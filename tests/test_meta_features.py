@@ -9,11 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from meta_tasks import task, tasks
+from meta_tasks import ACCELERATORS, task, tasks
+from metainf.corpus import traffic as corpus_traffic
 from metainf.corpus.replicas import replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.layouts import Layout
+from metainf.meta_features.answers import normal_share
+from metainf.meta_features.expectations import UNKNOWN_MIXTURE
 from metainf.meta_features.methods import METHOD_FEATURES, method_features
 from metainf.meta_features.pairs import PAIR_FEATURES
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures, question_features
@@ -21,8 +24,10 @@ from metainf.meta_features.schema import FEATURE_SCHEMA
 from metainf.meta_features.tasks import TASK_FEATURES, task_features, task_table
 from metainf.methods import method, portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
-from metainf.predictors.contract import Question, ReplicaSpec
-from metainf.selectors.contract import TaskTable
+from metainf.predictors.contract import LATENCY_METRICS, Question, ReplicaSpec
+from metainf.predictors.inputs import INPUTS
+from metainf.selectors.contract import FloatArray, TaskTable
+from metainf.selectors.targets import EXPECTED_PAIR, LOST, analytical_shortfalls
 from metainf.speculation import tokens_per_step
 from metainf.workload import (
     ConcurrencyLoad,
@@ -62,6 +67,12 @@ def question(asked: Task, name: str = "default") -> Question:
     return Question(replica, asked.traffic)
 
 
+def pair_feature(found: TaskTable, name: str) -> FloatArray:
+    """A column of the pair features, shape (n, m)."""
+    column: FloatArray = found.pair_features[:, :, found.pair_feature_names.index(name)]
+    return column
+
+
 def feature(asked: Task, name: str) -> float:
     return float(task_features([asked])[0, [f.name for f in TASK_FEATURES].index(name)])
 
@@ -80,7 +91,7 @@ def test_the_schema_is_raised_with_every_change_of_names() -> None:
     # A trained artifact is told from another schema by the number alone: raise it, then put the new digest here.
     groups = (TASK_FEATURES, QUESTION_FEATURES, PAIR_FEATURES, METHOD_FEATURES)
     names = repr([[(f.name, f.unit) for f in group] for group in groups])
-    assert (FEATURE_SCHEMA, hashlib.sha256(names.encode()).hexdigest()[:12]) == (2, "a53a8bdd007f")
+    assert (FEATURE_SCHEMA, hashlib.sha256(names.encode()).hexdigest()[:12]) == (3, "1675c0213b5a")
 
 
 def test_run_time_needs_nothing_of_training() -> None:
@@ -466,6 +477,115 @@ def test_goodput_is_the_throughput_of_the_requests_that_keep_the_slo() -> None:
     assert share(10.0) == pytest.approx(1.0, abs=1e-3)
     assert share(float(tpot[2]), Statistic.MEAN) == pytest.approx(0.95, abs=1e-3)
     assert 0 < share(1e-6) < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_worst_of_the_margins_is_the_excess(kind: TrafficKind) -> None:
+    found = table(kind)
+    margins = [pair_feature(found, f"pair_{metric}_margin_empty")[found.feasible] for metric in LATENCY_METRICS]
+    np.testing.assert_array_equal(np.max(margins, axis=0), pair_feature(found, "pair_excess_empty")[found.feasible])
+
+
+def test_margins_shrink_as_the_load_rises() -> None:
+    found = table(TrafficKind.RATE)
+    for metric in LATENCY_METRICS:
+        names = [f"pair_{metric}_margin_{place}" for place in ("empty", "25", "50", "80")]
+        for one, other in itertools.pairwise([pair_feature(found, name)[found.feasible] for name in names]):
+            assert (other >= one - 0.05).all()
+
+
+def test_the_default_is_at_a_bound_at_its_own_highest_rate() -> None:
+    found = task_table([task(slo=SLO)])
+    margins = [pair_feature(found, f"pair_{metric}_margin_default")[0, found.default] for metric in LATENCY_METRICS]
+    assert max(margins) == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_promise_binds_and_none_where_nothing_is_promised(kind: TrafficKind) -> None:
+    found = table(kind)
+    binds = {metric: pair_feature(found, f"pair_{metric}_binds") for metric in LATENCY_METRICS}
+    metrics = [{bound.metric for bound in each.slo.bounds} for each in tasks(kind)]
+    promised = np.array([[metric in own for metric in LATENCY_METRICS] for own in metrics])
+    some = np.broadcast_to(promised.any(axis=1)[:, None], found.feasible.shape)
+    np.testing.assert_array_equal(sum(binds.values())[found.feasible], some[found.feasible])
+    for place, metric in enumerate(LATENCY_METRICS):
+        assert not binds[metric][found.feasible & ~promised[:, [place]]].any()
+
+
+@pytest.mark.parametrize("kind", [TrafficKind.RATE, TrafficKind.CONCURRENCY])
+def test_longer_latencies_are_never_better(kind: TrafficKind) -> None:
+    found = table(kind)
+    known = found.feasible[:, found.default]
+    names = ("pair_rate_tight", "pair_performance", "pair_rate_loose")
+    tight, one, loose = (pair_feature(found, name)[known, found.default] for name in names)
+    assert (tight <= one + 1e-9).all() and (one <= loose + 1e-9).all()
+    assert (tight < loose - 1e-6).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_expected_is_a_share_and_a_shortfall(kind: TrafficKind) -> None:
+    found = table(kind)
+    kept = pair_feature(found, "pair_kept_share")[found.feasible]
+    expected = pair_feature(found, EXPECTED_PAIR)[found.feasible]
+    assert (kept >= 0.0).all() and (kept <= 1.0 + 1e-12).all()
+    assert (expected >= LOST - 1e-9).all() and (expected <= 1e-9).all()
+    unpromised = np.array([not t.slo.bounds for t in tasks(kind)])[:, None] & found.feasible
+    np.testing.assert_allclose(pair_feature(found, "pair_kept_share")[unpromised], 1.0, atol=1e-3)
+
+
+def test_a_promise_is_the_likelier_to_be_kept_the_more_room_it_leaves() -> None:
+    def kept(bound_s: float) -> float:
+        found = task_table([task(slo=Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, bound_s),)))])
+        return float(pair_feature(found, "pair_kept_share")[0, found.default])
+
+    shares = [kept(bound_s) for bound_s in (0.001, 0.02, 0.05, 0.1, 10.0)]
+    assert all(a <= b for a, b in itertools.pairwise(shares))
+    assert shares[0] < 0.05 and shares[-1] > 0.95
+
+
+def test_where_no_promise_can_be_kept_the_nearest_to_it_is_the_least_behind() -> None:
+    found = task_table([task(slo=Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, 1e-6),)))])
+    expected = pair_feature(found, EXPECTED_PAIR)[0]
+    assert np.nanmax(expected) == 0.0
+    assert np.nanargmax(expected) == np.nanargmax(found.analytical[0])
+
+
+def test_text_of_which_nothing_is_declared_is_every_class_by_its_share() -> None:
+    # A batch has no promises, so that errors of latency are nothing to it.
+    def batch(repetitiveness: Repetitiveness) -> TaskTable:
+        asked = task(TrafficKind.BATCH)
+        return task_table([replace(asked, traffic=replace(asked.traffic, repetitiveness=repetitiveness))])
+
+    unknown = pair_feature(batch(Repetitiveness.UNKNOWN), EXPECTED_PAIR)[0]
+    declared = [(share, analytical_shortfalls(batch(each))[0]) for each, share in UNKNOWN_MIXTURE]
+    np.testing.assert_allclose(unknown, sum(share * found for share, found in declared), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        pair_feature(batch(Repetitiveness.HIGH), EXPECTED_PAIR)[0],
+        analytical_shortfalls(batch(Repetitiveness.HIGH))[0],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+
+
+def test_unknown_text_is_taken_as_the_corpus_draws_it() -> None:
+    assert corpus_traffic._UNKNOWN_MIXTURE == UNKNOWN_MIXTURE
+
+
+@pytest.mark.parametrize(("z", "share"), [(0.0, 0.5), (1.6448536, 0.95), (-2.3263479, 0.01), (math.inf, 1.0)])
+def test_shares_of_a_normal_distribution(z: float, share: float) -> None:
+    assert normal_share(np.array([z]))[0] == pytest.approx(share, abs=5e-4)
+
+
+def test_one_workload_on_several_places_has_the_same_draws() -> None:
+    longer = replace(task().traffic, output_tokens=TokenLengths(201, 500))
+    places = [task(), task(accelerator=ACCELERATORS[1]), task(layout=Layout(tensor_parallel=2)), task(traffic=longer)]
+    draws = task_table(places).draws
+    assert draws is not None
+    assert draws[0] == draws[1] == draws[2] != draws[3]
+
+
+def test_what_a_served_predictor_sees_is_no_pair_feature() -> None:
+    assert not {f.name for f in PAIR_FEATURES} & {*INPUTS, *(f.name for f in QUESTION_FEATURES)}
 
 
 def test_traffic_of_one_token_has_features_too() -> None:

@@ -24,9 +24,9 @@ LEARNED = (
         marks=pytest.mark.skipif(find_spec("torch") is None, reason="needs torch"),
     ),
     "metainf-regression",
+    "metainf-two-part",
     "metainf-pairwise",
     "metainf-ranking",
-    "metainf-never-abstaining",
     "metainf",
 )
 each_learned = pytest.mark.parametrize("name", LEARNED)
@@ -58,7 +58,7 @@ def test_does_not_beat_single_best_on_others_truth(name):
     assert won.mean() <= 3.0 * won.std() / np.sqrt(len(won)) + 1e-12
 
 
-@pytest.mark.parametrize("name", ["metainf-regression", "metainf-pairwise", "metainf-never-abstaining"])
+@pytest.mark.parametrize("name", ["metainf-regression", "metainf-two-part", "metainf-pairwise", "metainf"])
 def test_each_part_of_metainf_finds_nearly_all_there_is_to_gain(name):
     train, test, single_best = table_and_single_best(is_shuffled=False)
     best = log_gains(test).max(axis=1)

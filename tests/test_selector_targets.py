@@ -10,7 +10,16 @@ from hypothesis.extra.numpy import arrays
 from metainf.errors import NotFittedError
 from metainf.selectors.base import masked
 from metainf.selectors.scaling import Scaler, Spread
-from metainf.selectors.targets import CAP, LOST, analytical_gains, capped, log_gains, nearness
+from metainf.selectors.targets import (
+    EXPECTED_PAIR,
+    LOST,
+    SIMULATED_PAIR,
+    analytical_shortfalls,
+    log_gains,
+    nearness,
+    physics_shortfalls,
+    shortfalls,
+)
 from selector_problems import problem
 
 ANY = st.one_of(st.floats(-1e6, 1e6), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -43,12 +52,17 @@ def test_gains_do_not_depend_on_the_unit(scale):
     )
 
 
-def with_row(*performance):
+def table_with(*performance):
+    """A table whose first task has this performance."""
     table = problem(40)
     rows = np.vstack([[performance], table.performance[1:]])
     feasible = table.tasks.feasible.copy()
     feasible[0] = np.isfinite(performance)
-    return log_gains(replace(table, tasks=replace(table.tasks, feasible=feasible), performance=rows))[0]
+    return replace(table, tasks=replace(table.tasks, feasible=feasible), performance=rows)
+
+
+def with_row(*performance):
+    return log_gains(table_with(*performance))[0]
 
 
 def test_ratios_are_kept_where_the_default_did_not_run():
@@ -72,32 +86,102 @@ def test_a_task_on_which_nothing_keeps_its_slo_is_lost_alike():
     np.testing.assert_array_equal(with_row(0.0, 0.0, 0.0, math.nan, 0.0, 0.0), [LOST] * 3 + [math.nan] + [LOST] * 2)
 
 
-def test_analytical_gains_fall_back_on_the_mean_of_the_row():
+HALF = math.log(0.5)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param(
+            (10.0, 20.0, 0.0, math.nan, 10.0, 1e-9),
+            (HALF, 0.0, LOST, math.nan, HALF, LOST),
+            id="a broken promise, and what is hopelessly slow, are lost",
+        ),
+        pytest.param(
+            (0.0, 10.0, 20.0, 10.0, 5.0, 10.0),
+            (LOST, HALF, 0.0, HALF, 2 * HALF, HALF),
+            id="a lost default changes nothing for the others",
+        ),
+        pytest.param(
+            (1e-6, 10.0, 20.0, 10.0, 5.0, 10.0),
+            (LOST, HALF, 0.0, HALF, 2 * HALF, HALF),
+            id="nor does one that hardly keeps its promise",
+        ),
+        pytest.param(
+            (math.nan, 5.0, 10.0, math.nan, math.nan, 10.0),
+            (math.nan, HALF, 0.0, math.nan, math.nan, 0.0),
+            id="nor one that cannot run",
+        ),
+        pytest.param(
+            (0.0, 0.0, 0.0, math.nan, 0.0, 0.0),
+            (LOST, LOST, LOST, math.nan, LOST, LOST),
+            id="where nothing keeps its promise all are lost alike",
+        ),
+    ],
+)
+def test_shortfalls_are_behind_the_best_of_the_task(row, expected):
+    np.testing.assert_allclose(shortfalls(table_with(*row))[0], expected)
+
+
+@given(st.floats(1e-6, 1e6))
+def test_shortfalls_do_not_depend_on_the_unit_and_are_bounded(scale):
+    table = problem(10, holes=0.2)
+    found = shortfalls(table)
+    ran = np.isfinite(table.performance)
+    np.testing.assert_array_equal(np.isfinite(found), ran)
+    assert (found[ran] <= 0.0).all() and (found[ran] >= LOST).all()
+    np.testing.assert_allclose(
+        shortfalls(replace(table, performance=table.performance * scale)), found, atol=1e-9, equal_nan=True
+    )
+
+
+def with_pair(tasks, name, values):
+    """The tasks with one more pair feature."""
+    pairs = np.concatenate([tasks.pair_features, values[:, :, None]], axis=2)
+    return replace(tasks, pair_features=pairs, pair_feature_names=(*tasks.pair_feature_names, name))
+
+
+def test_physics_is_behind_its_own_best_whatever_it_says_of_the_default():
+    tasks = problem(6).tasks
+    said = tasks.analytical.copy()
+    said[0, 2], said[1, 0], said[2, 0], said[3] = -np.inf, -np.inf, np.nan, said[3, 0]
+    said[4, 0] -= 9.0  # 1 % above its bound at next to no load
+    found = analytical_shortfalls(replace(tasks, analytical=said))
+    assert found[0, 2] == found[1, 0] == found[4, 0] == LOST
+    assert np.isnan(found[2, 0]) and not found[3].any()
+    others = said[4, 1:]
+    np.testing.assert_allclose(found[4, 1:], others - others.max())
+
+
+def test_where_physics_is_silent_a_method_is_thought_as_good_as_the_others_of_its_task():
     tasks = problem(5).tasks
     said = tasks.analytical.copy()
-    said[0, 0] = np.nan
-    gains = analytical_gains(replace(tasks, analytical=said))
-    assert np.nanmean(gains[0]) == pytest.approx(0.0)
-    np.testing.assert_allclose(gains[1:], tasks.analytical[1:] - tasks.analytical[1:, :1])
+    said[0, 0], said[1] = np.nan, np.nan
+    found = physics_shortfalls(replace(tasks, analytical=said))
+    assert found[0, 0] == pytest.approx(found[0, 1:].mean())
+    assert not found[1].any()
+    assert np.isfinite(found).all()
 
 
-def test_what_the_analytical_predictor_thinks_hopeless_is_lost():
-    tasks = problem(5).tasks
-    said = tasks.analytical.copy()
-    said[0, 2], said[1, 0] = -np.inf, -np.inf
-    gains = analytical_gains(replace(tasks, analytical=said))
-    assert gains[0, 2] == gains[1, 0] == LOST
-    assert np.isfinite(gains).all()
+def test_what_is_expected_goes_before_one_answer_and_what_was_simulated_before_both():
+    tasks = problem(6, holes=0.0).tasks
+    expected = np.full(tasks.analytical.shape, -0.3)
+    expected[0, 1] = np.nan
+    told = with_pair(tasks, EXPECTED_PAIR, expected)
+    found = physics_shortfalls(told)
+    assert found[0, 1] == analytical_shortfalls(tasks)[0, 1]
+    assert (np.delete(found.ravel(), 1) == -0.3).all()
+    simulated = np.full(tasks.analytical.shape, np.nan)
+    simulated[2] = [5.0, 4.9, -np.inf, np.nan, 4.0, 5.0]
+    row = physics_shortfalls(with_pair(told, SIMULATED_PAIR, simulated))[2]
+    np.testing.assert_allclose(row, [0.0, -0.1, LOST, -0.3, -1.0, 0.0])
 
 
-@given(arrays(np.float64, (3, 4), elements=st.floats(-5.0, 5.0)))
-def test_capped_gains_keep_their_order_and_what_is_within_the_cap(gains):
-    found = capped(gains, CAP)
-    assert np.abs(found).max() <= CAP
-    np.testing.assert_array_equal(found[np.abs(gains) <= CAP], gains[np.abs(gains) <= CAP])
-    np.testing.assert_array_equal(capped(gains, None), gains)
-    for row, before in zip(found, gains, strict=True):
-        assert (np.diff(row[np.argsort(before)]) >= 0.0).all()
+def test_what_cannot_run_has_no_part_in_what_physics_thinks():
+    tasks = problem(30, holes=0.3).tasks
+    wild = np.where(tasks.feasible, -0.2, 7.0)
+    found = physics_shortfalls(with_pair(tasks, EXPECTED_PAIR, wild))
+    assert (found == np.where(tasks.feasible, -0.2, 0.0)).all()
 
 
 def test_rows_count_by_how_near_physics_puts_them_to_the_best():

@@ -19,7 +19,7 @@ import numpy as np
 from metainf.cli.evaluate_predictors import add_arguments, check_arguments, predictor_sections
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
-from metainf.evaluation.simulated import SIMULATOR_ONLY, SimulatedPerformance, with_simulated
+from metainf.evaluation.simulated import SIMULATOR_ONLY, NotTold, SimulatedPerformance, not_told, with_simulated
 from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.simulator_only import SimulatorOnly
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _FOCUS = "metainf"
+_ON_ALL_TASKS = (_FOCUS, "roofline-only")
+"""How the names begin of what is judged on all tasks: metainf, its parts, and the physics that they begin from."""
+_COMPARED_TASKS = 2000
 _QUICK_TASKS = 80
 _QUICK_FOLDS = 2
 _QUICK_SPLITS = ("leave-model-out", "leave-accelerator-out")
@@ -60,7 +63,8 @@ def add_parser(subparsers: Any) -> None:
         "--simulated-by",
         metavar="NAME",
         help="world whose step times are those of datasheets, such as roofline: adds rows over the tasks that it "
-        f"simulated too, with {SIMULATOR_ONLY}, and with all others told what the simulator says over them",
+        f"simulated too, with {SIMULATOR_ONLY}, with all others told what the simulator says over them, and with the "
+        "focus that is not",
     )
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
@@ -78,7 +82,24 @@ def add_parser(subparsers: Any) -> None:
     add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="of selectors, intervals and the random split (default: 0)")
     parser.add_argument(
-        "--most-folds", metavar="N", type=int, help="of each split (default: 8; leave-both-out N by N, default 3 by 3)"
+        "--most-folds",
+        metavar="N",
+        type=int,
+        help="of each split (default: 8); leave-both-out has 2 by 2 with any number (default: 3 by 3)",
+    )
+    parser.add_argument(
+        "--most-tasks",
+        metavar="N",
+        type=int,
+        help=f"of each kind, evenly over the corpus (default: all; with --quick {_QUICK_TASKS})",
+    )
+    parser.add_argument(
+        "--compared-tasks",
+        metavar="N",
+        type=int,
+        default=_COMPARED_TASKS,
+        help="of each kind, on which all selectors are compared and the focus is studied; where there are more, "
+        f"{_FOCUS}, its parts and roofline-only are judged on all of them too (default: {_COMPARED_TASKS:,})",
     )
     parser.add_argument(
         "--quick",
@@ -97,8 +118,9 @@ def run(args: argparse.Namespace) -> int:
     for path in args.measured:
         if not path.is_file():
             raise InvalidWorkloadError(f"--measured {path}: there is no such file")
-    if args.most_folds is not None and args.most_folds < 2:
-        raise InvalidWorkloadError(f"--most-folds must be at least 2, got {args.most_folds}")
+    for flag in ("most_folds", "most_tasks", "compared_tasks"):
+        if getattr(args, flag) is not None and getattr(args, flag) < 2:
+            raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
     check_arguments(args)
     truths = _truths(args)
     simulated = None if args.simulated_by is None else _truths(args, simulated_by=args.simulated_by)
@@ -106,7 +128,11 @@ def run(args: argparse.Namespace) -> int:
     report, files = _modules()
     plan = _plan(report, focus, args)
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed) for name in names}
-    evaluation = report.evaluate(evidence, makers, plan, clock=time.perf_counter, progress=_say)
+    some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
+    evaluation = report.evaluate(some, makers, plan, clock=time.perf_counter, progress=_say)
+    more = {kind: each for kind, each in evidence.items() if len(each) > len(some[kind])}
+    if more:
+        evaluation = _with_all_tasks(report, evaluation, more, makers, plan)
     if simulated is not None:
         evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
     started = time.perf_counter()
@@ -121,6 +147,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _with_all_tasks(
+    report: Any,
+    evaluation: "Evaluation",
+    evidence: "Mapping[TrafficKind, Evidence]",
+    makers: "Mapping[str, SelectorFactory]",
+    plan: "Plan",
+) -> "Evaluation":
+    """With rows over all tasks of kinds that have more than were compared, for the focus and few selectors beside."""
+    found = report.evaluate(
+        evidence,
+        {name: make for name, make in makers.items() if name == plan.focus or name.startswith(_ON_ALL_TASKS)},
+        replace(plan, studies=False, every_task=True),
+        clock=time.perf_counter,
+        progress=lambda line: _say(f"all tasks: {line}"),
+    )
+    both: Evaluation = report.with_all_tasks(evaluation, found)
+    return both
+
+
 def _with_simulations(
     report: Any,
     evaluation: "Evaluation",
@@ -133,14 +178,17 @@ def _with_simulations(
     name = args.simulated_by
     said = SimulatedPerformance([truth.beside[name] for truth in truths.values()])
     evidence = {
-        kind: _known(kind, truth, args.train_world).changed(lambda table: with_simulated(table, said))
+        kind: _thinned(_known(kind, truth, args.train_world), args.compared_tasks).changed(
+            lambda table: with_simulated(table, said)
+        )
         for kind, truth in truths.items()
     }
+    untold: dict[str, SelectorFactory] = {not_told(plan.focus): lambda: NotTold(makers[plan.focus]())}
     for kind, each in evidence.items():
         _say(f"{kind}: {len(each)} tasks were simulated by {name}")
     found = report.evaluate(
         evidence,
-        {**makers, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
+        {**makers, **untold, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
         replace(plan, studies=False, simulated_by=name),
         clock=time.perf_counter,
         progress=lambda line: _say(f"simulated by {name}: {line}"),
@@ -210,7 +258,7 @@ def _truths(args: argparse.Namespace, *, simulated_by: str | None = None) -> "Ma
         world=args.world,
         beside=others,
         also_in=others,
-        most_tasks=_QUICK_TASKS if args.quick else None,
+        most_tasks=args.most_tasks or (_QUICK_TASKS if args.quick else None),
     )
     found: dict[TrafficKind, Truth] = {kind: each for kind, each in truths.items() if not kinds or str(kind) in kinds}
     if not found:
@@ -240,6 +288,13 @@ def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evide
         learnt=None if train_world is None else truth.beside[train_world],
     )
     return evidence
+
+
+def _thinned(evidence: "Evidence", most: int) -> "Evidence":
+    """Evenly over all, in their order."""
+    if len(evidence) <= most:
+        return evidence
+    return evidence.rows(np.linspace(0, len(evidence) - 1, most).astype(np.intp))
 
 
 def _measured(paths: Sequence[Path]) -> list[str]:

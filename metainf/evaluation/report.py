@@ -47,7 +47,17 @@ from metainf.evaluation.studies import (
 )
 from metainf.selectors.contract import BoolArray
 
-__all__ = ["Evaluation", "GuardReport", "KindReport", "Plan", "Result", "Scope", "evaluate", "with_simulations"]
+__all__ = [
+    "Evaluation",
+    "GuardReport",
+    "KindReport",
+    "Plan",
+    "Result",
+    "Scope",
+    "evaluate",
+    "with_all_tasks",
+    "with_simulations",
+]
 
 
 class Scope(StrEnum):
@@ -72,6 +82,8 @@ class Plan:
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
     simulated_by: str = ""
     """Where all tasks were simulated by somebody and selectors are told what that said: the name, as above."""
+    every_task: bool = False
+    """Whether these are all tasks of the corpus, beside an evaluation on some of them that compares all selectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +103,18 @@ class Result:
     failure: str = ""
     trained_on: str = ""
     simulated_by: str = ""
+    every_task: bool = False
 
     @property
     def split_name(self) -> str:
-        """The split, what was learnt from where that is another truth, and who simulated its tasks."""
-        return _split_name(self.split, self.trained_on, self.simulated_by)
+        """The split; what was learnt from where that is another truth, who simulated its tasks, if these are all."""
+        return _split_name(self.split, self)
 
 
-def _split_name(split: SplitKind, trained_on: str, simulated_by: str) -> str:
-    learnt = f", trained on {trained_on}" if trained_on else ""
-    return f"{split}{learnt}" + (f", simulated by {simulated_by}" if simulated_by else "")
+def _split_name(split: SplitKind, of: Plan | Result) -> str:
+    learnt = f", trained on {of.trained_on}" if of.trained_on else ""
+    simulated = f", simulated by {of.simulated_by}" if of.simulated_by else ""
+    return f"{split}{learnt}{simulated}{', all tasks' if of.every_task else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,8 @@ class KindReport:
     """Name of a split -> the method that was the single best of its train halves -> in how many folds."""
     simulated_tasks: Mapping[str, int] = field(default_factory=dict)
     """Who simulated tasks -> how many of these: those of the splits that bear that name."""
+    every_task: int = 0
+    """How many tasks the rows over all tasks are over; 0 where there are no such rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +163,40 @@ class Evaluation:
 
 def with_simulations(evaluation: Evaluation, simulated: Evaluation, name: str) -> Evaluation:
     """The evaluation with the rows of another, over those of its tasks that `name` simulated; the rest is its own."""
-    others = {report.kind: report for report in simulated.kinds}
+
+    def extended(report: KindReport, other: KindReport) -> KindReport:
+        return replace(report, simulated_tasks={**report.simulated_tasks, name: other.tasks})
+
+    return _with_rows(evaluation, simulated, extended)
+
+
+def with_all_tasks(evaluation: Evaluation, whole: Evaluation) -> Evaluation:
+    """The evaluation with the rows of another, of fewer selectors over all tasks; the rest is its own."""
+
+    def extended(report: KindReport, other: KindReport) -> KindReport:
+        return replace(report, every_task=other.tasks)
+
+    return _with_rows(evaluation, whole, extended)
+
+
+def _with_rows(
+    evaluation: Evaluation, added: Evaluation, extended: Callable[[KindReport, KindReport], KindReport]
+) -> Evaluation:
+    others = {report.kind: report for report in added.kinds}
     kinds = tuple(
-        _extended(report, others[report.kind], name) if report.kind in others else report for report in evaluation.kinds
+        extended(_joined(report, others[report.kind]), others[report.kind]) if report.kind in others else report
+        for report in evaluation.kinds
     )
-    return replace(evaluation, kinds=kinds, spent_s=evaluation.spent_s + simulated.spent_s)
+    return replace(evaluation, kinds=kinds, spent_s=evaluation.spent_s + added.spent_s)
 
 
-def _extended(report: KindReport, other: KindReport, name: str) -> KindReport:
+def _joined(report: KindReport, other: KindReport) -> KindReport:
     spent = {each: report.spent_s.get(each, 0.0) + seconds for each, seconds in other.spent_s.items()}
     return replace(
         report,
         results=report.results + other.results,
         spent_s={**report.spent_s, **spent},
         single_best={**report.single_best, **other.single_best},
-        simulated_tasks={**report.simulated_tasks, name: other.tasks},
     )
 
 
@@ -221,7 +256,7 @@ def _kind(
         results += _results(judged, plan)
         guards[each] = _guarded(evidence, judged, selectors)
         fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
-        single_best[_split_name(each, plan.trained_on, plan.simulated_by)] = dict(fixed.most_common())
+        single_best[_split_name(each, plan)] = dict(fixed.most_common())
         decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
         studied = studied or (judged if plan.focus in judged.tasks else None)
     report = KindReport(
@@ -254,19 +289,22 @@ def _judged(
     clock: Clock,
 ) -> _Judged:
     tasks: dict[str, JudgedTasks] = {}
+    references = reference_outcomes(evidence, found)
+    part = evidence.rows(references[0].judged)
     for name, make in selectors.items():
         progress(name)
-        tasks[name] = judged_tasks(evidence, run_selector(name, make, evidence, found, clock=clock))
-    for outcome in reference_outcomes(evidence, found):
+        tasks[name] = judged_tasks(evidence, run_selector(name, make, evidence, found, clock=clock), part)
+    for outcome in references:
         # A selector of that name may differ in what it does where its method is infeasible: the zero of the closed gap
         # is the definition's.
         if outcome.selector == SINGLE_BEST or outcome.selector not in tasks:
-            tasks[outcome.selector] = judged_tasks(evidence, outcome)
+            tasks[outcome.selector] = judged_tasks(evidence, outcome, part)
     ceiling = ceiling_outcome(evidence, found)
     if ceiling is not None:
-        tasks[ceiling[1].selector] = judged_tasks(*ceiling)
-    judged = next(iter(tasks.values())).outcome.judged
-    return _Judged(found, tasks, GroupDraws([factor[judged] for factor in found.groups]))
+        rest, outcome = ceiling
+        truth = replace(part.table, performance=rest.table.performance[outcome.judged])
+        tasks[outcome.selector] = judged_tasks(rest, outcome, replace(part, table=truth))
+    return _Judged(found, tasks, GroupDraws([factor[references[0].judged] for factor in found.groups]))
 
 
 def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory]) -> GuardReport:
@@ -299,6 +337,7 @@ def _results(judged: _Judged, plan: Plan) -> list[Result]:
                     failure=each.outcome.failure,
                     trained_on=plan.trained_on,
                     simulated_by=plan.simulated_by,
+                    every_task=plan.every_task,
                 )
             )
     return rows

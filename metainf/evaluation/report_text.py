@@ -35,8 +35,11 @@ accelerator at the node that asks least for it. "-" is undefined, never 0. The r
 flatters. Ceiling: chosen by every other seed, scored on the rest, for tasks with several seeds; what it misses is noise
 that nobody can predict. "Trained on" another world: fitted, single best and classes included, on that world's truth
 about the same tasks, and judged by this one's. "Simulated by" a world: only the tasks that it simulated too, all
-selectors fitted and judged on these alone and told what the simulation says of each method. A method of which the world
-has no row for a task, such as a number format without measured tables, can be picked by nobody there."""
+selectors fitted and judged on these alone and told what the simulation says of each method, but for the one that is
+"not told". "All tasks": selectors fitted and judged on every task; the rows without that name are over some of them,
+on which all selectors are compared. A method of which the world has no row for a task, such as a number format without
+measured tables, can be picked by nobody there. Where groups are held out, nobody learns from a task whose lengths,
+arrivals and acceptance were drawn as those of a held-out one: one workload on several places."""
 
 
 def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
@@ -74,6 +77,8 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name are over them alone."
         for name, tasks in report.simulated_tasks.items()
     ]
+    if report.every_task:
+        parts += [f'"All tasks" are {report.every_task:,}; the rows of that name are over them.']
     if report.single_best:
         parts += ["Single best, of the train halves: " + "; ".join(_single_best(report)) + "."]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
@@ -149,7 +154,7 @@ def _guards(report: KindReport, focus: str) -> list[str]:
     text = (
         "Mean regret over all tasks. A task is unfamiliar where it is farther from every train task than mean + 2 "
         "standard deviations of what train tasks have to tasks of other models or accelerators. metainf has this guard "
-        "and gives such tasks to physics; metainf-never-abstaining has none."
+        "and gives such tasks to physics."
     )
     return ["### Out of distribution, with and without a guard", text, table_text(heads, rows)]
 

@@ -5,12 +5,13 @@ for shared groups.
 
 Holding out more than one group at a time only makes a split harder, so groups are packed into at most so many folds,
 evenly by size, and each task is judged once. In leave-both-out a fold's train tasks share neither its models nor its
-accelerators; the others are in neither half.
+accelerators; the others are in neither half. Nor is a task whose latent draws are those of one that is held out: a
+workload that is on several places would otherwise be learnt from on one and judged on another.
 """
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 
@@ -21,6 +22,7 @@ from metainf.architecture import ModelArchitecture
 from metainf.evaluation.groups import accelerator_group, model_groups
 from metainf.known_models import known_model
 from metainf.selectors.contract import TaskTable
+from metainf.selectors.group_folds import taught_beside
 
 __all__ = ["Fold", "Split", "SplitKind", "grouped_folds", "split"]
 
@@ -29,6 +31,7 @@ StringArray = NDArray[np.str_]
 
 _MOST_FOLDS = 8
 _MOST_FOLDS_EACH = 3  # of models and of accelerators in leave-both-out: nine fits
+_FEW_FOLDS_EACH = 2  # where fewer folds are asked for than a split has: four, and never the square of that number
 
 
 class SplitKind(StrEnum):
@@ -78,7 +81,7 @@ def split(
     Parameters
     ----------
     most_folds : int or None
-        None: 8, and 3 by 3 for leave-both-out.
+        None: 8, and 3 by 3 for leave-both-out, which has 2 by 2 with any number.
     seed : int
         Of the random split; the others have nothing to draw.
     lookup : function
@@ -88,8 +91,8 @@ def split(
     models = np.array([families[each] for each in tasks.model.tolist()], dtype=np.str_)
     devices = np.array([accelerator_group(each) for each in tasks.accelerator.tolist()], dtype=np.str_)
     if kind is SplitKind.BOTH:
-        folds = _both(models, devices, most_folds or _MOST_FOLDS_EACH)
-        return Split(kind, folds, (models, devices))
+        most_each = _MOST_FOLDS_EACH if most_folds is None else _FEW_FOLDS_EACH
+        return Split(kind, _apart(_both(models, devices, most_each), tasks), (models, devices))
     groups: Mapping[SplitKind, StringArray] = {
         SplitKind.MODEL: models,
         SplitKind.ACCELERATOR: devices,
@@ -100,7 +103,7 @@ def split(
     if kind is SplitKind.RANDOM:
         folds = _random(len(tasks), most_folds or _MOST_FOLDS, seed)
     else:
-        folds = grouped_folds(groups[kind], most_folds or _MOST_FOLDS)
+        folds = _apart(grouped_folds(groups[kind], most_folds or _MOST_FOLDS), tasks)
     return Split(kind, folds, (groups[kind],))
 
 
@@ -129,6 +132,18 @@ def _both(models: StringArray, devices: StringArray, most_folds: int) -> tuple[F
         train, test = everything[~model & ~device], everything[model & device]
         if len(train) and len(test):
             found.append(Fold(f"{_title(held_models)} on {_title(held_devices)}", train, test))
+    return tuple(found)
+
+
+def _apart(folds: Sequence[Fold], tasks: TaskTable) -> tuple[Fold, ...]:
+    """The folds without train tasks whose draws are held out, and without those that leave nothing to learn from."""
+    found = []
+    for fold in folds:
+        held = np.zeros(len(tasks), dtype=np.bool_)
+        held[fold.test] = True
+        train = fold.train[taught_beside(tasks.draws, held)[fold.train]]
+        if len(train):
+            found.append(replace(fold, train=train))
     return tuple(found)
 
 

@@ -18,7 +18,16 @@ from metainf.predictors.latencies import steady_latencies
 from metainf.queueing import at, solve
 from metainf.workload import LatencyMetric, Slo, Statistic
 
-__all__ = ["LoadedLanes", "declared", "goodput_share", "slo_bounds", "slo_excess", "sustained_rate"]
+__all__ = [
+    "LoadedLanes",
+    "declared",
+    "goodput_share",
+    "normal_share",
+    "slo_bounds",
+    "slo_excess",
+    "slo_ratios",
+    "sustained_rate",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -81,11 +90,16 @@ def slo_bounds(slos: Sequence[Slo]) -> FloatArray:
     return table
 
 
-def slo_excess(latency_s: FloatArray, bounds_s: FloatArray) -> FloatArray:
-    """The worst latency over its bound, shape (n,): at most 1 where every SLO holds, 0 without any."""
+def slo_ratios(latency_s: FloatArray, bounds_s: FloatArray) -> FloatArray:
+    """The worst promised statistic of each metric over its bound, shape (n, 3): at most 1 where kept, 0 without any."""
     with np.errstate(invalid="ignore"):
         ratios = np.where(np.isinf(bounds_s), 0.0, latency_s / bounds_s)
-    return np.asarray(ratios.reshape(len(ratios), -1).max(axis=1))
+    return np.asarray(ratios.max(axis=2))
+
+
+def slo_excess(latency_s: FloatArray, bounds_s: FloatArray) -> FloatArray:
+    """The worst latency over its bound, shape (n,): at most 1 where every SLO holds, 0 without any."""
+    return np.asarray(slo_ratios(latency_s, bounds_s).max(axis=1))
 
 
 def sustained_rate(loaded: LoadedLanes, bounds_s: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -128,7 +142,15 @@ def _share_within(latency_s: FloatArray, metric: LatencyMetric, bound_s: FloatAr
         tail = z95 + (bound - p95) / np.maximum((p99 - p95) / (z99 - z95), 1e-6)
         z = np.where(bound <= p95, body, tail)
     z = np.where(np.isfinite(p50), np.clip(np.nan_to_num(z, nan=-_FURTHEST), -_FURTHEST, _FURTHEST), -_FURTHEST)
-    # The normal distribution function within 3e-4. Source: Page, Applied Statistics 26 (1977).
+    return normal_share(z)
+
+
+def normal_share(z: FloatArray) -> FloatArray:
+    """Share of a normal distribution below so many standard deviations, within 3e-4; beyond 4 not told apart.
+
+    Source: Page, Applied Statistics 26 (1977).
+    """
+    z = np.clip(z, -_FURTHEST, _FURTHEST)
     return np.asarray(0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (z + 0.044715 * z**3))))
 
 

@@ -6,6 +6,9 @@ selector has to rank.
 The truth of a rate task is searched for, whatever rate the workload declares: between tasks of the same truth the
 declared one is noise. So tables for selection leave it out. What a declared rate alone says is 0 there, and the
 pressure on the cache is that at the lane's own capacity. A predictor that serves is asked about a load and sees it.
+
+Margins are told promise by promise and load by load, not as the worst of all: which promise a method gains on, and
+which it loses on, is what decides between two that both seem to hold.
 """
 
 from collections.abc import Sequence
@@ -15,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.corpus.task import Task, TrafficKind
-from metainf.meta_features.answers import LoadedLanes, declared, goodput_share, slo_bounds, slo_excess, sustained_rate
+from metainf.meta_features.answers import slo_bounds, slo_excess, slo_ratios, sustained_rate
+from metainf.meta_features.expectations import AskedPairs, asked_pairs, expectation
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
 from metainf.meta_features.schema import FeatureDescription
-from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictions, Question
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Question
+from metainf.selectors.targets import EXPECTED_PAIR
 from metainf.workload import LatencyMetric, Statistic
 
 __all__ = ["PAIR_FEATURES", "PairTable", "pair_table", "without_declared_rates"]
@@ -27,8 +32,10 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 _HALF = 0.5
+_SHARES = {"25": 0.25, "50": 0.5, "80": 0.8}
+"""Of the method's own capacity, at which margins are told."""
+_NEARLY = 0.95  # of the highest rate that keeps all promises: there it shows which of them is the first to break
 _LATENCY_LOG = (-14.0, 10.0)  # a microsecond to six hours; longer and infinite waits are not told apart
-_LONGEST_S = 1e9
 _EXCESS_LOG = (-7.0, 10.0)  # below: no promise, or one that is kept a thousandfold
 _TTFT, _TPOT = LATENCY_METRICS.index(LatencyMetric.TTFT), LATENCY_METRICS.index(LatencyMetric.TPOT)
 _MEAN, _P95 = STATISTICS.index(Statistic.MEAN), STATISTICS.index(Statistic.P95)
@@ -48,6 +55,28 @@ _PROMISES = (
     FeatureDescription("pair_excess_empty", "ln(1)", "Worst latency over its SLO on an empty replica; above 0 broken."),
     FeatureDescription("pair_excess_half", "ln(1)", "The same at half of the default's capacity."),
     FeatureDescription("pair_spread", "1", "Log standard deviation that the predictor gives for its capacity."),
+)
+_MARGIN_LOADS = {
+    "empty": "on an empty replica",
+    **{name: f"at {name} % of the method's own capacity" for name in _SHARES},
+    "default": "at the highest rate at which the default keeps its promises",
+}
+_MARGINS = tuple(
+    FeatureDescription(f"pair_{metric}_margin_{name}", "ln(1)", f"The {metric.upper()} over its SLO {load}.")
+    for name, load in _MARGIN_LOADS.items()
+    for metric in LATENCY_METRICS
+)
+_BINDING = tuple(
+    FeatureDescription(
+        f"pair_{metric}_binds", "1", f"1 where the {metric.upper()} is nearest to its SLO as the load rises."
+    )
+    for metric in LATENCY_METRICS
+)
+_EXPECTED = (
+    FeatureDescription("pair_kept_share", "1", "How likely promises are kept: of rates by some, of clients by each."),
+    FeatureDescription("pair_rate_tight", "ln(P)", "Performance with latencies longer by a factor of 1.6."),
+    FeatureDescription("pair_rate_loose", "ln(P)", "Performance with latencies shorter by a factor of 1.6."),
+    FeatureDescription(EXPECTED_PAIR, "ln(1)", "Mean shortfall behind the best method over errors of latencies."),
 )
 _OF_QUESTIONS = (
     "tpot_full_s",
@@ -79,11 +108,15 @@ _RATE, _UTILIZATION, _PRESSURE = (_NAMES.index(name) for name in ("load_rate", "
 _ABSOLUTE = (
     *_ANSWERS,
     *_PROMISES,
+    *_MARGINS,
+    *_BINDING,
+    *_EXPECTED,
     *(
         FeatureDescription(f"pair_{f.name}", f.unit, f"Under the method: {f.sentence[0].lower()}{f.sentence[1:]}")
         for f in (QUESTION_FEATURES[place] for place in _PLACES)
     ),
 )
+_WITHOUT_GAIN = frozenset({"pair_spread", *(f.name for f in _BINDING)})
 PAIR_FEATURES: tuple[FeatureDescription, ...] = (
     *_ABSOLUTE,
     *(
@@ -91,11 +124,11 @@ PAIR_FEATURES: tuple[FeatureDescription, ...] = (
             f"{f.name}_gain", f"{f.unit} - {f.unit}", f"Less the default's: {f.sentence[0].lower()}{f.sentence[1:]}"
         )
         for f in _ABSOLUTE
-        if f.name != "pair_spread"
+        if f.name not in _WITHOUT_GAIN
     ),
 )
-"""All absolute ones, then all but the spread less the default's: of logarithms that is the log ratio."""
-_WITH_GAIN = tuple(place for place, f in enumerate(_ABSOLUTE) if f.name != "pair_spread")
+"""All absolute ones, then all but the spread and flags less the default's: of logarithms that is the log ratio."""
+_WITH_GAIN = tuple(place for place, f in enumerate(_ABSOLUTE) if f.name not in _WITHOUT_GAIN)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,16 +163,37 @@ def pair_table(
     base_of : array of shape (k,), the pair that it is compared with: the default's on the same task
     """
     lanes = known.lanes(questions)
-    penalties = known.penalties(questions)
     bounds_s = slo_bounds([task.slo for task in tasks])[task_of]
-    loaded, predictions = LoadedLanes.of(lanes), declared(lanes, penalties)
-    empty_s = loaded.empty_latency_s()
-    half_s = loaded.latency_at_rate_s(_HALF * loaded.capacity[base_of])
     kinds = np.array([task.kind for task in tasks])[task_of]
-    performance = _performance_log(kinds, loaded, predictions, bounds_s, _accelerators(questions))
+    asked = asked_pairs(known, questions, lanes, kinds=kinds, bounds_s=bounds_s)
+    empty_s = asked.loaded.empty_latency_s()
+    performance, _ = asked.performance_log()
+    margins, binding = _margins(asked, empty_s, base_of)
+    expected = expectation(asked, questions, task_of, known)
     inputs = without_declared_rates(known.of_lanes(questions, lanes), kinds)
-    is_rate = kinds == TrafficKind.RATE
     columns = (
+        *_answers(asked, empty_s, base_of, performance),
+        *margins.T,
+        *binding.T,
+        expected.kept_share,
+        expected.tight_log,
+        expected.loose_log,
+        expected.shortfall,
+        *inputs[:, _PLACES].T,
+    )
+    absolute = np.stack(columns, axis=1)
+    gains = (absolute - absolute[base_of])[:, _WITH_GAIN]
+    return PairTable(np.concatenate([absolute, gains], axis=1), performance, inputs, empty_s)
+
+
+def _answers(
+    asked: AskedPairs, empty_s: FloatArray, base_of: IntArray, performance: FloatArray
+) -> tuple[FloatArray, ...]:
+    """Columns of _ANSWERS and of _PROMISES for k pairs, each of shape (k,)."""
+    loaded, predictions, bounds_s = asked.loaded, asked.predictions, asked.bounds_s
+    half_s = loaded.latency_at_rate_s(_HALF * loaded.capacity[base_of])
+    is_rate = asked.kinds == TrafficKind.RATE
+    return (
         np.log(loaded.capacity),
         _latency_log(empty_s[:, _TTFT, _MEAN]),
         _latency_log(empty_s[:, _TPOT, _MEAN]),
@@ -152,11 +206,19 @@ def pair_table(
         _excess_log(slo_excess(empty_s, bounds_s)),
         _excess_log(slo_excess(half_s, bounds_s)),
         predictions.capacity_log_sd,
-        *inputs[:, _PLACES].T,
     )
-    absolute = np.stack(columns, axis=1)
-    gains = (absolute - absolute[base_of])[:, _WITH_GAIN]
-    return PairTable(np.concatenate([absolute, gains], axis=1), performance, inputs, empty_s)
+
+
+def _margins(asked: AskedPairs, empty_s: FloatArray, base_of: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Columns of _MARGINS and of _BINDING for k pairs, shapes (k, 15) and (k, 3)."""
+    loaded, bounds_s = asked.loaded, asked.bounds_s
+    rate, _ = sustained_rate(loaded, bounds_s)
+    loads = [share * loaded.capacity for share in _SHARES.values()]
+    latencies = [empty_s, *(loaded.latency_at_rate_s(load) for load in (*loads, rate[base_of]))]
+    margins = np.concatenate([_excess_log(slo_ratios(each, bounds_s)) for each in latencies], axis=1)
+    ratios = slo_ratios(loaded.latency_at_rate_s(_NEARLY * rate), bounds_s)
+    first = ratios.argmax(axis=1)[:, None] == np.arange(len(LATENCY_METRICS))
+    return margins, (first & (ratios > 0.0)).astype(np.float64)
 
 
 def without_declared_rates(question_features: FloatArray, kinds: NDArray[np.str_]) -> FloatArray:
@@ -167,26 +229,6 @@ def without_declared_rates(question_features: FloatArray, kinds: NDArray[np.str_
     found[is_rate, _PRESSURE] -= found[is_rate, _UTILIZATION]
     found[is_rate, _UTILIZATION] = found[is_rate, _RATE] = 0.0
     return found
-
-
-def _performance_log(
-    kinds: NDArray[np.str_],
-    loaded: LoadedLanes,
-    predictions: Predictions,
-    bounds_s: FloatArray,
-    accelerators: FloatArray,
-) -> FloatArray:
-    """Performance by the kind of traffic; where no load keeps the SLO, the less the further it is from that."""
-    rate, excess = sustained_rate(loaded, bounds_s)
-    by_rate = np.log(rate / accelerators) - np.log(np.maximum(excess, 1.0))
-    tokens = np.maximum(predictions.output_tokens_per_second, 1e-6)
-    by_clients = np.log(tokens * goodput_share(predictions, bounds_s))
-    by_batch = -np.log(np.minimum(predictions.makespan_s, _LONGEST_S))
-    return np.select([kinds == TrafficKind.RATE, kinds == TrafficKind.BATCH], [by_rate, by_batch], by_clients)
-
-
-def _accelerators(questions: Sequence[Question]) -> FloatArray:
-    return np.array([q.replica.layout.accelerators for q in questions], dtype=np.float64)
 
 
 def _latency_log(seconds: FloatArray) -> FloatArray:

@@ -132,6 +132,7 @@ def task_table(tasks: Sequence[Task], methods: Sequence[Method] | None = None) -
         model=np.array([task.model for task in tasks], dtype=np.str_),
         accelerator=np.array([task.accelerator for task in tasks], dtype=np.str_),
         workload=np.array([_workload(task) for task in tasks], dtype=np.str_),
+        draws=np.array([task.draws_key for task in tasks], dtype=np.str_),
     )
 
 

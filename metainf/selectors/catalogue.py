@@ -1,7 +1,8 @@
 """Every selector by the name under which it is reported.
 
 Separate from the selectors, which it imports only when one is made: the contract and this list need numpy alone.
-What cannot be made from a seed is not here: the virtual best needs the truth, "simulator only" a simulation.
+What cannot be made from a seed is not here: the virtual best needs the truth, "simulator only" a simulation. The parts
+of `metainf` are here as it makes them, each by itself.
 """
 
 from collections.abc import Mapping
@@ -52,9 +53,9 @@ SELECTORS: Mapping[str, Entry] = MappingProxyType(
         "network": Entry("network", "Network", parts=("torch",)),
         "metainf-regression": Entry("joint_regression", "JointRegression"),
         "metainf-forest": Entry("joint_forest", "JointForest"),
+        "metainf-two-part": Entry("feasibility", "TwoPart"),
         "metainf-pairwise": Entry("pairwise_boosting", "PairwiseBoosting"),
         "metainf-ranking": Entry("ranking_boosting", "RankingBoosting"),
-        "metainf-never-abstaining": Entry("ensemble", "MetaInf", {"abstain": False, "guard": False}),
         "metainf": Entry("ensemble", "MetaInf"),
     }
 )

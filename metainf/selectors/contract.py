@@ -44,6 +44,10 @@ class TaskTable:
         Column of vLLM's default.
     model, accelerator, workload : arrays of shape (n,), str
         Groups for splits and reports, never features.
+    draws : array of shape (n,), str, or None
+        Equal where what is latent (lengths, arrivals, acceptance) was drawn alike, as for one workload on several
+        places: where groups are held out, nobody learns from a task whose draws are held out. Never a feature. None:
+        every task has its own.
     """
 
     features: FloatArray
@@ -59,6 +63,7 @@ class TaskTable:
     model: StringArray
     accelerator: StringArray
     workload: StringArray
+    draws: StringArray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -66,7 +71,8 @@ class TaskTable:
     def rows(self, index: IntArray | BoolArray) -> Self:
         """The tasks that `index` picks."""
         names = ("features", "pair_features", "analytical", "feasible", "model", "accelerator", "workload")
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
+        draws = None if self.draws is None else self.draws[index]
+        return replace(self, draws=draws, **{name: getattr(self, name)[index] for name in names})
 
     def allowing(self, allowed: BoolArray) -> Self:
         """The tasks with no other methods feasible than `allowed`, shape (n, m), has too."""

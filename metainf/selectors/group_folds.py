@@ -9,12 +9,15 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fold_of_groups"]
+from metainf.selectors.contract import BoolArray
+
+__all__ = ["fold_of_groups", "taught_beside"]
 
 IntArray = NDArray[np.intp]
+StringArray = NDArray[np.str_]
 
 
-def fold_of_groups(groups: NDArray[np.str_], folds: int) -> IntArray:
+def fold_of_groups(groups: StringArray, folds: int) -> IntArray:
     """Fold of each task, shape (n,): groups stay whole, the largest first, each to the fold that has least so far."""
     sizes = [0] * folds
     fold_of: dict[str, int] = {}
@@ -23,3 +26,12 @@ def fold_of_groups(groups: NDArray[np.str_], folds: int) -> IntArray:
         sizes[fold] += size
         fold_of[name] = fold
     return np.array([fold_of[name] for name in groups.tolist()], dtype=np.intp)
+
+
+def taught_beside(draws: StringArray | None, held: BoolArray) -> BoolArray:
+    """Which tasks may be learnt from where others are held out, shape (n,): not those, nor any with their draws.
+
+    A workload that is on several places has the same lengths, arrivals and acceptance on all of them. Whoever learns
+    from it on one place knows of the other what nobody can know beforehand.
+    """
+    return ~held if draws is None else ~held & ~np.isin(draws, draws[held])

@@ -10,7 +10,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.pair_inputs import candidate_rows
-from metainf.selectors.targets import CAP, analytical_gains, capped, log_gains, nearness
+from metainf.selectors.targets import nearness, physics_shortfalls, shortfalls
 
 __all__ = ["JointForest"]
 
@@ -18,7 +18,7 @@ _BEYOND = 1e3  # what is not a number stands outside of all that is
 
 
 class JointForest(BaseSelector):
-    """Log gain over the default: the analytical one and what extremely randomised trees add to it.
+    """The shortfall behind the best method: that by physics and what extremely randomised trees add to it.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class JointForest(BaseSelector):
         That a split looks at.
     most_rows : int
         Drawn for each tree, with replacement, where there are more.
-    cap, near_best
-        As the joint regression has them.
+    near_best : bool
+        As the joint regression has it.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class JointForest(BaseSelector):
         smallest_leaf: int = 3,
         share_of_features: float = 0.3,
         most_rows: int = 20_000,
-        cap: float | None = CAP,
         near_best: bool = True,
         random_state: int = 0,
     ) -> None:
@@ -45,14 +44,13 @@ class JointForest(BaseSelector):
         self.smallest_leaf = smallest_leaf
         self.share_of_features = share_of_features
         self.most_rows = most_rows
-        self.cap = cap
         self.near_best = near_best
         self.random_state = random_state
 
     def _fit(self, table: MethodTable) -> None:
-        gains = log_gains(table)
-        rows, columns = np.nonzero(np.isfinite(gains))
-        target = (capped(gains, self.cap) - self._prior(table.tasks))[rows, columns]
+        truth = shortfalls(table)
+        rows, columns = np.nonzero(np.isfinite(truth))
+        target = (truth - physics_shortfalls(table.tasks))[rows, columns]
         weight = nearness(table.tasks)[rows, columns] if self.near_best else None
         many = len(rows) > self.most_rows
         self.forest_ = ExtraTreesRegressor(
@@ -71,11 +69,7 @@ class JointForest(BaseSelector):
         scores = np.full(tasks.feasible.shape, np.nan)
         if len(rows):
             scores[rows, columns] = self.forest_.predict(_finite(candidate_rows(tasks, rows, columns)))
-        return scores + self._prior(tasks)
-
-    def _prior(self, tasks: TaskTable) -> FloatArray:
-        """Analytical gain; 0 where it says nothing."""
-        return np.nan_to_num(capped(analytical_gains(tasks), self.cap))
+        return scores + physics_shortfalls(tasks)
 
 
 def _finite(rows: FloatArray) -> FloatArray:

@@ -1,14 +1,14 @@
-"""MetaInf's first part: one regression of the log gain over tasks and methods together.
+"""MetaInf's first part: one regression of the shortfall over tasks and methods together.
 
 Separate, as each selector is. Methods are known by their attributes, so that a method seldom feasible borrows from
-those like it, and what is learned is what the analytical predictor gets wrong. Why the residual: on public
-measurements it was the only formulation that helped on accelerators never seen.
+those like it, and what is learned is what physics gets wrong. Why the residual: on public measurements it was the only
+formulation that helped on accelerators never seen.
 
-Two things keep the squared error at what decides. Gains are capped: a method that breaks its SLO is as good as lost
-whether it does so by a factor of three or of ten, and would otherwise rule the error of all that differ by a few per
-cent. Rejected: Huber's loss, which draws to the median and so passes over a method that fails one time in five, where
-the mean of capped gains still counts that. And rows count by how near the analytical predictor puts the method to the
-best: no choice hangs on those that it puts far behind.
+Two things keep the squared error at what decides. Shortfalls are bounded: a method that breaks its SLO is as good as
+lost whether it does so by a factor of three or of ten, and would otherwise rule the error of all that differ by a few
+per cent. Rejected: Huber's loss, which draws to the median and so passes over a method that fails one time in five,
+where the mean still counts that. And rows count by how near physics puts the method to the best: no choice hangs on
+those that it puts far behind.
 """
 
 import numpy as np
@@ -17,20 +17,18 @@ from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.pair_inputs import candidate_rows
-from metainf.selectors.targets import CAP, analytical_gains, capped, log_gains, nearness
+from metainf.selectors.targets import nearness, physics_shortfalls, shortfalls
 
 __all__ = ["JointRegression"]
 
 
 class JointRegression(BaseSelector):
-    """Log gain over the default, predicted.
+    """The shortfall behind the best method of the task, predicted.
 
     Parameters
     ----------
     residual : bool
-        Whether the trees learn what to add to the analytical gain, or the gain itself.
-    cap : float or None
-        Log gains and losses beyond it are not told apart.
+        Whether the trees learn what to add to the shortfall by physics, or the shortfall itself.
     near_best : bool
         Whether rows count by `nearness`, or all alike.
     """
@@ -39,11 +37,10 @@ class JointRegression(BaseSelector):
         self,
         *,
         trees: int = 200,
-        leaves: int = 31,
+        leaves: int = 15,
         learning_rate: float = 0.05,
         smallest_leaf: int | None = None,
         residual: bool = True,
-        cap: float | None = CAP,
         near_best: bool = True,
         random_state: int = 0,
     ) -> None:
@@ -52,18 +49,16 @@ class JointRegression(BaseSelector):
         self.learning_rate = learning_rate
         self.smallest_leaf = smallest_leaf
         self.residual = residual
-        self.cap = cap
         self.near_best = near_best
         self.random_state = random_state
 
     def _fit(self, table: MethodTable) -> None:
-        gains = log_gains(table)
-        rows, columns = np.nonzero(np.isfinite(gains))
-        target = (capped(gains, self.cap) - self._prior(table.tasks))[rows, columns]
+        truth = shortfalls(table)
+        rows, columns = np.nonzero(np.isfinite(truth))
         boosting = Boosting(self.trees, self.leaves, self.learning_rate, self.smallest_leaf, self.random_state)
         self.booster_ = boosting.train(
             candidate_rows(table.tasks, rows, columns),
-            target,
+            (truth - self._prior(table.tasks))[rows, columns],
             objective="regression",
             weight=nearness(table.tasks)[rows, columns] if self.near_best else None,
         )
@@ -76,7 +71,5 @@ class JointRegression(BaseSelector):
         return scores + self._prior(tasks)
 
     def _prior(self, tasks: TaskTable) -> FloatArray:
-        """Analytical gain; 0 where it says nothing."""
-        if not self.residual:
-            return np.zeros(tasks.feasible.shape)
-        return np.nan_to_num(capped(analytical_gains(tasks), self.cap))
+        """The shortfall by physics."""
+        return physics_shortfalls(tasks) if self.residual else np.zeros(tasks.feasible.shape)

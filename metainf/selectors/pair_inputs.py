@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.selectors.contract import FloatArray, TaskTable
-from metainf.selectors.targets import analytical_gains
+from metainf.selectors.targets import physics_shortfalls
 
 __all__ = ["candidate_names", "candidate_rows", "duel_rows"]
 
@@ -17,40 +17,49 @@ IntArray = NDArray[np.intp]
 def candidate_names(tasks: TaskTable) -> tuple[str, ...]:
     """Names of the columns of `candidate_rows`."""
     attributes = (f"method_{number}" for number in range(tasks.method_features.shape[1]))
-    return (*tasks.feature_names, *attributes, *tasks.pair_feature_names, "analytical_gain")
+    return (*tasks.feature_names, *attributes, *tasks.pair_feature_names, "physics_shortfall")
 
 
 def candidate_rows(tasks: TaskTable, rows: IntArray, columns: IntArray) -> FloatArray:
-    """Features of the task, attributes of the method, features of the pair, analytical gain: shape (r, d + k + q + 1).
+    """Features of the task, attributes of the method, features of the pair, and its shortfall by physics.
 
-    `rows` and `columns`, shape (r,), say which task and which method each row is about.
+    `rows` and `columns`, shape (r,), say which task and which method each row of the (r, d + k + q + 1) is about.
     """
     return np.hstack(
         [
             tasks.features[rows],
             tasks.method_features[columns],
             tasks.pair_features[rows, columns],
-            analytical_gains(tasks)[rows, columns, None],
+            physics_shortfalls(tasks)[rows, columns, None],
         ]
     )
 
 
-def duel_rows(tasks: TaskTable, rows: IntArray, first: int, second: int) -> FloatArray:
-    """Features of these tasks, and how pair features and analytical performance of two methods differ: (r, d + q + 1).
+def duel_rows(tasks: TaskTable, rows: IntArray, first: IntArray, second: IntArray) -> FloatArray:
+    """Features of tasks, and how two methods differ in attributes, pair features and analytical performance.
 
-    Attributes of the methods are left out: within one pair of methods they do not vary.
+    Parameters
+    ----------
+    rows, first, second : arrays of shape (r,)
+        The task of each duel, and the columns of its two methods.
+
+    Returns
+    -------
+    array of shape (r, d + k + q + 1)
+        Turned round, a duel has the same task and opposite differences; NaN where either is not finite.
     """
+    analytical = _difference(tasks.analytical[rows, first], tasks.analytical[rows, second])
     return np.hstack(
         [
             tasks.features[rows],
-            _difference(tasks.pair_features, rows, first, second),
-            _difference(tasks.analytical, rows, first, second)[:, None],
+            tasks.method_features[first] - tasks.method_features[second],
+            _difference(tasks.pair_features[rows, first], tasks.pair_features[rows, second]),
+            analytical[:, None],
         ]
     )
 
 
-def _difference(values: FloatArray, rows: IntArray, first: int, second: int) -> FloatArray:
-    """Column `first` less column `second`; NaN where either is not finite."""
-    one, other = values[rows, first], values[rows, second]
+def _difference(one: FloatArray, other: FloatArray) -> FloatArray:
+    """One less the other; NaN where either is not finite."""
     known = np.isfinite(one) & np.isfinite(other)
     return np.where(known, np.where(known, one, 0.0) - np.where(known, other, 0.0), np.nan)

@@ -10,7 +10,7 @@ from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.pair_inputs import candidate_rows
-from metainf.selectors.targets import log_gains
+from metainf.selectors.targets import shortfalls
 
 __all__ = ["LEVELS", "RankingBoosting", "relevance"]
 
@@ -24,7 +24,7 @@ class RankingBoosting(BaseSelector):
         self,
         *,
         trees: int = 200,
-        leaves: int = 31,
+        leaves: int = 15,
         learning_rate: float = 0.05,
         smallest_leaf: int | None = None,
         random_state: int = 0,
@@ -36,13 +36,13 @@ class RankingBoosting(BaseSelector):
         self.random_state = random_state
 
     def _fit(self, table: MethodTable) -> None:
-        gains = log_gains(table)
-        ran = np.isfinite(gains)
+        truth = shortfalls(table)
+        ran = np.isfinite(truth)
         rows, columns = np.nonzero(ran)
         boosting = Boosting(self.trees, self.leaves, self.learning_rate, self.smallest_leaf, self.random_state)
         self.booster_ = boosting.train(
             candidate_rows(table.tasks, rows, columns),
-            relevance(gains, table.tolerance)[rows, columns],
+            relevance(truth, table.tolerance)[rows, columns],
             objective="lambdarank",
             group=ran.sum(axis=1),
         )
@@ -62,7 +62,7 @@ def relevance(gains: FloatArray, tolerance: FloatArray) -> NDArray[np.intp]:
 
     Parameters
     ----------
-    gains : array of shape (n, m), log ratios, NaN where not run
+    gains : array of shape (n, m), log ratios to anything of the task, NaN where not run
     tolerance : array of shape (n,), relative
     """
     known = np.where(np.isfinite(gains), gains, -np.inf)

@@ -3,33 +3,34 @@
 Separate from the ensemble so that it is tested on plain arrays. Two answers, of which the second counts the more the
 more choices were seen.
 
-Least squares without negative weights on the gains of all methods, parts scaled to equal size: steady, since every pair
-of a task and a method is a witness, and beside the point, since it pays most for being right about methods that nobody
-would choose. And the weights by which the choice on held-out tasks gains most over the default, which is what they are
+Least squares without negative weights on the shortfalls of all methods, parts scaled to equal size: steady, since every
+pair of a task and a method is a witness, and beside the point, since it pays most for being right about methods that
+nobody would choose. And the weights by which the choice on held-out tasks is best on average, which is what they are
 for. That is a step function of the weights, and noisy: it is asked at all points of a grid on the simplex, and the best
 twentieth of the points is averaged, so that what was best by chance alone does not decide. On 80 choices it is worth
 less than least squares (closed gap .44 against .50 in the mean of six splits, 240 tasks of a hidden world).
 
-How long the weights are together says what the gains are, by least squares.
+How long the weights are together says what differences between methods are, by least squares. All of it looks at
+differences within a task alone, so nothing hangs on what opinions and truth are relative to.
 
-What is chosen by the highest prediction is predicted too well on average (the winner's curse): how far true gains of
-choices follow their predictions is fitted on held-out tasks too, whose choices are by weights of the others.
+Whether a choice is worth leaving the default for is another question, which no weight answers: the best prediction is
+never below the default's. So the predicted gain that a choice has to exceed is fitted too, on choices by weights of
+other held-out tasks, where small predicted gains may well be losses.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import nnls
 
 from metainf.selectors.contract import BoolArray, FloatArray
 
-__all__ = ["Correction", "fit_correction", "fit_weights"]
+__all__ = ["fit_least_gain", "fit_weights"]
 
 _EVEN_CHOICES = 500.0
 """Choices on held-out tasks with which both answers count alike. Assumed: fewer than a corpus has, more than the 80 on
 which the search was worth less."""
-_STEPS = 8  # of the grid from one corner of the simplex to the next: 495 points for five parts
+_STEPS = 6  # of the grid from one corner of the simplex to the next: 462 points for six parts
 _AVERAGED_SHARE = 0.05
 _SHRINKAGE = 0.02
 _LEAST_SHARE = 0.02  # of all that is said: a part with less is not asked, and need not be fitted
@@ -39,45 +40,49 @@ _PRIOR_CHOICES = 20.0
 """Choices' worth of "the gain is as predicted"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """What a choice's gain is expected to be: `slope` times its prediction."""
-
-    slope: float
-
-    def expected(self, predicted: FloatArray) -> FloatArray:
-        """Expected log gains of choices with these predictions."""
-        return np.asarray(self.slope * predicted)
-
-
-def fit_weights(opinions: FloatArray, gains: FloatArray, told: BoolArray, default: int) -> FloatArray:
+def fit_weights(
+    opinions: FloatArray, truth: FloatArray, told: BoolArray, default: int, *, searched: BoolArray | None = None
+) -> FloatArray:
     """Weights of k parts, shape (k,), none below 0; equal ones where nothing is told.
 
     Parameters
     ----------
     opinions : array of shape (n, m, k)
-        Of each (task, method), less that of the default.
-    gains : array of shape (n, m)
-        True log gains over the default.
+        Of each (task, method), relative to anything of the task.
+    truth : array of shape (n, m)
+        Log performance, relative to anything of the task.
     told : array of shape (n, m), bool
-        Where the gain is known: what can be chosen. Tasks without any do not count.
+        Where the truth is known: what can be chosen. Tasks without any do not count.
     default : int
         Column of the default, which is kept to where no method is said to be better.
+    searched : array of shape (n,), bool, optional
+        Whose choices count in the search; all without it. The others are witnesses of least squares alone.
     """
     parts = opinions.shape[2]
     known = told.any(axis=1)
     if not known.any():
         return np.full(parts, 1.0 / parts)
-    can, true = told[known], np.where(told, gains, 0.0)[known]
-    said = np.where(can[:, :, None], opinions[known], 0.0)
+    can = told[known]
+    true = _centred(truth[known], can)
+    said = _centred(opinions[known], can)
     scale = np.sqrt(np.square(said[can]).mean(axis=0))
     scale = np.where(scale > 1e-12, scale, 1.0)
     said = said / scale
-    shares = (_EVEN_CHOICES * _least_squares(said, true, can) + len(said) * _searched(said, true, can, default)) / (
-        _EVEN_CHOICES + len(said)
-    )
+    shares = _least_squares(said, true, can)
+    counted = np.ones(len(can), dtype=np.bool_) if searched is None else searched[known]
+    choices = float(counted.sum())
+    if choices:
+        found = _searched(said[counted], true[counted], can[counted], default)
+        shares = (_EVEN_CHOICES * shares + choices * found) / (_EVEN_CHOICES + choices)
     shares = np.where(shares < _LEAST_SHARE, 0.0, shares)
     return np.asarray(shares / scale * _length(said @ shares, true, can))
+
+
+def _centred(values: FloatArray, can: BoolArray) -> FloatArray:
+    """Less the mean over what can be chosen of the task, 0 for the rest; of shape (n, m) or (n, m, k)."""
+    able = can.reshape(*can.shape, *(1,) * (values.ndim - 2))
+    inside = np.where(able, values, 0.0)
+    return np.where(able, inside - inside.sum(axis=1, keepdims=True) / able.sum(axis=1, keepdims=True), 0.0)
 
 
 def _least_squares(said: FloatArray, gains: FloatArray, can: BoolArray) -> FloatArray:
@@ -92,7 +97,7 @@ def _least_squares(said: FloatArray, gains: FloatArray, can: BoolArray) -> Float
 
 
 def _searched(said: FloatArray, gains: FloatArray, can: BoolArray, default: int) -> FloatArray:
-    """Shares of the parts by which the choice gains most."""
+    """Shares of the parts by which the choice is best on average."""
     points = _simplex(said.shape[2])
     worth = np.array([_choice_gain(said @ point, gains, can, default) for point in points])
     # Equal ones by their order, the most even weights first.
@@ -132,8 +137,25 @@ def _length(scores: FloatArray, gains: FloatArray, can: BoolArray) -> float:
     return max(_LEAST_LENGTH, float((heft * scores * gains).sum()) / (power * (1.0 + _SHRINKAGE)))
 
 
-def fit_correction(predicted: FloatArray, gains: FloatArray) -> Correction:
-    """The slope of true gains over predictions of choices, drawn to 1 where few were seen; both of shape (r,)."""
-    usual = float(np.mean(np.square(predicted))) if len(predicted) else 1.0
-    prior = _PRIOR_CHOICES * max(usual, 1e-12)
-    return Correction(float((predicted @ gains + prior) / (predicted @ predicted + prior)))
+def fit_least_gain(predicted: FloatArray, gains: FloatArray) -> float:
+    """The predicted gain over the default that a choice has to exceed to be worth it; 0 where all choices were.
+
+    It is where the gains of all choices above it come to most. Each gain is drawn to its prediction, the more the fewer
+    choices were seen. Infinite where no choice was worth it.
+
+    Parameters
+    ----------
+    predicted, gains : arrays of shape (r,)
+        Log gains over the default of choices on held-out tasks.
+    """
+    count = len(predicted)
+    order = np.argsort(-predicted, kind="stable")
+    said, true = predicted[order], gains[order]
+    expected = (count * true + _PRIOR_CHOICES * said) / (count + _PRIOR_CHOICES)
+    worth = np.concatenate([[0.0], np.cumsum(expected)])
+    # Equal predictions stand or fall together.
+    worth[1:-1][said[1:] == said[:-1]] = -np.inf
+    taken = count - int(np.argmax(worth[::-1]))  # of equal ones the most choices
+    if taken == count:
+        return 0.0
+    return np.inf if taken == 0 else float((said[taken - 1] + said[taken]) / 2.0)

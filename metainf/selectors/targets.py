@@ -1,7 +1,12 @@
-"""What selectors learn: how much better a method is than the default on a task, and which one is the task's label.
+"""What selectors learn: how far a method is behind the best, or ahead of the default, and which is the task's label.
 
-Separate since every learner and the tests share these two definitions. Raw scales are never learned: between tasks
+Separate since every learner and the tests share these definitions. Raw scales are never learned: between tasks
 they differ a thousandfold, and what is chosen depends on ratios within a task alone.
+
+Two frames, and why. Baselines learn gains over the default, as they were published. MetaInf's own learners look at
+shortfalls behind the best of the task, from `LOST` to 0, truth and physics alike. Where the default hardly keeps its
+promise all other methods gain several units over it: such tasks would rule every mean, and capped gains would call all
+methods of such a task alike. A shortfall is bounded whatever the default does, and defined where it is lost.
 """
 
 import math
@@ -9,29 +14,33 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
+from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, TaskTable
 
 __all__ = [
-    "CAP",
+    "EXPECTED_PAIR",
     "LOST",
-    "analytical_gains",
-    "capped",
+    "SIMULATED_PAIR",
+    "analytical_shortfalls",
+    "behind_best",
     "label_columns",
     "log_gains",
     "mean_or_nan",
     "nearness",
+    "physics_shortfalls",
+    "shortfalls",
 ]
 
 LOST = -math.log(10.0)
-"""Log gain of a pick that cannot serve or breaks its SLO: the default's performance over ten.
+"""What a pick is worth that cannot serve or breaks its SLO: a tenth, in logarithms.
 
 Source: the definition of closed gap in this project (infeasible picks score P[default] / 10). Worse than that is not
 told apart, so that a method that is hopeless by a factor of fifty does not rule a squared error.
 """
-CAP = 1.0
-"""Log gains and losses beyond which regressions do not look: a factor of e. Assumed; no choice between the best few
-methods of a task depends on what lies beyond."""
-_NEAR = 0.5  # of a log gain: that far behind the best a row counts e times less. Assumed, as is the least weight
+EXPECTED_PAIR = "pair_expected_shortfall"
+"""The pair feature that holds what the analytical predictor expects a shortfall to be, over its own errors."""
+SIMULATED_PAIR = "pair_simulated"
+"""The pair feature that holds log performance as simulated: NaN where nothing is known, -inf where no promise holds."""
+_NEAR = 0.5  # of a log ratio: that far behind the best a row counts e times less. Assumed, as is the least weight
 _LEAST_WEIGHT = 0.1
 
 
@@ -55,29 +64,70 @@ def log_gains(table: MethodTable) -> FloatArray:
     return np.where(ran & ~positive, LOST, gains)
 
 
-def analytical_gains(tasks: TaskTable) -> FloatArray:
-    """What the analytical predictor says of log(P / P[default]), at least `LOST`, shape (n, m); NaN where it is silent.
+def shortfalls(table: MethodTable) -> FloatArray:
+    """log(P / P[best]) of each task and method, shape (n, m), from `LOST` to 0; NaN where infeasible or not run.
 
-    Where it is silent about the default, or says that it serves nothing (-inf), relative to the mean of the row.
+    `LOST` too where a method keeps no SLO (P = 0), which is so of all that ran where none keeps it.
     """
-    said = np.where(np.isfinite(tasks.analytical), tasks.analytical, np.nan)
-    reference = said[:, tasks.default]
-    reference = np.where(np.isnan(reference), mean_or_nan(said, axis=1), reference)
-    gains = np.maximum(said - reference[:, None], LOST)
-    return np.where(tasks.analytical == -np.inf, LOST, gains)
+    ran = np.isfinite(table.performance) & table.tasks.feasible
+    positive = ran & (table.performance > 0)
+    logs = np.log(np.where(positive, table.performance, np.nan))
+    return np.where(ran & ~positive, LOST, behind_best(logs, positive))
 
 
-def capped(gains: FloatArray, cap: float | None) -> FloatArray:
-    """Gains within the cap on either side; as they are without one."""
-    return gains if cap is None else np.clip(gains, -cap, cap)
+def behind_best(logs: FloatArray, able: BoolArray) -> FloatArray:
+    """How far each is behind the best of its row among what is able, at least `LOST`, shape (n, m); NaN elsewhere.
+
+    What is not finite is not able.
+    """
+    able = able & np.isfinite(logs)
+    best = np.where(able, logs, -np.inf).max(axis=1, keepdims=True)
+    found = np.where(able, logs, 0.0) - np.where(np.isfinite(best), best, 0.0)
+    return np.where(able, np.maximum(found, LOST), np.nan)
+
+
+def analytical_shortfalls(tasks: TaskTable) -> FloatArray:
+    """What the analytical predictor's one answer says of the shortfalls, shape (n, m); NaN where it is silent.
+
+    `LOST` where it says that a method serves nothing (-inf).
+    """
+    found = behind_best(tasks.analytical, tasks.feasible)
+    return np.where(tasks.feasible & (tasks.analytical == -np.inf), LOST, found)
+
+
+def physics_shortfalls(tasks: TaskTable) -> FloatArray:
+    """What is thought of the shortfalls before anything is learnt, shape (n, m), finite; 0 where infeasible.
+
+    What a simulator says, where the pair features hold it; else what the analytical predictor expects over its own
+    errors, where they hold that; else its one answer. Where none says anything, the mean of what is said of the task.
+    """
+    found = analytical_shortfalls(tasks)
+    expected = _pair_feature(tasks, EXPECTED_PAIR)
+    if expected is not None:
+        found = np.where(np.isfinite(expected), np.clip(expected, LOST, 0.0), found)
+    simulated = _pair_feature(tasks, SIMULATED_PAIR)
+    if simulated is not None:
+        said = np.where(simulated == -np.inf, LOST, behind_best(simulated, tasks.feasible))
+        found = np.where(np.isnan(said), found, said)
+    found = np.where(tasks.feasible, found, np.nan)
+    usual = np.nan_to_num(mean_or_nan(found, axis=1))[:, None]
+    return np.where(tasks.feasible, np.where(np.isnan(found), usual, found), 0.0)
+
+
+def _pair_feature(tasks: TaskTable, name: str) -> FloatArray | None:
+    """A column of the pair features, shape (n, m); None where the table has no such column."""
+    if name not in tasks.pair_feature_names:
+        return None
+    found: FloatArray = tasks.pair_features[:, :, tasks.pair_feature_names.index(name)]
+    return found
 
 
 def nearness(tasks: TaskTable) -> FloatArray:
-    """Weights of pairs, shape (n, m): 1 for what the analytical predictor puts first, less the further behind it is.
+    """Weights of pairs, shape (n, m): 1 for what physics puts first, less the further behind it is.
 
-    Where it is silent a method counts as if it said the default's performance. 0 where infeasible.
+    0 where infeasible.
     """
-    said = np.where(tasks.feasible, np.nan_to_num(analytical_gains(tasks)), -np.inf)
+    said = np.where(tasks.feasible, physics_shortfalls(tasks), -np.inf)
     best = said.max(axis=1, keepdims=True)
     behind = np.where(np.isfinite(best), best, 0.0) - said
     return np.where(tasks.feasible, np.maximum(np.exp(-behind / _NEAR), _LEAST_WEIGHT), 0.0)
