@@ -12,7 +12,6 @@ and ten times the size).
 import hashlib
 import io
 import json
-import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from metainf.errors import ArtifactError, SchemaMismatchError
 from metainf.meta_features.schema import FEATURE_SCHEMA
 from metainf.predictors.base_answers import KNOTS, TARGETS
-from metainf.predictors.corrections import TrainedModel
+from metainf.predictors.corrections import KINDS, TrainedModel
 from metainf.predictors.familiarity import GROUPS, Familiarity
 from metainf.predictors.inputs import INPUTS
 from metainf.predictors.trained import TrainedPredictor
@@ -34,8 +33,11 @@ from metainf.predictors.trees import ObliviousTrees
 
 __all__ = ["ARTIFACT_SCHEMA", "Manifest", "Provenance", "load_predictor", "read_manifest", "write_predictor"]
 
-ARTIFACT_SCHEMA = 1
-"""Raised whenever an older version could not read what is written."""
+ARTIFACT_SCHEMA = 2
+"""Raised whenever an older version could not read what is written, or this one what an older version wrote.
+
+2: the caution by kind of traffic and category, and trees of widths, which may be absent.
+"""
 
 _FORMAT = "metainf-predictor"
 _MANIFEST = "manifest.json"
@@ -45,7 +47,9 @@ _MOST_FILE_BYTES = 32 << 20
 _MOST_MANIFEST_BYTES = 1 << 20
 _MOST_UNPACKED_BYTES = 64 << 20
 _MOST_MEMBERS = 64
-_KINDS = frozenset({"<i2", "<i4", "<i8", "<f4", "<f8"})
+_DTYPES = frozenset({"<i2", "<i4", "<i8", "<f4", "<f8"})
+_MOST_DEPTH = 16
+_WIDTHS = "width"
 
 Array = NDArray[Any]
 
@@ -69,7 +73,6 @@ class Manifest:
     provenance: Provenance
     arrays: Mapping[str, str]
     """Digest of each array's file."""
-    caution: float
     generations: tuple[str, ...]
 
 
@@ -82,7 +85,7 @@ def write_predictor(model: TrainedModel, provenance: Provenance, path: Path) -> 
         "featureSchema": FEATURE_SCHEMA,
         "inputs": list(INPUTS),
         "targets": list(TARGETS),
-        "caution": model.caution,
+        "kinds": list(KINDS),
         "generations": sorted(model.generations),
         "corpusDigest": provenance.corpus_digest,
         "seed": provenance.seed,
@@ -197,8 +200,6 @@ def _manifest(data: bytes, path: Path) -> Manifest:
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise _refused(path, "it is a file of something else")
         _check_schema(document, path)
-        if not math.isfinite(document["caution"]) or document["caution"] <= 0:
-            raise ValueError("caution")
         return Manifest(
             schema=int(document["schema"]),
             feature_schema=int(document["featureSchema"]),
@@ -209,7 +210,6 @@ def _manifest(data: bytes, path: Path) -> Manifest:
                 metrics=dict(document["metrics"]),
             ),
             arrays={str(key): str(value) for key, value in document["arrays"].items()},
-            caution=float(document["caution"]),
             generations=tuple(str(each) for each in document["generations"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -223,7 +223,8 @@ def _check_schema(document: Mapping[str, Any], path: Path) -> None:
             f"reading the predictor {path}: it has schema {schema}, this version reads {ARTIFACT_SCHEMA}; "
             "train it again with this version, or use the version that wrote it"
         )
-    same = document["inputs"] == list(INPUTS) and document["targets"] == list(TARGETS)
+    columns = {"inputs": INPUTS, "targets": TARGETS, "kinds": KINDS}
+    same = all(document[name] == list(own) for name, own in columns.items())
     if features != FEATURE_SCHEMA or not same:
         raise SchemaMismatchError(
             f"reading the predictor {path}: it was trained on features of schema {features}, this version computes "
@@ -243,7 +244,7 @@ def _unpacked(data: bytes, name: str, path: Path) -> Array:
         found: Array = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise _refused(path, f"{name} is no array") from error
-    if not isinstance(found, np.ndarray) or found.dtype.str not in _KINDS:
+    if not isinstance(found, np.ndarray) or found.dtype.str not in _DTYPES:
         raise _refused(path, f"{name} is no array of numbers")
     if found.dtype.kind == "f" and not np.isfinite(found).all():
         raise _refused(path, f"{name} holds values that are no numbers")
@@ -251,63 +252,92 @@ def _unpacked(data: bytes, name: str, path: Path) -> Array:
 
 
 def _arrays_of(model: TrainedModel) -> dict[str, Array]:
-    trees, known = model.trees, model.familiarity
+    known = model.familiarity
     points = {f"points_{group.name}": each for group, each in zip(GROUPS, known.points, strict=True)}
+    widths = {} if model.width_trees is None else _arrays_of_trees(model.width_trees, _WIDTHS)
     return {
-        "tree_feature": trees.feature,
-        "tree_border": trees.border,
-        "tree_leaves": trees.leaves,
-        "tree_bias": trees.bias,
+        **_arrays_of_trees(model.trees, "tree"),
+        **widths,
         "scale": known.scale,
         "thresholds": known.thresholds,
         "log_sd": model.log_sd,
         "growth": model.growth,
+        "caution": model.caution,
         **points,
+    }
+
+
+def _arrays_of_trees(trees: ObliviousTrees, name: str) -> dict[str, Array]:
+    return {
+        f"{name}_feature": trees.feature,
+        f"{name}_border": trees.border,
+        f"{name}_leaves": trees.leaves,
+        f"{name}_bias": trees.bias,
     }
 
 
 def _model_of(arrays: Mapping[str, Array], manifest: Manifest, path: Path) -> TrainedModel:
     try:
         _check_shapes(arrays)
-        trees = ObliviousTrees(
-            feature=arrays["tree_feature"].astype(np.int16),
-            border=arrays["tree_border"].astype(np.float32),
-            leaves=arrays["tree_leaves"].astype(np.float32),
-            bias=arrays["tree_bias"].astype(np.float64),
-            knots=KNOTS,
-            features=len(INPUTS),
-        )
         points = tuple(arrays[f"points_{group.name}"].astype(np.float64) for group in GROUPS)
-        known = Familiarity(arrays["scale"], points, arrays["thresholds"])
         return TrainedModel(
-            trees, known, arrays["log_sd"], arrays["growth"], frozenset(manifest.generations), manifest.caution
+            trees=_trees_of(arrays, "tree", knots=KNOTS),
+            familiarity=Familiarity(arrays["scale"], points, arrays["thresholds"]),
+            log_sd=arrays["log_sd"],
+            growth=arrays["growth"],
+            generations=frozenset(manifest.generations),
+            caution=arrays["caution"],
+            width_trees=_trees_of(arrays, _WIDTHS, knots=1) if f"{_WIDTHS}_feature" in arrays else None,
         )
     except (KeyError, ValueError) as error:
         raise _refused(path, f"its arrays do not fit together ({error})") from error
 
 
-def _check_shapes(arrays: Mapping[str, Array]) -> None:
-    trees, depth = arrays["tree_feature"].shape
-    outputs, width = len(TARGETS), len(INPUTS)
-    expected: dict[str, tuple[int, ...]] = {
-        "tree_border": (trees, depth),
-        "tree_leaves": (trees, 1 << depth, outputs),
-        "tree_bias": (outputs,),
-        "scale": (width,),
-        "thresholds": (len(GROUPS),),
-        "log_sd": (2, KNOTS, outputs),
-        "growth": (2,),
-    }
-    if depth > 16:
+def _trees_of(arrays: Mapping[str, Array], name: str, *, knots: int) -> ObliviousTrees:
+    """Trees over INPUTS and, where there are several knots, over the load.
+
+    Raises
+    ------
+    KeyError, ValueError
+        They are not whole.
+    """
+    feature = arrays[f"{name}_feature"]
+    trees, depth = feature.shape
+    if depth > _MOST_DEPTH:
         raise ValueError(f"trees of depth {depth}")
-    for name, shape in expected.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} has shape {arrays[name].shape}, not {shape}")
+    outputs, width = len(TARGETS), len(INPUTS)
+    shapes = {"border": (trees, depth), "leaves": (trees, 1 << depth, outputs), "bias": (outputs,)}
+    _check_shape_of(arrays, {f"{name}_{part}": shape for part, shape in shapes.items()})
+    last = width if knots > 1 else width - 1
+    if feature.size and not (int(feature.min()) >= -1 and int(feature.max()) <= last):
+        raise ValueError("trees ask about columns that there are not")
+    return ObliviousTrees(
+        feature=feature.astype(np.int16),
+        border=arrays[f"{name}_border"].astype(np.float32),
+        leaves=arrays[f"{name}_leaves"].astype(np.float32),
+        bias=arrays[f"{name}_bias"].astype(np.float64),
+        knots=knots,
+        features=width,
+    )
+
+
+def _check_shapes(arrays: Mapping[str, Array]) -> None:
+    expected: dict[str, tuple[int, ...]] = {
+        "scale": (len(INPUTS),),
+        "thresholds": (len(GROUPS),),
+        "log_sd": (2, KNOTS, len(TARGETS)),
+        "growth": (2,),
+        "caution": (2, len(KINDS)),
+    }
+    _check_shape_of(arrays, expected)
     for group in GROUPS:
         if arrays[f"points_{group.name}"].shape[1:] != (len(group.columns),) or not len(arrays[f"points_{group.name}"]):
             raise ValueError(f"points_{group.name} has shape {arrays[f'points_{group.name}'].shape}")
-    feature = arrays["tree_feature"]
-    if feature.size and not (int(feature.min()) >= -1 and int(feature.max()) <= width):
-        raise ValueError("trees ask about columns that there are not")
-    if not ((arrays["log_sd"] > 0).all() and (arrays["scale"] > 0).all() and (arrays["thresholds"] > 0).all()):
-        raise ValueError("spreads and scales must be above 0")
+    if not all((arrays[name] > 0).all() for name in ("log_sd", "scale", "thresholds", "caution")):
+        raise ValueError("spreads, scales and cautions must be above 0")
+
+
+def _check_shape_of(arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, not {shape}")

@@ -56,7 +56,8 @@ class Assessment:
     ratio : array of shape (n_candidates, n_limits)
         Needed / allowed at the workload's confidence; above 1 the limit is broken. The budget is the last column.
     log_sd : array of shape (n_candidates, n_limits)
-        Standard deviation of the logarithm of what each limit rests on; 0 where it is known.
+        Standard deviation of the logarithm of what each limit rests on, the predictor's caution in it; 0 where it is
+        known.
     objective : array of shape (n_candidates,)
         What the objective minimises, at the median prediction.
     cost : array of shape (n_candidates,)
@@ -206,16 +207,17 @@ def assess(workload: Workload, candidates: Sequence[Candidate], predictor: Predi
     """Predict every candidate in one batch and hold it against the workload's limits.
 
     The confidence is for all limits together: each is judged at 1 - (1 - confidence) / limits (Bonferroni), which
-    holds however their errors depend on each other.
+    holds however their errors depend on each other. Spreads are those for choosing: each times its caution.
     """
     traffic = workload.traffic
     questions = [Question(c.option.replica, traffic, c.replicas) for c in candidates]
     predictions = predictor.predict(questions)
-    z = NormalDist().inv_cdf(1.0 - (1.0 - workload.confidence) / uncertain_limits(workload)) * predictions.caution
+    chosen_by = predictions.for_choosing()
+    z = NormalDist().inv_cdf(1.0 - (1.0 - workload.confidence) / uncertain_limits(workload))
     per_hour = np.array([float(c.cost_per_hour) for c in candidates], dtype=np.float64)
-    limits = _performance_limits(workload, predictions, z)
-    budget_cost = _cost(workload, per_hour, predictions, workload.budget.kind, z)
-    budget_sd = predictions.throughput_log_sd if _cost_is_uncertain(workload) else np.zeros_like(per_hour)
+    limits = _performance_limits(workload, chosen_by, z)
+    budget_cost = _cost(workload, per_hour, chosen_by, workload.budget.kind, z)
+    budget_sd = chosen_by.throughput_log_sd if _cost_is_uncertain(workload) else np.zeros_like(per_hour)
     limits.append((_budget_column(workload.budget), budget_cost / float(workload.budget.amount), budget_sd))
     cost = _cost(workload, per_hour, predictions, _cost_kind(workload), 0.0)
     return Assessment(

@@ -7,17 +7,22 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from metainf.artifact import load_predictor, read_manifest
+from metainf.artifact import Provenance, load_predictor, read_manifest, write_predictor
 from metainf.errors import ArtifactError, SchemaMismatchError
 from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.base_answers import TARGETS
 from metainf.predictors.contract import Question
+from metainf.predictors.corrections import KINDS
 from metainf.predictors.default import SHIPPED, default_predictor
+from metainf.predictors.inputs import INPUTS
 from metainf.predictors.trained import TrainedPredictor
+from metainf.predictors.trees import ObliviousTrees
 from metainf.workload import RateLoad, TokenLengths, Traffic
 from test_predictor_contract import check_predictor, questions, spec
 from trained_models import artifact_bytes, predictor, trained
@@ -86,7 +91,7 @@ def test_the_manifest_says_where_the_model_comes_from(file: Path) -> None:
     assert manifest.provenance.corpus_digest == "sha256:0"
     assert manifest.provenance.metrics["lanes"] == trained()[1].lanes
     assert set(manifest.provenance.versions) >= {"metainf", "numpy", "python"}
-    assert manifest.caution == trained()[0].caution
+    assert manifest.provenance.metrics["caution"] == trained()[1].caution
 
 
 def test_nothing_in_the_file_says_when_or_where_it_was_made(file: Path) -> None:
@@ -108,8 +113,9 @@ def test_nothing_in_the_file_says_when_or_where_it_was_made(file: Path) -> None:
         pytest.param(lambda m: {**m, "manifest.json": b"[]"}, "something else", id="another JSON"),
         pytest.param(changed(format="onnx"), "something else", id="another format"),
         pytest.param(changed(arrays=[]), "cannot be understood", id="no arrays"),
-        pytest.param(changed(caution="much"), "cannot be understood", id="no number"),
-        pytest.param(changed(caution=float("nan")), "caution", id="a caution that is no number"),
+        pytest.param(with_array("caution", np.ones(len(KINDS))), "do not fit together", id="one category's cautions"),
+        pytest.param(with_array("caution", np.zeros((2, len(KINDS)))), "above 0", id="no caution at all"),
+        pytest.param(with_array("caution", np.full((2, len(KINDS)), np.inf)), "no numbers", id="caution without end"),
         pytest.param(
             with_array("growth", np.zeros(2), digest=False), "changed after it was written", id="a changed array"
         ),
@@ -134,7 +140,9 @@ def test_refuses_what_it_did_not_write(file: Path, change: Callable[[Members], M
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(changed(schema=2), id="a newer version's"),
+        pytest.param(changed(schema=1), id="an older version's"),
+        pytest.param(changed(schema=3), id="a newer version's"),
+        pytest.param(changed(kinds=["rate"]), id="other kinds of traffic"),
         pytest.param(changed(featureSchema=999), id="other formulas"),
         pytest.param(changed(inputs=["a", "b"]), id="other columns"),
     ],
@@ -143,6 +151,39 @@ def test_says_so_where_the_file_is_of_another_schema(file: Path, change: Callabl
     file.write_bytes(packed(change(members_of(artifact_bytes()))))
     with pytest.raises(SchemaMismatchError, match="train it again with this version"):
         load_predictor(file)
+
+
+def width_trees(column: int, depth: int = 1) -> ObliviousTrees:
+    """One tree that asks about a column, so often."""
+    return ObliviousTrees(
+        feature=np.full((1, depth), column, dtype=np.int16),
+        border=np.zeros((1, depth), dtype=np.float32),
+        leaves=np.full((1, 1 << depth, len(TARGETS)), 0.3, dtype=np.float32),
+        bias=np.zeros(len(TARGETS)),
+        knots=1,
+        features=len(INPUTS),
+    )
+
+
+@pytest.mark.parametrize(
+    "trees", [pytest.param(None, id="equal widths"), pytest.param(width_trees(0), id="widths by features")]
+)
+def test_trees_of_widths_are_in_the_file_where_there_are_some(tmp_path: Path, trees: ObliviousTrees | None) -> None:
+    path = tmp_path / "predictor.metainf"
+    model = replace(trained()[0], width_trees=trees)
+    write_predictor(model, Provenance("sha256:0", 0, {}), path)
+    read, asked = load_predictor(path), questions()
+    assert (read.model.width_trees is None) == (trees is None)
+    expected = TrainedPredictor(model, "sha256:0").predict(asked)
+    np.testing.assert_array_equal(read.predict(asked).latency_log_sd, expected.latency_log_sd)
+    np.testing.assert_array_equal(read.predict(asked).caution, expected.caution)
+
+
+def test_widths_that_ask_about_the_load_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "predictor.metainf"
+    write_predictor(replace(trained()[0], width_trees=width_trees(len(INPUTS))), Provenance("sha256:0", 0, {}), path)
+    with pytest.raises(ArtifactError, match="columns that there are not"):
+        load_predictor(path)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99, 0.99999])

@@ -17,6 +17,7 @@ from metainf.methods import effective_settings, method, portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
 from metainf.predictors.contract import Predictions, Question, ReplicaSpec
+from metainf.predictors.corrections import KINDS, SEEN, UNSEEN, width_factors
 from metainf.predictors.familiarity import FAR, GROUPS, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
@@ -37,6 +38,7 @@ SPECS = [
 ]
 specs = st.sampled_from(SPECS)
 lengths = st.floats(1, 4000)
+LENGTHS = TokenLengths(1000), TokenLengths(200)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +180,59 @@ def test_says_what_it_has_never_seen_and_answers_analytically_far_from_it(known:
     assert found.out_of_distribution.all()
     np.testing.assert_array_equal(found.latency_s, expected.latency_s)
     np.testing.assert_array_equal(found.latency_log_sd, expected.latency_log_sd)
-    assert found.caution == known.model.caution
+    np.testing.assert_array_equal(found.caution, max(1.0, known.model.caution[SEEN, KINDS.index("rate")]))
+
+
+@pytest.mark.parametrize(
+    ("load", "kind"),
+    [
+        pytest.param(RateLoad(1.0), "rate", id="a rate"),
+        pytest.param(ConcurrencyLoad(8), "concurrency", id="clients"),
+        pytest.param(BatchLoad(100, 600.0), "batch", id="a batch"),
+    ],
+)
+def test_caution_is_of_the_kind_of_traffic_and_of_whether_the_generation_was_seen(
+    known: TrainedPredictor, load: Load, kind: str
+) -> None:
+    told = np.array([[0.6, 0.7, 0.8], [1.6, 1.7, 1.8]])
+    model = replace(with_residuals(known, lambda knot, target: 0.0).model, caution=told)
+    careful = TrainedPredictor(replace(model, generations=frozenset({"Hopper HBM"})), "sha256:0")
+    traffic = Traffic(load, TokenLengths(1000), TokenLengths(200))
+    questions = [Question(SPECS[place], traffic) for place in (0, 3, 2)]  # an H100, an L40S and an H200
+    place = KINDS.index(kind)
+    expected = [told[SEEN, place], told[UNSEEN, place], told[SEEN, place]]
+    np.testing.assert_array_equal(careful.predict(questions).caution, expected)
+    narrow = replace(model.familiarity, thresholds=known.model.familiarity.thresholds / 1e6)
+    far = TrainedPredictor(replace(careful.model, familiarity=narrow), "sha256:0").predict(questions)
+    np.testing.assert_array_equal(far.caution, np.maximum(expected, 1.0))
+
+
+def test_widths_by_features_multiply_what_was_learnt_and_nothing_else(known: TrainedPredictor) -> None:
+    plain = with_residuals(known, lambda knot, target: 0.0)
+    even = replace(plain.model, log_sd=np.full_like(plain.model.log_sd, 0.2), growth=np.zeros(2), width_trees=None)
+    questions = [Question(each, Traffic(ConcurrencyLoad(8), *LENGTHS)) for each in SPECS]
+    made = lane_inputs(QuestionFeatures(), questions)
+    rows = made.rows[made.lanes.of]
+    column = int(np.argmax(rows.std(axis=0)))
+    border = float(rows[:, column].min() + rows[:, column].max()) / 2.0
+    trees = ObliviousTrees(
+        feature=np.array([[column]], dtype=np.int16),
+        border=np.array([[border]], dtype=np.float32),
+        leaves=np.log(np.array([[[0.5] * len(TARGETS), [9.0] * len(TARGETS)]])).astype(np.float32),
+        bias=np.zeros(len(TARGETS)),
+        knots=1,
+        features=len(INPUTS),
+    )
+    factors = width_factors(trees, rows)
+    wide = rows[:, column] > border
+    assert 0 < wide.sum() < len(rows)
+    np.testing.assert_allclose(factors, np.where(wide, 3.0, 0.5)[:, None] * np.ones(len(TARGETS)), rtol=1e-6)
+    assert (width_factors(None, rows) == 1.0).all()
+    found = TrainedPredictor(replace(even, width_trees=trees), "sha256:0").predict(questions)
+    expected = TrainedPredictor(even, "sha256:0").predict(questions)
+    np.testing.assert_array_equal(found.latency_s, expected.latency_s)
+    np.testing.assert_allclose(found.capacity_log_sd, expected.capacity_log_sd * factors[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.latency_log_sd, expected.latency_log_sd * factors[:, :1, None], rtol=1e-6)
 
 
 def test_an_unknown_generation_is_outside_and_less_sure(known: TrainedPredictor) -> None:
@@ -205,7 +259,7 @@ def under(name: str) -> ReplicaSpec:
 
 def test_what_drafts_are_worth_stays_as_unsure_as_the_text(known: TrainedPredictor) -> None:
     plain = with_residuals(known, lambda knot, target: 0.0)
-    even = replace(plain.model, log_sd=np.full_like(plain.model.log_sd, 0.2), growth=np.zeros(2))
+    even = replace(plain.model, log_sd=np.full_like(plain.model.log_sd, 0.2), growth=np.zeros(2), width_trees=None)
     sure = TrainedPredictor(even, "sha256:0")
     for load in (ConcurrencyLoad(20), BatchLoad(300, 600.0)):
         asked = [

@@ -1,5 +1,6 @@
 """From the rows of a corpus to a predictor: what rows teach, what is held out, how sure it is, and the same bytes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,22 +15,25 @@ from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind, twin_groups
 from metainf.corpus.task_store import write_tasks
 from metainf.errors import InvalidWorkloadError
-from metainf.evaluation.calibration import Guarantee
+from metainf.evaluation.calibration import CalibrationCase, Guarantee
 from metainf.evaluation.prices import assumed_usd_per_hour
 from metainf.measurements import write_measurements
+from metainf.meta_features.questions import QuestionFeatures
 from metainf.methods import portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
-from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
+from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT, base_answers
 from metainf.predictors.contract import Question
-from metainf.predictors.corrections import Responses
+from metainf.predictors.corrections import KINDS, Responses, near_full, width_factors
+from metainf.predictors.inputs import lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
 from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
-from metainf.training.decisions import CAUTIONS, caution_of, decision_cases, every_case, false_refusals
-from metainf.training.held_out import HeldOut, analytical_only, errors, groups_of, held_out, trusted
-from metainf.training.rows import TrainingRows, training_rows
-from metainf.training.spreads import fit_spread
-from metainf.training.train import TrainingPlan, thinned, train, write_artifact
+from metainf.training.decisions import CAUTIONS, caution_of, decided, decision_cases, every_case
+from metainf.training.held_out import HeldOut, analytical_only, groups_of, held_out, trusted
+from metainf.training.rows import ALONE, TrainingRows, inputs_of, training_rows
+from metainf.training.spreads import Scored, fit_spread, held_out_reach, own_widths, shape_of
+from metainf.training.train import CATEGORIES, TrainingPlan, thinned, train, write_artifact
+from metainf.training.widths import fitted_spreads, narrower
 from trained_models import PLAN, trained
 
 SMALL = Growth(trees=15, learning_rate=0.3, depth=4)
@@ -101,6 +105,39 @@ def test_a_held_out_group_is_never_learnt_from(rows: TrainingRows) -> None:
     assert held_out(rows, np.full(len(groups), "all"), SMALL, seed=0, most_folds=5) is None
 
 
+def test_lanes_are_described_once_and_picked_as_if_they_were_asked_about_anew(rows: TrainingRows) -> None:
+    lanes = np.array([7, 2, 7, 40])
+    picked, numbers = inputs_of(rows, lanes)
+    fresh = lane_inputs(QuestionFeatures(), [rows.questions[lane] for lane in lanes.tolist()])
+    assert numbers.tolist() == [2, 7, 40]
+    assert lanes[picked.first].tolist() == numbers.tolist()
+    answers = []
+    for each in (picked, fresh):
+        capacity = each.capacity[each.lanes.of]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            answers.append(base_answers(each.lanes, np.full(4, 1.0), capacity))
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(picked.rows[picked.lanes.of], fresh.rows[fresh.lanes.of], rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(picked.lanes.lanes, fresh.lanes.lanes)
+
+
+def test_twins_of_what_is_held_out_are_not_learnt_from_either(rows: TrainingRows) -> None:
+    devices = groups_of(rows)[1]
+    held, twin = (int(rows.lane[devices[rows.lane] == name][0]) for name in ("Hopper HBM", "Ampere HBM"))
+    numbers = np.full(len(rows.twins), ALONE)
+    numbers[[held, twin]] = 0
+    bent = np.where((rows.lane == twin)[:, None], rows.residual + 3.0, rows.residual)
+    one, other = (
+        held_out(replace(rows, twins=numbers, residual=residual), devices, SMALL, seed=0, most_folds=20)
+        for residual in (rows.residual, bent)
+    )
+    assert one is not None and other is not None
+    hopper = devices == devices[held]
+    others = ~hopper & (devices != devices[twin])
+    np.testing.assert_array_equal(one.residual[hopper], other.residual[hopper])
+    assert not np.array_equal(one.residual[others], other.residual[others])
+
+
 @pytest.mark.parametrize(
     ("factor", "share"),
     [
@@ -120,19 +157,34 @@ def test_trusts_as_much_as_held_out_groups_bear_out(rows: TrainingRows, factor: 
     assert found[CAPACITY] == pytest.approx(share)
 
 
-def test_trees_find_what_is_there_and_leave_out_what_is_missing() -> None:
+@pytest.mark.parametrize(
+    "most_rows", [pytest.param(200_000, id="by half of the rows"), pytest.param(900, id="by some of very many rows")]
+)
+def test_trees_find_what_is_there_and_leave_out_what_is_missing(most_rows: int) -> None:
     draw = np.random.default_rng(0)
     inputs, load = draw.normal(size=(3000, 6)), draw.uniform(0, KNOTS - 1, size=3000)
     truth = np.stack([np.sign(inputs[:, 1]) + 0.5 * load, *(inputs[:, 2],) * (len(TARGETS) - 1)], axis=1)
     truth[draw.random(3000) < 0.5, 0] = np.nan
     truth[:, MAKESPAN] = np.nan
-    trees = grown(inputs, load, truth, np.ones(3000), Growth(trees=80, learning_rate=0.2, column_share=1.0), seed=0)
+    growth = Growth(trees=80, learning_rate=0.2, column_share=1.0, most_rows=most_rows)
+    trees = grown(inputs, load, truth, np.ones(3000), growth, seed=0)
     found = trees.at_knots(inputs[:200])
     for knot in range(KNOTS):
         expected = np.sign(inputs[:200, 1]) + 0.5 * np.clip(knot, 0.2, KNOTS - 1.2)
         assert np.median(np.abs(found[:, knot, 0] - expected)) < 0.15
     assert np.median(np.abs(found[:, 0, 1] - inputs[:200, 2])) < 0.15
     assert (found[:, :, MAKESPAN] == 0).all()
+
+
+def test_rows_of_one_lane_need_its_inputs_only_once() -> None:
+    draw = np.random.default_rng(0)
+    lanes, lane = draw.integers(0, 5, size=(30, 4)).astype(np.float64), np.repeat(np.arange(30), 10)
+    load, truth = draw.uniform(0, KNOTS - 1, size=300), draw.normal(size=(300, len(TARGETS)))
+    for coordinate in (load, None):
+        once = grown(lanes, coordinate, truth, np.ones(300), SMALL, seed=0, lane=lane)
+        repeated = grown(lanes[lane], coordinate, truth, np.ones(300), SMALL, seed=0)
+        np.testing.assert_array_equal(once.at_knots(lanes), repeated.at_knots(lanes))
+        assert once.at_knots(lanes).shape == (30, 1 if coordinate is None else KNOTS, len(TARGETS))
 
 
 def test_a_single_row_is_learnt_from_without_a_question() -> None:
@@ -161,34 +213,108 @@ def test_few_groups_promise_nothing() -> None:
     assert report.guarantee == Guarantee.NOT_GUARANTEED.value
     assert set(report.decisions["model"]) == {"rate", "batch"}  # the closed loops of this corpus promise nothing
     assert report.decisions["model"]["rate"]["guarantee"] == Guarantee.NOT_GUARANTEED.value
-    assert CAUTIONS[0] <= report.caution <= CAUTIONS[1]
+    assert tuple(report.caution) == CATEGORIES
+    for split, kinds in zip(("model", "accelerator"), report.caution.values(), strict=True):
+        assert tuple(kinds) == KINDS
+        told = {kind: each["caution"] for kind, each in report.decisions[split].items()}
+        assert {kind: kinds[kind] for kind in told} == told, "each kind has its own"
+        assert kinds["concurrency"] == max(1.0, *told.values()), "what nobody knows is as careful as any"
+        assert all(1.0 <= each <= CAUTIONS[1] for each in kinds.values())
 
 
-def test_a_wider_error_gives_a_wider_spread(rows: TrainingRows) -> None:
-    groups = groups_of(rows)[0][rows.lane]
-    found = analytical_only(len(rows.questions))
-    pure, whole = (errors(rows, found, at_true_utilization=each) for each in (True, False))
-    nothing = np.zeros(len(rows))
-    near = fit_spread(pure, whole, nothing, groups, nothing)
-    doubled = [replace(each, error=2.0 * each.error) for each in (pure, whole)]
-    far = fit_spread(*doubled, nothing, groups, nothing)
-    assert (far.log_sd[:, CAPACITY] > 1.8 * near.log_sd[:, CAPACITY]).all()
-    assert (far.log_sd >= near.log_sd).all()
+@pytest.fixture(scope="module")
+def scored(rows: TrainingRows) -> Scored:
+    """Errors of the analytical model alone, by model families, without drafts."""
+    found = Scored.of(rows, analytical_only(len(rows.questions)), groups_of(rows)[0])
+    return replace(found, drafting=np.zeros(len(rows)))
 
 
-def test_what_drafts_add_is_no_part_of_the_spread_of_others(rows: TrainingRows) -> None:
-    groups = groups_of(rows)[0][rows.lane]
-    found = analytical_only(len(rows.questions))
-    pure, whole = (errors(rows, found, at_true_utilization=each) for each in (True, False))
-    nothing = np.zeros(len(rows))
+def with_errors(scored: Scored, change: Callable[[np.ndarray], np.ndarray]) -> Scored:
+    pure, whole = (replace(each, error=change(each.error)) for each in (scored.pure, scored.whole))
+    return replace(scored, pure=pure, whole=whole)
+
+
+def spread_of(scored: Scored) -> np.ndarray:
+    return fit_spread(scored, shape_of(scored)).log_sd
+
+
+def test_a_wider_error_gives_a_wider_spread(scored: Scored) -> None:
+    near, far = spread_of(scored), spread_of(with_errors(scored, lambda error: 2.0 * error))
+    assert (far[:, CAPACITY] > 1.8 * near[:, CAPACITY]).all()
+    assert (far >= near).all()
+
+
+def test_what_drafts_add_is_no_part_of_the_spread_of_others(rows: TrainingRows, scored: Scored) -> None:
     draw = np.random.default_rng(0)
     drafting = np.where(draw.random(len(rows.questions)) < 0.4, SPECULATION_LOG_SD, 0.0)[rows.lane]
     shift = (drafting * draw.normal(size=len(rows)))[:, None]
-    bent = [replace(each, error=each.error + shift) for each in (pure, whole)]
-    plain = fit_spread(pure, whole, nothing, groups, nothing).log_sd[:, CAPACITY]
-    told = fit_spread(*bent, nothing, groups, drafting).log_sd[:, CAPACITY]
-    untold = fit_spread(*bent, nothing, groups, nothing).log_sd[:, CAPACITY]
+    bent = with_errors(scored, lambda error: error + shift)
+    plain, told, untold = (spread_of(each)[:, CAPACITY] for each in (scored, replace(bent, drafting=drafting), bent))
     assert (np.abs(np.log(told / plain)) < 0.5 * np.abs(np.log(untold / plain))).all()
+
+
+def test_latencies_are_scaled_beside_the_capacity_as_it_is_scaled_itself(scored: Scored) -> None:
+    is_capacity = np.arange(len(TARGETS)) == CAPACITY
+    every_fourth = np.cumsum(~np.isnan(scored.whole.error[:, CAPACITY])) % 4 == 0
+    rare = np.where(every_fourth, 1.0, 0.02)[:, None]
+    bent = with_errors(scored, lambda error: np.where(is_capacity & ~np.isnan(error), rare, error))
+    shape = shape_of(bent)
+    own, fitted = own_widths(bent, shape), fit_spread(bent, shape)
+    assert fitted.scale[CAPACITY] > 1.05
+    sd = own * fitted.scale
+    near = near_full(sd[:, CAPACITY], np.minimum(bent.whole.utilization, 1.0))
+    sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near)
+    for target in range(LATENCIES):
+        known = ~np.isnan(bent.whole.error[:, target])
+        inside = (np.abs(bent.whole.error[known, target]) <= 1.6448536 * sd[known, target]).astype(np.float64)
+        share = float(np.average(inside, weights=bent.balance(known)[known]))
+        assert share >= 0.9 - 1e-6
+        # Where the capacity alone explains more than nine in ten errors, the least scale is left.
+        assert share <= 0.97 or fitted.scale[target] == pytest.approx(0.1)
+
+
+def hard_lanes(rows: TrainingRows) -> np.ndarray:
+    """Those with the longest prompts, which every model and every accelerator has."""
+    return np.array([each.traffic.input_tokens.mean_tokens > 2000.0 for each in rows.questions], dtype=np.bool_)
+
+
+def test_lanes_that_are_hard_to_predict_get_wider_intervals_than_others(rows: TrainingRows) -> None:
+    hard = hard_lanes(rows)
+    draw = np.random.default_rng(0)
+    noise = np.where(hard, 0.8, 0.1)[rows.lane][:, None] * draw.normal(size=rows.truth.shape)
+    bent = replace(rows, truth=rows.truth - rows.residual + noise)
+    models, devices = groups_of(rows)
+    plain = analytical_only(len(rows.questions))
+    found = fitted_spreads(bent, {"model": (models, plain), "accelerator": (devices, plain)}, seed=0, most_folds=4)
+    assert found.trees is not None
+    place = TARGETS.index("tpot_mean")
+    assert "tpot_mean" in found.by_features
+    final = width_factors(found.trees, rows.inputs)[:, place]
+    assert np.median(final[hard]) > 2.0 * np.median(final[~hard])
+    for split in found.splits.values():
+        factor = split.factor[:, place]
+        assert np.median(factor[hard]) > 2.0 * np.median(factor[~hard]), "also by trees that did not see the group"
+        without = held_out_reach(split.scored, own_widths(split.scored, shape_of(split.scored)))[:, place]
+        known = ~np.isnan(split.scored.whole.error[:, place])
+        assert np.mean(split.reach[known, place]) < 0.9 * np.mean(without[known])
+    first, last = (split.spread.log_sd for split in found.splits.values())
+    assert (last >= first).all(), "what was never seen is not surer than what was"
+
+
+@pytest.mark.parametrize(
+    ("figures", "better"),
+    [
+        pytest.param((0.8, 1.2, 0.9), True, id="narrower at the same coverage"),
+        pytest.param((0.8, 1.2, 0.895), True, id="and by chance a little less"),
+        pytest.param((0.8, 1.2, 0.85), False, id="narrower and covering less"),
+        pytest.param((0.8, 1.5, 0.9), False, id="narrower where it should not be"),
+        pytest.param((1.0, 1.4, 0.9), False, id="the same"),
+        pytest.param((1.2, 1.2, 0.95), False, id="wider"),
+        pytest.param((np.nan, np.nan, np.nan), False, id="nothing known"),
+    ],
+)
+def test_widths_by_features_are_kept_where_they_are_narrower(figures: tuple[float, ...], better: bool) -> None:
+    assert narrower(np.array([figures]), np.array([(1.0, 1.4, 0.9)])).tolist() == [better]
 
 
 @pytest.fixture(scope="module")
@@ -242,19 +368,78 @@ def test_the_cheapest_place_is_the_cheapest_for_the_work(twins: tuple[TrainingRo
     assert np.sort(case.cost[row][np.isfinite(case.cost[row])]) == pytest.approx(np.sort(costs), abs=0.05)
 
 
-def test_a_caution_is_of_every_kind_of_choice_and_never_below_one(
-    twins: tuple[TrainingRows, pa.Table, dict[str, Task]],
-) -> None:
+def test_cases_are_of_every_kind_of_choice(twins: tuple[TrainingRows, pa.Table, dict[str, Task]]) -> None:
     rows, table, tasks = twins
     found, groups = analytical_only(len(rows.questions)), groups_of(rows)[0]
     each = {kind: every_case(table, tasks, rows, found, sure_spreads, groups=groups, kind=kind) for kind in TrafficKind}
     assert [len(each[kind]) for kind in TrafficKind] == [2, 0, 2], "on its own and among places, where there are limits"
-    cases = each[TrafficKind.RATE]
-    timid = [replace(case, kept=np.ones_like(case.kept)) for case in cases]
+    timid = [replace(case, kept=np.ones_like(case.kept)) for case in each[TrafficKind.RATE]]
     caution, inflation = caution_of(timid)
+    assert inflation.value < 1.0 == caution, "few groups promise nothing"
+    assert decided(timid, 1.0).false_refusals < decided(timid, 40.0).false_refusals
+    assert decided(timid, 1.0).violations == 0.0
+
+
+def test_kinds_of_traffic_are_those_of_the_corpus() -> None:
+    assert KINDS == tuple(kind.value for kind in TrafficKind)
+
+
+def far_ones(rows: TrainingRows) -> np.ndarray:
+    return np.full(len(rows.questions), 1.5)
+
+
+def test_where_the_analytical_model_has_a_part_nothing_nearer_than_its_own_spread_is_chosen(
+    twins: tuple[TrainingRows, pa.Table, dict[str, Task]],
+) -> None:
+    rows, table, tasks = twins
+    groups = groups_of(rows)[0]
+    near = analytical_only(len(rows.questions))
+    far = replace(near, distance=far_ones(rows))
+    one, other = (
+        decision_cases(table, tasks, rows, found, sure_spreads, groups=groups, kind=TrafficKind.RATE)
+        for found in (near, far)
+    )
+    assert one is not None and other is not None
+    assert (np.isfinite(one.margin) & (one.margin < 1.0)).any()
+    np.testing.assert_array_equal(other.margin, np.where(one.margin < 1.0, -np.inf, one.margin))
+
+
+def calibration_case(groups: int, broken_below: float) -> CalibrationCase:
+    """In each group 100 tasks with one candidate each, from 0.05 to 5 away from its limit; nearer ones break it."""
+    margin = np.tile(np.linspace(0.05, 5.0, 100), groups)[:, None]
+    names = np.repeat([f"group {number}" for number in range(groups)], 100)
+    return CalibrationCase(margin, margin >= broken_below, np.zeros_like(margin), names)
+
+
+@pytest.mark.parametrize(
+    ("groups", "broken_below", "least", "most"),
+    [
+        pytest.param(20, 0.8, 0.5, 0.8, id="limits that break together -> below 1"),
+        pytest.param(20, 0.3, 0.5, 0.5, id="nothing that limits could explain -> the least"),
+        pytest.param(20, 3.0, 2.8, 3.0, id="spreads too narrow for the chosen -> wider"),
+        pytest.param(20, np.inf, 4.0, 4.0, id="nothing keeps its limits -> the most"),
+        pytest.param(5, 0.3, 1.0, 1.0, id="few groups -> not below 1"),
+        pytest.param(5, 3.0, 2.7, 3.0, id="few groups -> wider all the same"),
+    ],
+)
+def test_a_caution_is_what_keeps_the_promise_and_below_one_where_that_is_sure(
+    groups: int, broken_below: float, least: float, most: float
+) -> None:
+    case = calibration_case(groups, broken_below)
+    caution, inflation = caution_of([case])
+    assert least <= caution <= most
+    if np.isfinite(inflation.value):
+        assert decided([case], caution).violations <= 0.1
+
+
+def test_groups_that_refuse_everything_are_no_reason_for_less_caution() -> None:
+    case = calibration_case(20, 0.8)
+    margin = np.where((case.groups == "group 0")[:, None], case.margin, -np.inf)
+    kept = np.arange(len(margin))[:, None] % 2 == 0
+    caution, inflation = caution_of([replace(case, margin=margin, kept=kept)])
     assert inflation.value < 1.0
-    assert caution == CAUTIONS[0] == 1.0
-    assert false_refusals(timid, 1.0) < false_refusals(timid, 40.0)
+    assert inflation.violation_rate == pytest.approx(0.5)
+    assert caution == 1.0
 
 
 def test_equal_corpus_and_seed_give_equal_bytes(tmp_path: Path) -> None:
@@ -281,6 +466,21 @@ def test_twins_are_left_out_together(twins: tuple[TrainingRows, pa.Table, dict[s
     assert 0 < len(kept) < len(tasks) / 2
     for group in twin_groups(list(tasks.values())):
         assert len({task.key for task in group} & kept) in (0, len(group))
+
+
+def test_where_all_tasks_are_twins_no_place_can_be_held_out(
+    rows: TrainingRows, twins: tuple[TrainingRows, pa.Table, dict[str, Task]]
+) -> None:
+    together, _, tasks = twins
+    assert (rows.twins == ALONE).all()
+    numbers = {task: int(number) for (task, _), number in zip(together.key, together.twins, strict=True)}
+    for group in twin_groups(list(tasks.values())):
+        known = {numbers[task.key] for task in group if task.key in numbers}
+        assert len(known) == 1
+        assert ALONE not in known
+    models, devices = groups_of(together)
+    assert held_out(together, devices, SMALL, seed=0, most_folds=5) is None
+    assert held_out(together, models, SMALL, seed=0, most_folds=2) is not None
 
 
 def test_nothing_to_learn_from_is_said() -> None:
@@ -327,6 +527,8 @@ def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: py
     assert main([*command, "--held-out", "L4-PCIe-24GB"]) == 0
     printed = capsys.readouterr()
     assert "unseen model" in printed.out
+    assert "FALSELY" in printed.out
+    assert "widths by features: " in printed.out
     assert "sha256:" in printed.out
     assert "fitting all rows" in printed.err
     question = [

@@ -5,6 +5,7 @@ the figures. What trains is imported only when the command runs.
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         help="train the predictor on a corpus and write its file",
         description="Learns from a corpus how far truth is from the analytical predictor, with spreads and a caution "
         "calibrated on whole model families and accelerator generations that were held out, and writes one file "
-        "without pickle. Equal corpus, seed and versions give equal bytes.",
+        "without pickle. Equal corpus, seed and versions give equal bytes on one thread.",
         epilog="Use the file with --predictor of plan and predict, or the operator's --predictor-artifact.",
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
@@ -46,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         "--most-lanes",
         type=int,
         metavar="COUNT",
-        help="(task, method) pairs to learn from; of more, whole tasks are left out evenly (default: 120,000)",
+        help="(task, method) pairs to learn from; of more, whole tasks are left out evenly (default: 400,000)",
     )
 
 
@@ -74,11 +75,35 @@ def run(args: argparse.Namespace) -> int:
     rows = without(rows, args.held_out)
     model, report = train(rows, tasks, plan, report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"))
     digest = write_artifact(model, report, args.out, corpus_digest=corpus_digest(args.corpus), seed=args.seed)
-    show([_figures(report)])
+    show([_figures(report), "", _decisions(report), ""])
     print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")
-    print(f"caution {report.caution:g}: {report.guarantee}")
+    print(f"widths by features: {', '.join(report.widths) or 'none, since no interval became narrower'}")
+    print(f"choices: {report.guarantee}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {digest}")
     return 0
+
+
+def _decisions(report: "TrainingReport") -> Any:
+    """How choices go under the caution of their category, on groups that were held out."""
+    rows = [
+        (
+            f"unseen {split}",
+            kind,
+            f"{each['caution']:.2f}",
+            *(_share(each[name]) for name in ("violations", "refusals", "falseRefusals")),
+            f"{each['groupsWithPicks']} of {each['groups']}",
+            str(each["cases"]),
+            each["guarantee"],
+        )
+        for split in _SPLITS
+        for kind, each in report.decisions.get(split, {}).items()
+    ]
+    columns = ("HELD OUT", "KIND", "CAUTION", "BROKEN", "REFUSED", "FALSELY", "GROUPS PICKED", "CASES", "GUARANTEE")
+    return table(columns, rows, right=columns[2:-1])
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.1%}"
 
 
 def _figures(report: "TrainingReport") -> Any:

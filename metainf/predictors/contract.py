@@ -90,9 +90,10 @@ class Predictions:
         Offered load over capacity; at least 1 where it does not fit.
     out_of_distribution : array of shape (n,), bool
         The question is outside what the predictor knows; its intervals are already widened.
-    caution : float
-        Factor on all standard deviations where a choice is made by them. Choosing prefers what is predicted too well,
-        so the chosen one's errors are not those of all; 1 where that was not measured.
+    caution : float or array of shape (n,)
+        Factor on all standard deviations where a choice is made by them, see `for_choosing`; 1 where none was measured.
+        Choosing prefers what is predicted too well, so the chosen one's errors are not those of all. Below 1 where
+        limits that break together need less room than the confidence of each of them asks for.
     """
 
     latency_s: FloatArray
@@ -105,7 +106,7 @@ class Predictions:
     makespan_s: FloatArray
     utilization: FloatArray
     out_of_distribution: BoolArray
-    caution: float = 1.0
+    caution: FloatArray | float = 1.0
 
     def latency_at(self, z: float) -> FloatArray:
         """Latencies that truth stays below with the normal quantile `z`; shape (n, 3, 4), seconds."""
@@ -115,11 +116,26 @@ class Predictions:
         """Delivered output tokens per second that truth stays below with quantile `z`; shape (n,)."""
         return self.output_tokens_per_second * np.exp(z * self.throughput_log_sd)
 
+    def for_choosing(self) -> "Predictions":
+        """The same with the spreads by which a choice is made: times the caution, which is then 1."""
+        caution = self._cautions()
+        return replace(
+            self,
+            latency_log_sd=self.latency_log_sd * caution[:, None, None],
+            throughput_log_sd=self.throughput_log_sd * caution,
+            capacity_log_sd=self.capacity_log_sd * caution,
+            caution=1.0,
+        )
+
     def followed_by(self, other: "Predictions") -> "Predictions":
         """These answers with another table's of the same predictor after them."""
         names = (field.name for field in fields(Predictions) if field.name != "caution")
         columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
-        return replace(self, caution=max(self.caution, other.caution), **columns)
+        return replace(self, caution=np.concatenate([self._cautions(), other._cautions()]), **columns)
+
+    def _cautions(self) -> FloatArray:
+        """The caution of each answer, shape (n,)."""
+        return np.broadcast_to(np.asarray(self.caution, dtype=np.float64), self.utilization.shape)
 
     def makespan_at(self, z: float) -> FloatArray:
         """Makespans that truth stays below with quantile `z`; shape (n,), seconds."""

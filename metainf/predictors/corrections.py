@@ -13,6 +13,7 @@ from metainf.predictors.base_answers import (
     CAPACITY,
     KNOTS,
     LATENCIES,
+    TARGETS,
     THROUGHPUT,
     base_answers,
     coordinates,
@@ -26,6 +27,12 @@ from metainf.predictors.spread import MOST_LOG_SD, SPECULATION_LOG_SD, near_capa
 from metainf.predictors.trees import ObliviousTrees
 
 __all__ = [
+    "BATCH",
+    "CONCURRENCY",
+    "KINDS",
+    "RATE",
+    "SEEN",
+    "UNSEEN",
     "Corrections",
     "Responses",
     "TrainedModel",
@@ -35,10 +42,18 @@ __all__ = [
     "responses",
     "speculation_log_sd",
     "spreads_at",
+    "width_factors",
+    "with_distance",
 ]
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
+
+KINDS = ("rate", "concurrency", "batch")
+"""Kinds of traffic, by the names that the corpus has for them (`TrafficKind`)."""
+RATE, CONCURRENCY, BATCH = range(len(KINDS))
+SEEN, UNSEEN = range(2)
+"""Categories of lanes: whether the generation of their accelerator was trained on."""
 
 _RISING = (*range(LATENCIES), THROUGHPUT)
 _BUSIEST = 0.99
@@ -46,6 +61,8 @@ _ALMOST_FULL = 1.0 - 1e-6
 _DRAFTS = [INPUTS.index(name) for name in ("set_copied_drafts", "set_trained_drafts")]
 _LEAST_MEAN_LOG = np.log([0.5, 0.05, 0.01])
 """A mean is at least that share of the median, the 95th and the 99th percentile (Markov's inequality)."""
+_MOST_LOG_FACTOR = float(np.log(3.0))
+"""What features make of a width at most, either way: beyond that they tell of lanes that no group was like."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +77,10 @@ class TrainedModel:
     growth : array of shape (2,)
         How much the spread grows with the distance: x (1 + growth x distance over its threshold).
     generations : groups of accelerators that were trained on
-    caution : as `Predictions` has it
+    caution : array of shape (2, kinds)
+        As `Predictions` has it: by SEEN and UNSEEN, and by KINDS.
+    width_trees : of TARGETS over INPUTS, without knots; None where all lanes have the same widths
+        Logarithms of factors on the spreads, see `width_factors`.
     """
 
     trees: ObliviousTrees
@@ -68,7 +88,8 @@ class TrainedModel:
     log_sd: FloatArray
     growth: FloatArray
     generations: frozenset[str]
-    caution: float
+    caution: FloatArray
+    width_trees: ObliviousTrees | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,7 +222,14 @@ def _ordered(latency_log: FloatArray) -> FloatArray:
 
 
 def near_full(capacity_log_sd: FloatArray, utilization: FloatArray) -> FloatArray:
-    """What not knowing the capacity adds to the spread of latencies, shape (n, 12)."""
+    """What not knowing the capacity adds to the spread of latencies, shape (n, 12).
+
+    The capacity's error is in two limits of a rate: the load must fit, and what fits must be fast. That is no width
+    counted twice. A run that does not fit has no latency and no row, so that the spreads of latencies are of those that
+    do fit, and P(a limit breaks) = P(it does not fit) + P(it fits and is slow): two parts, two limits, each of which
+    needs the spread. What the sum of their bounds is too wide by where both follow the one capacity (Bonferroni) is the
+    same as with any two limits that break together, and is taken back by a caution below 1.
+    """
     reach = near_capacity(capacity_log_sd, np.clip(utilization, 0.0, _BUSIEST))
     return np.minimum(np.repeat(reach, len(STATISTICS), axis=1), MOST_LOG_SD)
 
@@ -215,25 +243,38 @@ def speculation_log_sd(rows: FloatArray) -> FloatArray:
     return np.where((rows[:, _DRAFTS] > 0.0).any(axis=1), SPECULATION_LOG_SD, 0.0)
 
 
+def width_factors(trees: ObliviousTrees | None, rows: FloatArray) -> FloatArray:
+    """What the inputs of m lanes multiply their spreads by, shape (m, targets): 1 everywhere without trees.
+
+    Of 40 trees of depth 4, which training grows, 1,000 lanes take 160,000 bits put into numbers of leaves and
+    40 x 15 x 1,000 = 0.6 million numbers gathered and added. The trees of the answers take 1.5 million bits, and
+    250 x 15 x 1,000 = 3.8 million numbers if none asks about the load, 15 million if all do: this is 4 to 16 % more.
+    """
+    if trees is None:
+        return np.ones((len(rows), len(TARGETS)))
+    factors: FloatArray = np.exp(np.clip(trees.at_knots(rows)[:, 0], -_MOST_LOG_FACTOR, _MOST_LOG_FACTOR))
+    return factors
+
+
+def with_distance(factor: FloatArray, growth: FloatArray | float, distance: FloatArray) -> FloatArray:
+    """Factors, shape (n, targets), with what the distances of their lanes, shape (n,), widen spreads by."""
+    return np.asarray(factor * (1.0 + growth * np.minimum(distance, FAR))[:, None])
+
+
 def spreads_at(
-    log_sd: FloatArray,
-    growth: FloatArray,
-    category: IntArray,
-    distance: FloatArray,
-    coordinate: FloatArray,
-    drafting: FloatArray,
+    log_sd: FloatArray, category: IntArray, coordinate: FloatArray, factor: FloatArray, drafting: FloatArray
 ) -> FloatArray:
     """Log standard deviations of n answers, shape (n, targets), without what an unknown capacity adds.
 
     Parameters
     ----------
     log_sd : array of shape (categories, knots, targets)
-    growth : array of shape (categories,)
-    category, distance, coordinate : arrays of shape (n,)
+    category, coordinate : arrays of shape (n,)
+    factor : array of shape (n, targets)
+        As `with_distance` gives it.
     drafting : array of shape (n,)
         As `speculation_log_sd` gives it.
     """
     below, share = knot_weights(coordinate)
     sd = (1.0 - share[:, None]) * log_sd[category, below] + share[:, None] * log_sd[category, below + 1]
-    grown = sd * (1.0 + growth[category] * np.minimum(distance, FAR))[:, None]
-    return np.asarray(np.hypot(grown, drafting[:, None]))
+    return np.asarray(np.hypot(sd * factor, drafting[:, None]))

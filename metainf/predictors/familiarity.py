@@ -22,7 +22,7 @@ from metainf.meta_features.models import MODEL_FEATURES
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
 from metainf.predictors.inputs import INPUTS
 
-__all__ = ["FAR", "GROUPS", "Familiarity", "FeatureGroup", "fading"]
+__all__ = ["FAR", "GROUPS", "Familiarity", "FeatureGroup", "fading", "scale_of"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -30,6 +30,8 @@ IntArray = NDArray[np.intp]
 FAR = 2.0
 """Thresholds at which nothing that was learnt is left."""
 _LEAST_SCALE = 0.1  # a column that hardly moved in training must not count for everything once it does
+_MOST_SORTED = 1 << 16
+"""Rows among which distinct points are looked for; comparing hundreds of thousands takes longer than growing a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,12 @@ class Familiarity:
     @classmethod
     def of(cls, rows: FloatArray, *, most: int, seed: int, scale: FloatArray | None = None) -> "Familiarity":
         """Of training rows, shape (n, d), with thresholds of 1; at most so many points for each group."""
-        scale = np.maximum(rows.std(axis=0), _LEAST_SCALE) if scale is None else scale
+        scale = scale_of(rows) if scale is None else scale
         draw = np.random.default_rng(seed)
         points: list[FloatArray] = []
         for group in GROUPS:
-            distinct: FloatArray = np.unique(np.round(rows[:, group.columns] / scale[group.columns], 6), axis=0)
+            scaled: FloatArray = np.round(rows[:, group.columns] / scale[group.columns], 6)
+            distinct = np.unique(_without_runs(scaled, draw), axis=0)
             if len(distinct) > most:
                 distinct = distinct[np.sort(draw.choice(len(distinct), most, replace=False))]
             points.append(distinct)
@@ -93,6 +96,25 @@ class Familiarity:
     @cached_property
     def _searched(self) -> "tuple[_Searched, ...]":
         return tuple(_Searched.of(points) for points in self.points)
+
+
+def scale_of(rows: FloatArray) -> FloatArray:
+    """What a difference in each column is divided by, shape (d,), of training rows, shape (n, d)."""
+    scale: FloatArray = np.maximum(rows.std(axis=0), _LEAST_SCALE)
+    return scale
+
+
+def _without_runs(rows: FloatArray, draw: np.random.Generator) -> FloatArray:
+    """The first row of each run of equal ones, and of very many a part.
+
+    The methods of a task stand side by side and share most of their columns.
+    """
+    if len(rows) < 2:
+        return rows
+    kept = rows[np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])]
+    if len(kept) > _MOST_SORTED:
+        kept = kept[np.sort(draw.choice(len(kept), _MOST_SORTED, replace=False))]
+    return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,9 @@ mean is in `corrections`; this turns questions into lanes and answers into the c
 
 Far from all training data it gives the analytical predictor's answer with that one's own spread; in between it is part
 of either. `out_of_distribution` is set where that begins, and for generations of accelerators that were never seen.
-CPUs are left to the analytical predictor however near they seem: no corpus has them.
+CPUs are left to the analytical predictor however near they seem: no corpus has them. The caution is that of the kind of
+traffic and of whether the generation was seen; where the analytical model has a part in an answer it is at least 1,
+since what the calibration allows to be narrower are the learnt spreads.
 """
 
 from collections.abc import Sequence
@@ -29,6 +31,11 @@ from metainf.predictors.contract import (
     Question,
 )
 from metainf.predictors.corrections import (
+    BATCH,
+    CONCURRENCY,
+    RATE,
+    SEEN,
+    UNSEEN,
     Corrections,
     Responses,
     TrainedModel,
@@ -37,6 +44,8 @@ from metainf.predictors.corrections import (
     responses,
     speculation_log_sd,
     spreads_at,
+    width_factors,
+    with_distance,
 )
 from metainf.predictors.familiarity import fading
 from metainf.predictors.inputs import LaneInputs, lane_inputs
@@ -79,11 +88,14 @@ class TrainedPredictor:
             distance = self.model.familiarity.distances(inputs.rows)
             vendors = [questions[place].replica.accelerator.vendor for place in inputs.first.tolist()]
             distance[np.array([vendor is Vendor.CPU for vendor in vendors], dtype=np.bool_)] = np.inf
-            far = (fading(distance.max(axis=1, initial=0.0)) >= 1.0)[inputs.lanes.of]
+            fade = fading(distance.max(axis=1, initial=0.0))
+            category = self._categories(questions, inputs)
+            caution = self._cautions(inputs, category, fade)
+            far = (fade >= 1.0)[inputs.lanes.of]
             if len(far) and far.all():
-                return replace(self._analytical.predict(questions), out_of_distribution=far, caution=self.model.caution)
+                return replace(self._analytical.predict(questions), out_of_distribution=far, caution=caution)
             found = corrections(self.model, inputs, distance)
-            answers = _Answers(self, questions, inputs, found).table()
+            answers = replace(_Answers(self, questions, inputs, found).table(category), caution=caution)
         rows = np.flatnonzero(far)
         if len(rows):
             answers = _replaced(answers, rows, self._analytical.predict([questions[row] for row in rows.tolist()]))
@@ -95,6 +107,21 @@ class TrainedPredictor:
         if found is None:
             found = self._known[accelerator] = accelerator_group(accelerator) in self.model.generations
         return found
+
+    def _categories(self, questions: Sequence[Question], inputs: LaneInputs) -> IntArray:
+        """SEEN or UNSEEN, of the m lanes."""
+        names = [questions[place].replica.accelerator.name for place in inputs.first.tolist()]
+        category_of = {name: SEEN if self.is_known(name) else UNSEEN for name in set(names)}
+        return np.array([category_of[name] for name in names], dtype=np.intp)
+
+    def _cautions(self, inputs: LaneInputs, category: IntArray, fade: FloatArray) -> FloatArray:
+        """The caution of each question, shape (n,)."""
+        traffic = inputs.lanes.traffic
+        is_batch = ~np.isnan(np.asarray(traffic.requests))
+        kind = np.where(~np.isnan(np.asarray(traffic.rate)), RATE, np.where(is_batch, BATCH, CONCURRENCY))
+        caution = self.model.caution[category, kind]
+        of_lanes: FloatArray = np.where(fade > 0.0, np.maximum(caution, 1.0), caution)
+        return of_lanes[inputs.lanes.of]
 
     def penalties(self, questions: Sequence[Question]) -> FloatArray:
         """What the analytical predictor adds to its spread for each question, shape (n, 2)."""
@@ -119,8 +146,8 @@ class _Answers:
         self.feasible = inputs.lanes.feasible[of]
         self.response: Responses = responses(inputs, found, load)
 
-    def table(self) -> Predictions:
-        """The answers as the contract has them."""
+    def table(self, category: IntArray) -> Predictions:
+        """The answers as the contract has them, but for their caution; `category` is of the lanes."""
         response, feasible = self.response, self.feasible
         answer = np.exp(response.answer)
         capacity = np.where(feasible, answer[:, CAPACITY] * self.lanes, 0.0)
@@ -139,7 +166,7 @@ class _Answers:
         utilization = np.where(feasible, utilization, np.inf)
         latency = answer[:, :LATENCIES].reshape(len(answer), len(LATENCY_METRICS), len(STATISTICS))
         latency[~feasible] = np.inf
-        latency_sd, throughput_sd, capacity_sd, outside = self._spreads(utilization)
+        latency_sd, throughput_sd, capacity_sd, outside = self._spreads(utilization, category)
         return Predictions(
             latency_s=latency,
             latency_log_sd=latency_sd,
@@ -151,20 +178,18 @@ class _Answers:
             makespan_s=np.where(self.is_batch, np.where(feasible, makespan, np.inf), np.nan),
             utilization=utilization,
             out_of_distribution=outside,
-            caution=self.predictor.model.caution,
         )
 
-    def _spreads(self, utilization: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
+    def _spreads(
+        self, utilization: FloatArray, category: IntArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
         """Log standard deviations of latencies, throughput and capacity, and what is outside of the training data."""
-        of = self.inputs.lanes.of
-        names = [self.questions[place].replica.accelerator.name for place in self.inputs.first.tolist()]
-        is_known = {name: self.predictor.is_known(name) for name in set(names)}
-        known = np.array([is_known[name] for name in names], dtype=np.bool_)
-        familiar, distance, fade = known[of], self.found.distance[of], self.found.fade[of]
-        model = self.predictor.model
+        of, model = self.inputs.lanes.of, self.predictor.model
+        fade = self.found.fade[of]
         drafting = speculation_log_sd(self.inputs.rows)[of]
-        category, coordinate = np.where(familiar, 0, 1), self.response.coordinate
-        sd = spreads_at(model.log_sd, model.growth, category, distance, coordinate, drafting)
+        factor = width_factors(model.width_trees, self.inputs.rows)
+        factor = with_distance(factor, model.growth[category], self.found.distance)[of]
+        sd = spreads_at(model.log_sd, category[of], self.response.coordinate, factor, drafting)
         capacity_sd = sd[:, CAPACITY]
         rho = np.clip(np.where(self.is_open & self.feasible, utilization, 0.0), 0.0, _MOST_UTILIZATION)
         latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, rho)).reshape(
@@ -178,7 +203,8 @@ class _Answers:
             latency_sd += fade[:, None, None] * (own.latency_log_sd - latency_sd)
             throughput_sd += fade * (own.throughput_log_sd - throughput_sd)
             capacity_sd = capacity_sd + fade * (own.capacity_log_sd - capacity_sd)
-        return np.minimum(latency_sd, MOST_LOG_SD), throughput_sd, capacity_sd, ~familiar | (fade > 0.0)
+        outside = (category[of] == UNSEEN) | (fade > 0.0)
+        return np.minimum(latency_sd, MOST_LOG_SD), throughput_sd, capacity_sd, outside
 
 
 def _replaced(answers: Predictions, rows: IntArray, others: Predictions) -> Predictions:

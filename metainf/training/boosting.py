@@ -5,6 +5,10 @@ latencies bend at the same places and one target's rows help the others.
 
 Every row is learnt at the two knots that its load lies between, by its distance to each: what the trees say at a knot
 is then the mean of what was seen around it, and nothing can hide between two knots.
+
+Rows are given as numbers of lanes, whose inputs stand once: a lane has a handful of rows. Questions are chosen by a
+sample of at most `Growth.most_rows`, however many there are, since which column splits best is known long before that;
+the leaves are means of all rows. So a tree costs, per row, its bits and two passes over the targets.
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 from metainf.predictors.base_answers import CAPACITY, KNOTS
 from metainf.predictors.corrections import knot_weights
 from metainf.predictors.trees import ObliviousTrees
-from metainf.training.growing import best_question, leaf_sums, leaf_totals
+from metainf.training.growing import best_question, leaf_sums, leaf_totals, without_leaves
 
 __all__ = ["Growth", "grown"]
 
@@ -44,31 +48,39 @@ class Growth:
     """Columns that each tree may ask about."""
     row_share: float = 0.5
     """Rows by which the questions of each tree are chosen; its leaves see all."""
+    most_rows: int = 200_000
+    """No more rows than that, each at one knot, choose questions."""
 
 
 def grown(
-    inputs: FloatArray, coordinate: FloatArray, residual: FloatArray, weight: FloatArray, growth: Growth, *, seed: int
+    inputs: FloatArray,
+    coordinate: FloatArray | None,
+    residual: FloatArray,
+    weight: FloatArray,
+    growth: Growth,
+    *,
+    seed: int,
+    lane: IntArray | None = None,
 ) -> ObliviousTrees:
     """Trees that say the residuals of n rows.
 
     Parameters
     ----------
-    inputs : array of shape (n, d)
-    coordinate, weight : arrays of shape (n,)
+    inputs : array of shape (m, d), of lanes
+    coordinate : array of shape (n,), or None for what does not depend on the load: trees without knots
     residual : array of shape (n, targets), NaN where nothing is known
+    weight : array of shape (n,)
+    lane : array of shape (n,)
+        The row of `inputs` that belongs to each; None where there is one for each.
     """
+    lane = np.arange(len(residual)) if lane is None else lane
     rows, knot, weights = _at_knots(coordinate, weight)
     known = ~np.isnan(residual)
     scale = np.array([_sd(values[mask]) for values, mask in zip(residual.T, known.T, strict=True)])
     scale[CAPACITY] /= _CAPACITY_FACTOR
     bias = np.array([_mean(v[m], weight[m]) for v, m in zip(residual.T, known.T, strict=True)])
     left = np.where(known, (residual - bias) / scale, 0.0).astype(np.float32)[rows]
-    borders: list[FloatArray] = [_borders(column, growth.borders) for column in inputs.T]
-    borders.append(np.arange(KNOTS - 1, dtype=np.float64) + 0.5)
-    bins = np.empty((len(borders), len(rows)), dtype=np.uint8)
-    for place, (column, cuts) in enumerate(zip(inputs.T, borders[:-1], strict=True)):
-        bins[place] = np.searchsorted(cuts, column, side="left")[rows]
-    bins[-1] = knot
+    borders, bins = _binned(inputs, lane[rows], knot, growth.borders)
     draw = np.random.default_rng(seed)
     boost = _Boost(bins, left, known[rows], weights.astype(np.float32), growth=growth, draw=draw)
     trees = [boost.next_tree() for _ in range(growth.trees)]
@@ -79,11 +91,41 @@ def grown(
         for place, (column, cut) in enumerate(questions):
             feature[number, place], border[number, place] = column, borders[column][cut]
         leaves[number, : len(values)] = values * scale
-    return ObliviousTrees(feature, border, leaves, bias, KNOTS, inputs.shape[1])
+    return ObliviousTrees(feature, border, leaves, bias, 1 if knot is None else KNOTS, inputs.shape[1])
 
 
-def _at_knots(coordinate: FloatArray, weight: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows, knots and weights: each row once or twice."""
+def _binned(
+    inputs: FloatArray, lane: IntArray, knot: IntArray | None, most: int
+) -> tuple[list[FloatArray], NDArray[np.uint8]]:
+    """Borders of each column, by the lanes that have rows, and the bins of n rows in them; last the knot, if any.
+
+    Parameters
+    ----------
+    inputs : array of shape (m, d)
+    lane, knot : arrays of shape (n,)
+
+    Returns
+    -------
+    d or d + 1 borders, and an array of shape (d or d + 1, n)
+    """
+    used, of = np.unique(lane, return_inverse=True)
+    of = of.ravel()
+    borders: list[FloatArray] = []
+    bins = np.empty((inputs.shape[1] + (knot is not None), len(lane)), dtype=np.uint8)
+    for place, column in enumerate(inputs.T):
+        own = column[used]
+        borders.append(_borders(own, most))
+        bins[place] = np.searchsorted(borders[-1], own, side="left")[of]
+    if knot is not None:
+        borders.append(np.arange(KNOTS - 1, dtype=np.float64) + 0.5)
+        bins[-1] = knot
+    return borders, bins
+
+
+def _at_knots(coordinate: FloatArray | None, weight: FloatArray) -> tuple[IntArray, IntArray | None, FloatArray]:
+    """Rows, knots and weights: each row once or twice; once, and at no knot, without a coordinate."""
+    if coordinate is None:
+        return np.arange(len(weight)), None, weight
     below, share = knot_weights(coordinate)
     own = np.arange(len(coordinate))
     rows, knot = np.concatenate([own, own]), np.concatenate([below, below + 1])
@@ -128,34 +170,37 @@ class _Boost:
     ) -> None:
         self.bins, self.left, self.known, self.weight = bins, left, known, weight
         self.growth, self.draw = growth, draw
+        self.share = min(growth.row_share, growth.most_rows / max(len(weight), 1))
 
     def next_tree(self) -> tuple[list[tuple[int, int]], FloatArray]:
         """Questions as (column, bin), and leaf values, shape (2**questions, targets); what it says is subtracted."""
         growth, draw = self.growth, self.draw
-        rows = np.flatnonzero(draw.random(len(self.weight)) < growth.row_share)
+        rows = np.flatnonzero(draw.random(len(self.weight)) < self.share)
         columns = self._columns()
         mixing = draw.normal(size=(self.left.shape[1], _MIXTURES)) / np.sqrt(_MIXTURES)
         weight = self.weight[rows]
         mixed = (self.left[rows] @ mixing.astype(np.float32)) * weight[:, None]
         gradient = np.concatenate([mixed, weight[:, None]], axis=1)
-        bins = np.ascontiguousarray(self.bins[:, rows])
+        bins = np.empty((len(columns), len(rows)), dtype=np.uint8)
+        for own, column in zip(bins, columns.tolist(), strict=True):
+            np.take(self.bins[column], rows, out=own, mode="clip")
         leaf = np.zeros(len(rows), dtype=np.int64)
         questions: list[tuple[int, int]] = []
         for level in range(growth.depth if len(rows) else 0):  # of few rows the draw may be none
-            column, cut, gain = best_question(bins, columns, leaf, gradient, growth.penalty * growth.row_share)
+            place, cut, gain = best_question(bins, leaf, gradient, growth.penalty * self.share)
             if gain <= 0.0:
                 break
-            questions.append((int(column), int(cut)))
-            leaf |= (bins[column] > cut).astype(np.int64) << level
+            questions.append((int(columns[place]), int(cut)))
+            leaf |= (bins[place] > cut).astype(np.int64) << level
         return questions, self._filled(questions)
 
-    def _columns(self) -> NDArray[np.int64]:
+    def _columns(self) -> IntArray:
         """Those that the tree may ask about: a part of the inputs, and the load no more often than any of them.
 
         A tree that asks about the load says as many things as there are knots, and costs that much more at run time.
         """
         count = max(1, round(len(self.bins) * self.growth.column_share))
-        return np.sort(self.draw.choice(len(self.bins), count, replace=False)).astype(np.int64)
+        return np.sort(self.draw.choice(len(self.bins), count, replace=False)).astype(np.intp)
 
     def _filled(self, questions: list[tuple[int, int]]) -> FloatArray:
         leaf = np.zeros(len(self.weight), dtype=np.int64)
@@ -164,6 +209,6 @@ class _Boost:
         count = 1 << len(questions)
         sums = leaf_sums(leaf, self.left, self.weight, count)
         totals = leaf_totals(leaf, self.known, self.weight, count)
-        values = self.growth.learning_rate * sums / (totals + self.growth.penalty)
-        self.left -= np.where(self.known, values[leaf], 0.0).astype(np.float32)
+        values: FloatArray = self.growth.learning_rate * sums / (totals + self.growth.penalty)
+        without_leaves(leaf, self.known, values.astype(np.float32), self.left)
         return values

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["best_question", "leaf_sums", "leaf_totals"]
+__all__ = ["best_question", "leaf_sums", "leaf_totals", "without_leaves"]
 
 _Array = NDArray[np.float32]
 
@@ -20,7 +20,6 @@ _Array = NDArray[np.float32]
 @njit(cache=True)
 def best_question(
     bins: NDArray[np.uint8],
-    columns: NDArray[np.int64],
     leaf: NDArray[np.int64],
     gradient: NDArray[np.float32],
     penalty: float,
@@ -30,7 +29,7 @@ def best_question(
     Parameters
     ----------
     bins : array of shape (d, n)
-    columns : array of the columns that may be asked about
+        Of the columns that may be asked about.
     leaf : array of shape (n,)
     gradient : array of shape (n, s + 1); the last column is the weight
     """
@@ -46,8 +45,8 @@ def best_question(
         for k in range(width - 1):
             without += total[each, k] * total[each, k] / (total[each, width - 1] + penalty)
     histogram = np.zeros((leaves, 256, width))
-    for place in range(columns.shape[0]):
-        column = bins[columns[place]]
+    for place in range(bins.shape[0]):
+        column = bins[place]
         last = 0
         for row in range(rows):
             last = max(last, column[row])
@@ -58,7 +57,7 @@ def best_question(
                 cell[k] += gradient[row, k]
         cut, gain = _best_cut(histogram[:, :last], total, penalty)
         if gain - without > best_gain:
-            best_column, best_bin, best_gain = columns[place], cut, gain - without
+            best_column, best_bin, best_gain = place, cut, gain - without
     return best_column, best_bin, best_gain
 
 
@@ -108,3 +107,14 @@ def leaf_totals(
             if known[row, target]:
                 found[leaf[row], target] += weight[row]
     return found
+
+
+@njit(cache=True)
+def without_leaves(
+    leaf: NDArray[np.int64], known: NDArray[np.bool_], values: NDArray[np.float32], residual: NDArray[np.float32]
+) -> None:  # pragma: no cover - compiled
+    """Take what the leaves say, shape (leaves, targets), from the residuals of the rows that know each target."""
+    for row in range(leaf.shape[0]):
+        for target in range(known.shape[1]):
+            if known[row, target]:
+                residual[row, target] -= values[leaf[row], target]

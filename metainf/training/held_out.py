@@ -1,6 +1,9 @@
 """What trees say of lanes whose model family, or whose generation of accelerators, they never saw.
 
 Separate from the spreads that are made of it: this is where the time goes, a fit for each fold.
+
+Twins of what a fold holds out are not learnt from either: they are the same workload on another place, and what is
+latent in it was drawn once for all of them, so that their rows would give away luck that nobody can know.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.evaluation.groups import accelerator_group, model_groups
-from metainf.evaluation.splits import grouped_folds
-from metainf.meta_features.questions import QuestionFeatures
+from metainf.evaluation.splits import Fold, grouped_folds
 from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
 from metainf.predictors.corrections import Corrections, knot_weights, responses
-from metainf.predictors.familiarity import GROUPS, Familiarity
+from metainf.predictors.familiarity import GROUPS, Familiarity, scale_of
 from metainf.predictors.inputs import LaneInputs
 from metainf.training.boosting import Growth, grown
-from metainf.training.rows import BLOCK, TrainingRows, inputs_of
+from metainf.training.rows import ALONE, BLOCK, TrainingRows, inputs_of
 
 __all__ = [
     "MOST_POINTS",
@@ -28,6 +30,7 @@ __all__ = [
     "errors",
     "groups_of",
     "held_out",
+    "learnt_from",
     "thresholds",
     "trusted",
 ]
@@ -96,31 +99,42 @@ def held_out(
     most_folds: int,
     report: Callable[[str], None] = lambda what: None,
 ) -> HeldOut | None:
-    """Answers about every lane by trees of the folds without it; None where there are fewer than two groups."""
+    """Answers about every lane by trees of the folds without it.
+
+    None where nothing can be held out: there are fewer than two groups, or all others are twins of what one fold has.
+    """
     folds = grouped_folds(groups, most_folds)
-    if not folds:
+    if not folds or not all(learnt_from(rows, fold)[rows.lane].any() for fold in folds):
         return None
     lanes = len(groups)
     residual = np.zeros((lanes, KNOTS, len(TARGETS)))
     distance = np.zeros((lanes, len(GROUPS)))
-    scale = Familiarity.of(rows.inputs, most=1, seed=seed).scale
+    scale = scale_of(rows.inputs)
     for number, fold in enumerate(folds):
         report(f"fold {number + 1} of {len(folds)}: without {fold.held_out}")
-        inside = np.zeros(lanes, dtype=np.bool_)
-        inside[fold.train] = True
+        inside = learnt_from(rows, fold)
         taught = inside[rows.lane]
         trees = grown(
-            rows.inputs[rows.lane[taught]],
+            rows.inputs,
             rows.coordinate[taught],
             rows.residual[taught],
             rows.weight[taught],
             growth,
             seed=seed,
+            lane=rows.lane[taught],
         )
         residual[fold.test] = trees.at_knots(rows.inputs[fold.test])
-        known = Familiarity.of(rows.inputs[fold.train], most=MOST_POINTS, seed=seed, scale=scale)
+        known = Familiarity.of(rows.inputs[inside], most=MOST_POINTS, seed=seed, scale=scale)
         distance[fold.test] = known.distances(rows.inputs[fold.test])
     return HeldOut(groups, residual, distance)
+
+
+def learnt_from(rows: TrainingRows, fold: Fold) -> NDArray[np.bool_]:
+    """Lanes of a fold's train half, shape (m,), without the twins of what it holds out."""
+    inside = np.zeros(len(rows.twins), dtype=np.bool_)
+    inside[fold.train] = True
+    held = rows.twins[fold.test]
+    return inside & ~np.isin(rows.twins, held[held != ALONE])
 
 
 def thresholds(found: list[HeldOut]) -> FloatArray:
@@ -139,18 +153,19 @@ def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
     about the next group, and this holds back what does not carry over.
     """
     below, share = knot_weights(rows.coordinate)
-    low, high = held.residual[rows.lane, below], held.residual[rows.lane, below + 1]
-    said = low + share[:, None] * (high - low)
-    _, of = np.unique(held.groups[rows.lane], return_inverse=True)
+    _, codes = np.unique(held.groups, return_inverse=True)
+    of = codes.ravel()[rows.lane]
     factors = np.zeros(len(TARGETS))
     for target in range(len(TARGETS)):
+        low, high = (held.residual[rows.lane, knot, target] for knot in (below, below + 1))
+        said = low + share * (high - low)
         known = ~np.isnan(rows.residual[:, target])
-        counts = np.bincount(of.ravel(), weights=known, minlength=1)[of.ravel()]
+        counts = np.bincount(of, weights=known, minlength=1)[of]
         weight = np.where(known, 1.0 / np.maximum(counts, 1.0), 0.0)
         truth = np.where(known, rows.residual[:, target], 0.0)
-        power = float((weight * said[:, target] ** 2).sum())
+        power = float((weight * said**2).sum())
         if power > 0.0:
-            factors[target] = np.clip((weight * said[:, target] * truth).sum() / power, 0.0, 1.0)
+            factors[target] = np.clip((weight * said * truth).sum() / power, 0.0, 1.0)
     return factors
 
 
@@ -193,12 +208,11 @@ def errors(rows: TrainingRows, found: Corrections, *, at_true_utilization: bool)
 
 def _blocks(rows: TrainingRows) -> Iterator[tuple[IntArray, IntArray, LaneInputs]]:
     """Rows, their lanes' numbers, and the inputs of these, some lanes at a time."""
-    known = QuestionFeatures()
     order = np.argsort(rows.lane, kind="stable")
     sorted_lanes = rows.lane[order]
     for start in range(0, len(rows.questions), BLOCK):
         first, last = np.searchsorted(sorted_lanes, [start, start + BLOCK])
         if last > first:
             places = order[first:last]
-            inputs, numbers = inputs_of(rows.questions, rows.lane[places], known)
+            inputs, numbers = inputs_of(rows, rows.lane[places])
             yield places, numbers, inputs

@@ -17,8 +17,7 @@ from metainf.errors import InvalidWorkloadError, UndefinedMetricError
 from metainf.evaluation.calibration import HeldOutDecision, held_out_decision
 from metainf.evaluation.intervals import IntervalFigures, interval_figures
 from metainf.predictors.base_answers import TARGETS
-from metainf.predictors.corrections import Corrections, Responses, speculation_log_sd
-from metainf.predictors.familiarity import FAR
+from metainf.predictors.corrections import Corrections, Responses
 from metainf.training.boosting import Growth
 from metainf.training.decisions import CONFIDENCE, decision_cases
 from metainf.training.held_out import (
@@ -34,8 +33,8 @@ from metainf.training.held_out import (
 )
 from metainf.training.predicted_spreads import Spreads, analytical_spreads, trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
-from metainf.training.spreads import fit_spread, held_out_reach
 from metainf.training.train import thinned
+from metainf.training.widths import JudgedSplit, fitted_spreads
 
 __all__ = ["ANALYTICAL", "TRAINED", "JudgedDecision", "JudgedIntervals", "Judgement", "JudgingPlan", "judge"]
 
@@ -134,11 +133,15 @@ def judge(
             held[split] = found
     intervals: list[JudgedIntervals] = []
     decisions: list[JudgedDecision] = []
-    for split, each in held.items():
+    answers = _corrected(rows, held)
+    spreads = fitted_spreads(
+        rows, answers, seed=plan.seed, most_folds=plan.most_folds, report=_prefixed(report, "predictors: ")
+    )
+    for split, (groups, corrections) in answers.items():
         report(f"predictors, {split}: judging")
-        for predictor in _predictors(rows, each, list(held.values())):
-            intervals += _intervals(rows, each, predictor, kinds, split)
-            decisions += _decisions(table, by_key, rows, each, predictor, split)
+        for predictor in _predictors(rows, corrections, spreads.splits[split]):
+            intervals += _intervals(rows, groups, predictor, kinds, split)
+            decisions += _decisions(table, by_key, rows, groups, predictor, split)
     kind_order = [kind.value for kind in TrafficKind]
     return Judgement(
         lanes=len(rows.questions),
@@ -152,26 +155,28 @@ def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], Non
     return lambda what: report(prefix + what)
 
 
-def _predictors(rows: TrainingRows, own: HeldOut, every: list[HeldOut]) -> Iterator[_Predictor]:
-    groups = own.groups[rows.lane]
+def _corrected(rows: TrainingRows, held: Mapping[str, HeldOut]) -> Mapping[str, tuple[StringArray, Corrections]]:
+    """Of each split the groups of the lanes, and what run time would make of the answers without them."""
+    if not held:
+        return {}
+    limits, trust = thresholds(list(held.values())), np.mean([trusted(rows, each) for each in held.values()], axis=0)
+    return {split: (each.groups, corrected(each, limits, trust)) for split, each in held.items()}
+
+
+def _predictors(rows: TrainingRows, found: Corrections, split: JudgedSplit) -> Iterator[_Predictor]:
     plain = analytical_only(len(rows.questions))
     sure = analytical_spreads(rows)
     whole = errors(rows, plain, at_true_utilization=False)
     answer = Responses(np.empty((len(rows), 0)), whole.utilization, whole.coordinate)
     yield _Predictor(ANALYTICAL, plain, sure, whole, _Z * sure(answer, np.zeros(len(rows)), rows.lane))
-    trust = np.mean([trusted(rows, each) for each in every], axis=0)
-    found = corrected(own, thresholds(every), trust)
-    distance = np.minimum(found.distance, FAR)[rows.lane]
-    pure = errors(rows, found, at_true_utilization=True)
-    whole = errors(rows, found, at_true_utilization=False)
-    scored = pure, whole, distance, groups, speculation_log_sd(rows.inputs)[rows.lane]
-    yield _Predictor(TRAINED, found, trained_spreads(fit_spread(*scored), rows), whole, held_out_reach(*scored))
+    learnt = trained_spreads(split.spread, split.factor, rows)
+    yield _Predictor(TRAINED, found, learnt, split.scored.whole, split.reach)
 
 
 def _intervals(
-    rows: TrainingRows, own: HeldOut, predictor: _Predictor, kinds: StringArray, split: str
+    rows: TrainingRows, groups: StringArray, predictor: _Predictor, kinds: StringArray, split: str
 ) -> Iterator[JudgedIntervals]:
-    groups = own.groups[rows.lane]
+    groups = groups[rows.lane]
     for kind in TrafficKind:
         for name in _SHOWN_TARGETS:
             target = TARGETS.index(name)
@@ -189,13 +194,13 @@ def _decisions(
     table: pa.Table,
     tasks: Mapping[str, Task],
     rows: TrainingRows,
-    own: HeldOut,
+    groups: StringArray,
     predictor: _Predictor,
     split: str,
 ) -> Iterator[JudgedDecision]:
     for kind, twins in product(TrafficKind, (False, True)):
         told = predictor.found, predictor.spreads
-        case = decision_cases(table, tasks, rows, *told, groups=own.groups, kind=kind, twins=twins)
+        case = decision_cases(table, tasks, rows, *told, groups=groups, kind=kind, twins=twins)
         if case is None:
             continue
         try:

@@ -9,13 +9,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
-from metainf.predictors.corrections import Responses, near_full, speculation_log_sd, spreads_at
-from metainf.predictors.spread import spread
+from metainf.predictors.corrections import Responses, near_full, speculation_log_sd, spreads_at, with_distance
+from metainf.predictors.spread import replica_penalty, spread
 from metainf.training.rows import TrainingRows
 from metainf.training.spreads import SplitSpread
-from metainf.workload import RateLoad
 
 __all__ = ["Spreads", "analytical_spreads", "trained_spreads"]
 
@@ -27,13 +25,14 @@ Spreads = Callable[[Responses, FloatArray, IntArray], FloatArray]
 (n, targets), with what an unknown capacity adds to latencies."""
 
 
-def trained_spreads(split: SplitSpread, rows: TrainingRows) -> Spreads:
-    """Those that held-out groups gave, of the lanes of these rows."""
+def trained_spreads(split: SplitSpread, factor: FloatArray, rows: TrainingRows) -> Spreads:
+    """Those that held-out groups gave, of the lanes of these rows; `factor` of their widths, shape (m, targets)."""
     drafting = speculation_log_sd(rows.inputs)
 
     def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
-        model = split.log_sd[None], np.array([split.growth]), np.zeros(len(lanes), dtype=np.intp)
-        sd = spreads_at(*model, distance, answer.coordinate, drafting[lanes])
+        category = np.zeros(len(lanes), dtype=np.intp)
+        widened = with_distance(factor[lanes], split.growth, distance)
+        sd = spreads_at(split.log_sd[None], category, answer.coordinate, widened, drafting[lanes])
         sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near_full(sd[:, CAPACITY], answer.utilization))
         return sd
 
@@ -42,9 +41,8 @@ def trained_spreads(split: SplitSpread, rows: TrainingRows) -> Spreads:
 
 def analytical_spreads(rows: TrainingRows) -> Spreads:
     """The analytical predictor's own, which it also gives where nothing was trained."""
-    known = QuestionFeatures()
-    penalties = known.penalties(rows.questions)
-    is_open = np.array([isinstance(q.traffic.load, RateLoad) for q in rows.questions], dtype=np.bool_)
+    penalties = np.array([replica_penalty(each.replica) for each in rows.questions], dtype=np.float64)
+    is_open = ~np.isnan(np.asarray(rows.lanes.traffic.rate))
 
     def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
         found = spread(penalties[lanes], is_open[lanes], answer.utilization)

@@ -7,10 +7,14 @@ error of the capacity is not learnt twice; one client alone stands for an empty 
 capacity. Closed loops: latencies, and the throughput by Little's law, since a row's own counts goodput where there is
 a promise. Batches: latencies and the makespan. A rate's score row repeats one of its load rows and is left to the
 calibration of decisions.
+
+What of a lane no correction changes, its inputs and its coefficients, is worked out once and kept as arrays: it is
+asked for again by every error and every decision that is judged, and describing a replica costs more than all of those.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from metainf.corpus.replicas import Infeasible, replica_of
-from metainf.corpus.task import Task, TrafficKind
+from metainf.corpus.task import Task, TrafficKind, twin_groups
 from metainf.measurements import Purpose, Source
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.methods import Method, portfolio
@@ -35,17 +39,24 @@ from metainf.predictors.base_answers import (
     knot_loads,
 )
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Question
-from metainf.predictors.inputs import LaneInputs, lane_inputs
+from metainf.predictors.inputs import INPUTS, LaneInputs, lane_inputs
+from metainf.predictors.lanes import LaneSet
 from metainf.workload import ConcurrencyLoad
 
-__all__ = ["BLOCK", "TrainingRows", "inputs_of", "training_rows"]
+__all__ = ["ALONE", "BLOCK", "TrainingRows", "inputs_of", "training_rows"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 BLOCK = 4096
 """Lanes that are worked out together, to bound the memory."""
+ALONE = -1
+"""In place of a number of twins: the lane's task has none."""
 _LATENCY_COLUMNS = tuple(f"{metric}_{statistic}_s" for metric in LATENCY_METRICS for statistic in STATISTICS)
+_COLUMNS = (
+    *("task", "method", "kind", "purpose", "stable", "clients", "batch_requests", "utilization", "makespan_s"),
+    *("offered_requests_per_second", "requests_per_second"),
+)
 _E2E_MEAN = _LATENCY_COLUMNS.index("e2e_mean_s")
 _BUSIEST = 0.98
 """Beyond that utilisation a run of any length is mostly noise."""
@@ -59,6 +70,7 @@ class TrainingRows:
 
     Attributes
     ----------
+    lanes : LaneSet of one row for each question
     lane : array of shape (n,)
     load : array of shape (n,)
         Per lane: requests per second, clients, or requests of a batch; NaN for a saturated run.
@@ -66,6 +78,8 @@ class TrainingRows:
         True utilisation of open loops; NaN for others.
     truth : array of shape (n, targets), logarithms; NaN where the row does not say
     inputs : array of shape (m, d)
+    capacity : array of shape (m,), requests/s
+        Of one lane, as the features have it.
     coordinate : array of shape (n,)
         Of the load between its lane's knots, at the true utilisation.
     residual : array of shape (n, targets)
@@ -73,20 +87,25 @@ class TrainingRows:
     weight : array of shape (n,)
     model, accelerator : arrays of shape (m,)
         Names of the lanes' models and accelerators.
+    twins : array of shape (m,)
+        A number that tasks share which are one workload on several places, ALONE for others.
     key : tuple of m (task, method) keys
     """
 
     questions: Sequence[Question]
+    lanes: LaneSet
     lane: IntArray
     load: FloatArray
     utilization: FloatArray
     truth: FloatArray
     inputs: FloatArray
+    capacity: FloatArray
     coordinate: FloatArray
     residual: FloatArray
     weight: FloatArray
     model: NDArray[np.str_]
     accelerator: NDArray[np.str_]
+    twins: IntArray
     key: Sequence[tuple[str, str]]
 
     def __len__(self) -> int:
@@ -148,7 +167,8 @@ def training_rows(table: pa.Table, tasks: Mapping[str, Task]) -> TrainingRows:
     table : pyarrow.Table, as `metainf.measurements` has it
     tasks : by their keys; rows of others are passed over
     """
-    table = table.filter(pc.equal(table.column("source"), Source.SIMULATION.value))
+    simulated = pc.equal(table.column("source"), Source.SIMULATION.value)
+    table = table.select([*_COLUMNS, *_LATENCY_COLUMNS]).filter(simulated)  # of all columns it would be a second table
     collected = _Collector(tasks)
     columns = _columns(table)
     for row in range(table.num_rows):
@@ -157,9 +177,7 @@ def training_rows(table: pa.Table, tasks: Mapping[str, Task]) -> TrainingRows:
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
-    names = ("task", "method", "kind", "purpose", "stable", "clients", "batch_requests", "utilization", "makespan_s")
-    columns = {name: table.column(name).to_pylist() for name in (*names, "offered_requests_per_second")}
-    columns["requests_per_second"] = table.column("requests_per_second").to_pylist()
+    columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
     latency = [table.column(name).to_numpy(zero_copy_only=False).astype(np.float64) for name in _LATENCY_COLUMNS]
     columns["latency"] = np.stack(latency, axis=1) if table.num_rows else np.empty((0, LATENCIES))
     return columns
@@ -206,53 +224,88 @@ def _with_throughput(truth: FloatArray, clients: float) -> FloatArray:
     return found
 
 
-def inputs_of(questions: Sequence[Question], lanes: IntArray, known: QuestionFeatures) -> tuple[LaneInputs, IntArray]:
-    """The inputs of some lanes, with one row of answers for each entry of `lanes`; and the number of each lane there.
+def inputs_of(rows: TrainingRows, lanes: IntArray) -> tuple[LaneInputs, IntArray]:
+    """The inputs of the lanes with these numbers, each once, for one answer to each entry; and the number of each."""
+    numbers, first, of = np.unique(lanes, return_index=True, return_inverse=True)
+    own = replace(_picked(rows.lanes, numbers), of=of.ravel(), lanes=rows.lanes.lanes[lanes])
+    return LaneInputs(own, rows.inputs[numbers], rows.capacity[numbers], first), numbers
 
-    Lanes come out in an order of their own, and equal questions share one.
-    """
-    distinct, of = np.unique(lanes, return_inverse=True)
-    made = lane_inputs(known, [questions[number] for number in distinct.tolist()])
-    wide = replace(made.lanes, of=made.lanes.of[of.ravel()], lanes=made.lanes.lanes[of.ravel()])
-    return LaneInputs(wide, made.rows, made.capacity, made.first), distinct[made.first]
+
+def _picked(values: Any, places: IntArray) -> Any:
+    """Rows of arrays, also of those in dataclasses within dataclasses."""
+    if isinstance(values, np.ndarray):
+        return values[places]
+    return type(values)(*(_picked(getattr(values, each.name), places) for each in fields(values)))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Arrays end to end, also those in dataclasses within dataclasses."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    columns = ([getattr(part, each.name) for part in parts] for each in fields(parts[0]))
+    return type(parts[0])(*(_joined(column) for column in columns))
+
+
+def _described(questions: Sequence[Question]) -> tuple[LaneSet, FloatArray, FloatArray]:
+    """Lanes, inputs and capacities, one row for each question."""
+    known = QuestionFeatures()
+    blocks = [questions[start : start + BLOCK] for start in range(0, max(len(questions), 1), BLOCK)]
+    parts: list[LaneSet] = []
+    inputs, capacity = np.empty((len(questions), len(INPUTS))), np.empty(len(questions))
+    for number, block in enumerate(blocks):
+        made = lane_inputs(known, block)
+        own = slice(number * BLOCK, number * BLOCK + len(block))
+        parts.append(made.lanes.per_question())
+        inputs[own], capacity[own] = made.rows[made.lanes.of], made.capacity[made.lanes.of]
+    return _joined(parts), inputs, capacity
 
 
 def _with_residuals(collected: _Collector) -> TrainingRows:
+    lanes, inputs, capacity = _described(collected.questions)
     lane = np.array(collected.lane, dtype=np.intp)
-    load = np.array(collected.load, dtype=np.float64)
-    utilization = np.array(collected.utilization, dtype=np.float64)
     truth = np.array(collected.truth, dtype=np.float64).reshape(-1, len(TARGETS))
-    inputs = np.zeros((len(collected.questions), 0))
-    coordinate, base = np.empty(len(lane)), np.full(truth.shape, np.nan)
-    known = QuestionFeatures()
-    for start in range(0, len(collected.questions), BLOCK):
-        numbers = np.arange(start, min(start + BLOCK, len(collected.questions)))
-        own, _ = inputs_of(collected.questions, numbers, known)
-        if not inputs.shape[1]:
-            inputs = np.zeros((len(collected.questions), own.rows.shape[1]))
-        inputs[numbers] = own.rows[own.lanes.of]
-        rows = np.flatnonzero((lane >= numbers[0]) & (lane <= numbers[-1]))
-        if len(rows):
-            wide, _ = inputs_of(collected.questions, lane[rows], known)
-            coordinate[rows], base[rows] = _base(wide, load[rows], utilization[rows])
-    residual = np.clip(truth - base, -_MOST_RESIDUAL, _MOST_RESIDUAL)
-    taught = ~np.isnan(residual).all(axis=1)
-    replicas = [question.replica for question in collected.questions]
-    kept = TrainingRows(
+    every = TrainingRows(
         questions=collected.questions,
-        lane=lane[taught],
-        load=load[taught],
-        utilization=utilization[taught],
-        truth=truth[taught],
+        lanes=lanes,
+        lane=lane,
+        load=np.array(collected.load, dtype=np.float64),
+        utilization=np.array(collected.utilization, dtype=np.float64),
+        truth=truth,
         inputs=inputs,
-        coordinate=coordinate[taught],
-        residual=residual[taught],
+        capacity=capacity,
+        coordinate=np.empty(len(lane)),
+        residual=np.full(truth.shape, np.nan),
         weight=np.empty(0),
         model=np.array([collected.tasks[task].model for task, _ in collected.keys], dtype=np.str_),
-        accelerator=np.array([replica.accelerator.name for replica in replicas], dtype=np.str_),
+        accelerator=np.array([each.replica.accelerator.name for each in collected.questions], dtype=np.str_),
+        twins=_twins(collected),
         key=collected.keys,
     )
+    order = np.argsort(lane, kind="stable")
+    starts = np.searchsorted(lane[order], np.arange(0, len(collected.questions) + BLOCK, BLOCK))
+    for first, last in pairwise(starts.tolist()):
+        places = order[first:last]
+        if len(places):
+            own, _ = inputs_of(every, lane[places])
+            every.coordinate[places], base = _base(own, every.load[places], every.utilization[places])
+            every.residual[places] = np.clip(truth[places] - base, -_MOST_RESIDUAL, _MOST_RESIDUAL)
+    return _taught(every)
+
+
+def _taught(every: TrainingRows) -> TrainingRows:
+    """Without rows that say nothing, and with weights."""
+    told = ~np.isnan(every.residual).all(axis=1)
+    names = ("lane", "load", "utilization", "truth", "coordinate", "residual")
+    kept = replace(every, **{name: getattr(every, name)[told] for name in names})
     return replace(kept, weight=_weights(kept))
+
+
+def _twins(collected: _Collector) -> IntArray:
+    """Of each lane the number of the twins that its task is one of."""
+    number = {
+        task.key: place for place, group in enumerate(twin_groups(list(collected.tasks.values()))) for task in group
+    }
+    return np.array([number.get(task, ALONE) for task, _ in collected.keys], dtype=np.intp)
 
 
 def _base(inputs: LaneInputs, load: FloatArray, utilization: FloatArray) -> tuple[FloatArray, FloatArray]:

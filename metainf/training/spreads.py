@@ -5,7 +5,8 @@ spreads are kept: of lanes whose generation was trained on, from held-out model 
 generations (Mondrian by "generation seen").
 
 The scale is set as conformal prediction does it, by the quantile of scores on groups that were held out. With fewer
-groups than `least_groups` no such quantile promises anything for the next one; the figures say so then.
+groups than `least_groups` no such quantile promises anything for the next one; the figures say so then. The capacity's
+scale is set first: latencies hold a part of its spread, and theirs is what is left for them to explain beside it.
 
 What an unknown acceptance adds to lanes that draft (`drafting`) is given and not fitted: it is neither part of the
 spread at the knots, which is that of lanes without drafts where there are any, nor scaled.
@@ -20,13 +21,28 @@ from numpy.typing import NDArray
 
 from metainf.evaluation.calibration import Guarantee, least_groups
 from metainf.evaluation.intervals import interval_figures
-from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, TARGETS
-from metainf.predictors.corrections import knot_weights, near_full
-from metainf.training.held_out import Errors
+from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
+from metainf.predictors.corrections import Corrections, knot_weights, near_full, speculation_log_sd
+from metainf.predictors.familiarity import FAR
+from metainf.training.held_out import Errors, errors
+from metainf.training.rows import TrainingRows
 
-__all__ = ["CONFIDENCE", "SplitSpread", "fit_spread", "held_out_reach", "spread_figures"]
+__all__ = [
+    "CONFIDENCE",
+    "Scored",
+    "Shape",
+    "SplitSpread",
+    "balanced_figures",
+    "fit_spread",
+    "held_out_reach",
+    "own_widths",
+    "shape_of",
+    "spread_figures",
+]
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 CONFIDENCE = 0.9
@@ -36,7 +52,74 @@ _GROWTHS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 _LEAST_SD, _MOST_SD = 0.02, 3.0
 _UNKNOWN_SD = 0.4  # of a target that no row knows: the analytical predictor's base spread
 _LEAST_ROWS = 30  # at a knot; with fewer the whole target's spread stands in
-_MOST_SCALE = 10.0
+_LEAST_SCALE, _MOST_SCALE = 0.1, 10.0
+_SCALE_STEP = 0.005  # of the logarithm: scales are rounded up to it, which spares sorting a million scores
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Rows of one split with their errors and all that a row's spread depends on.
+
+    Attributes
+    ----------
+    pure, whole : errors of n rows, with the true and with the predicted utilisation
+    distance : array of shape (n,)
+        Over the threshold.
+    drafting : array of shape (n,)
+        As `speculation_log_sd` gives it.
+    lane : array of shape (n,)
+    group : array of shape (n,)
+        The number in `names` of what was held out.
+    names : array of shape (g,)
+    """
+
+    pure: Errors
+    whole: Errors
+    distance: FloatArray
+    drafting: FloatArray
+    lane: IntArray
+    group: IntArray
+    names: StringArray
+
+    @classmethod
+    def of(cls, rows: TrainingRows, found: Corrections, groups: StringArray) -> "Scored":
+        """All rows under what trees said that never saw the lane's group; `groups` has shape (m,)."""
+        names, codes = np.unique(groups, return_inverse=True)
+        return cls(
+            pure=errors(rows, found, at_true_utilization=True),
+            whole=errors(rows, found, at_true_utilization=False),
+            distance=np.minimum(found.distance, FAR)[rows.lane],
+            drafting=speculation_log_sd(rows.inputs)[rows.lane],
+            lane=rows.lane,
+            group=codes.ravel().astype(np.intp)[rows.lane],
+            names=names,
+        )
+
+    def known(self, target: int) -> BoolArray:
+        """Rows whose pure error of the target says what the spread is: those without drafts, where there are any."""
+        found: BoolArray = ~np.isnan(self.pure.error[:, target])
+        plain = found & (self.drafting == 0.0)
+        return plain if plain.any() else found
+
+    def balance(self, known: BoolArray) -> FloatArray:
+        """Weights of rows, shape (n,), by which all groups count alike; 0 where nothing is known."""
+        counts = np.bincount(self.group, weights=known, minlength=len(self.names))
+        return np.where(known, 1.0 / np.maximum(counts, 1.0)[self.group], 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """How spreads differ between loads and distances, before they are scaled.
+
+    Attributes
+    ----------
+    base : array of shape (knots, targets)
+    growth : float
+    """
+
+    base: FloatArray
+    growth: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,83 +139,91 @@ class SplitSpread:
     scale: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """Rows of one split: pure errors at the true utilisation, whole errors, and what belongs to each row."""
-
-    pure: Errors
-    whole: Errors
-    distance: FloatArray
-    groups: StringArray
-    drafting: FloatArray
-
-    def known(self, target: int) -> NDArray[np.bool_]:
-        """Rows whose pure error of the target says what the spread is: those without drafts, where there are any."""
-        found = ~np.isnan(self.pure.error[:, target])
-        plain = found & (self.drafting == 0.0)
-        return plain if plain.any() else found
+def shape_of(rows: Scored) -> Shape:
+    """The unscaled spread of one split: mean absolute errors at the knots, as of normal ones."""
+    growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
+    return Shape(_base(rows, growth), growth)
 
 
-def fit_spread(
-    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray, drafting: FloatArray
-) -> SplitSpread:
-    """The spread of one split.
+def own_widths(
+    rows: Scored, shape: Shape, factor: FloatArray | None = None, *, coordinate: FloatArray | None = None
+) -> FloatArray:
+    """Unscaled spread of each row without what the capacity and drafts add, shape (n, targets).
 
     Parameters
     ----------
-    pure, whole : errors of n rows, with the true and with the predicted utilisation
-    distance : array of shape (n,)
-        Over the threshold.
-    groups : array of shape (n,)
-        What was held out.
-    drafting : array of shape (n,)
-        As `speculation_log_sd` gives it.
+    factor : array of shape (m, targets)
+        What the features of each lane multiply it by.
+    coordinate : array of shape (n,)
+        Of the loads; that of the whole errors if None.
     """
-    rows = _Scored(pure, whole, distance, groups, drafting)
-    growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
-    base = _base(rows, growth)
-    scale = np.array([_scale(rows, base, growth, target) for target in range(len(TARGETS))])
-    return SplitSpread(np.clip(base * scale, _LEAST_SD, _MOST_SD), growth, scale)
+    below, share = knot_weights(rows.whole.coordinate if coordinate is None else coordinate)
+    own = (1.0 - share)[:, None] * shape.base[below] + share[:, None] * shape.base[below + 1]
+    own *= (1.0 + shape.growth * rows.distance)[:, None]
+    if factor is not None:
+        own *= factor[rows.lane]
+    return np.asarray(own)
 
 
-def held_out_reach(
-    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray, drafting: FloatArray
-) -> FloatArray:
-    """Half widths of 90 % intervals, shape (n, targets), each group's by a scale that its own errors had no part in."""
-    rows = _Scored(pure, whole, distance, groups, drafting)
-    growth = min(_GROWTHS, key=lambda each: _surprise(rows, each))
-    base = _base(rows, growth)
-    names = np.unique(groups)
-    reach = np.full(whole.error.shape, np.nan)
-    for target in range(len(TARGETS)):
-        if np.isnan(whole.error[:, target]).all():
-            continue
-        for name in names:
-            own = groups == name
-            scale = _scale(rows, base, growth, target, without=name) if len(names) > 1 else 1.0
-            reach[own, target] = _Z * _sd(rows, base * scale, growth, target)[own]
+def fit_spread(rows: Scored, shape: Shape, factor: FloatArray | None = None) -> SplitSpread:
+    """The spread of one split, scaled so that its intervals hold; `factor` as `own_widths` takes it."""
+    scale = _scales(rows, own_widths(rows, shape, factor))
+    return SplitSpread(np.clip(shape.base * scale, _LEAST_SD, _MOST_SD), shape.growth, scale)
+
+
+def held_out_reach(rows: Scored, own: FloatArray) -> FloatArray:
+    """Half widths of 90 % intervals, each group's by scales that its own errors had no part in; shape (n, targets).
+
+    `own` is as `own_widths` gives it. A group that is alone has scales of 1.
+    """
+    reach = np.full(own.shape, np.nan)
+    for group in range(len(rows.names)):
+        places = np.flatnonzero(rows.group == group)
+        scales = _scales(rows, own, without=group) if len(rows.names) > 1 else np.ones(len(TARGETS))
+        drafting = rows.drafting[places]
+        sd = np.hypot(own[places] * scales, drafting[:, None])
+        near = near_full(sd[:, CAPACITY], np.minimum(rows.whole.utilization[places], 1.0))
+        sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near)
+        reach[places] = _Z * sd
     return reach
 
 
-def spread_figures(
-    pure: Errors, whole: Errors, distance: FloatArray, groups: StringArray, drafting: FloatArray
-) -> Mapping[str, Mapping[str, Any]]:
-    """How good intervals are on each group when its own errors had no part in their scale; by target."""
-    reach = held_out_reach(pure, whole, distance, groups, drafting)
+def balanced_figures(rows: Scored, reach: FloatArray) -> FloatArray:
+    """Mean width, Winkler's score and coverage of each target, groups counting alike; shape (targets, 3).
+
+    NaN where no row knows the target. `reach` is as `held_out_reach` gives it; all rows count, drafting ones too.
+    """
+    found = np.full((len(TARGETS), 3), np.nan)
+    for target in range(len(TARGETS)):
+        size, half = np.abs(rows.whole.error[:, target]), reach[:, target]
+        known = ~np.isnan(size)
+        if known.any():
+            weight = rows.balance(known)
+            beyond = np.where(known, np.maximum(size - half, 0.0), 0.0)
+            width = 2.0 * float(np.average(half, weights=weight))
+            score = width + 2.0 / (1.0 - CONFIDENCE) * float(np.average(beyond, weights=weight))
+            found[target] = width, score, float(np.average(beyond <= 0.0, weights=weight))
+    return found
+
+
+def spread_figures(rows: Scored, reach: FloatArray) -> Mapping[str, Mapping[str, Any]]:
+    """How good held-out intervals are, by target; `reach` is as `held_out_reach` gives it."""
     found = {}
-    enough = len(np.unique(groups)) >= least_groups(CONFIDENCE)
+    enough = len(rows.names) >= least_groups(CONFIDENCE)
     guarantee = Guarantee.UNSEEN_GROUPS if enough else Guarantee.NOT_GUARANTEED
+    # Names in the order of the numbers, and short: a million long ones take seconds to sort for each target.
+    short = np.array([f"{number:04d}" for number in range(len(rows.names))], dtype=np.str_)
     for target, title in enumerate(TARGETS):
-        error = whole.error[:, target]
+        error = rows.whole.error[:, target]
         known = ~np.isnan(error)
         if not known.any():
             continue
-        half = reach[known, target]
-        figures = interval_figures(error[known], -half, half, groups[known], confidence=CONFIDENCE)
+        half, groups = reach[known, target], short[rows.group[known]]
+        figures = interval_figures(error[known], -half, half, groups, confidence=CONFIDENCE)
         found[title] = {
             "coverage": round(figures.coverage, 4),
             "worstCoverage": round(figures.worst_coverage, 4),
-            "worstGroup": figures.worst_group,
+            "worstGroup": str(rows.names[int(figures.worst_group)]),
             "medianWidth": round(figures.median_width, 4),
             "intervalScore": round(figures.interval_score, 4),
             "groups": figures.groups,
@@ -141,15 +232,8 @@ def spread_figures(
     return found
 
 
-def _balance(groups: StringArray, known: NDArray[np.bool_]) -> FloatArray:
-    """Weights of rows by which all groups count alike, 0 where nothing is known."""
-    _, of = np.unique(groups, return_inverse=True)
-    counts = np.bincount(of.ravel(), weights=known, minlength=1)
-    return np.where(known, 1.0 / np.maximum(counts[of.ravel()], 1.0), 0.0)
-
-
-def _base(rows: _Scored, growth: float) -> FloatArray:
-    """Unscaled spread at the knots, shape (knots, targets): mean absolute errors, as of normal ones."""
+def _base(rows: Scored, growth: float) -> FloatArray:
+    """Unscaled spread at the knots, shape (knots, targets)."""
     below, share = knot_weights(rows.pure.coordinate)
     near = np.zeros((len(share), KNOTS))
     near[np.arange(len(share)), below] = 1.0 - share
@@ -159,7 +243,7 @@ def _base(rows: _Scored, growth: float) -> FloatArray:
         error, known = rows.pure.error[:, target], rows.known(target)
         if not known.any():
             continue
-        weight = _balance(rows.groups, known)
+        weight = rows.balance(known)
         size = np.where(known, np.abs(error), 0.0) / (1.0 + growth * rows.distance)
         found[:, target] = _MEAN_TO_SD * np.average(size, weights=weight)
         if target == CAPACITY:
@@ -172,7 +256,7 @@ def _base(rows: _Scored, growth: float) -> FloatArray:
     return clipped
 
 
-def _surprise(rows: _Scored, growth: float) -> float:
+def _surprise(rows: Scored, growth: float) -> float:
     """Mean negative log likelihood of normal errors over the latencies and the capacity, up to a constant."""
     total = 0.0
     factor = 1.0 + growth * rows.distance
@@ -180,47 +264,41 @@ def _surprise(rows: _Scored, growth: float) -> float:
         error, known = rows.pure.error[:, target], rows.known(target)
         if not known.any():
             continue
-        weight = _balance(rows.groups, known)
+        weight = rows.balance(known)
         sd = max(_MEAN_TO_SD * float(np.average(np.where(known, np.abs(error), 0.0) / factor, weights=weight)), 1e-6)
         score = np.log(sd * factor) + 0.5 * np.square(np.where(known, error, 0.0) / (sd * factor))
         total += float(np.average(score, weights=weight))
     return total
 
 
-def _own(rows: _Scored, base: FloatArray, growth: float, target: int) -> FloatArray:
-    """Spread of each row without what the capacity and drafts add."""
-    below, share = knot_weights(rows.whole.coordinate)
-    sd = (1.0 - share) * base[below, target] + share * base[below + 1, target]
-    return np.asarray(sd * (1.0 + growth * rows.distance))
+def _scales(rows: Scored, own: FloatArray, *, without: int | None = None) -> FloatArray:
+    """The factors on `own` from which on the intervals hold, shape (targets,), groups but `without` counting alike."""
+    counted = None if without is None else rows.group != without
+    found = np.ones(len(TARGETS))
+    found[CAPACITY] = _scale(rows, own, CAPACITY, rows.drafting, counted)
+    capacity = np.hypot(own[:, CAPACITY] * found[CAPACITY], rows.drafting)
+    near = near_full(capacity, np.minimum(rows.whole.utilization, 1.0))
+    for target in (*range(LATENCIES), THROUGHPUT, MAKESPAN):
+        added = np.hypot(near[:, target], rows.drafting) if target < LATENCIES else rows.drafting
+        found[target] = _scale(rows, own, target, added, counted)
+    return found
 
 
-def _added(rows: _Scored, base: FloatArray, growth: float, target: int) -> FloatArray:
-    """What the capacity and drafts add to it."""
-    if target >= LATENCIES:
-        return rows.drafting
-    capacity = np.hypot(_own(rows, base, growth, CAPACITY), rows.drafting)
-    return np.hypot(near_full(capacity, np.minimum(rows.whole.utilization, 1.0))[:, target], rows.drafting)
-
-
-def _sd(rows: _Scored, base: FloatArray, growth: float, target: int) -> FloatArray:
-    return np.hypot(_own(rows, base, growth, target), _added(rows, base, growth, target))
-
-
-def _scale(rows: _Scored, base: FloatArray, growth: float, target: int, *, without: str | None = None) -> float:
-    """The factor on a target's spread from which on the intervals hold, groups counting alike."""
+def _scale(rows: Scored, own: FloatArray, target: int, added: FloatArray, counted: BoolArray | None) -> float:
+    """The factor of one target, whose spread `added` belongs to and is not scaled; 1 where nothing is known of it."""
     error = rows.whole.error[:, target]
-    known = ~np.isnan(error)
-    if without is not None:
-        known = known & (rows.groups != without)
+    known = ~np.isnan(error) if counted is None else ~np.isnan(error) & counted
     if not known.any():
         return 1.0
-    needed = np.square(np.where(known, error, 0.0) / _Z) - np.square(_added(rows, base, growth, target))
-    score = np.sqrt(np.maximum(needed, 0.0)) / _own(rows, base, growth, target)
-    weight = _balance(rows.groups, known)
-    order = np.argsort(score, kind="stable")
-    reached = np.cumsum(weight[order]) / weight.sum()
-    place = min(int(np.searchsorted(reached, CONFIDENCE)), len(order) - 1)
-    return float(np.clip(score[order[place]], _LEAST_SCALE, _MOST_SCALE))
+    needed = np.square(error / _Z) - np.square(added)
+    score = np.sqrt(np.maximum(needed, 0.0)) / own[:, target]
+    return _quantile(score, rows.balance(known))
 
 
-_LEAST_SCALE = 0.1
+def _quantile(score: FloatArray, weight: FloatArray) -> float:
+    """The least step of the scale that so much of the weight does not exceed; scores without weight may be NaN."""
+    held = np.clip(np.where(weight > 0.0, score, _LEAST_SCALE), _LEAST_SCALE, _MOST_SCALE)
+    steps = np.ceil(np.log(held / _LEAST_SCALE) / _SCALE_STEP - _ROUNDING).astype(np.intp)
+    reached = np.cumsum(np.bincount(steps, weights=weight)) / weight.sum()
+    place = int(np.searchsorted(reached, CONFIDENCE - _ROUNDING))
+    return min(_LEAST_SCALE * float(np.exp(_SCALE_STEP * place)), _MOST_SCALE)

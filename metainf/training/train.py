@@ -1,6 +1,10 @@
 """From a corpus to a trained model, with the figures of how good it is on groups that it did not see.
 
-Separate from its steps, each of which can be judged alone: rows, trees, held-out answers, spreads, decisions.
+Separate from its steps, each of which can be judged alone: rows, trees, held-out answers, spreads, widths, decisions.
+
+Two splits stand for the two categories of lanes: whole model families left out for those whose accelerator's generation
+was trained on, whole generations left out for others. Each has spreads and cautions of its own, and cautions are fitted
+under the very spreads that the model keeps.
 """
 
 import platform
@@ -18,12 +22,12 @@ from metainf import __version__
 from metainf.artifact import Provenance, write_predictor
 from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
-from metainf.evaluation.calibration import Guarantee
+from metainf.evaluation.calibration import Guarantee, Inflation
 from metainf.predictors.base_answers import KNOTS, TARGETS
-from metainf.predictors.corrections import Corrections, TrainedModel, speculation_log_sd
-from metainf.predictors.familiarity import FAR, Familiarity
+from metainf.predictors.corrections import KINDS, Corrections, TrainedModel
+from metainf.predictors.familiarity import Familiarity
 from metainf.training.boosting import Growth, grown
-from metainf.training.decisions import CAUTIONS, caution_of, every_case, false_refusals
+from metainf.training.decisions import CAUTIONS, Decided, caution_of, decided, every_case
 from metainf.training.held_out import (
     MOST_POINTS,
     Errors,
@@ -38,14 +42,17 @@ from metainf.training.held_out import (
 )
 from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
-from metainf.training.spreads import SplitSpread, fit_spread, spread_figures
+from metainf.training.spreads import spread_figures
+from metainf.training.widths import FittedSpreads, JudgedSplit, fitted_spreads
 
-__all__ = ["TrainingPlan", "TrainingReport", "thinned", "train", "write_artifact"]
+__all__ = ["CATEGORIES", "SPLITS", "TrainingPlan", "TrainingReport", "thinned", "train", "write_artifact"]
 
 FloatArray = NDArray[np.float64]
+StringArray = NDArray[np.str_]
 
-_SPLITS = ("model", "accelerator")
-"""What is held out; the order of the spreads in a model: generation seen, generation not seen."""
+SPLITS = ("model", "accelerator")
+"""What is held out, in the order of the categories that this says something about."""
+CATEGORIES = ("generation seen", "generation not seen")
 _DEFAULT_SD = 0.6  # where nothing could be held out: no figure stands behind it, and the report says so
 
 
@@ -57,8 +64,17 @@ class TrainingPlan:
     growth: Growth = field(default_factory=Growth)
     most_folds: int = 5
     """Of each split; groups are packed into so many."""
-    most_lanes: int = 120_000
-    """Lanes that are learnt from; of more, whole tasks are left out evenly."""
+    most_lanes: int = 400_000
+    """(Task, method) pairs that are learnt from; of more, whole tasks are left out evenly.
+
+    All of a corpus of 20,000 tasks: about 300,000 pairs, 1.3 million rows, 400,000 lanes with those of one client.
+    An estimate, not measured, from operations counted and from 240 tasks (28,000 rows), which took 2 minutes before
+    rows were sampled and replicas described once: an hour of one core. Eleven fits of 250 trees at 0.4 to 0.5 s a tree
+    are 20 minutes of it (200,000 rows choose 6 questions among 44 columns, 2.2 million rows at knots go into the
+    leaves), replicas and their features 10, errors, widths, spreads and decisions the rest. Memory: about 5 GB, of
+    which the table is 0.6, the Python objects of replicas and tasks 0.7, inputs and lanes 0.6, true and predicted
+    answers 1.9, and a fit 0.9.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +91,12 @@ class TrainingReport:
     """split -> target -> median absolute log error: `trained`, `analytical`."""
     intervals: Mapping[str, Mapping[str, Mapping[str, Any]]]
     growth: Mapping[str, float]
+    widths: Sequence[str]
+    """Targets whose widths hang on features."""
     decisions: Mapping[str, Mapping[str, Mapping[str, Any]]]
-    """split -> kind of traffic -> how choices go."""
-    caution: float
+    """split -> kind of traffic -> how choices go under the caution of its category."""
+    caution: Mapping[str, Mapping[str, float]]
+    """category -> kind of traffic -> factor."""
     guarantee: str
 
     @property
@@ -93,17 +112,29 @@ class TrainingReport:
             "errors": {split: dict(figures) for split, figures in self.errors.items()},
             "intervals": {split: dict(figures) for split, figures in self.intervals.items()},
             "growth": dict(self.growth),
+            "widthsByFeatures": list(self.widths),
             "decisions": {split: dict(kinds) for split, kinds in self.decisions.items()},
-            "caution": self.caution,
+            "caution": {category: dict(kinds) for category, kinds in self.caution.items()},
             "guarantee": self.guarantee,
         }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """One split: what it says of errors, spreads and, by kind of traffic, of decisions and their caution."""
+class _HeldOutAnswers:
+    """Of each split the groups of the lanes and what trees without them say; and how such answers are guarded.
 
-    spread: SplitSpread
+    `limits` are the thresholds of distances, `trust` is the share of what trees say of each target.
+    """
+
+    found: Mapping[str, tuple[StringArray, Corrections]]
+    limits: FloatArray
+    trust: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """One split: what it says of errors, intervals and, by kind of traffic, of decisions and their caution."""
+
     errors: Mapping[str, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, Any]]
     decisions: Mapping[str, Mapping[str, Any]]
@@ -131,24 +162,16 @@ def train(
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("training needs simulated rows about the corpus's own tasks, and there are none")
-    found: dict[str, HeldOut] = {}
-    for split, groups in zip(_SPLITS, groups_of(rows), strict=True):
-        held = held_out(
-            rows, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=lambda w: report(w)
-        )
-        if held is not None:
-            found[split] = held
-    limits = thresholds(list(found.values()))
-    each = [trusted(rows, held) for held in found.values()]
-    trust = np.mean(each, axis=0) if each else np.ones(len(TARGETS))
+    held = _held_out(rows, plan, report)
+    spreads = fitted_spreads(rows, held.found, seed=plan.seed, most_folds=plan.most_folds, report=report)
     analytical = errors(rows, analytical_only(len(rows.questions)), at_true_utilization=False)
     judged = {}
-    for split, held in found.items():
+    for split, each in spreads.splits.items():
         report(f"judging what was held out: {split}")
-        judged[split] = _judged(table, by_key, rows, (held, corrected(held, limits, trust)), analytical)
+        judged[split] = _judged(table, by_key, rows, held.found[split], each, analytical)
     report("fitting all rows")
-    model = _model(rows, plan, (limits, trust), judged)
-    return model, _report(rows, judged, model)
+    model = _model(rows, plan, held, spreads, _cautions(judged))
+    return model, _report(rows, spreads, judged, model)
 
 
 def thinned(table: pa.Table, tasks: Mapping[str, Task], most_lanes: int) -> pa.Table:
@@ -166,42 +189,58 @@ def thinned(table: pa.Table, tasks: Mapping[str, Task], most_lanes: int) -> pa.T
     return table.filter(pa.array(np.isin(keys, kept)))
 
 
+def _held_out(rows: TrainingRows, plan: TrainingPlan, report: Callable[[str], None]) -> _HeldOutAnswers:
+    every: dict[str, HeldOut] = {}
+    for split, groups in zip(SPLITS, groups_of(rows), strict=True):
+        held = held_out(rows, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
+        if held is not None:
+            every[split] = held
+    limits = thresholds(list(every.values()))
+    each = [trusted(rows, held) for held in every.values()]
+    trust = np.mean(each, axis=0) if each else np.ones(len(TARGETS))
+    found = {split: (held.groups, corrected(held, limits, trust)) for split, held in every.items()}
+    return _HeldOutAnswers(found, limits, trust)
+
+
 def _judged(
     table: pa.Table,
     tasks: Mapping[str, Task],
     rows: TrainingRows,
-    held: tuple[HeldOut, Corrections],
+    held: tuple[StringArray, Corrections],
+    split: JudgedSplit,
     analytical: Errors,
 ) -> _Judged:
-    groups, found = held[0].groups[rows.lane], held[1]
-    distance = np.minimum(found.distance, FAR)[rows.lane]
-    pure = errors(rows, found, at_true_utilization=True)
-    whole = errors(rows, found, at_true_utilization=False)
-    drafting = speculation_log_sd(rows.inputs)[rows.lane]
-    spread = fit_spread(pure, whole, distance, groups, drafting)
-    spreads, decisions, cautions = trained_spreads(spread, rows), {}, {}
+    groups, found = held
+    spreads, decisions, cautions = trained_spreads(split.spread, split.factor, rows), {}, {}
     for kind in TrafficKind:
-        cases = every_case(table, tasks, rows, found, spreads, groups=held[0].groups, kind=kind)
+        cases = every_case(table, tasks, rows, found, spreads, groups=groups, kind=kind)
         if cases:
             cautions[kind.value], inflation = caution_of(cases)
-            decisions[kind.value] = {
-                "inflation": _rounded(inflation.value),
-                "violations": _rounded(inflation.violation_rate),
-                "refusals": _rounded(inflation.refusal_rate),
-                "falseRefusals": _rounded(false_refusals(cases, cautions[kind.value])),
-                "groups": inflation.groups,
-                "groupsWithPicks": inflation.groups_with_picks,
-                "cases": sum(len(case.groups) for case in cases),
-                "guarantee": inflation.guarantee.value,
-            }
+            under = decided(cases, cautions[kind.value])
+            count = sum(len(case.groups) for case in cases)
+            decisions[kind.value] = _decision_figures(cautions[kind.value], inflation, under, count)
     return _Judged(
-        spread=spread,
-        errors=_medians(whole, analytical),
-        intervals=spread_figures(pure, whole, distance, groups, drafting),
+        errors=_medians(split.scored.whole, analytical),
+        intervals=spread_figures(split.scored, split.reach),
         decisions=decisions,
         cautions=cautions,
-        groups=len(np.unique(groups)),
+        groups=len(split.scored.names),
     )
+
+
+def _decision_figures(caution: float, inflation: Inflation, under: Decided, cases: int) -> Mapping[str, Any]:
+    """How choices go under the caution; `inflation` is what the calibration asked for, null where it is to refuse."""
+    return {
+        "caution": _rounded(caution),
+        "inflation": _rounded(inflation.value),
+        "violations": _rounded(under.violations),
+        "refusals": _rounded(under.refusals),
+        "falseRefusals": _rounded(under.false_refusals),
+        "groups": inflation.groups,
+        "groupsWithPicks": inflation.groups_with_picks,
+        "cases": cases,
+        "guarantee": inflation.guarantee.value,
+    }
 
 
 def _rounded(value: float) -> float | None:
@@ -222,35 +261,49 @@ def _medians(whole: Errors, analytical: Errors) -> Mapping[str, Mapping[str, flo
     return found
 
 
+def _cautions(judged: Mapping[str, _Judged]) -> FloatArray:
+    """Cautions by category and kind of traffic, shape (2, kinds).
+
+    What no case told is the largest of its category, or of the other one where it has none; then it is not below 1.
+    """
+    found = np.full((len(SPLITS), len(KINDS)), np.nan)
+    for place, split in enumerate(SPLITS):
+        told = judged[split].cautions if split in judged else {}
+        for kind, value in told.items():
+            found[place, KINDS.index(kind)] = value
+    every = found[~np.isnan(found)]
+    for row in found:
+        known = ~np.isnan(row)
+        row[~known] = np.max(row[known] if known.any() else every, initial=1.0)
+    return found
+
+
 def _model(
-    rows: TrainingRows, plan: TrainingPlan, guards: tuple[FloatArray, FloatArray], judged: Mapping[str, _Judged]
+    rows: TrainingRows, plan: TrainingPlan, held: _HeldOutAnswers, spreads: FittedSpreads, caution: FloatArray
 ) -> TrainedModel:
-    """The model of all rows; `guards` are the thresholds of distances, and the trust in each target."""
-    limits, trust = guards
-    trees = grown(rows.inputs[rows.lane], rows.coordinate, rows.residual, rows.weight, plan.growth, seed=plan.seed)
-    trees = replace(trees, leaves=(trees.leaves * trust).astype(np.float32), bias=trees.bias * trust)
+    """The model of all rows."""
+    trees = grown(rows.inputs, rows.coordinate, rows.residual, rows.weight, plan.growth, seed=plan.seed, lane=rows.lane)
+    trees = replace(trees, leaves=(trees.leaves * held.trust).astype(np.float32), bias=trees.bias * held.trust)
     known = Familiarity.of(rows.inputs, most=MOST_POINTS, seed=plan.seed)
-    spreads = [judged[split].spread if split in judged else None for split in _SPLITS]
-    fallback = next((each for each in reversed(spreads) if each is not None), None)
-    usable = [each or fallback for each in spreads]
+    each = [spreads.splits[split].spread if split in spreads.splits else None for split in SPLITS]
+    fallback = next((spread for spread in reversed(each) if spread is not None), None)
+    usable = [spread or fallback for spread in each]
     shape = KNOTS, len(TARGETS)
-    log_sd = np.stack([np.full(shape, _DEFAULT_SD) if each is None else each.log_sd for each in usable])
-    if spreads[1] is not None and spreads[0] is not None:
-        # What was never seen is not surer than what was.
-        log_sd[1] = np.maximum(log_sd[1], log_sd[0])
-    finite = np.where(np.isfinite(limits), limits, 1.0)
+    finite = np.where(np.isfinite(held.limits), held.limits, 1.0)
     return TrainedModel(
         trees=trees,
         familiarity=replace(known, thresholds=finite),
-        log_sd=log_sd,
-        growth=np.array([0.0 if each is None else each.growth for each in usable]),
+        log_sd=np.stack([np.full(shape, _DEFAULT_SD) if spread is None else spread.log_sd for spread in usable]),
+        growth=np.array([0.0 if spread is None else spread.growth for spread in usable]),
         generations=frozenset(groups_of(rows)[1].tolist()),
-        # A workload is promised its confidence whatever its kind: one that hardly errs makes up for no other.
-        caution=max((most for each in judged.values() for most in each.cautions.values()), default=1.0),
+        caution=caution,
+        width_trees=spreads.trees,
     )
 
 
-def _report(rows: TrainingRows, judged: Mapping[str, _Judged], model: TrainedModel) -> TrainingReport:
+def _report(
+    rows: TrainingRows, spreads: FittedSpreads, judged: Mapping[str, _Judged], model: TrainedModel
+) -> TrainingReport:
     decisions = {split: each.decisions for split, each in judged.items() if each.decisions}
     guaranteed = bool(decisions) and all(
         each["guarantee"] == Guarantee.UNSEEN_GROUPS.value
@@ -268,9 +321,13 @@ def _report(rows: TrainingRows, judged: Mapping[str, _Judged], model: TrainedMod
         groups={split: each.groups for split, each in judged.items()},
         errors={split: each.errors for split, each in judged.items()},
         intervals={split: each.intervals for split, each in judged.items()},
-        growth={split: each.spread.growth for split, each in judged.items()},
+        growth={split: each.spread.growth for split, each in spreads.splits.items()},
+        widths=spreads.by_features,
         decisions=decisions,
-        caution=model.caution,
+        caution={
+            category: {kind: round(float(value), 4) for kind, value in zip(KINDS, row, strict=True)}
+            for category, row in zip(CATEGORIES, model.caution, strict=True)
+        },
         guarantee=(Guarantee.UNSEEN_GROUPS if guaranteed else Guarantee.NOT_GUARANTEED).value,
     )
 
