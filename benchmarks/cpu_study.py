@@ -193,7 +193,9 @@ def _corpus(args: argparse.Namespace, kind: TrafficKind, like: TaskTable) -> Met
 def _joined(first: MethodTable, second: MethodTable) -> MethodTable:
     names = ("features", "pair_features", "analytical", "feasible", "model", "accelerator", "workload")
     tasks = replace(
-        first.tasks, **{n: np.concatenate([getattr(first.tasks, n), getattr(second.tasks, n)]) for n in names}
+        first.tasks,
+        draws=None,
+        **{n: np.concatenate([getattr(first.tasks, n), getattr(second.tasks, n)]) for n in names},
     )
     both = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in ("performance", "tolerance")}
     return replace(first, tasks=tasks, **both)

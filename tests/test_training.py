@@ -381,7 +381,7 @@ def test_cases_are_of_every_kind_of_choice(twins: tuple[TrainingRows, pa.Table, 
 
 
 def test_kinds_of_traffic_are_those_of_the_corpus() -> None:
-    assert KINDS == tuple(kind.value for kind in TrafficKind)
+    assert tuple(kind.value for kind in TrafficKind) == KINDS
 
 
 def far_ones(rows: TrainingRows) -> np.ndarray:

@@ -143,7 +143,8 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
         if bracket.low > 0.0:
             sure = asked[bracket.low].interval_ratio <= MOST_INTERVAL_RATIO
             best = _best_rate(bracket, capacity, anchor, long, sure=sure)
-            found = asked[min(asked, key=lambda rate: (abs(rate - best), -asked[rate].requests))]
+            nearest = min(asked, key=lambda rate: (-asked[rate].requests, abs(rate - best)))
+            found = asked[bracket.low if sure else nearest]  # above it latencies may scatter widely already
     if of.is_first and capacity > 0.0:
         for share in UTILIZATIONS:
             short(share * capacity)

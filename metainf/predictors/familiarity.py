@@ -114,7 +114,7 @@ def _without_runs(rows: FloatArray, draw: np.random.Generator) -> FloatArray:
     kept = rows[np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])]
     if len(kept) > _MOST_SORTED:
         kept = kept[np.sort(draw.choice(len(kept), _MOST_SORTED, replace=False))]
-    return kept
+    return np.asarray(kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -149,12 +149,12 @@ class Models:
             if known is not None:
                 return _Answer(KnownModel(known, revision), None, self._clock())  # gated: its facts are known
             return _Answer(None, InvalidWorkloadError(f"{exc}; {_WHOSE_TOKEN}"), self._clock())
-        return self._read(found, known, revision)
+        return self._read(model_id, found, known, revision)
 
-    def _read(self, found: HubConfig, known: ModelArchitecture | None, revision: str | None) -> _Answer:
+    def _read(self, model_id: str, found: HubConfig, known: ModelArchitecture | None, revision: str | None) -> _Answer:
         try:
             architecture = ModelArchitecture.from_config(
-                found.config, name=found.model_id, hf_quant_config=found.hf_quant_config
+                found.config, name=model_id, hf_quant_config=found.hf_quant_config
             )
         except InvalidWorkloadError as exc:
             if known is not None and not isinstance(exc, UnknownModelError):

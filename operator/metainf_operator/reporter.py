@@ -134,7 +134,8 @@ def _overspent(workload: InferenceWorkload, accrued: Accrued | None) -> str:
     budget = workload.workload.budget
     if accrued is None or not overspent(budget, accrued):
         return ""
-    return f"the batch has cost {accrued.amount} {budget.currency}; the budget is {budget.amount} {budget.unit}"
+    # Without the sum, which would be another message at every look.
+    return f"the batch has cost more than its budget, {budget.amount} {budget.unit}: see status.observed.accruedCost"
 
 
 class Reporter:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from metainf.engine_defaults import cpu_threads
 from metainf.manifests import Decision, InferenceWorkload
-from metainf.placement import SPOT_TAINT_KEYS, max_replicas
+from metainf.placement import SPOT_TAINT_KEYS
 from metainf.pools import CapacityType, NodePool
 from metainf.workload import Toleration
 from metainf_operator.accrual import Accrued
