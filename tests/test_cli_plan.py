@@ -281,3 +281,14 @@ def test_a_reader_that_goes_away_is_no_fault(written):
     errors = process.stderr.read().decode()
     process.stderr.close()
     assert (process.wait(), errors) == (0, "")
+
+
+def test_the_readme_shows_what_the_plan_of_the_chat_prints(capsys):
+    root = Path(__file__).parents[1]
+    examples = root / "crds" / "examples"
+    assert main(["plan", "-f", str(examples / "chat.yaml"), "--pools", str(examples / "acceleratorpools.yaml")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    page = (root / "README.md").read_text(encoding="utf-8")
+    shown = page.partition("(`metainf plan`, shortened):\n\n```\n")[2].partition("```")[0].splitlines()
+    assert len(shown) > 10
+    assert [line for line in shown if line not in printed] == []

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from metainf.accelerators import catalogue
 from metainf.errors import InvalidWorkloadError
-from metainf.manifests import NodeRange, find_accelerator, parse_pool, read_documents, resource_name, standing_pool
+from metainf.manifests import (
+    USUAL_CORES_EACH,
+    NodeRange,
+    find_accelerator,
+    parse_pool,
+    read_documents,
+    resource_name,
+    standing_pool,
+)
 from metainf.placement import ReplicaRequest, max_replicas, room_for
 from metainf.pools import Billing, CapacityType, PriceSource, Taint
 
@@ -110,9 +118,10 @@ def test_without_a_cluster_min_says_how_many_nodes_stand(nodes, standing, addabl
     assert room_for(made, ONE).cost_per_hour(1) == Decimal(first_replica_usd)
 
 
-def test_without_node_resources_only_accelerators_limit():
+def test_without_node_resources_a_node_has_the_cores_of_the_usual_machine_and_any_memory():
     made = standing_pool(parse_pool(pool(nodeResources=...)))
-    assert max_replicas(made, ReplicaRequest(8, 500.0, 2**42)) == 2
+    assert max_replicas(made, ReplicaRequest(8, 8 * USUAL_CORES_EACH, 2**42)) == 2
+    assert max_replicas(made, ReplicaRequest(8, 8 * USUAL_CORES_EACH + 1.0, 2**42)) == 0
 
 
 def test_a_node_pool_carries_what_selection_and_scheduling_need():

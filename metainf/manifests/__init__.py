@@ -42,6 +42,7 @@ from metainf.manifests.documents import read_documents
 from metainf.manifests.metadata import API_GROUP, API_VERSION, is_kind
 from metainf.manifests.pool import (
     POOL_KIND,
+    USUAL_CORES_EACH,
     AcceleratorPool,
     NodeRange,
     NodeResources,
@@ -91,6 +92,7 @@ __all__ = [
     "MOST_DECISION_BYTES",
     "POOL_KIND",
     "RESERVATION_ANNOTATION",
+    "USUAL_CORES_EACH",
     "WORKLOAD_KIND",
     "WORKLOAD_LABEL",
     "AcceleratorPool",

@@ -20,6 +20,7 @@ from metainf.pools import Billing, CapacityType, NodeCapacity, NodePool, NodeSha
 
 __all__ = [
     "POOL_KIND",
+    "USUAL_CORES_EACH",
     "AcceleratorPool",
     "NodeRange",
     "NodeResources",
@@ -31,9 +32,17 @@ __all__ = [
 
 POOL_KIND = "AcceleratorPool"
 _MOST_NODES = 10_000
-# Where nodeResources is absent, CPU and memory do not limit: more than any machine has, and finite to calculate with.
+# Where nodeResources is absent, memory does not limit, nor a CPU pool's cores: more than any machine has, and finite.
 _ANY_CPU_CORES = 1e6
 _ANY_MEMORY_BYTES = 1 << 60
+USUAL_CORES_EACH = 3.5
+"""CPU of a node of unknown size, for each of its accelerators.
+
+The smallest machines that are sold with one have 4 vCPUs (g4dn.xlarge, g5.xlarge, g6.xlarge, n1-standard-4 with a T4,
+Standard_NC4as_T4_v3), of which the kubelet keeps a part and daemons take another. Of 3.5 a replica on one accelerator
+asks for 3 (`metainf.candidates`), which is a core for each of vLLM's three processes: a pod that asked for more would
+stay pending on the node that was added for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +262,10 @@ def resource_name(accelerator: Accelerator) -> str | None:
             return "nvidia.com/gpu"
 
 
+def _unknown_cores(pool: AcceleratorPool) -> float:
+    return _ANY_CPU_CORES if pool.is_cpu else USUAL_CORES_EACH * pool.accelerators
+
+
 def standing_pool(pool: AcceleratorPool) -> NodePool:
     """The pool where no nodes can be read: for `metainf plan --pools`, and for an operator without node access.
 
@@ -277,7 +290,7 @@ def standing_pool(pool: AcceleratorPool) -> NodePool:
             "else tells"
         )
     accelerator = find_accelerator(pool)
-    resources = pool.node_resources or NodeResources(_ANY_CPU_CORES, _ANY_MEMORY_BYTES)
+    resources = pool.node_resources or NodeResources(_unknown_cores(pool), _ANY_MEMORY_BYTES)
     shape = NodeShape(pool.accelerators, resources.cpu_cores, resources.memory_bytes)
     standing = pool.nodes.maximum if pool.nodes.minimum is None else pool.nodes.minimum
     return NodePool(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from metainf.accelerators import Accelerator
 from metainf.errors import InvalidWorkloadError
-from metainf.manifests import AcceleratorPool, find_accelerator, resource_name
+from metainf.manifests import USUAL_CORES_EACH, AcceleratorPool, find_accelerator, resource_name
 from metainf.placement import SPOT_TAINT_KEYS
 from metainf.pools import CapacityType, NodeCapacity, NodePool, NodeShape, Price, Taint
 from metainf_operator.node_labels import OVERRIDE_LABEL
@@ -109,7 +109,7 @@ def _declared_pool(
     if fitting:
         shape = _shape(fitting, manifest.accelerators)
     else:
-        cpu = resources.cpu_cores if resources else _USUAL_CORES_EACH * manifest.accelerators
+        cpu = resources.cpu_cores if resources else USUAL_CORES_EACH * manifest.accelerators
         shape = NodeShape(manifest.accelerators, cpu, resources.memory_bytes if resources else _ANY_MEMORY_BYTES)
     named = fitting[0].accelerators.resource_name if fitting else resource_name(accelerator)
     most = manifest.nodes.maximum if manifest.nodes is not None else len(fitting)
@@ -144,11 +144,6 @@ def _other_than(declared: Accelerator, node: NodeFacts) -> str | None:
     return said if facts.accelerator.memory_bytes < declared.memory_bytes else None
 
 
-# CPU of a node of unknown size, for each of its accelerators: the smallest machines that are sold with one have 4 vCPUs
-# (g4dn.xlarge, g5.xlarge, g6.xlarge, n1-standard-4 with a T4, Standard_NC4as_T4_v3), of which the kubelet keeps a part
-# and daemons take another. Of 3.5 a replica on one accelerator asks for 3 (`candidates`), which is a core for each of
-# vLLM's three processes: a pod that asked for more would stay pending on the node that was added for it.
-_USUAL_CORES_EACH = 3.5
 _ANY_MEMORY_BYTES = 1 << 60  # memory of such a node: it limits nothing
 
 

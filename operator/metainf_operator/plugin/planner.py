@@ -1,11 +1,12 @@
 """Takes the operator's decision for one workload, on a picture of the cluster, and writes nothing.
 
 Separate from the subcommand, which reads files and prints. The steps are those of the operator's own pass: model,
-pin, what is free, selection, what to do about it; each by the operator's own function.
+pin, what is free, selection, what to do about it; each by the operator's own function. Whether a switch for a gain
+alone has room beside what runs is only known to the operator, which then holds and says so.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from metainf.candidates import CandidateName
@@ -14,16 +15,16 @@ from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.manifests import InferenceWorkload, ObservedTraffic, TrafficSource, parse_decision
 from metainf.planning import Plan, plan
 from metainf.predictors.contract import Predictor
-from metainf.selection import BindingLimit, NoSelection
+from metainf.selection import BindingLimit
 from metainf.switching import MoveReason
 from metainf_operator.api_errors import ClusterError, NotFoundError
 from metainf_operator.children import SHUTDOWN_S
 from metainf_operator.cluster_api import ClusterApi
-from metainf_operator.ledger import Hold as Reserved
 from metainf_operator.models import ConfigMapMissingError, Models
 from metainf_operator.observed_traffic import traffic_in_use
 from metainf_operator.pod_template import pod_template_conflicts
 from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop, decide, serving_inputs
+from metainf_operator.reservations import reserve
 from metainf_operator.resources import INFERENCE_DECISION
 from metainf_operator.world import DecisionState, WorkloadState, World
 
@@ -109,11 +110,7 @@ class Planner:
         """
         await self._claim_for_those_before(state)
         made, choice, active = await self._decide(state)
-        if isinstance(choice, Activate) and choice.plan.chosen is not None:
-            candidate = choice.plan.chosen.candidate
-            pool, request = candidate.option.pool.name, candidate.option.request
-            self.world.reserving[state.key] = Reserved(state.key, state.created_at, pool, request, candidate.replicas)
-        self._claim(state, made)
+        reserve(self.world, state, choice)
         return Proposal(made, choice, active)
 
     async def _decide(self, state: WorkloadState) -> tuple[Plan, Choice, DecisionState | None]:
@@ -154,7 +151,8 @@ class Planner:
             )
         except (NotFoundError, InvalidWorkloadError):
             return None
-        return traffic_in_use(workload.workload.traffic, decision.inputs.observed, None, window_s=0.0)
+        declared, seen = workload.workload.traffic, decision.inputs.observed
+        return traffic_in_use(declared, seen, None, window_s=0.0, runs=active.holds)
 
     async def _pinned(self, workload: InferenceWorkload) -> CandidateName | None:
         pin = workload.policy.pinned
@@ -178,11 +176,11 @@ class Planner:
             if (other.created_at, other.key) >= turn or other.key in self.world.waiting or not self._waits(other):
                 continue
             try:
-                made, _, _ = await self._decide(other)
+                _, choice, _ = await self._decide(other)
             except (MetaInfError, ClusterError) as error:
                 note(f"{other.key} waits for room before this one and cannot be counted: {error}")
                 continue
-            self._claim(other, made)
+            reserve(self.world, other, choice)
 
     def _waits(self, state: WorkloadState) -> bool:
         if state.deleting or state.manifest is None:
@@ -190,11 +188,3 @@ class Planner:
         active = self.world.active_decision(state.key, state.uid)
         reasons = {c.get("type"): c.get("reason") for c in state.status.get("conditions") or ()}
         return (active is None or not active.holds) and reasons.get("Feasible") == BindingLimit.NO_CAPACITY
-
-    def _claim(self, state: WorkloadState, made: Plan) -> None:
-        outcome = made.outcome
-        wanted = outcome.waiting_for if isinstance(outcome, NoSelection) else None
-        if wanted is not None:
-            option = wanted.candidate.option
-            claim = Reserved(state.key, state.created_at, option.pool.name, option.request, wanted.candidate.replicas)
-            self.world.waiting[state.key] = replace(claim, waiting=True)
