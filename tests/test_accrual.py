@@ -78,12 +78,11 @@ def test_figures_that_are_written_beside_it_do_not_set_its_clock() -> None:
     assert found.amount == Decimal("73.0000")
 
 
-def test_a_status_from_before_it_had_a_clock_counts_from_when_it_was_seen() -> None:
-    old = {"accruedCost": "1.0000 USD", "time": "2026-01-01T12:00:00Z", "throughput": "100 tok/s"}
-    found = accrue(old, TWELVE, ready=True, now=T0 + timedelta(hours=1))
-    assert found is not None
-    assert found.amount == Decimal("13.0000")
-    assert accrual_of(old) == written("1.0000", T0)
+def test_when_figures_were_seen_is_no_clock_of_a_sum_that_has_none() -> None:
+    standing = {"accruedCost": "1.0000 USD", "time": "2026-01-01T12:00:00Z", "throughput": "100 tok/s"}
+    now = T0 + timedelta(hours=1)
+    assert accrue(standing, TWELVE, ready=True, now=now) == Accrued(Decimal("1.0000"), now, True)
+    assert accrual_of(standing) == {"accruedCost": "1.0000 USD"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from metainf.predictors.contract import Question
 from metainf.workload import Repetitiveness
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
-from metainf_operator.ledger import WorkloadKey
+from metainf_operator.ledger import Hold, WorkloadKey
 from metainf_operator.models import KnownModel, _Answer
 from metainf_operator.resources import (
     ACCELERATOR_POOL,
@@ -857,6 +857,44 @@ def test_pods_on_a_node_that_belongs_to_another_pool_now_are_called_back() -> No
     around.cluster.put(NODE, host("g0", "3"))
     around.settle()
     assert kept_to(around) == ["g1", "g2"]
+
+
+def test_pods_are_not_called_back_to_where_there_is_no_room() -> None:
+    around = with_nodes(g0="1", x0="9")
+    around.apply(workload(budget="1.5"))
+    around.settle()
+    assert kept_to(around) == ["g0"]
+    before = len(around.cluster.writes)
+    around.cluster.put(NODE, host("g0", "3"))  # its pool is gone, and it is kept: nothing else is within the budget
+    around.settle()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+
+
+def test_room_that_somebody_else_has_reserved_restarts_nobody() -> None:
+    around = with_nodes(g0="1", x0="9")
+    around.apply(workload())
+    around.settle()
+    around.cluster.put(NODE, host("g1", "1"))
+    around.settle()
+    record = next(r for r in around.world.inventory.pools if "g0" in r.members)
+    (mine,) = [r for r in around.world.decisions.values() if r.holds]
+    assert mine.head.reservation is not None
+    other = WorkloadKey("team-a", "other")
+    around.world.reserving[other] = Hold(other, around.now, record.pool.name, mine.head.reservation.request, 1)
+    before = len(around.cluster.writes)
+    around.reconcile()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+
+
+def test_what_is_suspended_stops_though_its_pool_is_there_no_more() -> None:
+    around = serving()
+    around.cluster.remove(ACCELERATOR_POOL, "cheap")
+    around.cluster.remove(ACCELERATOR_POOL, "fast")
+    around.settle()
+    assert sum(around.running().values()) == 1
+    around.edit(suspend=True)
+    around.settle()
+    assert sum(around.running().values()) == 0
 
 
 def test_a_new_node_is_named_once_the_replicas_need_it() -> None:

@@ -257,16 +257,17 @@ def test_a_cordoned_node_says_too_what_is_no_taint_of_the_pool() -> None:
 @pytest.mark.parametrize(
     ("nodes", "addable"),
     [
-        pytest.param({"max": 1}, 1, id="the one that was added"),
-        pytest.param({"max": 3}, 3, id="that one and two more"),
-        pytest.param(None, 1, id="no more than there are"),
+        pytest.param({"max": 1}, 0, id="the one that was added"),
+        pytest.param({"max": 3}, 2, id="that one and two more"),
+        pytest.param(None, 0, id="no more than there are"),
     ],
 )
-def test_a_node_that_starts_is_one_that_comes(nodes: dict[str, int] | None, addable: int) -> None:
+def test_a_node_that_starts_has_its_room(nodes: dict[str, int] | None, addable: int) -> None:
     not_ready = {"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}
     starts = facts("n0", taints=[not_ready], labels={"team": "a"})
     record = only(take_inventory([starts], [declared(nodes=nodes)]))
-    assert (record.pool.taints, record.pool.nodes, record.pool.addable_nodes) == ((), (), addable)
+    assert [each.name for each in record.pool.nodes] == ["n0"]
+    assert (record.pool.taints, record.pool.addable_nodes) == ((), addable)
     assert record.members == {"n0"}
 
 

@@ -1,8 +1,8 @@
 """What a batch has cost so far.
 
 Separate and pure. The sum lives in the workload's status with a clock of its own: whoever leads next goes on from
-there, and what passed while nobody led counts as served, since the replicas ran on. It is written when it moved by a
-tenth, at most every five minutes, so that a status is no clock.
+there, and what passed while nobody led counts as served, since the replicas ran on. It is written every five
+minutes, and after half a minute where it moved by a tenth, so that a status is no clock.
 
 What counts is what takes room once a first replica was ready: every replica of every Deployment that stands, ready or
 not, so both sides of a switch. Not counted are pods that finish their requests after their Deployment is gone, and
@@ -81,8 +81,7 @@ def accrual_of(observed: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What a status says of a batch's cost, and nothing of what was seen."""
     if not observed or "accruedCost" not in observed:
         return None
-    at = _clock(observed)
-    return {"accruedCost": observed["accruedCost"], **({} if at is None else {"accruedAt": at})}
+    return {name: observed[name] for name in _FIELDS if name in observed}
 
 
 def still_accruing(observed: dict[str, Any] | None, workload: InferenceWorkload | None) -> dict[str, Any] | None:
@@ -103,11 +102,6 @@ def _seen(observed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in observed.items() if name not in _FIELDS}
 
 
-def _clock(observed: Mapping[str, Any]) -> Any:
-    """Until when the sum counts, as written. A status from before the sum had a clock has only when it was seen."""
-    return observed.get("accruedAt", observed.get("time"))
-
-
 def _read(observed: Mapping[str, Any]) -> tuple[Decimal | None, datetime | None]:
     """The sum and its clock; None for what is not there or damaged."""
     try:
@@ -117,6 +111,6 @@ def _read(observed: Mapping[str, Any]) -> tuple[Decimal | None, datetime | None]
     if not amount.is_finite():
         return None, None
     try:
-        return amount, datetime.fromisoformat(str(_clock(observed)).replace("Z", "+00:00")).astimezone(UTC)
+        return amount, datetime.fromisoformat(str(observed.get("accruedAt")).replace("Z", "+00:00")).astimezone(UTC)
     except ValueError:
         return amount, None

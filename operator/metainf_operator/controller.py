@@ -354,11 +354,12 @@ class Controller:
         """Say what is wrong; what is in force serves on, unless it is to run nothing."""
         workload, stopped = seen.state.manifest, False
         spent = workload is not None and overspent(workload.workload.budget, seen.accrued)
-        if workload is not None and halts(workload, overspent=spent) and active is not None and active.holds:
-            stopped = not idle(workload)
-            active = await self.records.release(active)
-            await self.roller.halt(seen.state)
-            self._capacity_freed()
+        if workload is not None and halts(workload, overspent=spent):
+            if active is not None and active.holds:
+                stopped = not idle(workload)
+                active = await self.records.release(active)
+                self._capacity_freed()
+            await self.roller.halt(seen.state)  # also where an earlier pass ended between the two
         if give_up_claim(self.world, seen.state):
             self._capacity_freed()  # who cannot be decided for now keeps no room from others
         told = replace(

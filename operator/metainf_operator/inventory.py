@@ -120,9 +120,8 @@ def _declared_pool(
         product=manifest.product,
         resource_name=None if manifest.is_cpu else named,
         shape=shape,
-        nodes=tuple(_capacity(n, shape) for n in usable if _barring(n, manifest.capacity_type) <= taints),
-        # A node that starts is one that comes: whoever it was added for must not take its room for gone.
-        addable_nodes=max(0, most - sum(not n.starting for n in fitting)),
+        nodes=tuple(_capacity(n, shape) for n in _counted(fitting) if _barring(n, manifest.capacity_type) <= taints),
+        addable_nodes=max(0, most - len(fitting)),
         price=manifest.price or agreed_price(fitting, opencost),
         capacity_type=manifest.capacity_type,
         billing=manifest.billing,
@@ -312,7 +311,7 @@ def _derived_pool(
         product=kind.product,
         resource_name=kind.resource_name or None,
         shape=shape,
-        nodes=tuple(_capacity(n, shape) for n in capacity if n.usable),
+        nodes=tuple(_capacity(n, shape) for n in _counted(capacity)),
         price=price,
         capacity_type=kind.capacity_type,
         taints=_in_order(_shared_taints(capacity)),
@@ -347,6 +346,15 @@ def _shape(members: Sequence[NodeFacts], count: int) -> NodeShape:
         cpu_cores=min(n.cpu_cores for n in sized),
         memory_bytes=min(n.memory_bytes for n in sized),
     )
+
+
+def _counted(nodes: Sequence[NodeFacts]) -> list[NodeFacts]:
+    """Those that take pods now or in a moment.
+
+    A node that starts has its room: whoever it was added for must not take it for gone, and nobody must take one whose
+    agent restarts for empty.
+    """
+    return [node for node in nodes if node.usable or node.starting]
 
 
 def _capacity(node: NodeFacts, shape: NodeShape) -> NodeCapacity:

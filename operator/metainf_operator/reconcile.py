@@ -39,14 +39,13 @@ __all__ = [
 class Activate:
     """Put the plan's decision in force and run it.
 
-    `resumed`: the decision in force takes its capacity again. `beside`: it is for a gain alone, and rests on room and
-    money for both sides and a turn to switch, as they were found when it was made.
+    `beside`: it starts other pods for a gain alone, and rests on room and money for both sides and a turn to switch, as
+    they were found when it was made.
     """
 
     plan: Plan
     reason: MoveReason
     gain_ratio: float = 0.0
-    resumed: bool = False
     beside: bool = False
 
 
@@ -221,7 +220,8 @@ def _moved(plan: Plan, outcome: Selection, verdict: Move, room: Beside | None) -
     if not room.turn and current is not None and starts_new_pods(current, target):
         why = "as many workloads switch now as may at a time"
         return Hold(f"another candidate would gain {verdict.gain_ratio:.1%}; {why}", awaits_turn=True)
-    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, beside=True)
+    beside = current is not None and starts_new_pods(current, target)  # a change of size was not asked for room
+    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, beside=beside)
 
 
 def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:

@@ -360,7 +360,7 @@ def notices(seen: Seen, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
         change = (kind, old.get("status"), status)
         if change in _ON_CHANGE and reason != "Suspended":
             found.append(Notice(_ON_CHANGE[change], condition["message"]))
-        if kind == "Available" and old.get("reason") == "Suspended" and reason != "Suspended":
+        if kind == "Available" and old.get("reason") == "Suspended" and reason not in ("Suspended", "NotDeployed"):
             found.append(Notice(EventReason.RESUMED, condition["message"]))
         if old.get("status") != status and (kind, status) in _ON_STATUS:
             found.append(Notice(_ON_STATUS[kind, status], condition["message"]))

@@ -89,7 +89,7 @@ class Roller:
         accrued: Accrued | None = None,
         beside: bool = False,
     ) -> Rolled:
-        """One step. Without the pool that the decision names, what stands is left as it is.
+        """One step. Without the pool that the decision names, what stands is left as it is, or scaled to zero.
 
         `accrued` is what a batch has cost so far. `beside`: the decision was made in this pass for a gain alone, on the
         ground that both sides fit and that its turn has come; neither is asked again, and nothing is stopped for it.
@@ -97,6 +97,9 @@ class Roller:
         serving = self._serving(workload, active, decision, weight_bytes)
         deployments = self.world.children(state.key, self.world.deployments, state.uid)
         if serving is None or active.head.choice is None:
+            if stopped:
+                await self.halt(state)
+                return Rolled()
             return self.as_it_stands(state, "; the pool is there no more")
         digest = serving_hash(workload, serving)
         name = f"{workload.name}-{digest}"

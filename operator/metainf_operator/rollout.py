@@ -171,7 +171,7 @@ def next_step(
     old_names = tuple(d.name for d in old)
     answering = _answering(mine, old, service)
     if mine is None and old:
-        if not may_switch:
+        if not may_switch and any(d.replicas > 0 for d in old):
             stays, soon = answering or serving, timedelta(seconds=10)
             return Step(Stage.WAITING_TO_SWITCH, "other workloads are switching", False, stays, again_in=soon)
         if answering is None:

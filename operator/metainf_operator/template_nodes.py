@@ -20,16 +20,29 @@ def as_template(world: World, state: WorkloadState, serving: Serving, standing: 
     """The serving with the nodes that the standing Deployment's template names, and packed as that is.
 
     Written anew where nothing runs, so that nobody is restarted; where a pod runs on a node of another pool, which is
-    paid for otherwise; and where the replicas have room on the pool's nodes that those named have not.
+    paid for otherwise, and the pool has room for all; and where a replica has no node, and none of those named has room
+    for it while the pool has.
     """
     if standing.deployment is None or standing.deployment.replicas == 0:
         return serving
     kept = replace(serving, hostnames=standing.hostnames, packed=standing.packed)
     if standing.hostnames == serving.hostnames:
         return kept
-    room = room_for_serving(world, state, kept)
-    lacking = room < replicas and room < room_for_serving(world, state, serving)
-    return serving if lacking or _strays(world, state, serving, standing) else kept
+    elsewhere = room_for_serving(world, state, serving)
+    # Room that others have reserved meanwhile is not missed by pods that have theirs.
+    lacking = _bound(world, state, standing) < replicas and room_for_serving(world, state, kept) < min(
+        replicas, elsewhere
+    )
+    called_back = elsewhere >= replicas and _strays(world, state, serving, standing)
+    return serving if lacking or called_back else kept
+
+
+def _bound(world: World, state: WorkloadState, standing: ChildState) -> int:
+    """Pods of the Deployment that have a node."""
+    return sum(
+        use.workload == state.key and use.serving == standing.serving and bool(use.node) and not use.terminating
+        for use in world.pods.values()
+    )
 
 
 def _strays(world: World, state: WorkloadState, serving: Serving, standing: ChildState) -> bool:

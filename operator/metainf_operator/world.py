@@ -159,7 +159,8 @@ def project_decision(body: Mapping[str, Any]) -> DecisionState | None:
 
 def _under_way(children: Iterable[ChildState]) -> int:
     """Deployments that serve or may still come to."""
-    return sum(child.deployment is None or not child.deployment.deadline_exceeded for child in children)
+    found = (child.deployment for child in children)
+    return sum(each is None or (each.replicas > 0 and not each.deadline_exceeded) for each in found)
 
 
 class World:
