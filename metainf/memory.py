@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from metainf.accelerators import Vendor
 from metainf.architecture import ModelArchitecture
 from metainf.dtypes import DType
-from metainf.layers import LayerGroup, Linear, MlpKind, Part
+from metainf.layers import LatentAttention, LayerGroup, Linear, MlpKind, Part, RecurrentMixer
 from metainf.predictors.contract import ReplicaSpec
 from metainf.settings import SpeculationKind
 
-__all__ = ["MemoryPlan", "loaded_bits_per_weight", "memory_plan", "with_room_for"]
+__all__ = [
+    "MemoryPlan",
+    "draft_state_bytes",
+    "loaded_bits_per_weight",
+    "memory_plan",
+    "offload_copies",
+    "with_room_for",
+]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -72,6 +79,10 @@ class MemoryPlan:
     """KV cache of a drafting layer beside that of the model."""
     kv_asked_bytes: float | None = None
     """What the engine is told to take for the cache; None leaves it all that is left."""
+    draft_state_bytes: float = 0.0
+    """Recurrent states of one sequence beyond its own: one for each draft."""
+    in_flight_tokens: int = 0
+    """Most tokens that are scheduled and not settled: layers with a window hold them besides it."""
 
     @property
     def kv_bytes(self) -> float:
@@ -101,7 +112,25 @@ class MemoryPlan:
         per_rank = self.architecture.kv_bytes(
             whole, self.kv_cache_dtype, tp=self.tensor_parallel, pp=self.pipeline_parallel
         )
-        return per_rank * (1.0 + self.draft_kv_ratio)
+        return per_rank * (1.0 + self.draft_kv_ratio) + self.draft_state_bytes
+
+    def admission_bytes(self, context_tokens: float) -> float:
+        """What the cache must hold for one sequence of this length to be let in, on the rank.
+
+        More than it holds later where layers have a window: the steps under way may fill it beyond that. vLLM does not
+        start with a max-model-len that this does not allow. Source: vLLM 0.32.0, vllm/v1/kv_cache_interface.py,
+        SlidingWindowSpec.max_admission_blocks_per_request.
+        """
+        beyond = 0.0
+        for group in self.architecture.layer_groups:
+            mixer = group.layer.mixer
+            window = None if mixer is None else mixer.cached_tokens_limit
+            if mixer is None or window is None or isinstance(mixer, RecurrentMixer):
+                continue
+            held = min(context_tokens, window - 1 + self.in_flight_tokens) + self.block_tokens
+            more = max(0.0, held - min(context_tokens, window))
+            beyond += group.count * more * mixer.kv_bytes(1, self.kv_cache_dtype, self.tensor_parallel)
+        return self.sequence_bytes(context_tokens) + beyond / self.pipeline_parallel
 
     def kv_sequences(self, context_tokens: float) -> float:
         """Sequences of this length that the cache holds at a time; below 1 not even one fits."""
@@ -119,7 +148,7 @@ class MemoryPlan:
 
     def missing_bytes(self, context_tokens: float) -> float:
         """Missing on each rank to hold one sequence of this length; 0 where it fits."""
-        return max(0.0, self.sequence_bytes(context_tokens) - self.kv_bytes)
+        return max(0.0, self.admission_bytes(context_tokens) - self.kv_bytes)
 
     def margin_bytes(self, context_tokens: float) -> float:
         """What must be left on each rank beside one sequence of this length, for what is estimated."""
@@ -135,7 +164,7 @@ class MemoryPlan:
 
     def explanation(self, context_tokens: float) -> str:
         """Why one sequence of this length does or does not fit, with the numbers."""
-        cache, wanted = self.sequence_bytes(context_tokens), self._wanted_bytes(context_tokens)
+        cache, wanted = self.admission_bytes(context_tokens), self._wanted_bytes(context_tokens)
         verdict = "fits in" if wanted <= self.usable_bytes else "exceeds"
         return (
             f"each accelerator needs {wanted / _GIB:.1f} GiB (weights {self.weight_bytes / _GIB:.1f}, runtime "
@@ -145,7 +174,7 @@ class MemoryPlan:
         )
 
     def _wanted_bytes(self, context_tokens: float) -> float:
-        cache = self.sequence_bytes(context_tokens) + self.margin_bytes(context_tokens)
+        cache = self.admission_bytes(context_tokens) + self.margin_bytes(context_tokens)
         return self.weight_bytes + self.reserve_bytes + cache
 
 
@@ -165,7 +194,46 @@ def memory_plan(replica: ReplicaSpec) -> MemoryPlan:
         block_tokens=settings.block_tokens,
         draft_kv_ratio=_draft_kv_ratio(replica),
         kv_asked_bytes=settings.kv_cache_memory_bytes,
+        draft_state_bytes=draft_state_bytes(replica),
+        in_flight_tokens=_in_flight_tokens(replica),
     )
+
+
+def draft_state_bytes(replica: ReplicaSpec) -> float:
+    """Recurrent states that drafting adds to each sequence, on a rank: one for each draft.
+
+    Source: vLLM 0.32.0, vllm/model_executor/layers/mamba/abstract.py, num_speculative_blocks.
+    """
+    speculation, settings = replica.settings.speculation, replica.settings
+    if speculation is None:
+        return 0.0
+    layout = replica.layout
+    states = sum(
+        group.count * group.layer.mixer.kv_bytes(1, settings.kv_cache_dtype, layout.tensor_parallel)
+        for group in replica.architecture.layer_groups
+        if isinstance(group.layer.mixer, RecurrentMixer)
+    )
+    return speculation.tokens * states / layout.pipeline_parallel
+
+
+def offload_copies(replica: ReplicaSpec) -> int:
+    """Parts that host memory behind the cache is cut into: one for each rank of an engine.
+
+    Latent attention under tensor parallelism alone is the same on all of them, and kept once. Source: vLLM 0.32.0,
+    vllm/distributed/kv_transfer/kv_connector/v1/offloading/config.py, `replicated_layout`.
+    """
+    layout, mixers = replica.layout, [group.layer.mixer for group in replica.architecture.layer_groups]
+    latent = all(isinstance(mixer, LatentAttention) for mixer in mixers if mixer is not None)
+    alone = layout.pipeline_parallel == 1 and layout.data_parallel == 1
+    return 1 if latent and alone else layout.tensor_parallel * layout.pipeline_parallel
+
+
+def _in_flight_tokens(replica: ReplicaSpec) -> int:
+    """Source: vLLM 0.32.0, vllm/config/vllm.py, max_in_flight_tokens and max_concurrent_batches."""
+    settings = replica.settings
+    budget = settings.max_num_batched_tokens
+    budget = budget if settings.chunked_prefill else max(budget, settings.max_model_len)
+    return budget * (replica.layout.pipeline_parallel + (1 if settings.asynchronous_scheduling else 0))
 
 
 def with_room_for(longest_tokens: float, replica: Callable[[int | None], ReplicaSpec]) -> ReplicaSpec | MemoryPlan:
@@ -188,9 +256,11 @@ def with_room_for(longest_tokens: float, replica: Callable[[int | None], Replica
     wanted = min(max(2.0 * longest_tokens, _LEAST_CONTEXT_TOKENS), plan.max_model_len)
     if plan.short_bytes(longest_tokens) <= 0:
         cache_tokens = plan.kv_sequences(longest_tokens) * longest_tokens
-        if plan.max_model_len <= cache_tokens / 2:
+        if plan.max_model_len <= cache_tokens / 2 and plan.missing_bytes(plan.max_model_len) <= 0:
             return own
         limit = _granular(min(wanted, 0.8 * cache_tokens), longest_tokens)
+        while plan.missing_bytes(limit) > 0:  # ends at the longest request, which fits
+            limit = _granular(0.9 * limit, longest_tokens)
         return own if limit == plan.max_model_len else replica(limit)
     if own.settings.chunked_prefill:
         return plan

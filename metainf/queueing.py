@@ -227,7 +227,7 @@ def closed_prompt_wait_s(prompt_load: FloatArray, prompt_s: FloatArray, clients:
 def frontend_wait_s(lane: Lane, point: OperatingPoint) -> FloatArray:
     """Time that a request and its first token wait for the API server, which sends a step's tokens one by one.
 
-    One process serves all lanes of a replica; each lane is taken to have its share of it.
+    Each data-parallel rank has a process of its own; stages of a pipeline are taken to have one each as well.
     """
     tokens_per_second = point.requests_per_second * lane.answer_tokens
     busy = np.minimum(tokens_per_second * lane.frontend_token_s, _BUSIEST_FRONTEND)

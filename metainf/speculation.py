@@ -13,6 +13,7 @@ from metainf.settings import Speculation, SpeculationKind
 from metainf.workload import Repetitiveness, Traffic
 
 __all__ = [
+    "READS_HIDDEN_STATES",
     "DraftCost",
     "acceptance_ratio",
     "context_share",
@@ -25,6 +26,12 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+
+READS_HIDDEN_STATES = frozenset({SpeculationKind.EAGLE, SpeculationKind.MTP})
+"""Drafters that need the model's hidden states: the last block of a prefix that is hit is computed again for them.
+
+Source: vLLM 0.32.0, vllm/v1/core/single_type_kv_cache_manager.py, `drop_eagle_block`.
+"""
 
 _NGRAM_ACCEPTANCE = {
     Repetitiveness.UNKNOWN: 0.15,

@@ -1,5 +1,8 @@
 """Runs begin with the prefix cache that their load would find: a warm one, but for batches."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from metainf.corpus.replicas import replica_of
@@ -54,6 +57,19 @@ def test_a_batch_begins_with_an_empty_cache() -> None:
     first, second = (run(BatchLoad(64, 600.0), MANY, warm=warm).batch(64) for warm in (True, False))
     assert first.makespan_s == second.makespan_s
     assert first.cached_ratio < 0.2
+
+
+def test_a_method_that_refuses_requests_does_not_serve_the_task() -> None:
+    def small(load: Load) -> Run:
+        whole = run(load, MANY)
+        return replace(whole, engine=replace(whole.engine, max_model_len=905))  # prompts fit, with answers they do not
+
+    assert small(BatchLoad(64, 600.0)).batch(64).makespan_s == 0.0
+    assert small(ConcurrencyLoad(8)).closed_loop(8).output_tokens_per_second == 0.0
+    rate = small(RateLoad(5.0))
+    assert rate.idle()[1] == math.inf
+    assert rate.capacity()[1] == 0.0
+    assert rate.at_rate(5.0)[1] == math.inf
 
 
 @pytest.mark.parametrize(

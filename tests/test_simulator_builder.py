@@ -1,16 +1,19 @@
 """From a replica to the scheduler's limits."""
 
+import numpy as np
 import pytest
 
 from metainf.accelerators import get
+from metainf.efficiencies import GENERIC
 from metainf.known_models import known_model
 from metainf.layouts import Layout
-from metainf.memory import memory_plan
+from metainf.memory import memory_plan, offload_copies, with_room_for
 from metainf.methods import effective_settings
 from metainf.predictors.contract import ReplicaSpec
 from metainf.settings import EngineSettings, Speculation, SpeculationKind
-from metainf.simulator import EngineModel, KvGroup
+from metainf.simulator import EngineModel, KvGroup, Requests, simulate
 from metainf.simulator.builder import engine_model
+from metainf.step_times.roofline import roofline_step_times
 from metainf.workload import Repetitiveness
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -151,3 +154,44 @@ def test_settings_are_taken_over():
 
 def test_without_memory_left_there_is_no_block():
     assert engine_model(replica("meta-llama/Llama-3.1-70B-Instruct")).kv_blocks == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "accelerator", "layout", "speculation"),
+    [
+        pytest.param("google/gemma-3-27b-it", "H100-SXM-80GB", Layout(), None, id="windows"),
+        pytest.param(
+            "openai/gpt-oss-120b", "H100-SXM-80GB", Layout(tensor_parallel=2), None, id="windows in every other"
+        ),
+        pytest.param(
+            "Qwen/Qwen3.5-27B", "A100-SXM-80GB", Layout(), Speculation(SpeculationKind.MTP, 3), id="states of drafts"
+        ),
+        pytest.param("Qwen/Qwen3-8B", "L4-PCIe-24GB", Layout(), None, id="all tokens"),
+    ],
+)
+@pytest.mark.parametrize("longest", [2000.0, 20000.0])
+def test_whatever_fits_the_context_that_an_engine_is_told_is_served(
+    model: str, accelerator: str, layout: Layout, speculation: Speculation | None, longest: float
+) -> None:
+    def asked(max_model_len: int | None) -> ReplicaSpec:
+        return replica(model, accelerator, layout, EngineSettings(speculation=speculation), max_model_len)
+
+    found = with_room_for(longest, asked)
+    if not isinstance(found, ReplicaSpec):
+        assert found.short_bytes(longest) > 0
+        return
+    context = found.settings.max_model_len
+    assert memory_plan(found).missing_bytes(context) == 0
+    engine = engine_model(found)
+    alone = Requests(np.zeros(1), np.array([context - 2]), np.array([2]))
+    steps = roofline_step_times(found, GENERIC)
+    assert not np.isnan(simulate(engine, steps, alone).last_token_s).any()
+
+
+def test_host_memory_holds_latent_attention_once_and_other_caches_for_each_rank() -> None:
+    offloading, eight = EngineSettings(kv_offload_bytes=32 << 30), Layout(tensor_parallel=8)
+    latent, heads = (
+        offload_copies(replica(name, "H200-SXM-141GB", eight, offloading))
+        for name in ("deepseek-ai/DeepSeek-V3", "meta-llama/Llama-3.1-70B-Instruct")
+    )
+    assert (latent, heads) == (1, 8)

@@ -38,6 +38,11 @@ from metainf.workload import BatchLoad, ConcurrencyLoad
 
 __all__ = ["UTILIZATIONS", "is_known", "measured_task", "methods_of"]
 
+_IDLE_MARGIN = 0.25
+"""Beyond this of a few hundred idle requests a promise is taken for broken at any load.
+
+A percentile of so few errs by a tenth; nearer to it the search itself, with thousands, finds no such load.
+"""
 UTILIZATIONS = (0.3, 0.5, 0.7, 0.85, 0.95)
 """Shares of its capacity at which the default's latencies are taken besides those that the search asks for."""
 
@@ -138,7 +143,7 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
 
     best = 0.0
     found = idle
-    if idle_margin <= 0.0 and capacity > 0.0:
+    if idle_margin <= _IDLE_MARGIN and capacity > 0.0:
         bracket = bracketed_rate(short, capacity, guess=anchor.short_rate)
         if bracket.low > 0.0:
             sure = asked[bracket.low].interval_ratio <= MOST_INTERVAL_RATIO

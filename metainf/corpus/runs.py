@@ -25,7 +25,7 @@ MOST_REQUESTS = 24_000
 """A run whose interval is too wide is doubled up to here; then the row says how wide it still is."""
 MOST_INTERVAL_RATIO = 0.05
 _WARM_UP_RATIO = 0.1
-_IDLE_REQUESTS = 100
+_IDLE_REQUESTS = 300
 _SATURATED_TURNS = 4  # of the slots, in a run that finds the capacity
 _SATURATED_REQUESTS = (600, 20_000)
 _CLOSED_TURNS = 12
@@ -101,6 +101,8 @@ class Run:
             per_request = request_latencies(result, requests.output_tokens)
             found = latencies(per_request, warm_up)
             margin, interval = margin_of(found, self.task.slo)
+            if _refuses(result):
+                return _outcome(requests, result, found, interval, warm_up), np.inf
             if not until_sure or interval <= MOST_INTERVAL_RATIO or count >= MOST_REQUESTS:
                 return _outcome(requests, result, found, interval, warm_up), margin
             count *= 2
@@ -111,7 +113,8 @@ class Run:
         requests = replace(requests, arrival_s=np.zeros(_IDLE_REQUESTS), clients=1)
         result = self._served(requests)
         found = latencies(request_latencies(result, requests.output_tokens))
-        return _outcome(requests, result, found, np.nan, 0), margin_of(found, self.task.slo)[0]
+        margin = np.inf if _refuses(result) else margin_of(found, self.task.slo)[0]
+        return _outcome(requests, result, found, np.nan, 0), margin
 
     def capacity(self) -> tuple[Outcome, float]:
         """Requests per second that the replica completes when more are waiting than it can run."""
@@ -124,7 +127,8 @@ class Run:
         done_s = np.sort(result.last_token_s[~np.isnan(result.last_token_s)])
         # The first wave starts together and the last one thins out: neither is what the replica can do.
         first, last = len(done_s) // 4, len(done_s) * 3 // 4
-        rate = (last - first) / (done_s[last] - done_s[first]) if len(done_s) > 8 else 0.0
+        steady = len(done_s) > 8 and not _refuses(result)
+        rate = (last - first) / (done_s[last] - done_s[first]) if steady else 0.0
         shape = latencies(request_latencies(result, requests.output_tokens))
         outcome = _outcome(requests, result, shape, np.nan, 0)
         tokens = float(rate * requests.output_tokens.mean())
@@ -145,7 +149,7 @@ class Run:
         result = self._served(requests)
         per_request = request_latencies(result, requests.output_tokens)
         outcome = _outcome(requests, result, latencies(per_request, 2 * clients), np.nan, 2 * clients)
-        tokens = np.where(kept(per_request, self.task.slo), requests.output_tokens, 0)
+        tokens = np.where(kept(per_request, self.task.slo) & (not _refuses(result)), requests.output_tokens, 0)
         rate, interval = _steady_rate(result.last_token_s, tokens.astype(np.float64), clients)
         return replace(outcome, output_tokens_per_second=rate, interval_ratio=interval)
 
@@ -155,7 +159,8 @@ class Run:
         requests = replace(requests, arrival_s=np.zeros(count))
         result = self._served(requests, warm=False)
         found = latencies(request_latencies(result, requests.output_tokens))
-        return _outcome(requests, result, found, np.nan, 0)
+        outcome = _outcome(requests, result, found, np.nan, 0)
+        return replace(outcome, makespan_s=0.0) if _refuses(result) else outcome
 
     def _requests(self, count: int) -> Requests:
         own_tokens = self.replica.settings.max_model_len
@@ -174,7 +179,15 @@ class Run:
             context -= prefix.ratio * prefix.tokens
         blocks = max(1.0, context / engine.block_tokens) * len(engine.groups)
         by_cache = engine.kv_blocks / blocks
-        return max(1, int(min(engine.max_num_seqs, by_cache) * engine.data_parallel * engine.pipeline_stages))
+        return max(1, int(min(engine.max_num_seqs, by_cache) * engine.data_parallel))
+
+
+def _refuses(result: SimulationResult) -> bool:
+    """Whether the engine refused a request as too long for it: a method that does so does not serve the task.
+
+    What it does for the others says nothing then; without the longest of a batch it would even look faster.
+    """
+    return bool(np.isnan(result.last_token_s).any())
 
 
 def _outcome(

@@ -66,7 +66,7 @@ class LaneState:
         """Cache of one request at its mean context, on one rank."""
         r, tokens = self.replica, self.lane.context_tokens
         window = np.minimum(tokens, r.window_tokens) / r.window_tokens
-        return np.asarray((tokens * r.kv_token_bytes + r.kv_fixed_bytes * window) / r.stages)
+        return np.asarray((tokens * r.kv_token_bytes + r.kv_fixed_bytes * window + r.draft_state_bytes) / r.stages)
 
     @property
     def cache_sequences(self) -> FloatArray:

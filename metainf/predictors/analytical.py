@@ -21,7 +21,7 @@ from metainf.queueing import at, batch_makespan_s, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
-_VERSION = "3"
+_VERSION = "4"
 
 
 class AnalyticalPredictor:

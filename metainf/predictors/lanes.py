@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency
-from metainf.memory import memory_plan
+from metainf.memory import draft_state_bytes, memory_plan, offload_copies
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.queueing import Lane
 from metainf.roofline import INTERACTIVITY_SCALE, StepModel, StepWork, calibrated, step_values, step_work
 from metainf.settings import PerformanceMode, Speculation
 from metainf.speculation import (
+    READS_HIDDEN_STATES,
     DraftCost,
     acceptance_ratio,
     context_share,
@@ -77,6 +78,10 @@ class ReplicaFacts:
     """Of one token in all layers without a window, on the ranks of one stage each."""
     kv_fixed_bytes: float
     """Of a sequence in all other layers: windows full, recurrent state."""
+    draft_state_bytes: float
+    """Of a sequence that runs: recurrent states for its drafts."""
+    recomputed_blocks: float
+    """At the end of a prefix that is hit."""
     window_tokens: float
     offload_bytes: float
     max_model_len: float
@@ -179,7 +184,9 @@ def replica_facts(
         kv_token_bytes=max(1.0, per_token * (1.0 + plan.draft_kv_ratio)),
         kv_fixed_bytes=max(0.0, long_bytes - per_token * _LONG_TOKENS),
         window_tokens=float(architecture.window_tokens() or 1),
-        offload_bytes=settings.kv_offload_bytes / layout.accelerators,
+        draft_state_bytes=draft_state_bytes(replica) * pp,
+        recomputed_blocks=float(settings.speculation is not None and settings.speculation.kind in READS_HIDDEN_STATES),
+        offload_bytes=settings.kv_offload_bytes / offload_copies(replica),
         max_model_len=float(settings.max_model_len),
         draft_tokens=float(settings.speculation.tokens if settings.speculation else 0),
         small_step_scale=INTERACTIVITY_SCALE if small else 1.0,
@@ -370,7 +377,8 @@ def _prefix_hits(r: Any, t: Any, caches: NDArray[np.int64]) -> _Hits:
     `caches` is the number of replicas that a batch is spread over, each of which has a cache for each of its ranks.
     """
     cacheable = np.minimum(t.prefix_tokens, t.input_tokens - 1.0)
-    hit_tokens = np.maximum(np.floor(cacheable / r.block_tokens) * r.block_tokens * r.prefix_caching, 0.0)
+    whole_blocks = np.floor(cacheable / r.block_tokens) - r.recomputed_blocks
+    hit_tokens = np.maximum(whole_blocks * r.block_tokens * r.prefix_caching, 0.0)
     is_batch = ~np.isnan(t.requests)
     requests = np.where(is_batch, np.maximum(t.requests / (caches * r.lanes / r.stages), 1.0), 1.0)
     chance = np.minimum(t.prefix_ratio / t.prefix_distinct, 1.0 - _TINY)
@@ -390,7 +398,7 @@ def _slots(
 
     def cache_bytes(tokens: FloatArray) -> FloatArray:
         window_share = np.minimum(tokens, r.window_tokens) / r.window_tokens
-        return np.asarray(tokens * r.kv_token_bytes + r.kv_fixed_bytes * window_share)
+        return np.asarray(tokens * r.kv_token_bytes + r.kv_fixed_bytes * window_share + r.draft_state_bytes)
 
     feasible = (cache_bytes(whole_tokens) / r.stages <= r.kv_bytes) & (whole_tokens <= r.max_model_len)
     by_cache = (np.maximum(r.kv_bytes, 0.0) - prefix_bytes) / cache_bytes(np.maximum(own_tokens, 1.0))

@@ -11,11 +11,11 @@ the cache's block is made long enough for that.
 import math
 from dataclasses import dataclass
 
-from metainf.layers import LatentAttention, Mixer, RecurrentMixer
-from metainf.memory import MemoryPlan, memory_plan
+from metainf.layers import Mixer, RecurrentMixer
+from metainf.memory import MemoryPlan, memory_plan, offload_copies
 from metainf.predictors.contract import ReplicaSpec
-from metainf.settings import SpeculationKind
 from metainf.simulator.contract import EngineModel, KvGroup
+from metainf.speculation import READS_HIDDEN_STATES
 from metainf.speculation import acceptance_ratio as expected_acceptance
 from metainf.workload import Repetitiveness
 
@@ -24,10 +24,6 @@ __all__ = ["engine_model"]
 _MAX_UNEVENNESS = 1.5  # vllm/v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size
 _HOST_LINK_SHARE = 0.8
 """Of the datasheet's PCIe rate that copies of whole blocks reach: an assumption; packets and set-up take the rest."""
-
-
-_READ_HIDDEN_STATES = frozenset({SpeculationKind.EAGLE, SpeculationKind.MTP})
-"""Source: vLLM 0.32.0, vllm/v1/core/single_type_kv_cache_manager.py, `drop_eagle_block`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,6 @@ def engine_model(
     drafts = settings.speculation
     if acceptance_ratio is None:
         acceptance_ratio = 0.0 if drafts is None else expected_acceptance(drafts, repetitiveness, context_tokens)
-    copies = 1 if _keeps_one_copy(replica) else layout.tensor_parallel * layout.pipeline_parallel
     link = replica.accelerator.pcie_bytes_per_s
     return EngineModel(
         max_num_seqs=settings.max_num_seqs,
@@ -79,24 +74,14 @@ def engine_model(
         pipeline_stages=layout.pipeline_parallel,
         asynchronous=settings.asynchronous_scheduling,
         # --kv-offloading-size is the sum over the ranks of one engine (vllm/config/cache.py).
-        offload_blocks=int(settings.kv_offload_bytes / copies // pool.block_bytes),
+        offload_blocks=int(settings.kv_offload_bytes / offload_copies(replica) // pool.block_bytes),
         offload_block_s=0.0 if link is None else pool.block_bytes / (_HOST_LINK_SHARE * link),
         stream_interval=settings.stream_interval,
-        recomputed_hit_blocks=1 if drafts is not None and drafts.kind in _READ_HIDDEN_STATES else 0,
+        recomputed_hit_blocks=1 if drafts is not None and drafts.kind in READS_HIDDEN_STATES else 0,
         # Blocks are registered while they are given out, so the next request of the same step finds them
         # (vllm/v1/core/kv_cache_manager.py, allocate_slots); a recurrent state is there only once it was computed.
         same_step_hits=not any(group.state for group in pool.groups),
     )
-
-
-def _keeps_one_copy(replica: ReplicaSpec) -> bool:
-    """Whether host memory holds each block once, where all ranks have the same: latent attention under TP alone.
-
-    Source: vLLM 0.32.0, vllm/distributed/kv_transfer/kv_connector/v1/offloading/config.py, `replicated_layout`.
-    """
-    layout, mixers = replica.layout, [group.layer.mixer for group in replica.architecture.layer_groups]
-    latent = all(isinstance(mixer, LatentAttention) for mixer in mixers if mixer is not None)
-    return latent and layout.pipeline_parallel == 1 and layout.data_parallel == 1
 
 
 def _kv_blocks(plan: MemoryPlan, pool: _Pool, kv_ratio: float) -> int:
@@ -107,7 +92,7 @@ def _kv_blocks(plan: MemoryPlan, pool: _Pool, kv_ratio: float) -> int:
     planned = max(0.0, plan.kv_bytes)
     found = planned
     if plan.kv_asked_bytes is None:
-        longest = plan.sequence_bytes(plan.max_model_len) + 2.0 * pool.block_bytes
+        longest = plan.admission_bytes(plan.max_model_len) + 2.0 * pool.block_bytes
         found = max(kv_ratio * planned, min(planned, longest))
     return max(0, int(found // pool.block_bytes) - 1)
 
@@ -116,7 +101,8 @@ def _pool(replica: ReplicaSpec, plan: MemoryPlan) -> _Pool:
     kinds = _layers_by_kind(replica)
     if len(kinds) <= 1:
         groups = tuple(kinds) or (KvGroup(),)
-        return _Pool(groups, max(1.0, plan.sequence_bytes(replica.settings.block_tokens)))
+        block_bytes = plan.sequence_bytes(replica.settings.block_tokens) - plan.draft_state_bytes
+        return _Pool(groups, max(1.0, block_bytes))
     counts = [layers for layers, _ in kinds.values()]
     size = max(counts) if max(counts) < _MAX_UNEVENNESS * min(counts) else min(counts)
     page_bytes = max(page for _, page in kinds.values())

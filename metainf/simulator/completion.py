@@ -103,7 +103,7 @@ def _close_ranks(state: Any, rank: int) -> None:
 
 @compiled
 def notify(state: Any, pipeline: int, now_s: float) -> None:
-    """Send the noted tokens through the API server's one process; in a closed loop their clients send again."""
+    """Send the noted tokens through the API servers, counted as a faster one; in a closed loop clients send again."""
     line = state.pipelines[pipeline]
     base_s = max(now_s, state.clock[0])
     for i in range(line.notices):

@@ -147,7 +147,7 @@ def with_method_costs(
     """
     settings = replica.settings
     cost = draft_cost(settings.speculation, replica.architecture, on_cpu=replica.accelerator.vendor is Vendor.CPU)
-    drafted = _drafted(times, cost, factors.draft)
+    drafted = _drafted(times, cost, factors.draft, replica.layout.data_parallel)
     scale = 1.0
     if settings.performance_mode is PerformanceMode.INTERACTIVITY:
         scale = INTERACTIVITY_SCALE**factors.interactivity
@@ -160,13 +160,13 @@ def with_method_costs(
     )
 
 
-def _drafted(times: StepTimes, cost: DraftCost, factor: float) -> StepTimes:
-    """The same steps with the drafter's passes; `factor` is on all that they add."""
+def _drafted(times: StepTimes, cost: DraftCost, factor: float, ranks: int) -> StepTimes:
+    """The same steps with the drafter's passes; `factor` is on all that they add. At experts all ranks' tokens meet."""
     layers = factor * cost.layers_ratio
     again = layers * max(0, cost.passes - 1)
     heads = factor * cost.head_ratio * cost.passes
     one_s, many_s = (
-        np.interp(tokens, times.tokens, times.token_s) + np.interp(tokens, times.expert_tokens, times.expert_s)
+        np.interp(tokens, times.tokens, times.token_s) + np.interp(tokens * ranks, times.expert_tokens, times.expert_s)
         for tokens in (1.0, _DRAFTED_SEQUENCES)
     )
     more_s = (many_s - one_s) / (_DRAFTED_SEQUENCES - 1.0)
