@@ -192,6 +192,23 @@ def test_a_task_has_the_same_row_alone_as_among_others(kind: TrafficKind) -> Non
         np.testing.assert_allclose(alone.features[0], found.features[row], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_expected_of_a_pair_is_said_beside_the_pairs_that_may_be(kind: TrafficKind) -> None:
+    whole = table(kind)
+    rows, column = np.arange(len(whole.feasible)), whole.pair_feature_names.index(EXPECTED_PAIR)
+    expected = np.where(whole.feasible, whole.pair_features[:, :, column], -np.inf)
+    best = expected.argmax(axis=1)
+    allowed = np.ones(whole.feasible.shape, dtype=np.bool_)
+    allowed[rows, best] = best == whole.default
+    found = task_table(tasks(kind), allowed=allowed)
+    np.testing.assert_array_equal(found.feasible, whole.feasible & allowed)
+    left = found.feasible.any(axis=1)
+    behind = np.where(found.feasible, found.pair_features[:, :, column], -np.inf).max(axis=1)
+    before = np.where(found.feasible, expected, -np.inf).max(axis=1)
+    assert (behind >= before - 1e-9)[left].all()
+    assert (behind > before + 0.01)[left & (best != whole.default)].any()
+
+
 def test_tables_and_questions_share_one_definition() -> None:
     some = [
         each

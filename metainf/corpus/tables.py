@@ -177,7 +177,7 @@ def _truth(tasks: list[Task], world: str, of_world: Mapping[str, pa.Table], besi
     methods = methods_of(tasks[0])
     names = [method.name for method in methods]
     by_seed = _by_seed(tasks, names, of_world[world])
-    features = task_table(tasks, methods).allowing(~np.isnan(over_seeds(by_seed)))
+    features = task_table(tasks, methods, allowed=~np.isnan(over_seeds(by_seed)))
     others = {name: _table(features, _by_seed(tasks, names, of_world[name])) for name in beside}
     return Truth(_table(features, by_seed), by_seed, others, tuple(tasks))
 

@@ -21,7 +21,7 @@ from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
 from metainf.meta_features.schema import FeatureDescription
 from metainf.methods import Method, portfolio
 from metainf.predictors.contract import LATENCY_METRICS, Question
-from metainf.selectors.contract import TaskTable
+from metainf.selectors.contract import BoolArray, TaskTable
 from metainf.settings import EngineSettings
 from metainf.workload import Statistic
 
@@ -90,8 +90,16 @@ def task_features(tasks: Sequence[Task]) -> FloatArray:
     return found
 
 
-def task_table(tasks: Sequence[Task], methods: Sequence[Method] | None = None) -> TaskTable:
+def task_table(
+    tasks: Sequence[Task], methods: Sequence[Method] | None = None, *, allowed: BoolArray | None = None
+) -> TaskTable:
     """The table of n tasks of one kind of traffic under m methods; None takes the whole portfolio of their version.
+
+    Parameters
+    ----------
+    allowed : array of shape (n, m), optional
+        Pairs that may be feasible, where facts allow them too. What is said of a pair beside the others of its task,
+        such as how far it is expected to fall behind the best, is said beside these alone.
 
     Raises
     ------
@@ -107,7 +115,8 @@ def task_table(tasks: Sequence[Task], methods: Sequence[Method] | None = None) -
     pairs = np.full((n, m, len(PAIR_FEATURES)), np.nan)
     analytical = np.full((n, m), np.nan)
     feasible = np.zeros((n, m), dtype=np.bool_)
-    for start, block in _blocks(tasks, methods, np.where(np.arange(m) == default, -1.0, complexity)):
+    order = np.where(np.arange(m) == default, -1.0, complexity)
+    for start, block in _blocks(tasks, methods, order, np.ones((n, m), dtype=np.bool_) if allowed is None else allowed):
         if not block.questions:
             continue
         found = pair_table(block.tasks, block.questions, block.task_of, block.base_of, known)
@@ -149,14 +158,18 @@ def _checked(tasks: Sequence[Task], methods: Sequence[Method]) -> int:
     raise InvalidWorkloadError("a table compares with vLLM's default, which is not among the methods")
 
 
-def _blocks(tasks: Sequence[Task], methods: Sequence[Method], order: FloatArray) -> Iterator[tuple[int, _Block]]:
+def _blocks(
+    tasks: Sequence[Task], methods: Sequence[Method], order: FloatArray, may: BoolArray
+) -> Iterator[tuple[int, _Block]]:
     """The tasks in blocks, each with the row of its first; the feasible method of lowest `order` is the base."""
     for start in range(0, len(tasks), _BLOCK):
         some = tasks[start : start + _BLOCK]
         questions: list[Question] = []
         task_of, method_of, base_of = [], [], []
         for row, task in enumerate(some):
-            asked = [(column, _question(task, method)) for column, method in enumerate(methods)]
+            asked = [
+                (column, _question(task, method)) for column, method in enumerate(methods) if may[start + row, column]
+            ]
             allowed = [(column, question) for column, question in asked if question is not None]
             base = min((column for column, _ in allowed), key=lambda column: (order[column], column), default=0)
             first = len(questions)

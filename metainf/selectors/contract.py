@@ -74,16 +74,6 @@ class TaskTable:
         draws = None if self.draws is None else self.draws[index]
         return replace(self, draws=draws, **{name: getattr(self, name)[index] for name in names})
 
-    def allowing(self, allowed: BoolArray) -> Self:
-        """The tasks with no other methods feasible than `allowed`, shape (n, m), has too."""
-        feasible = self.feasible & allowed
-        return replace(
-            self,
-            feasible=feasible,
-            analytical=np.where(feasible, self.analytical, np.nan),
-            pair_features=np.where(feasible[:, :, None], self.pair_features, np.nan),
-        )
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MethodTable:
