@@ -147,7 +147,9 @@ def test_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host
     limits = simulator_engine._limits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            simulator_engine, "_limits", lambda *of: limits(*of)._replace(counting=False, coasting=False, plain=False)
+            simulator_engine,
+            "_limits",
+            lambda *of: limits(*of)._replace(counting=False, coasting=False, striding=False, plain=False),
         )
         slow = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host, seed=seed)
     for item in fields(SimulationResult):

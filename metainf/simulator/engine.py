@@ -146,6 +146,12 @@ def _check(engine: EngineModel, requests: Requests) -> None:
 
 def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int) -> Limits:
     n = max(1, len(requests.arrival_s))
+    coasting = (
+        engine.draft_tokens == 0
+        and engine.pipeline_stages == 1
+        and engine.offload_blocks == 0
+        and (engine.stream_interval == 1 or host.frontend_token_s == 0.0)
+    )
     states = sum(group.state for group in engine.groups)
     budget = engine.max_num_batched_tokens
     budget = budget if engine.chunked_prefill else max(budget, engine.max_model_len)
@@ -168,10 +174,8 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         windowed=any(group.window_tokens > 0 and not group.state for group in engine.groups),
         counting=engine.offload_blocks == 0,
         plain=engine.groups == (KvGroup(),),
-        coasting=engine.draft_tokens == 0
-        and engine.pipeline_stages == 1
-        and engine.offload_blocks == 0
-        and (engine.stream_interval == 1 or host.frontend_token_s == 0.0),
+        coasting=coasting,
+        striding=coasting and engine.data_parallel == 1,
         remembering=engine.offload_blocks == 0,
         drafts=engine.draft_tokens,
         acceptance=float(engine.acceptance_ratio),

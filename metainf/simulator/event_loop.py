@@ -15,6 +15,7 @@ import numpy as np
 from metainf.simulator.compiling import compiled
 from metainf.simulator.completion import complete, notify, send
 from metainf.simulator.scheduling import schedule
+from metainf.simulator.striding import stride
 from metainf.simulator.timing import at_point, rank_step_s
 
 __all__ = ["run"]
@@ -30,6 +31,9 @@ def run(state: Any, order: Any, arrival_s: Any) -> None:
         send(state, 0.0)
     arrived = 0
     while True:
+        if state.limits.striding:
+            arrival = arrival_s[arrived] if arrived < len(order) else np.inf
+            stride(state, min(arrival, state.heap_s[0] if state.totals[3] > 0 else np.inf))
         now_s = _next_event_s(state)
         if arrived < len(order):
             now_s = min(now_s, arrival_s[arrived])

@@ -190,6 +190,8 @@ class Limits(NamedTuple):
     """Whether blocks are only counted: nobody can tell them apart while no content is shared and nobody preempted."""
     coasting: bool
     """Whether sequences can coast at all: one token a step, one batch at a time."""
+    striding: bool
+    """Whether steps in which all coast are taken one after the other: with one rank."""
     remembering: bool
     """Whether it is remembered what a request at the head of the queue was short of."""
     drafts: int

@@ -13,7 +13,17 @@ import numpy as np
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.contract import StepTimes
 
-__all__ = ["Tables", "at_pair", "at_point", "chunk_s", "padded_tokens", "rank_step_s", "tables_of"]
+__all__ = [
+    "Tables",
+    "at_pair",
+    "at_point",
+    "chunk_s",
+    "fixed_part_s",
+    "lower_point",
+    "padded_tokens",
+    "rank_step_s",
+    "tables_of",
+]
 
 
 class Tables(NamedTuple):
@@ -66,7 +76,7 @@ def tables_of(steps: StepTimes) -> Tables:
 
 
 @compiled
-def _lower_point(points: Any, value: float) -> int:
+def lower_point(points: Any, value: float) -> int:
     """Index of the point at or below `value` that has another one after it."""
     low, high = 0, len(points) - 1
     while high - low > 1:
@@ -83,7 +93,7 @@ def at_point(points: Any, values: Any, value: float) -> float:
     """A table of one dimension; before its first point its first value holds."""
     if len(points) == 1 or value <= points[0]:
         return values[0]
-    i = _lower_point(points, value)
+    i = lower_point(points, value)
     share = (value - points[i]) / (points[i + 1] - points[i])
     return values[i] + share * (values[i + 1] - values[i])
 
@@ -93,7 +103,7 @@ def at_pair(rows: Any, columns: Any, values: Any, row: float, column: float) -> 
     """A table of two dimensions."""
     if len(rows) == 1 or row <= rows[0]:
         return at_point(columns, values[0], column)
-    i = _lower_point(rows, row)
+    i = lower_point(rows, row)
     share = (row - rows[i]) / (rows[i + 1] - rows[i])
     low = at_point(columns, values[i], column)
     high = at_point(columns, values[i + 1], column)
@@ -120,11 +130,17 @@ def chunk_s(tables: Any, tokens: int, context: int) -> float:
 
 
 @compiled
+def fixed_part_s(tables: Any, tokens: int, sequences: int, rows: int, chunks_s: float) -> float:
+    """Time of one rank's step without its experts and without attention of decoding sequences."""
+    padded = padded_tokens(tables.graph_tokens, max(tokens, 1))
+    time_s = tables.fixed_s + tables.head_s + at_point(tables.tokens, tables.token_s, float(padded))
+    return time_s + (sequences * tables.sequence_s + rows * tables.head_row_s + chunks_s)
+
+
+@compiled
 def rank_step_s(tables: Any, load: Any) -> float:
     """Time of one rank's step without its experts, before `scale`; a rank without work passes one dummy token."""
-    tokens = padded_tokens(tables.graph_tokens, max(load.tokens, 1))
-    time_s = tables.fixed_s + tables.head_s + at_point(tables.tokens, tables.token_s, float(tokens))
-    time_s += load.sequences * tables.sequence_s + load.rows * tables.head_row_s + load.chunk_s
+    time_s = fixed_part_s(tables, load.tokens, load.sequences, load.rows, load.chunk_s)
     if load.sequences > load.decodes:
         time_s += tables.prompt_step_s
     if load.decodes > 0:
