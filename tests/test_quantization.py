@@ -284,7 +284,7 @@ def test_refuses_what_it_does_not_know_by_name(quantization, message):
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="re:.*+?()[]{}|^$\\dalys0123_", max_size=30), st.integers(0, 60))
 def test_any_pattern_is_answered_or_refused_in_time(pattern, index):
-    start = time.perf_counter()
+    start_s = time.thread_time()
     with contextlib.suppress(InvalidWorkloadError):
         ModulePatterns([pattern, "re:" + pattern], "m").match(index, "block_sparse_moe.experts.0.w1")
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start_s < 5.0  # what runs away takes minutes; a garbage collection may take a second
