@@ -19,7 +19,6 @@ from metainf.planning import Plan, plan
 from metainf.selection import Selection
 from metainf.switching import MoveReason
 from metainf.workload import Budget, BudgetKind
-from metainf_operator.beside import Beside
 from metainf_operator.reconcile import (
     Activate,
     Choice,
@@ -35,6 +34,7 @@ from metainf_operator.reconcile import (
     retargeted,
     serving_inputs,
 )
+from metainf_operator.switch_room import SwitchRoom
 from metainf_operator.world import DecisionState
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -187,10 +187,10 @@ def test_what_only_observed_traffic_breaks_is_kept_and_what_the_declared_breaks_
 FULL = (node_pool("cheap", "A100-SXM-80GB", per_node=1, free=(0, 0), price="1"), *POOLS[1:])
 
 
-def beside(*, room: bool = True, budget: str = "100", **facts: Any) -> Beside:
+def beside(*, room: bool = True, budget: str = "100", **facts: Any) -> SwitchRoom:
     """One replica of the fast pool runs, for 10 USD/h, and answers."""
     limit = Budget(BudgetKind.PER_HOUR, Decimal(budget))
-    found = Beside(POOLS if room else FULL, limit, timedelta(minutes=20), Decimal(10), Decimal(10))
+    found = SwitchRoom(POOLS if room else FULL, limit, timedelta(minutes=20), Decimal(10), Decimal(10))
     return replace(found, **facts)
 
 
@@ -232,12 +232,17 @@ NO_TURN = beside(turn=False)
     ],
 )
 def test_a_switch_for_a_gain_alone_needs_room_money_and_a_turn_beside_what_runs(
-    spec: dict[str, Any], runs: CandidateName, asked: str | None, there: Beside, kind: type[Choice], says: str | None
+    spec: dict[str, Any],
+    runs: CandidateName,
+    asked: str | None,
+    there: SwitchRoom,
+    kind: type[Choice],
+    says: str | None,
 ) -> None:
     workload = asked_for(**spec)
     now_asked = serving_inputs(workload)
     active = in_force(workload, runs, asked=asked)
-    choice = decide(workload, planned(workload, runs), active, asked=now_asked, now=NOW, beside=there)
+    choice = decide(workload, planned(workload, runs), active, asked=now_asked, now=NOW, room=there)
     assert type(choice) is kind
     if isinstance(choice, Hold):
         assert says is not None
@@ -246,7 +251,7 @@ def test_a_switch_for_a_gain_alone_needs_room_money_and_a_turn_beside_what_runs(
         assert ("policy.pinned.candidate" in choice.message) is there.turn
     if isinstance(choice, Activate):
         gains = choice.reason is MoveReason.BETTER and asked is None and there.answers and runs is not THREE
-        assert choice.beside is gains
+        assert choice.keeps_old is gains
 
 
 def test_whether_a_plan_leaves_what_is_in_force() -> None:

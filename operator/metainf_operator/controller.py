@@ -202,7 +202,7 @@ class Controller:
             self._awaiting.discard(state.key)
         seen = replace(seen, active=active, outlook=outlook, stopped=ran and isinstance(choice, Stop))
         if isinstance(choice, Activate):
-            return replace(seen, activated=True, beside=choice.beside)
+            return replace(seen, activated=True, keeps_old=choice.keeps_old)
         return seen
 
     def _situation(self, understood: Understood, seen: Seen) -> object:
@@ -244,12 +244,12 @@ class Controller:
             )
             made = await ask(understood)
             spent = overspent(understood.workload.workload.budget, seen.accrued)
-            beside = None
+            room = None
             if leaves(made):
                 weight_bytes = understood.model.architecture.weight_bytes
-                beside = await self.sides.beside(state, made.workload, weight_bytes, seen.accrued)
+                room = await self.sides.switch_room(state, made.workload, weight_bytes, seen.accrued)
             now = self._now()
-            choice = decide(understood.workload, made, active, asked=asked, now=now, overspent=spent, beside=beside)
+            choice = decide(understood.workload, made, active, asked=asked, now=now, overspent=spent, room=room)
             if isinstance(choice, Stop) and understood.observed is not None and not spent:
                 declared = await ask(replace(understood, observed=None))
                 choice = by_declared_too(decide(understood.workload, declared, active, asked=asked, now=now))
@@ -335,7 +335,7 @@ class Controller:
             decision,
             stopped=not active.holds,
             accrued=seen.accrued,
-            beside=seen.beside,
+            keeps_old=seen.keeps_old,
         )
 
     # report

@@ -13,8 +13,8 @@ from metainf.manifests import InferenceWorkload, ModelSource, OnViolation, Polic
 from metainf.planning import Plan, candidate_argv
 from metainf.selection import BindingLimit, NoSelection, Scored, Selection
 from metainf.switching import Keep, KeepReason, Move, MoveReason, Verdict, compare, starts_new_pods
-from metainf_operator.beside import Beside
 from metainf_operator.children import startup_s
+from metainf_operator.switch_room import SwitchRoom
 from metainf_operator.world import DecisionState
 
 __all__ = [
@@ -39,14 +39,14 @@ __all__ = [
 class Activate:
     """Put the plan's decision in force and run it.
 
-    `beside`: it starts other pods for a gain alone, and rests on room and money for both sides and a turn to switch, as
-    they were found when it was made.
+    `keeps_old`: it starts other pods for a gain alone, and rests on room and money for both sides and a turn to switch,
+    as they were found when it was made.
     """
 
     plan: Plan
     reason: MoveReason
     gain_ratio: float = 0.0
-    beside: bool = False
+    keeps_old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,12 @@ def decide(
     asked: str,
     now: datetime,
     overspent: bool = False,
-    beside: Beside | None = None,
+    room: SwitchRoom | None = None,
 ) -> Choice:
     """What to do now.
 
     `active` is the decision in force, `asked` the digest of what the pods are asked for now (`serving_inputs`).
-    `overspent`: a batch has cost its whole budget, whatever would be chosen now. `beside` is what a new side finds
+    `overspent`: a batch has cost its whole budget, whatever would be chosen now. `room` is what a new side finds
     beside what runs; None where nothing runs, or nothing else is chosen.
     """
     if idle(workload):
@@ -147,7 +147,7 @@ def decide(
     if isinstance(outcome, NoSelection):
         return _refused(workload, plan, outcome, runs)
     anew = active is not None and active.serving_inputs != asked
-    room = _room_needed(workload, beside, anew)
+    room = _room_needed(workload, room, anew)
     verdict = _weighed(workload, outcome, active, now, room)
     if workload.policy.mode is PolicyMode.RECOMMEND:
         return Propose(retargeted(plan, verdict.target)) if isinstance(verdict, Move) else Hold()
@@ -175,23 +175,27 @@ def leaves(plan: Plan) -> bool:
     return chosen is not None and current is not None and chosen.candidate.name != current.candidate.name
 
 
-def _room_needed(workload: InferenceWorkload, beside: Beside | None, anew: bool) -> Beside | None:
+def _room_needed(workload: InferenceWorkload, room: SwitchRoom | None, anew: bool) -> SwitchRoom | None:
     """What a switch for a gain alone has to find beside what runs; None where it interrupts nobody or was asked for.
 
     Asked for is what replaces the pods anyway (`anew`), and, by `compare`, a pin and a number of replicas. A proposal
     interrupts nobody: who approves it pins it.
     """
     proposes = workload.policy.mode is PolicyMode.RECOMMEND
-    return None if beside is None or not beside.answers or anew or proposes else beside
+    return None if room is None or not room.answers or anew or proposes else room
 
 
-def _lacks(room: Beside, scored: Scored) -> str:
+def _lacks(room: SwitchRoom, scored: Scored) -> str:
     option = scored.candidate.option
     return room.lacks(option.pool.name, option.request, scored.candidate.replicas)
 
 
 def _weighed(
-    workload: InferenceWorkload, outcome: Selection, active: DecisionState | None, now: datetime, room: Beside | None
+    workload: InferenceWorkload,
+    outcome: Selection,
+    active: DecisionState | None,
+    now: datetime,
+    room: SwitchRoom | None,
 ) -> Verdict:
     """What runs against what was chosen."""
     weight_bytes = outcome.chosen.candidate.option.replica.architecture.weight_bytes
@@ -209,7 +213,7 @@ def _weighed(
     )
 
 
-def _moved(plan: Plan, outcome: Selection, verdict: Move, room: Beside | None) -> Choice:
+def _moved(plan: Plan, outcome: Selection, verdict: Move, room: SwitchRoom | None) -> Choice:
     """The move, or a wait for the turn of one for a gain alone.
 
     Put in force only when its turn has come: what it rests on, prices and room for both sides, may be gone by then.
@@ -220,8 +224,8 @@ def _moved(plan: Plan, outcome: Selection, verdict: Move, room: Beside | None) -
     if not room.turn and current is not None and starts_new_pods(current, target):
         why = "as many workloads switch now as may at a time"
         return Hold(f"another candidate would gain {verdict.gain_ratio:.1%}; {why}", awaits_turn=True)
-    beside = current is not None and starts_new_pods(current, target)  # a change of size was not asked for room
-    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, beside=beside)
+    keeps_old = current is not None and starts_new_pods(current, target)  # a change of size was not asked for room
+    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, keeps_old=keeps_old)
 
 
 def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:
@@ -264,7 +268,7 @@ def _allowed_replicas(workload: InferenceWorkload, outcome: Selection) -> range:
     return range(limits.minimum, (limits.maximum or 1 << 20) + 1)
 
 
-def _keep_message(verdict: Keep, outcome: Selection, room: Beside | None) -> str:
+def _keep_message(verdict: Keep, outcome: Selection, room: SwitchRoom | None) -> str:
     match verdict.reason:
         case KeepReason.GAIN_TOO_SMALL:
             return f"another candidate would gain {verdict.gain_ratio:.1%}, less than policy.minimumGain and the switch"

@@ -40,8 +40,8 @@ __all__ = ["Reporter", "Seen", "facts_of"]
 class Seen:
     """What a pass found and did. `outlook` None: no decision could be made, `fault` says why.
 
-    `sight` is what was seen of the pods that run; None where none were looked at yet. `beside`: the decision in force
-    was made in this pass, on the ground that what ran serves on until it is ready.
+    `sight` is what was seen of the pods that run; None where none were looked at yet. `keeps_old`: the decision in
+    force was made in this pass, on the ground that what ran serves on until it is ready.
     """
 
     state: WorkloadState
@@ -51,7 +51,7 @@ class Seen:
     rolled: Rolled = field(default_factory=Rolled)
     activated: bool = False
     stopped: bool = False
-    beside: bool = False
+    keeps_old: bool = False
     accrued: Accrued | None = None
     sight: Sight | None = None
     fault: Fault | None = None

@@ -87,12 +87,12 @@ class Roller:
         *,
         stopped: bool,
         accrued: Accrued | None = None,
-        beside: bool = False,
+        keeps_old: bool = False,
     ) -> Rolled:
         """One step. Without the pool that the decision names, what stands is left as it is, or scaled to zero.
 
-        `accrued` is what a batch has cost so far. `beside`: the decision was made in this pass for a gain alone, on the
-        ground that both sides fit and that its turn has come; neither is asked again, and nothing is stopped for it.
+        `accrued` is what a batch has cost so far. `keeps_old`: the decision was made in this pass for a gain alone, on
+        the ground that both sides fit and that its turn has come; neither is asked again, and nothing stops for it.
         """
         serving = self._serving(workload, active, decision, weight_bytes)
         deployments = self.world.children(state.key, self.world.deployments, state.uid)
@@ -107,7 +107,7 @@ class Roller:
         if stopped:
             return await self._to_zero(state, workload, serving, deployments, name, digest)
         standing = next(iter(self.world.children(state.key, self.world.services, state.uid)), None)
-        both_fit = beside or await self._both_fit(state, workload, weight_bytes, active, decision, accrued, name)
+        both_fit = keeps_old or await self._both_fit(state, workload, weight_bytes, active, decision, accrued, name)
         step = next_step(
             name,
             digest,
@@ -116,7 +116,7 @@ class Roller:
             None if standing is None else ObservedService(standing.serving or "", standing.switched_at),
             both_fit=both_fit,
             room_comes=not both_fit and self.world.room_comes(state.key, serving.pool, state.uid),
-            may_switch=beside or self.sides.turn(state.key),
+            may_switch=keeps_old or self.sides.turn(state.key),
             now=self._now(),
             troubles=self.world.troubles(state.key, digest),
         )
@@ -176,7 +176,7 @@ class Roller:
         kept = active.head.reservation
         if kept is None or decision.chosen is None:
             return True
-        found = await self.sides.beside(state, workload, weight_bytes, accrued, but=target)
+        found = await self.sides.switch_room(state, workload, weight_bytes, accrued, but=target)
         decided = decision.chosen.cost_per_hour
         return found is None or not found.lacks(kept.pool, kept.request, kept.replicas, decided=decided)
 

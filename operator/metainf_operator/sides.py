@@ -13,13 +13,13 @@ from metainf.manifests import Chosen, InferenceWorkload
 from metainf.pools import Price
 from metainf.workload import BatchLoad, RateLoad, Traffic
 from metainf_operator.accrual import Accrued, accrue
-from metainf_operator.beside import Beside
 from metainf_operator.children import startup_s
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.projections import ChildState
 from metainf_operator.records import Records
 from metainf_operator.rollout import ObservedDeployment
 from metainf_operator.settings import OperatorSettings
+from metainf_operator.switch_room import SwitchRoom
 from metainf_operator.world import WorkloadState, World
 
 __all__ = ["Side", "Sides", "cost_today"]
@@ -95,7 +95,7 @@ class Sides:
         ready = any(side.answers for side in sides)
         return accrue(state.status.get("observed") or {}, [side.per_hour for side in sides], ready=ready, now=now)
 
-    async def beside(
+    async def switch_room(
         self,
         state: WorkloadState,
         workload: InferenceWorkload,
@@ -103,12 +103,12 @@ class Sides:
         accrued: Accrued | None,
         *,
         but: str = "",
-    ) -> Beside | None:
+    ) -> SwitchRoom | None:
         """What a new side would find beside all that runs, `but` left out; None where nothing does."""
         sides = await self.running(state, but=but)
         if not sides:
             return None
-        return Beside(
+        return SwitchRoom(
             pools=self.world.pools_for(state.key, state.created_at, own_pods_count=True),
             budget=workload.workload.budget,
             startup=timedelta(seconds=startup_s(workload, weight_bytes)),

@@ -21,11 +21,11 @@ from metainf.placement import ReplicaRequest, room_for
 from metainf.pools import Billing, NodePool
 from metainf.workload import Budget, BudgetKind
 
-__all__ = ["Beside"]
+__all__ = ["SwitchRoom"]
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SwitchRoom:
     """What stands, and what is left beside it. Money is in the budget's currency."""
 
     pools: tuple[NodePool, ...]

@@ -13,7 +13,7 @@ from choices import GIB, pool
 from metainf.placement import ReplicaRequest
 from metainf.pools import Billing, NodePool
 from metainf.workload import Budget, BudgetKind
-from metainf_operator.beside import Beside
+from metainf_operator.switch_room import SwitchRoom
 
 HALF = ReplicaRequest(4, 1.0, GIB)
 """Half of a node of eight: 16 an hour where a node costs 32, and 32 where a node has to be added."""
@@ -30,9 +30,9 @@ def money(kind: BudgetKind, amount: str) -> Budget:
 HOURLY = money(BudgetKind.PER_HOUR, "40")
 
 
-def beside(where: NodePool, old: str | None = "20", **facts: Any) -> Beside:
+def beside(where: NodePool, old: str | None = "20", **facts: Any) -> SwitchRoom:
     cost = None if old is None else Decimal(old)
-    found = Beside((where,), HOURLY, timedelta(minutes=30), cost, cost)
+    found = SwitchRoom((where,), HOURLY, timedelta(minutes=30), cost, cost)
     return replace(found, **facts)
 
 
@@ -55,7 +55,7 @@ def beside(where: NodePool, old: str | None = "20", **facts: Any) -> Beside:
         ),
     ],
 )
-def test_room_and_money_for_both_sides(found: Beside, replicas: int, lacks: str) -> None:
+def test_room_and_money_for_both_sides(found: SwitchRoom, replicas: int, lacks: str) -> None:
     assert found.lacks("p", HALF, replicas) == lacks
 
 
