@@ -36,6 +36,7 @@ from metainf.predictors.contract import ReplicaSpec
 __all__ = [
     "INTERACTIVITY_SCALE",
     "INTERACTIVITY_TOKENS",
+    "SYNC_HOST_FACTOR",
     "StepModel",
     "StepWork",
     "calibrated",
@@ -71,6 +72,13 @@ Source: vLLM 0.32.0, vllm/config/vllm.py, _set_cudagraph_sizes.
 INTERACTIVITY_SCALE = 0.985
 """What it makes of such a step. Source: GPUStack Performance Lab, Qwen3.5-9B on H100: 1.09x to 1.10x with interactivity
 on top of MTP."""
+
+SYNC_HOST_FACTOR = 2.0
+"""Host work that the accelerator waits for without asynchronous scheduling.
+
+Source: 10 % of throughput on H200 and B200 (vLLM blog 2026-02-01), 12 to 16 % for small models (GPUStack Performance
+Lab), where a step takes 5 to 10 ms.
+"""
 
 _SINGLE_DEVICE_LINK_BYTES_PER_S = 25e9  # a device whose datasheet names no link at all: host memory, pessimistic
 

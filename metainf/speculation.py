@@ -3,7 +3,7 @@
 Separate because the numbers come from other people's measurements of drafters, not from the roofline.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from metainf.settings import Speculation, SpeculationKind
 from metainf.workload import Repetitiveness, Traffic
 
 __all__ = [
+    "DRAFTED_SEQUENCES",
     "READS_HIDDEN_STATES",
+    "UNKNOWN_MIXTURE",
     "DraftCost",
     "acceptance_ratio",
     "context_share",
@@ -43,6 +45,16 @@ _NGRAM_ACCEPTANCE = {
 
 Source: own runs of vLLM 0.32.0 on CPU, 0.78 (4 drafts) and 0.70 (8) on looping text, 0 on random text; 2.8x on
 summaries (vLLM blog 2024-10-17) needs about 0.7 with 4 drafts. Medium and Unknown lie between and are assumptions.
+"""
+
+UNKNOWN_MIXTURE = (
+    (Repetitiveness.LOW, 0.55),
+    (Repetitiveness.MEDIUM, 0.30),
+    (Repetitiveness.HIGH, 0.15),
+)
+"""What text of which nothing is declared may turn out to be, and how often.
+
+Assumed: most traffic is chat, which repeats little; code and summaries do.
 """
 
 _TRAINED_ACCEPTANCE = {
@@ -75,6 +87,8 @@ _LAUNCH_S = 60e-6
 The two kernels that match n-grams on an accelerator (vLLM 0.32.0, vllm/v1/worker/gpu/spec_decode/ngram/speculator.py)
 are taken to cost the same.
 """
+DRAFTED_SEQUENCES = 256.0
+"""Passes of a drafter after its first have a token of each sequence: what one more adds is the chord from 1 to here."""
 _DRAFT_MODEL_RATIO = 0.12  # of the model's own step; a drafter that is not described further
 
 
@@ -95,6 +109,31 @@ class DraftCost:
     step_s: float = 0.0
     """Of all passes together, in each step."""
     sequence_s: float = 0.0
+
+    @property
+    def every_ratio(self) -> float:
+        """Of the layers of all passes over the model's."""
+        return self.layers_ratio * self.passes
+
+    @property
+    def later_ratio(self) -> float:
+        """Of the layers of the passes after the first over the model's."""
+        return self.layers_ratio * max(0, self.passes - 1)
+
+    @property
+    def heads_ratio(self) -> float:
+        """Of the heads of all passes over the model's."""
+        return self.head_ratio * self.passes
+
+    def scaled(self, factor: float) -> "DraftCost":
+        """The same passes at so many times the cost."""
+        return replace(
+            self,
+            layers_ratio=factor * self.layers_ratio,
+            head_ratio=factor * self.head_ratio,
+            step_s=factor * self.step_s,
+            sequence_s=factor * self.sequence_s,
+        )
 
 
 def fades(speculation: Speculation) -> bool:

@@ -16,7 +16,6 @@ from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.layouts import Layout
 from metainf.meta_features.answers import normal_share
-from metainf.meta_features.expectations import UNKNOWN_MIXTURE
 from metainf.meta_features.methods import METHOD_FEATURES, method_features
 from metainf.meta_features.pairs import PAIR_FEATURES
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures, question_features
@@ -28,7 +27,7 @@ from metainf.predictors.contract import LATENCY_METRICS, Question, ReplicaSpec
 from metainf.predictors.inputs import INPUTS
 from metainf.selectors.contract import FloatArray, TaskTable
 from metainf.selectors.targets import EXPECTED_PAIR, LOST, analytical_shortfalls
-from metainf.speculation import tokens_per_step
+from metainf.speculation import UNKNOWN_MIXTURE, tokens_per_step
 from metainf.workload import (
     ConcurrencyLoad,
     LatencyMetric,
@@ -585,7 +584,7 @@ def test_text_of_which_nothing_is_declared_is_every_class_by_its_share() -> None
 
 
 def test_unknown_text_is_taken_as_the_corpus_draws_it() -> None:
-    assert corpus_traffic._UNKNOWN_MIXTURE == UNKNOWN_MIXTURE
+    assert corpus_traffic.UNKNOWN_MIXTURE is UNKNOWN_MIXTURE
 
 
 @pytest.mark.parametrize(("z", "share"), [(0.0, 0.5), (1.6448536, 0.95), (-2.3263479, 0.01), (math.inf, 1.0)])

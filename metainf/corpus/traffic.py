@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metainf.settings import Speculation
 from metainf.simulator.contract import EarlierTraffic, Requests
-from metainf.speculation import acceptance_ratio
+from metainf.speculation import UNKNOWN_MIXTURE, acceptance_ratio
 from metainf.workload import ConcurrencyLoad, RateLoad, Repetitiveness, SharedPrefix, TokenLengths, Traffic
 
 __all__ = ["HASH_BLOCK_TOKENS", "drawn_acceptance", "drawn_requests", "earlier_traffic", "first_requests"]
@@ -24,12 +24,6 @@ __all__ = ["HASH_BLOCK_TOKENS", "drawn_acceptance", "drawn_requests", "earlier_t
 HASH_BLOCK_TOKENS = 16
 """Every block size that vLLM gives an attention layer is a multiple of it."""
 
-_UNKNOWN_MIXTURE = (
-    (Repetitiveness.LOW, 0.55),
-    (Repetitiveness.MEDIUM, 0.30),
-    (Repetitiveness.HIGH, 0.15),
-)
-"""What `Unknown` may turn out to be. Assumed: most traffic is chat, which repeats little; code and summaries do."""
 _ACCEPTANCE_LOGIT_SD = 0.35
 """Spread of acceptance among workloads of one class.
 
@@ -198,8 +192,8 @@ def drawn_acceptance(
     random = _stream(seed, _Stream.ACCEPTANCE)
     uniform, normal = random.random(), random.standard_normal()
     if repetitiveness is Repetitiveness.UNKNOWN:
-        shares = np.cumsum([share for _, share in _UNKNOWN_MIXTURE])
-        repetitiveness = _UNKNOWN_MIXTURE[min(int(np.searchsorted(shares, uniform)), len(shares) - 1)][0]
+        shares = np.cumsum([share for _, share in UNKNOWN_MIXTURE])
+        repetitiveness = UNKNOWN_MIXTURE[min(int(np.searchsorted(shares, uniform)), len(shares) - 1)][0]
     middle = acceptance_ratio(speculation, repetitiveness, context_tokens)
     if middle <= 0.0:
         return 0.0

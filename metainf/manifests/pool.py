@@ -25,6 +25,7 @@ __all__ = [
     "NodeRange",
     "NodeResources",
     "find_accelerator",
+    "node_resources",
     "parse_pool",
     "resource_name",
     "standing_pool",
@@ -262,8 +263,10 @@ def resource_name(accelerator: Accelerator) -> str | None:
             return "nvidia.com/gpu"
 
 
-def _unknown_cores(pool: AcceleratorPool) -> float:
-    return _ANY_CPU_CORES if pool.is_cpu else USUAL_CORES_EACH * pool.accelerators
+def node_resources(pool: AcceleratorPool) -> NodeResources:
+    """What a node that does not stand yet offers: as the manifest says, else what the usual machine has."""
+    cores = _ANY_CPU_CORES if pool.is_cpu else USUAL_CORES_EACH * pool.accelerators
+    return pool.node_resources or NodeResources(cores, _ANY_MEMORY_BYTES)
 
 
 def standing_pool(pool: AcceleratorPool) -> NodePool:
@@ -290,7 +293,7 @@ def standing_pool(pool: AcceleratorPool) -> NodePool:
             "else tells"
         )
     accelerator = find_accelerator(pool)
-    resources = pool.node_resources or NodeResources(_unknown_cores(pool), _ANY_MEMORY_BYTES)
+    resources = node_resources(pool)
     shape = NodeShape(pool.accelerators, resources.cpu_cores, resources.memory_bytes)
     standing = pool.nodes.maximum if pool.nodes.minimum is None else pool.nodes.minimum
     return NodePool(

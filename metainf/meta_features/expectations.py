@@ -30,25 +30,18 @@ from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.contract import Predictions, Question
 from metainf.predictors.lanes import LaneSet
 from metainf.selectors.targets import LOST
-from metainf.speculation import acceptance_ratio
+from metainf.speculation import UNKNOWN_MIXTURE, acceptance_ratio
 from metainf.workload import Repetitiveness, Traffic
 
-__all__ = ["UNKNOWN_MIXTURE", "AskedPairs", "Expectation", "asked_pairs", "expectation"]
+__all__ = ["AskedPairs", "Expectation", "asked_pairs", "expectation"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
-UNKNOWN_MIXTURE = (
-    (Repetitiveness.LOW, 0.55),
-    (Repetitiveness.MEDIUM, 0.30),
-    (Repetitiveness.HIGH, 0.15),
-)
-"""What text may turn out to be of which nothing is declared. Assumed: most is chat, which repeats little; code and
-summaries do. The corpus draws by the same shares."""
 _ERROR_LOG_SD = 0.35
-"""Standard deviation of the error of a latency, in logarithms. Assumed; its order is that of what AIConfigurator misses
-silicon by (a median error of 34 % in TTFT, 14 % in TPOT: reference notes on aiconfigurator-core 0.12.0)."""
+"""Standard deviation of the error of a latency, in logarithms. Assumed; its order is that of what aiconfigurator-core
+0.12.0 misses silicon by (a median error of 34 % in TTFT, 14 % in TPOT)."""
 _INNER, _OUTER = math.sqrt(5.0 - math.sqrt(10.0)), math.sqrt(5.0 + math.sqrt(10.0))
 _OFTEN, _SELDOM = (7.0 + 2.0 * math.sqrt(10.0)) / 60.0, (7.0 - 2.0 * math.sqrt(10.0)) / 60.0
 _ERRORS = ((-_OUTER, _SELDOM), (-_INNER, _OFTEN), (0.0, 8.0 / 15.0), (_INNER, _OFTEN), (_OUTER, _SELDOM))

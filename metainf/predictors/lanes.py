@@ -6,7 +6,7 @@ Per replica and per traffic the numbers are read once; what depends on both is n
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -17,12 +17,20 @@ from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency
 from metainf.memory import draft_state_bytes, memory_plan, offload_copies
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
+from metainf.predictors.drafted_steps import with_drafts
 from metainf.queueing import Lane
-from metainf.roofline import INTERACTIVITY_SCALE, StepModel, StepWork, calibrated, step_values, step_work
+from metainf.roofline import (
+    INTERACTIVITY_SCALE,
+    SYNC_HOST_FACTOR,
+    StepModel,
+    StepWork,
+    calibrated,
+    step_values,
+    step_work,
+)
 from metainf.settings import PerformanceMode, Speculation
 from metainf.speculation import (
     READS_HIDDEN_STATES,
-    DraftCost,
     acceptance_ratio,
     context_share,
     decoding_context,
@@ -50,13 +58,6 @@ _NO_DRAFTS = (0.0,) * (len(_REPETITIVENESS) + 1)
 _TINY = 1e-12
 _PREFIX_SHARE = 0.5
 """Largest share of the KV cache that idle prefixes keep while requests run; the rest is what the requests pin."""
-_SYNC_HOST_FACTOR = 2.0
-"""Host work that the accelerator waits for without asynchronous scheduling.
-
-Source: 10 % of throughput on H200 and B200 (vLLM blog 2026-02-01), 12 to 16 % for small models (GPUStack Performance
-Lab), where a step takes 5 to 10 ms.
-"""
-_DRAFTED_SEQUENCES = 256.0  # as in `metainf.step_times.roofline`
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,8 @@ def replica_facts(
     long_bytes = architecture.kv_bytes(_LONG_TOKENS, settings.kv_cache_dtype, tp=tp)
     threshold = settings.long_prefill_token_threshold
     small = settings.performance_mode is PerformanceMode.INTERACTIVITY
-    waits = 0.0 if settings.asynchronous_scheduling else _SYNC_HOST_FACTOR - 1.0
-    drafted, draft_s, sequence_draft_s = _with_drafts(steps, draft, efficiency.host_s)
+    waits = 0.0 if settings.asynchronous_scheduling else SYNC_HOST_FACTOR - 1.0
+    drafted, draft_s, sequence_draft_s = with_drafts(steps, draft, efficiency.host_s)
     facts = ReplicaFacts(
         lanes=float(layout.data_parallel * pp),
         sequence_limit=max(1.0, settings.max_num_seqs / pp),
@@ -198,41 +199,6 @@ def replica_facts(
         asynchronous=float(settings.asynchronous_scheduling),
     )
     return drafted, facts
-
-
-def _with_drafts(steps: StepModel, cost: DraftCost, host_s: float) -> tuple[StepModel, float, float]:
-    """The steps with the drafter's passes, and what these add to each step and for each sequence, seconds."""
-    layers, heads = cost.layers_ratio, cost.head_ratio * cost.passes
-    first, every = 1.0 + layers, 1.0 + layers * cost.passes
-    again = layers * max(0, cost.passes - 1)
-    drafted = replace(
-        steps,
-        fixed_s=steps.fixed_s + layers * cost.passes * (steps.fixed_s - host_s),
-        token_s=steps.token_s * first,
-        dense_read_s=steps.dense_read_s * first,
-        dense_token_s=steps.dense_token_s * first,
-        expert_read_s=steps.expert_read_s * first,
-        expert_token_s=steps.expert_token_s * first,
-        head_read_s=steps.head_read_s * (1.0 + heads),
-        cache_read_s=steps.cache_read_s * every,
-        cache_token_s=steps.cache_token_s * every,
-        window_read_s=steps.window_read_s * every,
-        prompt_pair_s=steps.prompt_pair_s * first,
-        prompt_pair_window_s=steps.prompt_pair_window_s * first,
-    )
-    one_s, many_s = (_layers_s(steps, tokens) for tokens in (1.0, _DRAFTED_SEQUENCES))
-    more_s = (many_s - one_s) / (_DRAFTED_SEQUENCES - 1.0)
-    return drafted, again * one_s + cost.step_s, again * more_s + heads * steps.head_row_s + cost.sequence_s
-
-
-def _layers_s(m: StepModel, tokens: float) -> float:
-    """Products of all layers for so many tokens, with the bytes that they read, and what goes with tokens alone."""
-    together = tokens * m.expert_lanes
-    pairs = (
-        (m.dense_read_s, tokens * m.dense_token_s),
-        (-m.expert_read_s * math.expm1(together * m.expert_miss_log), together * m.expert_token_s),
-    )
-    return tokens * m.token_s + sum(max(pair) + m.overlap * min(pair) for pair in pairs)
 
 
 _LONG_TOKENS = 1 << 20  # longer than any window, so that what a window holds is all that is left

@@ -11,7 +11,7 @@ import numpy as np
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import FEW_BINS, Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
-from metainf.selectors.pair_inputs import candidate_rows
+from metainf.selectors.pair_inputs import candidate_rows, of_candidates
 from metainf.selectors.targets import LOST, nearness, physics_shortfalls, shortfalls
 
 __all__ = ["TwoPart"]
@@ -68,12 +68,10 @@ class TwoPart(BaseSelector):
         self.behind_ = boosting.train(inputs[kept], residual[kept], objective="regression", weight=weight[kept])
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
-        rows, columns = np.nonzero(tasks.feasible)
-        scores = np.full(tasks.feasible.shape, np.nan)
-        if not len(rows):
-            return scores
-        inputs = candidate_rows(tasks, rows, columns)
-        behind = np.maximum(physics_shortfalls(tasks)[rows, columns] + raw_scores(self.behind_, inputs), LOST)
+        return of_candidates(tasks, self._expected)
+
+    def _expected(self, inputs: FloatArray) -> FloatArray:
+        """The expectation of both parts; the last input is the shortfall by physics."""
+        behind = np.maximum(inputs[:, -1] + raw_scores(self.behind_, inputs), LOST)
         kept = 1.0 if self.keeps_ is None else 1.0 / (1.0 + np.exp(-raw_scores(self.keeps_, inputs)))
-        scores[rows, columns] = kept * behind + (1.0 - kept) * LOST
-        return scores
+        return np.asarray(kept * behind + (1.0 - kept) * LOST)

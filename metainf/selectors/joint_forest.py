@@ -9,7 +9,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
-from metainf.selectors.pair_inputs import candidate_rows
+from metainf.selectors.pair_inputs import candidate_rows, of_candidates
 from metainf.selectors.targets import nearness, physics_shortfalls, shortfalls
 
 __all__ = ["JointForest"]
@@ -65,11 +65,8 @@ class JointForest(BaseSelector):
         self.forest_.fit(_finite(candidate_rows(table.tasks, rows, columns)), target, sample_weight=weight)
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
-        rows, columns = np.nonzero(tasks.feasible)
-        scores = np.full(tasks.feasible.shape, np.nan)
-        if len(rows):
-            scores[rows, columns] = self.forest_.predict(_finite(candidate_rows(tasks, rows, columns)))
-        return scores + physics_shortfalls(tasks)
+        residual = of_candidates(tasks, lambda inputs: np.asarray(self.forest_.predict(_finite(inputs))))
+        return residual + physics_shortfalls(tasks)
 
 
 def _finite(rows: FloatArray) -> FloatArray:

@@ -11,12 +11,14 @@ where the mean still counts that. And rows count by how near physics puts the me
 those that it puts far behind.
 """
 
+from functools import partial
+
 import numpy as np
 
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
-from metainf.selectors.pair_inputs import candidate_rows
+from metainf.selectors.pair_inputs import candidate_rows, of_candidates
 from metainf.selectors.targets import nearness, physics_shortfalls, shortfalls
 
 __all__ = ["JointRegression"]
@@ -64,11 +66,7 @@ class JointRegression(BaseSelector):
         )
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
-        rows, columns = np.nonzero(tasks.feasible)
-        scores = np.full(tasks.feasible.shape, np.nan)
-        if len(rows):
-            scores[rows, columns] = raw_scores(self.booster_, candidate_rows(tasks, rows, columns))
-        return scores + self._prior(tasks)
+        return of_candidates(tasks, partial(raw_scores, self.booster_)) + self._prior(tasks)
 
     def _prior(self, tasks: TaskTable) -> FloatArray:
         """The shortfall by physics."""

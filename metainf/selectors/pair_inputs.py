@@ -3,13 +3,15 @@
 Separate so that a trained predictor can be scored with numpy alone: nothing here imports a learner.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from metainf.selectors.contract import FloatArray, TaskTable
 from metainf.selectors.targets import physics_shortfalls
 
-__all__ = ["candidate_names", "candidate_rows", "duel_rows"]
+__all__ = ["candidate_names", "candidate_rows", "duel_rows", "of_candidates"]
 
 IntArray = NDArray[np.intp]
 
@@ -33,6 +35,15 @@ def candidate_rows(tasks: TaskTable, rows: IntArray, columns: IntArray) -> Float
             physics_shortfalls(tasks)[rows, columns, None],
         ]
     )
+
+
+def of_candidates(tasks: TaskTable, score: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """What `score` says of the rows of all feasible methods, in their places, shape (n, m); NaN elsewhere."""
+    rows, columns = np.nonzero(tasks.feasible)
+    scores = np.full(tasks.feasible.shape, np.nan)
+    if len(rows):
+        scores[rows, columns] = score(candidate_rows(tasks, rows, columns))
+    return scores
 
 
 def duel_rows(tasks: TaskTable, rows: IntArray, first: IntArray, second: IntArray) -> FloatArray:

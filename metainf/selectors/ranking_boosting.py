@@ -3,13 +3,15 @@
 Separate, as each selector is. Gains are quantised by the task's own tolerance, so that it does not learn noise.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.boosting import Boosting, raw_scores
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
-from metainf.selectors.pair_inputs import candidate_rows
+from metainf.selectors.pair_inputs import candidate_rows, of_candidates
 from metainf.selectors.targets import shortfalls
 
 __all__ = ["LEVELS", "RankingBoosting", "relevance"]
@@ -48,11 +50,7 @@ class RankingBoosting(BaseSelector):
         )
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
-        rows, columns = np.nonzero(tasks.feasible)
-        scores = np.full(tasks.feasible.shape, np.nan)
-        if len(rows):
-            scores[rows, columns] = raw_scores(self.booster_, candidate_rows(tasks, rows, columns))
-        return scores
+        return of_candidates(tasks, partial(raw_scores, self.booster_))
 
 
 def relevance(gains: FloatArray, tolerance: FloatArray) -> NDArray[np.intp]:

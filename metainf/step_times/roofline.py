@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency
 from metainf.predictors.contract import ReplicaSpec
-from metainf.roofline import INTERACTIVITY_SCALE, INTERACTIVITY_TOKENS, StepModel, calibrated, step_work
+from metainf.roofline import (
+    INTERACTIVITY_SCALE,
+    INTERACTIVITY_TOKENS,
+    SYNC_HOST_FACTOR,
+    StepModel,
+    calibrated,
+    step_work,
+)
 from metainf.settings import PerformanceMode
 from metainf.simulator.contract import HostTimes, StepTimes
-from metainf.speculation import DraftCost, draft_cost
+from metainf.speculation import DRAFTED_SEQUENCES, DraftCost, draft_cost
 from metainf.step_times.graphs import captured_tokens
 
 __all__ = [
@@ -34,10 +41,6 @@ _MOST_TOKENS = float(1 << 17)
 _MOST_CONTEXT = float(1 << 20)
 _RATIO = 1.25
 """Between neighbouring points: a parabola is off by ((r - 1) / (r + 1))^2 = 1.2 % halfway, experts by 0.5 %."""
-_SYNC_HOST_FACTOR = 2.0
-"""Host work that the accelerator waits for without asynchronous scheduling; as in `metainf.predictors.lanes`."""
-_DRAFTED_SEQUENCES = 256.0
-"""Passes of a drafter after its first have a token of each sequence: what one more adds is the chord from 1 to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +150,11 @@ def with_method_costs(
     """
     settings = replica.settings
     cost = draft_cost(settings.speculation, replica.architecture, on_cpu=replica.accelerator.vendor is Vendor.CPU)
-    drafted = _drafted(times, cost, factors.draft, replica.layout.data_parallel)
+    drafted = _drafted(times, cost.scaled(factors.draft), replica.layout.data_parallel)
     scale = 1.0
     if settings.performance_mode is PerformanceMode.INTERACTIVITY:
         scale = INTERACTIVITY_SCALE**factors.interactivity
-    waits = 0.0 if settings.asynchronous_scheduling else factors.waiting * (_SYNC_HOST_FACTOR - 1.0)
+    waits = 0.0 if settings.asynchronous_scheduling else factors.waiting * (SYNC_HOST_FACTOR - 1.0)
     return replace(
         drafted,
         token_s=np.where(times.tokens <= INTERACTIVITY_TOKENS, scale, 1.0) * drafted.token_s,
@@ -160,26 +163,27 @@ def with_method_costs(
     )
 
 
-def _drafted(times: StepTimes, cost: DraftCost, factor: float, ranks: int) -> StepTimes:
-    """The same steps with the drafter's passes; `factor` is on all that they add. At experts all ranks' tokens meet."""
-    layers = factor * cost.layers_ratio
-    again = layers * max(0, cost.passes - 1)
-    heads = factor * cost.head_ratio * cost.passes
+def _drafted(times: StepTimes, cost: DraftCost, ranks: int) -> StepTimes:
+    """The same steps with the drafter's passes. At experts the tokens of all ranks meet."""
+    first = 1.0 + cost.layers_ratio
     one_s, many_s = (
         np.interp(tokens, times.tokens, times.token_s) + np.interp(tokens * ranks, times.expert_tokens, times.expert_s)
-        for tokens in (1.0, _DRAFTED_SEQUENCES)
+        for tokens in (1.0, DRAFTED_SEQUENCES)
     )
-    more_s = (many_s - one_s) / (_DRAFTED_SEQUENCES - 1.0)
+    more_s = (many_s - one_s) / (DRAFTED_SEQUENCES - 1.0)
     return replace(
         times,
-        token_s=times.token_s * (1.0 + layers),
-        expert_s=times.expert_s * (1.0 + layers),
-        decode_s=times.decode_s * (1.0 + layers * cost.passes),
-        chunk_s=times.chunk_s * (1.0 + layers),
-        prompt_step_s=times.prompt_step_s * (1.0 + layers),
-        head_s=times.head_s * (1.0 + heads),
-        fixed_s=times.fixed_s + float(again * one_s) + factor * cost.step_s,
-        sequence_s=times.sequence_s + float(again * more_s) + heads * times.head_row_s + factor * cost.sequence_s,
+        token_s=times.token_s * first,
+        expert_s=times.expert_s * first,
+        decode_s=times.decode_s * (1.0 + cost.every_ratio),
+        chunk_s=times.chunk_s * first,
+        prompt_step_s=times.prompt_step_s * first,
+        head_s=times.head_s * (1.0 + cost.heads_ratio),
+        fixed_s=times.fixed_s + float(cost.later_ratio * one_s) + cost.step_s,
+        sequence_s=times.sequence_s
+        + float(cost.later_ratio * more_s)
+        + cost.heads_ratio * times.head_row_s
+        + cost.sequence_s,
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from metainf.accelerators import Accelerator
 from metainf.errors import InvalidWorkloadError
-from metainf.manifests import USUAL_CORES_EACH, AcceleratorPool, find_accelerator, resource_name
+from metainf.manifests import AcceleratorPool, find_accelerator, node_resources, resource_name
 from metainf.placement import SPOT_TAINT_KEYS
 from metainf.pools import CapacityType, NodeCapacity, NodePool, NodeShape, Price, Taint
 from metainf_operator.node_labels import OVERRIDE_LABEL
@@ -105,12 +105,11 @@ def _declared_pool(
         else:
             fitting.append(node)
     usable = [n for n in fitting if n.usable]
-    resources = manifest.node_resources
     if fitting:
         shape = _shape(fitting, manifest.accelerators)
     else:
-        cpu = resources.cpu_cores if resources else USUAL_CORES_EACH * manifest.accelerators
-        shape = NodeShape(manifest.accelerators, cpu, resources.memory_bytes if resources else _ANY_MEMORY_BYTES)
+        resources = node_resources(manifest)
+        shape = NodeShape(manifest.accelerators, resources.cpu_cores, resources.memory_bytes)
     named = fitting[0].accelerators.resource_name if fitting else resource_name(accelerator)
     most = manifest.nodes.maximum if manifest.nodes is not None else len(fitting)
     taints = {*manifest.taints, *_shared_taints(fitting)}
@@ -141,9 +140,6 @@ def _other_than(declared: Accelerator, node: NodeFacts) -> str | None:
     if facts.shared_replicas > 1:
         return f"time-sliced {said}"
     return said if facts.accelerator.memory_bytes < declared.memory_bytes else None
-
-
-_ANY_MEMORY_BYTES = 1 << 60  # memory of such a node: it limits nothing
 
 
 def _cpu_of(members: Sequence[NodeFacts], declared: Accelerator) -> Accelerator:
