@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from metainf.errors import MetaInfError
 
@@ -27,6 +28,7 @@ __all__ = [
     "MeasurementError",
     "Purpose",
     "Source",
+    "as_written",
     "checked",
     "joined",
     "read_measurements",
@@ -196,10 +198,17 @@ def write_measurements(table: pa.Table, path: Path) -> None:
 
     Numbers keep 16 bits of their fraction, a relative error below 1e-5: no measurement is that good, and the rest of
     a float is most of a file's size.
+
+    Raises
+    ------
+    MeasurementError
+        Rows that can be told apart no longer as a file keeps their numbers, or what `checked` refuses of rows: found
+        here, since whoever reads a corpus comes hours later.
     """
     floats = [column.name for column in COLUMNS if column.type == pa.float64()]
     for name in floats:
         table = table.set_column(table.column_names.index(name), table.schema.field(name), _rounded(table.column(name)))
+    _check_rows(table)
     split = {name: "BYTE_STREAM_SPLIT" for name in floats}
     pq.write_table(table, path, compression="zstd", use_dictionary=_not_in(floats), column_encoding=split)
 
@@ -209,12 +218,22 @@ def _not_in(floats: Sequence[str]) -> list[str]:
 
 
 def _rounded(column: pa.ChunkedArray) -> pa.Array:
-    """The numbers to `_FRACTION_BITS` bits of fraction, half away from zero; infinity stays."""
     empty = column.is_null().to_numpy()
-    bits = np.nan_to_num(column.to_numpy(), nan=0.0, posinf=np.inf).view(np.int64)
+    return pa.array(_kept(np.nan_to_num(column.to_numpy(), nan=0.0, posinf=np.inf)), mask=empty)
+
+
+def _kept(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The numbers to `_FRACTION_BITS` bits of fraction, half away from zero; infinity stays."""
     dropped = 52 - _FRACTION_BITS
-    rounded = (bits + (1 << (dropped - 1))) >> dropped << dropped
-    return pa.array(rounded.view(np.float64), mask=empty)
+    return ((values.view(np.int64) + (1 << (dropped - 1))) >> dropped << dropped).view(np.float64)
+
+
+def as_written(value: float) -> float:
+    """The number as a file of measurements gives it back.
+
+    For whoever tells rows apart by a number: two that are closer than a file can say are one there.
+    """
+    return float(_kept(np.array([value]))[0])
 
 
 def read_measurements(path: Path) -> pa.Table:

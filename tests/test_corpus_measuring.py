@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metainf.corpus import measuring
 from metainf.corpus.measuring import UTILIZATIONS, measured_task, methods_of
+from metainf.corpus.rate_search import Bracket
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.runs import _steady_rate, task_seed
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import RooflineWorld
 from metainf.layouts import Layout
-from metainf.measurements import Purpose, checked, table_of
+from metainf.measurements import Purpose, as_written, checked, read_measurements, table_of, write_measurements
 from metainf.methods import method
 from metainf.workload import (
     BatchLoad,
@@ -64,7 +66,7 @@ def test_the_default_has_latencies_over_the_whole_range_of_loads(rate_rows):
     assert shares == sorted(shares)
     assert max(shares) <= 1.0
     for share in UTILIZATIONS:
-        assert min(abs(share - found) for found in shares) < 1e-9
+        assert min(abs(share - found) for found in shares) < 1e-5  # as far as rows can say a rate
     (idle,) = of(rate_rows, "default", Purpose.IDLE)
     assert idle.ttft_mean_s <= min(row.ttft_mean_s for row in loads)
 
@@ -79,6 +81,8 @@ def test_the_rows_are_a_valid_table_and_come_again_the_same(rate_rows):
     again = measured_task(task(RateLoad(10.0), TTFT), RooflineWorld(), repeats=[0], methods=METHODS)
     assert again == rate_rows
     assert checked(table_of(rate_rows)).num_rows == len(rate_rows)
+    rates = [row.offered_requests_per_second for row in rate_rows if row.purpose == Purpose.LOAD]
+    assert rates == [as_written(rate) for rate in rates]
 
 
 def test_a_promise_that_not_even_an_idle_replica_keeps_scores_zero():
@@ -133,6 +137,42 @@ def test_a_world_that_knows_nothing_of_the_replica_gives_no_rows():
             return None
 
     assert measured_task(task(BatchLoad(4, 60.0)), Silent(), repeats=[0]) == []
+
+
+@pytest.mark.parametrize("side", [-1e-7, 1e-7])
+def test_a_search_that_comes_back_to_within_a_hair_of_a_load_keeps_one_row_of_it(monkeypatch, tmp_path, side):
+    def beside(margin, capacity, *, guess=None):
+        low, high = 0.5 * capacity, 0.52 * capacity
+        found = Bracket(low, margin(low), high, margin(high))
+        return replace(found, low_margin=side * found.slope)  # so the rate lies next to the lower end
+
+    monkeypatch.setattr(measuring, "bracketed_rate", beside)
+    monkeypatch.setattr(measuring, "MOST_INTERVAL_RATIO", 0.0)  # so long runs follow
+    rows = measured_task(task(RateLoad(10.0), TTFT), RooflineWorld(), repeats=[0], methods=METHODS[:1])
+    write_measurements(table_of(rows), tmp_path / "rows.parquet")
+    assert read_measurements(tmp_path / "rows.parquet").num_rows == len(rows)
+
+
+def test_rows_say_whose_measurements_a_world_has_of_the_replica():
+    class Tables:
+        name, version, predicts = "tables", "7", False
+        plain = RooflineWorld()
+
+        def times(self, replica, seed):
+            return self.plain.times(replica, seed)
+
+        def latent(self, replica):
+            return self.plain.latent(replica)
+
+        def source(self, replica):
+            return f"library 1.2 ({replica.accelerator.name})"
+
+    of_tables, calculated = (
+        measured_task(task(BatchLoad(4, 60.0)), oracle, repeats=[0], methods=METHODS[:1])[0].source_version
+        for oracle in (Tables(), RooflineWorld())
+    )
+    assert of_tables.endswith("+7, library 1.2 (H100-SXM-80GB)")
+    assert calculated.endswith(f"+{RooflineWorld().version}")
 
 
 def test_seeds_hang_on_the_workload_and_the_repeat_alone():

@@ -15,6 +15,7 @@ from metainf.measurements import (
     MeasurementError,
     Purpose,
     Source,
+    as_written,
     checked,
     joined,
     read_measurements,
@@ -58,6 +59,18 @@ def test_equal_rows_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
         write_measurements(table_of([ROW]), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_loads_that_a_file_cannot_tell_apart_are_refused_when_they_are_written(tmp_path):
+    near = [
+        replace(ROW, purpose=Purpose.LOAD, performance=None, offered_requests_per_second=rate)
+        for rate in (3.0, 3.0 * (1.0 + 1e-7))
+    ]
+    assert checked(table_of(near)).num_rows == 2
+    with pytest.raises(MeasurementError, match="stands there 2 times"):
+        write_measurements(table_of(near), tmp_path / "rows.parquet")
+    assert as_written(near[0].offered_requests_per_second) == as_written(near[1].offered_requests_per_second)
+    assert not (tmp_path / "rows.parquet").exists()
 
 
 def test_every_column_in_seconds_or_per_second_says_so_in_its_unit():
@@ -148,5 +161,6 @@ def test_a_file_keeps_numbers_to_five_digits_and_what_is_empty_or_infinite(tmp_p
     write_measurements(table_of(rows), path)
     kept = read_measurements(path).column("makespan_s").to_pylist()
     assert kept == [None if v is None else pytest.approx(v, rel=1e-5) for v in values]
+    assert [as_written(v) for v in values if v is not None] == [v for v in kept if v is not None]
     write_measurements(read_measurements(path), again := path.with_name("again.parquet"))
     assert again.read_bytes() == path.read_bytes()

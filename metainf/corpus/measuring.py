@@ -29,7 +29,7 @@ from metainf.corpus.runs import MOST_INTERVAL_RATIO, Outcome, Run, task_seed
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.traffic import drawn_acceptance
 from metainf.corpus.worlds import StepOracle
-from metainf.measurements import Measurement, Purpose, Source
+from metainf.measurements import Measurement, Purpose, Source, as_written
 from metainf.methods import Method, portfolio
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
 from metainf.simulator.builder import engine_model
@@ -61,7 +61,7 @@ def measured_task(
         for method in methods:
             run = _run(task, method, oracle, repeat)
             if run is not None:
-                rows += _rows(_Rows(run, oracle, repeat), anchor)
+                rows += _rows(_Rows(run, oracle, repeat, _source_version(oracle, run.replica)), anchor)
     return rows
 
 
@@ -76,6 +76,12 @@ def methods_of(task: Task) -> tuple[Method, ...]:
     if task.kind is TrafficKind.RATE:
         return tuple(method for method in methods if method.settings.max_num_seqs != 1)
     return methods
+
+
+def _source_version(oracle: StepOracle, replica: ReplicaSpec) -> str:
+    """What made a row: this package, the world, and whose measurements the world has of the replica."""
+    source = oracle.source(replica)
+    return f"{__version__}+{oracle.version}" + (f", {source}" if source else "")
 
 
 @dataclass(slots=True)
@@ -133,12 +139,16 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
     yield of.row(Purpose.CAPACITY, saturated, stable=False)
     asked: dict[float, Outcome] = {}
 
+    # Loads are told apart as far as rows can say them: a search may come back to within a hair of where it was.
     def short(rate: float) -> float:
-        asked[rate], worst = of.run.at_rate(rate, until_sure=False)
+        at = as_written(rate)
+        outcome, worst = of.run.at_rate(at, until_sure=False)
+        asked.setdefault(at, outcome)
         return worst
 
     def long(rate: float) -> float:
-        asked[rate], worst = of.run.at_rate(rate)
+        at = as_written(rate)
+        asked[at], worst = of.run.at_rate(at)
         return worst
 
     best = 0.0
@@ -146,10 +156,11 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
     if idle_margin <= _IDLE_MARGIN and capacity > 0.0:
         bracket = bracketed_rate(short, capacity, guess=anchor.short_rate)
         if bracket.low > 0.0:
-            sure = asked[bracket.low].interval_ratio <= MOST_INTERVAL_RATIO
+            low = as_written(bracket.low)
+            sure = asked[low].interval_ratio <= MOST_INTERVAL_RATIO
             best = _best_rate(bracket, capacity, anchor, long, sure=sure)
             nearest = min(asked, key=lambda rate: (-asked[rate].requests, abs(rate - best)))
-            found = asked[bracket.low if sure else nearest]  # above it latencies may scatter widely already
+            found = asked[low if sure else nearest]  # above it latencies may scatter widely already
     if of.is_first and capacity > 0.0:
         for share in UTILIZATIONS:
             short(share * capacity)
@@ -184,6 +195,7 @@ class _Rows:
     run: Run
     oracle: StepOracle
     repeat: int
+    source_version: str
 
     @property
     def is_first(self) -> bool:
@@ -229,7 +241,7 @@ class _Rows:
         }
         return Measurement(
             source=Source.SIMULATION,
-            source_version=f"{__version__}+{self.oracle.version}",
+            source_version=self.source_version,
             world=self.oracle.name,
             engine_version=task.engine_version,
             task=task.key,

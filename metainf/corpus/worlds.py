@@ -37,6 +37,9 @@ class StepOracle(Protocol):
     def latent(self, replica: ReplicaSpec) -> Latent:
         """What is true of the replica's cache and of its drafter."""
 
+    def source(self, replica: ReplicaSpec) -> str:
+        """Whose measurements it has of the replica, and of which engine; empty where its times are calculated."""
+
     @property
     def predicts(self) -> bool:
         """Whether it stands for who predicts by simulating, not for a truth.
@@ -65,6 +68,10 @@ class RooflineWorld:
     def latent(self, replica: ReplicaSpec) -> Latent:
         """As the predictor has it."""
         return Latent()
+
+    def source(self, replica: ReplicaSpec) -> str:
+        """Calculated."""
+        return ""
 
 
 def _efficiency(replica: ReplicaSpec) -> Efficiency:

@@ -61,6 +61,10 @@ class HiddenWorld:
         """A truth."""
         return False
 
+    def source(self, replica: ReplicaSpec) -> str:
+        """Calculated."""
+        return ""
+
     def step_times(self, replica: ReplicaSpec) -> StepTimes:
         """What is true of the replica's steps, without the noise of a run."""
         efficiency = _hidden_host(self.name, replica)
