@@ -133,6 +133,17 @@ def test_some_promises_are_tighter_than_what_the_default_is_predicted_to_reach_i
     assert max(tightest) > 3.0
 
 
+def test_some_deadlines_are_shorter_than_what_the_default_is_predicted_to_need(workloads):
+    predictor, default, ratios = AnalyticalPredictor(), portfolio()[0], []
+    for task in (task for task in workloads if task.kind is TrafficKind.BATCH):
+        makespan_s = predictor.predict([Question(replica_of(task, default), task.traffic)]).makespan_s[0]
+        if task.traffic.load.deadline_s > 1.0:  # the least that is asked for
+            ratios.append(task.traffic.load.deadline_s / makespan_s)
+    assert 0.1 < np.mean(np.array(ratios) < 1.0) < 0.4
+    assert 0.55 < min(ratios) < 0.75
+    assert 4.0 < max(ratios) < 5.1
+
+
 def replicas_of(task):
     """What the corpus has of each method, and what the operator has of it on a pool of the same accelerators."""
     methods = portfolio(task.engine_version)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from metainf.corpus.task import TrafficKind
-from metainf.corpus.workloads import Point, Shape, significant
+from metainf.corpus.workloads import Point, Shape, log_between, significant
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictions
 from metainf.workload import (
     BatchLoad,
@@ -49,7 +49,10 @@ too. Assumed. A task whose promises no method keeps at all is drawn as any other
 """
 _CLOSED_TIGHTNESS = (0.9, 2.5)
 """The same for closed loops, over what it is predicted to have under that load."""
-_DEADLINE_RATIO = 3.0
+_DEADLINE_RATIO = (0.6, 5.0)
+"""Of batches, over what the default is predicted to need: from what only a faster method keeps to what all do.
+
+Assumed."""
 _LEAST_BOUND_S = 1e-3  # manifests count milliseconds
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e5
 _BUNDLES = (
@@ -75,7 +78,8 @@ def loaded(shape: Shape, point: Point, predict: Predict) -> tuple[Traffic, Slo] 
         makespan_s = float(predict(_traffic(shape, BatchLoad(requests, 1e6))).makespan_s[0])
         if not np.isfinite(makespan_s):
             return None
-        deadline_s = max(1.0, round(significant(_DEADLINE_RATIO * makespan_s), 3))
+        ratio = log_between(_DEADLINE_RATIO, point["slo_rest"])
+        deadline_s = max(1.0, round(significant(ratio * makespan_s), 3))
         return _traffic(shape, BatchLoad(requests, deadline_s)), Slo()
     if kind is TrafficKind.CONCURRENCY:
         traffic = _traffic(shape, ConcurrencyLoad(round(significant(_MOST_CLIENTS ** point["load"], 2))))
@@ -122,10 +126,9 @@ def _slo(point: Point, shape: Shape, expected: Predictions, tightness: dict[Late
     bounds = []
     for metric in asked:
         axis = "slo_ttft" if metric is LatencyMetric.TTFT else "slo_rest"
-        low, high = tightness[metric]
-        low, high = (end * _burst_factor(shape, metric) for end in (low, high))
+        ratio = log_between(tightness[metric], point[axis]) * _burst_factor(shape, metric)
         latency_s = expected.latency_s[0, LATENCY_METRICS.index(metric), STATISTICS.index(statistic)]
-        bound_s = max(_LEAST_BOUND_S, round(significant(float(latency_s) * low * (high / low) ** point[axis]), 3))
+        bound_s = max(_LEAST_BOUND_S, round(significant(float(latency_s) * ratio), 3))
         bounds.append(SloBound(metric, statistic, bound_s))
     return Slo(tuple(bounds)) if all(np.isfinite(bound.bound_s) for bound in bounds) else Slo()
 

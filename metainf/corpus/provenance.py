@@ -7,13 +7,14 @@ Separate from `build`, which only compares two of these: this is the one place t
   design with the predictor that it asks. What only reads a corpus is not among them. A comment counts as well: to tell
   what matters costs more than to check a commit out.
 - Data: accelerators, models, and the flags of the engine's versions.
-- The libraries that draw, calculate and compile, by their versions.
+- Python, and the libraries that draw, calculate and compile, by their versions.
 - Stores of measured tables: all their files. Where the library that they are sampled by is installed, its version: what
   a store lacks is sampled when it is asked for, so that it grows while a corpus is built, by nothing but facts.
 """
 
 import ast
 import hashlib
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -45,7 +46,7 @@ class Provenance:
     files: Mapping[str, str]
     """Path of each source and each file of data within the repository -> SHA-256."""
     versions: Mapping[str, str]
-    """Of metainf and of libraries."""
+    """Of metainf, of Python and of libraries."""
     stores: Mapping[str, str]
     """World of measured tables -> SHA-256 over its store's files, or what samples them."""
 
@@ -77,7 +78,11 @@ def provenance_of(oracles: Sequence[StepOracle], root: Path = _ROOT) -> Provenan
     stores = {each.name: _store_digest(each.store) for each in oracles if isinstance(each, TableWorld)}
     return Provenance(
         files={path.relative_to(root).as_posix(): _digest(path) for path in source_files(root)},
-        versions={_PACKAGE: __version__, **{name: version(name) for name in _LIBRARIES}},
+        versions={
+            _PACKAGE: __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
         stores=stores,
     )
 

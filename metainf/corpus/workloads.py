@@ -18,7 +18,7 @@ from metainf.corpus.replicas import longest_tokens
 from metainf.traces import TraceName
 from metainf.workload import Repetitiveness, SharedPrefix, TokenLengths
 
-__all__ = ["AXES", "GRID", "MOST_BURSTINESS", "Shape", "drawn_shape", "significant"]
+__all__ = ["AXES", "GRID", "MOST_BURSTINESS", "Shape", "drawn_shape", "log_between", "significant"]
 
 GRID = "grid"
 AXES = (
@@ -102,14 +102,14 @@ def _figures(point: Point) -> tuple[str, _Figures]:
 def _grid(point: Point) -> _Figures:
     shared = point["prefix"] < _PREFIX_SHARE
     return _Figures(
-        input_mean=_log_between(_INPUT_TOKENS, point["input_mean"]),
+        input_mean=log_between(_INPUT_TOKENS, point["input_mean"]),
         input_ratio=_ratio(point["input_spread"]),
-        output_mean=_log_between(_OUTPUT_TOKENS, point["output_mean"]),
+        output_mean=log_between(_OUTPUT_TOKENS, point["output_mean"]),
         output_ratio=_ratio(point["output_spread"]),
-        burstiness=_log_between(_BURSTINESS, point["burstiness"]),
+        burstiness=log_between(_BURSTINESS, point["burstiness"]),
         prefix_share=_between(_PREFIX_OF_PROMPT, point["prefix_share"]) if shared else 0.0,
         prefix_ratio=_between(_PREFIX_RATIO, point["prefix_ratio"]),
-        prefixes=_log_between(_PREFIXES, point["prefixes"]),
+        prefixes=log_between(_PREFIXES, point["prefixes"]),
     )
 
 
@@ -135,7 +135,8 @@ def _between(ends: tuple[float, float], share: float) -> float:
     return ends[0] + share * (ends[1] - ends[0])
 
 
-def _log_between(ends: tuple[float, float], share: float) -> float:
+def log_between(ends: tuple[float, float], share: float) -> float:
+    """The number that lies so far between two, in the logarithm."""
     return float(ends[0] * (ends[1] / ends[0]) ** share)
 
 
