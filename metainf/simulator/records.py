@@ -191,7 +191,7 @@ class Limits(NamedTuple):
     coasting: bool
     """Whether sequences can coast at all: one token a step, one batch at a time."""
     striding: bool
-    """Whether steps in which all coast are taken one after the other: with one rank."""
+    """Whether steps in which all coast are taken one after the other: with one pipeline."""
     remembering: bool
     """Whether it is remembered what a request at the head of the queue was short of."""
     drafts: int
@@ -258,6 +258,8 @@ class State(NamedTuple):
     """Shape (sequences, blocks): where a sequence's own contents may be in host memory."""
     totals: Any
     """Steps, computed tokens, next request to be sent, requests on their way, whether counting was not enough."""
+    calm_s: Any
+    """Shape (ranks,): what does not change while all coast."""
     clock: Any
     """Time at which the frontend is free, seconds."""
     heap_s: Any

@@ -2,7 +2,8 @@
 
 Separate because it only repeats what the loop does, faster, and the two are tested to give the same results, to the
 bit. Where few requests run at a time most steps are such: every running sequence coasts, nobody waits, nobody arrives
-before the step ends. Then only the context grows, and with it the time of a step.
+before the step ends. Then only the context grows, and with it the time of a step. Ranks in lock-step stride together;
+one rank alone, the usual case, has a loop of its own that keeps its place in the tables.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -12,7 +13,7 @@ from typing import Any
 
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.records import NEVER
-from metainf.simulator.timing import at_point, fixed_part_s, lower_point
+from metainf.simulator.timing import at_pair, at_point, fixed_part_s, lower_point
 
 __all__ = ["stride"]
 
@@ -21,32 +22,40 @@ __all__ = ["stride"]
 def stride(state: Any, until_s: float) -> None:
     """Take the steps that begin before `until_s`, when somebody arrives, and before a sequence is due again.
 
-    Nothing is done unless the batch under way is such a step itself. Only with one rank, whose sequences coast.
+    Nothing is done unless the batch under way is such a step itself. Only with one pipeline, whose sequences coast.
     """
-    pool, line = state.ranks[0], state.pipelines[0]
-    calm = line.flying == 1 and pool.coasting and pool.waiting == 0 and line.notices == 0
-    if not calm or state.entry_counts[0, line.oldest] > 0 or pool.coasted != pool.running or pool.running == 0:
+    line = state.pipelines[0]
+    if line.flying != 1 or line.notices > 0 or state.done_s[0, line.oldest] >= until_s:
         return
-    if state.limits.budget < pool.running:
+    most = _calm_steps(state, line.oldest)
+    if most == 0:
         return
-    most = _calm_steps(pool, state.left[0])
-    if most == 0 or state.done_s[0, line.oldest] >= until_s:
-        return
-    taken = _taken(state, pool, line, until_s, most)
-    pool.round += taken
-    for place in range(pool.running):
-        state.left[0, place] -= taken
+    if state.limits.ranks == 1:
+        taken = _taken(state, state.ranks[0], line, until_s, most)
+    else:
+        taken = _taken_together(state, line, until_s, most)
     state.totals[0] += taken
-    state.totals[1] += taken * pool.running
+    for rank in range(state.limits.ranks):
+        pool = state.ranks[rank]
+        pool.round += taken
+        for place in range(pool.running):
+            state.left[rank, place] -= taken
+        state.totals[1] += taken * pool.running
 
 
 @compiled
-def _calm_steps(pool: Any, left: Any) -> int:
-    """Steps until the first of the running sequences is due."""
+def _calm_steps(state: Any, batch: int) -> int:
+    """Steps until the first of the running sequences is due; 0 where the batch is no such step, or nobody runs."""
     least = NEVER
-    for place in range(pool.running):
-        least = min(least, left[place])
-    return least
+    for rank in range(state.limits.ranks):
+        pool = state.ranks[rank]
+        if pool.waiting > 0 or state.entry_counts[rank, batch] > 0 or not pool.coasting:
+            return 0
+        if pool.coasted != pool.running or state.limits.budget < pool.running:
+            return 0
+        for place in range(pool.running):
+            least = min(least, state.left[rank, place])
+    return least if least < NEVER else 0
 
 
 @compiled
@@ -87,6 +96,53 @@ def _taken(state: Any, pool: Any, line: Any, until_s: float, most: int) -> int:
     state.stage_free_s[0, 0] = at_s
     state.clock[0] = clock_s
     pool.busy_s = busy_s
+    line.messages = messages
+    return taken
+
+
+@compiled
+def _taken_together(state: Any, line: Any, until_s: float, most: int) -> int:
+    """The same for ranks in lock-step: the slowest sets the pace, and one without work passes a dummy token."""
+    tables, calm_s = state.tables, state.calm_s
+    running, expert_tokens = 0, 0
+    for rank in range(state.limits.ranks):
+        own = state.ranks[rank].running
+        running += own
+        expert_tokens += max(own, 1)
+        calm_s[rank] = fixed_part_s(tables, own, own, own, 0.0)
+    experts_s = at_point(tables.expert_tokens, tables.expert_s, float(expert_tokens))
+    send_s = running * state.limits.frontend_token_s
+    at_s, clock_s, messages, taken = state.done_s[0, line.oldest], state.clock[0], line.messages, 0
+    while taken < most and at_s < until_s:
+        if state.limits.asynchronous:
+            clock_s = max(at_s, clock_s) + messages * state.limits.frontend_token_s
+            messages = running
+        else:
+            clock_s = max(at_s, clock_s) + send_s
+        step_s = 0.0
+        for rank in range(state.limits.ranks):
+            pool = state.ranks[rank]
+            rank_s = calm_s[rank]
+            if pool.running > 0:
+                context = pool.context / pool.running
+                rank_s += at_pair(
+                    tables.decode_sequences,
+                    tables.decode_context_tokens,
+                    tables.decode_s,
+                    float(pool.running),
+                    context,
+                )
+                pool.context += pool.running
+            step_s = max(step_s, rank_s)
+        step_s = (step_s + experts_s) * tables.scale
+        for rank in range(state.limits.ranks):
+            if state.ranks[rank].running > 0:
+                state.ranks[rank].busy_s += step_s
+        at_s += step_s
+        taken += 1
+    state.done_s[0, line.oldest] = at_s
+    state.stage_free_s[0, 0] = at_s
+    state.clock[0] = clock_s
     line.messages = messages
     return taken
 
