@@ -305,8 +305,9 @@ def test_a_pod_killed_for_memory_is_told_with_what_it_had(
         message = served.says(_NAME, "Ready", "False", "OutOfMemory", within_s=_NOTICE_S)["message"]
         growing.kill()
     say(message)
-    limit_mib = int(pod["spec"]["containers"][0]["resources"]["limits"]["memory"].removesuffix("Mi"))
-    assert f"more than its limit of {limit_mib:,} MiB" in message
+    resources = pod["spec"]["containers"][0]["resources"]
+    limit_mib, planned_mib = (int(resources[kind]["memory"].removesuffix("Mi")) for kind in ("limits", "requests"))
+    assert f"more than its limit of {limit_mib:,} MiB; the plan expected {planned_mib:,} MiB, of which" in message
     assert "--kv-cache-memory-bytes asks for" in message
     eventually(functools.partial(_assert_told, served, _NAME, "OutOfMemory"))
     served.ready(_NAME, _START_S)
