@@ -16,6 +16,8 @@ from typing import Any
 
 _LONG_WORDS = 3000
 """More than a step takes (2,048 tokens), less than the model's context."""
+_SHARED_WORDS = 300
+"""Some blocks of the prefix cache, which holds 128 tokens in each on a CPU."""
 _PAUSE_S = 0.25
 """Between two requests of a steady client: an engine that starts beside the one that answers needs cores too."""
 _GREEDY = {"temperature": 0.0, "extra_body": {"ignore_eos": True}}
@@ -122,6 +124,12 @@ class Asker:
             longest_s = max(longest_s, time.perf_counter() - began)
             over.wait(_PAUSE_S)
         return {"requests": done, "failures": failures, "retries": retries, "longest_s": longest_s}
+
+    def again(self, count: int) -> dict[str, Any]:
+        """The same prompt so often: all but the first find most of it in the prefix cache."""
+        for _ in range(count):
+            self.complete(_SHARED_WORDS, 4)
+        return {"requests": count}
 
     def stream(self, tokens: int) -> dict[str, Any]:
         """One long stream; says on standard error when it began."""
