@@ -1,4 +1,7 @@
-"""`metainf bench` with real vLLM, in its short form: killed, gone on with, a server crashed under it, and reported."""
+"""`metainf bench` with real vLLM: this machine calibrated, and the short plan.
+
+The short plan is killed, gone on with, a server crashed under it, and reported.
+"""
 
 import contextlib
 import json
@@ -14,9 +17,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from e2e.cluster.engine import ENGINE_VERSION, build_engine, why_no_engine
+from e2e.cluster.engine import ENGINE_VERSION, Engine, build_engine, why_no_engine
 from e2e.cluster.progress import Progress
 from e2e.waiting import eventually
+from metainf.accelerators import catalogue
+from metainf.bench.calibration import read_calibration
 from metainf.bench.endpoint import Endpoint
 from metainf.bench.ledger import Ledger, read_ledger
 from metainf.bench.records import Outcome
@@ -31,11 +36,25 @@ _CRASHING_REQUESTS = 3
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    """The interpreter that has vLLM."""
+def engine() -> Engine:
+    """Real vLLM."""
     if reason := why_no_engine():
         pytest.skip(reason)
-    return build_engine(ENGINE_VERSION, Progress()).python
+    return build_engine(ENGINE_VERSION, Progress())
+
+
+@pytest.fixture(scope="module")
+def python(engine: Engine) -> Path:
+    """The interpreter that has vLLM."""
+    return engine.python
+
+
+def run_bench(*arguments: str | Path) -> str:
+    """The command to its end; what it prints."""
+    command = [sys.executable, "-m", "metainf", "bench", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -76,6 +95,23 @@ def crash(url: str, model: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_this_machine_becomes_an_entry_of_the_catalogue(python: Path, tmp_path: Path) -> None:
+    said = run_bench("--calibrate", "--python", python, "--out", tmp_path)
+
+    found = read_calibration(tmp_path / "accelerator.json")
+    entry, samples = found.accelerator, found.samples
+    assert f"{entry.name}: {samples.threads} threads" in said
+    assert "an entry of the accelerator catalogue" in said
+    assert entry.family in {each.family for each in catalogue()}
+    assert [size / 2**20 for size, _ in samples.reads] == [4, 64, 512]
+    assert {dtype.value for dtype in entry.flops} == {"fp32", "bf16", "fp16"}
+    assert {product.rows for product in samples.products} >= {1, 1024}
+    assert min(product.seconds for product in samples.products) > 0
+    assert 1e9 < entry.memory_bandwidth_bytes_per_s < 1e12  # a whole socket has some hundreds of 1e9
+    assert all(1e9 < flops < 1e15 for flops in entry.flops.values())
+    assert 0 < found.efficiency.layer_s < 0.1
 
 
 def test_a_bench_outlives_a_kill_and_a_crashed_server(python: Path, tmp_path: Path) -> None:
