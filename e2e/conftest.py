@@ -1,7 +1,8 @@
 """What every story starts from: one cluster for all, a place in it for each, and an operator at work.
 
 Separate from the stories, which say nothing of how they are set up. METAINF_E2E_STATE_DIR=FOLDER keeps the cluster of
-that folder between two runs; without it, the cluster is this run's own and goes with it.
+that folder between two runs; without it, the cluster is this run's own and goes with it. METAINF_E2E_ALL=1 lets
+nothing be skipped: see skips.py.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from e2e.cluster import Cluster, apply_crds, mark, requests, running_cluster, up
 from e2e.cluster.processes import known_processes, stop_process
 from e2e.kube import ROOT, Kube, KubeError
 from e2e.operator_process import OperatorProcess, Operators, install_account
+from e2e.skips import counted
 from e2e.story import Story, workload
 from e2e.waiting import eventually
 
@@ -128,8 +130,9 @@ def watching_rights(operators: Operators, story: Story) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what stood in the cluster and what the operators said."""
+    """Show with a failure what stood in the cluster and what the operators said; a skip may count as one."""
     report = yield
+    report = counted(report)
     arguments = getattr(item, "funcargs", {})
     place, operators = arguments.get("place"), arguments.get("operators")
     if report.failed and isinstance(place, Story):

@@ -16,6 +16,8 @@ from typing import Any
 
 _LONG_WORDS = 3000
 """More than a step takes (2,048 tokens), less than the model's context."""
+_SHARED_WORDS = 300
+"""Some blocks of the prefix cache, which holds 128 tokens in each on a CPU."""
 _PAUSE_S = 0.25
 """Between two requests of a steady client: an engine that starts beside the one that answers needs cores too."""
 _GREEDY = {"temperature": 0.0, "extra_body": {"ignore_eos": True}}
@@ -40,10 +42,16 @@ class Asker:
 
     def complete(self, words: int, tokens: int, first: int = 10, **more: Any) -> Any:
         """One completion of so many tokens."""
-        prompt = _prompt(words, first)
-        return self.client.completions.create(
-            model=self.model_name, prompt=prompt, max_tokens=tokens, **{**_GREEDY, **more}
-        )
+        return self.client.completions.create(**self._asked(words, tokens, first, **more))
+
+    def tried(self, words: int, tokens: int, first: int = 10) -> tuple[Any, int]:
+        """The same, and how often it had to be tried again: the client itself does not say."""
+        answer = self.client.completions.with_raw_response.create(**self._asked(words, tokens, first))
+        return answer.parse(), int(answer.retries_taken)
+
+    def _asked(self, words: int, tokens: int, first: int, **more: Any) -> dict[str, Any]:
+        asked = {"model": self.model_name, "prompt": _prompt(words, first), "max_tokens": tokens}
+        return {**asked, **_GREEDY, **more}
 
     @property
     def model_name(self) -> str:
@@ -89,11 +97,12 @@ class Asker:
         return {"tokens_per_s": done.usage.completion_tokens / (time.perf_counter() - began)}
 
     def steady(self, keeps: int) -> dict[str, Any]:
-        """One request after another until standard input ends: how many, and what became of those that failed.
+        """One request after another until standard input ends: how many, what became of those that failed, and retries.
 
         0: each over a connection of its own, and none is tried again. 1: as the client comes. That one keeps its
         connection, which leads to the same pod for as long as that lives, and tries twice more: vLLM 0.32.0 answers
-        500 to what comes by an old connection while it shuts down.
+        500 to what comes by an old connection while it shuts down. How often it had to is counted, so that it hides
+        nothing.
         """
         if keeps:
             self.client = self.client.with_options(max_retries=2)
@@ -101,11 +110,12 @@ class Asker:
             self.client = self.client.with_options(default_headers={"Connection": "close"})
         over = threading.Event()
         threading.Thread(target=_when_input_ends, args=(over.set,), daemon=True).start()
-        done, failures, longest_s = 0, [], 0.0
+        done, retries, failures, longest_s = 0, 0, [], 0.0
         while not over.is_set():
             began = time.perf_counter()
             try:
-                answer = self.complete(16, 16, first=10 + done % 1000)
+                answer, again = self.tried(16, 16, first=10 + done % 1000)
+                retries += again
                 if answer.usage.completion_tokens != 16:
                     failures.append(f"{answer.usage.completion_tokens} tokens instead of 16")
             except self.failure as error:
@@ -113,7 +123,13 @@ class Asker:
             done += 1
             longest_s = max(longest_s, time.perf_counter() - began)
             over.wait(_PAUSE_S)
-        return {"requests": done, "failures": failures, "longest_s": longest_s}
+        return {"requests": done, "failures": failures, "retries": retries, "longest_s": longest_s}
+
+    def again(self, count: int) -> dict[str, Any]:
+        """The same prompt so often: all but the first find most of it in the prefix cache."""
+        for _ in range(count):
+            self.complete(_SHARED_WORDS, 4)
+        return {"requests": count}
 
     def stream(self, tokens: int) -> dict[str, Any]:
         """One long stream; says on standard error when it began."""

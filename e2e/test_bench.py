@@ -1,4 +1,7 @@
-"""`metainf bench` with real vLLM, in its short form: killed, gone on with, a server crashed under it, and reported."""
+"""`metainf bench` with real vLLM: this machine calibrated, a server measured that runs already, and the short plan.
+
+The short plan is killed, gone on with, a server crashed under it, and reported.
+"""
 
 import contextlib
 import json
@@ -9,18 +12,25 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 
-from e2e.cluster.engine import ENGINE_VERSION, build_engine, why_no_engine
+from e2e.cluster.engine import ENGINE_VERSION, Engine, build_engine, why_no_engine
+from e2e.cluster.engine_model import engine_model
 from e2e.cluster.progress import Progress
 from e2e.waiting import eventually
+from metainf.accelerators import catalogue
+from metainf.bench.calibration import read_calibration
 from metainf.bench.endpoint import Endpoint
 from metainf.bench.ledger import Ledger, read_ledger
+from metainf.bench.plans import STUDY_SERVER_ARGUMENTS
+from metainf.bench.processes import free_port, start, stop
 from metainf.bench.records import Outcome
 from metainf.bench.rows import MEASUREMENTS
+from metainf.bench.small_models import small_model
 from metainf.measurements import read_measurements
 
 pytestmark = pytest.mark.e2e
@@ -31,11 +41,25 @@ _CRASHING_REQUESTS = 3
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    """The interpreter that has vLLM."""
+def engine() -> Engine:
+    """Real vLLM."""
     if reason := why_no_engine():
         pytest.skip(reason)
-    return build_engine(ENGINE_VERSION, Progress()).python
+    return build_engine(ENGINE_VERSION, Progress())
+
+
+@pytest.fixture(scope="module")
+def python(engine: Engine) -> Path:
+    """The interpreter that has vLLM."""
+    return engine.python
+
+
+def run_bench(*arguments: str | Path) -> str:
+    """The command to its end; what it prints."""
+    command = [sys.executable, "-m", "metainf", "bench", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -76,6 +100,78 @@ def crash(url: str, model: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_this_machine_becomes_an_entry_of_the_catalogue(python: Path, tmp_path: Path) -> None:
+    said = run_bench("--calibrate", "--python", python, "--out", tmp_path)
+
+    found = read_calibration(tmp_path / "accelerator.json")
+    entry, samples = found.accelerator, found.samples
+    assert f"{entry.name}: {samples.threads} threads" in said
+    assert "an entry of the accelerator catalogue" in said
+    assert entry.family in {each.family for each in catalogue()}
+    assert [size / 2**20 for size, _ in samples.reads] == [4, 64, 512]
+    assert {dtype.value for dtype in entry.flops} == {"fp32", "bf16", "fp16"}
+    assert {product.rows for product in samples.products} >= {1, 1024}
+    assert min(product.seconds for product in samples.products) > 0
+    assert 1e9 < entry.memory_bandwidth_bytes_per_s < 1e12  # a whole socket has some hundreds of 1e9
+    assert all(1e9 < flops < 1e15 for flops in entry.flops.values())
+    assert 0 < found.efficiency.layer_s < 0.1
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that the bench did not start."""
+
+    url: str
+    model: Path
+
+
+@pytest.fixture
+def running(engine: Engine, tmp_path: Path) -> Iterator[Running]:
+    """vLLM as its users start it: under a name of their own, and not in development mode."""
+    model = engine_model(small_model("dense-53m"), engine, Progress())
+    port, log = free_port(), tmp_path / "server.log"
+    served = ("--model", str(model), "--served-model-name", "somebody/small", "--host", "127.0.0.1")
+    program = ("/usr/bin/env", "--unset=VLLM_SERVER_DEV_MODE", str(engine.python))
+    entry = ("-m", "vllm.entrypoints.openai.api_server")
+    process = start([*program, *entry, *served, "--port", str(port), *STUDY_SERVER_ARGUMENTS], log=log)
+    found = Running(f"http://127.0.0.1:{port}", model)
+
+    def assert_answers() -> None:
+        assert process.poll() is None, log.read_text()[-2000:]
+        assert Endpoint(found.url).is_healthy(), "the server does not answer yet"
+
+    try:
+        eventually(assert_answers, within_s=300)
+        yield found
+    finally:
+        stop(process)
+
+
+def test_a_server_that_runs_already_is_measured_and_left_running(
+    python: Path, running: Running, tmp_path: Path
+) -> None:
+    """Under two methods, one of which it does not run: what it says of itself is told beside what was asked."""
+    out = tmp_path / "out"
+    urls = ("--url", f"default={running.url}", f"no-prefix-caching={running.url}")
+    model = ("--served-model", "small", "--models", running.model)
+    what = ("--traffics", "unique", "--loads", "c1", "--repeats", "1")
+    said = run_bench(*urls, *model, *what, "--python", python, "--out", out)
+
+    assert "2 of 2 runs (completed 2); all runs are there" in said
+    ledger = known(out)
+    asked, other = ledger.servers
+    kept = "the prefix cache cannot be emptied: it runs without VLLM_SERVER_DEV_MODE=1"
+    assert (asked.method, asked.differences) == ("default", (kept,))
+    assert (other.method, other.differences) == ("no-prefix-caching", ("prefix_caching is True, not False", kept))
+    assert (asked.facts.version, asked.facts.prefix_caching) == (ENGINE_VERSION, True)
+    assert [(record.model, record.outcome) for record in ledger.latest()] == [("small", Outcome.COMPLETED)] * 2
+    for row in read_measurements(out / MEASUREMENTS).to_pylist():
+        assert (row["requests"], row["input_tokens"], row["output_tokens"]) == (6, 448, 24)
+        assert 0 < row["ttft_p50_s"] < row["e2e_p50_s"]
+        assert row["output_tokens_per_second"] > 0
+    assert Endpoint(running.url).is_healthy()
 
 
 def test_a_bench_outlives_a_kill_and_a_crashed_server(python: Path, tmp_path: Path) -> None:

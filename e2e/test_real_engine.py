@@ -53,6 +53,8 @@ _PATIENT = {
     "METAINF_LEASE_RETRY_PERIOD_S": "2",
 }
 """Engines that start leave an operator beside them little of two cores, and nobody else waits for its Lease."""
+_MOST_RETRIES = 2
+"""Of a client that keeps its connection: one request may come by it while its engine shuts down, and be tried twice."""
 _SETTLE_S = 10.0
 """So long a stopped pod waits before its engine hears of it: a stream that is over by then shows nothing."""
 _STREAM_S = 40.0
@@ -221,9 +223,13 @@ def test_repetitive_text_moves_it_to_speculation_without_a_dropped_request_and_i
         switched_s = time.monotonic() - began_s
         loads = [site.client.end(each) for each in (steady, usual)]
     requests, longest_s = [load["requests"] for load in loads], max(load["longest_s"] for load in loads)
+    retries = [load["retries"] for load in loads]
     say(f"switched in {switched_s:.0f} s; {requests} requests of two clients meanwhile, the longest {longest_s:.1f} s")
+    say(f"the client that keeps its connection had to try again {retries[1]} times")
     assert [load["failures"] for load in loads] == [[], []]
     assert min(requests) > 10
+    assert retries[0] == 0
+    assert retries[1] <= _MOST_RETRIES
 
     told = log_arguments(_log(site, _pod(served)))
     assert told["speculative_config"]["method"] == "ngram"
@@ -299,8 +305,9 @@ def test_a_pod_killed_for_memory_is_told_with_what_it_had(
         message = served.says(_NAME, "Ready", "False", "OutOfMemory", within_s=_NOTICE_S)["message"]
         growing.kill()
     say(message)
-    limit_mib = int(pod["spec"]["containers"][0]["resources"]["limits"]["memory"].removesuffix("Mi"))
-    assert f"more than its limit of {limit_mib:,} MiB" in message
+    resources = pod["spec"]["containers"][0]["resources"]
+    limit_mib, planned_mib = (int(resources[kind]["memory"].removesuffix("Mi")) for kind in ("limits", "requests"))
+    assert f"more than its limit of {limit_mib:,} MiB; the plan expected {planned_mib:,} MiB, of which" in message
     assert "--kv-cache-memory-bytes asks for" in message
     eventually(functools.partial(_assert_told, served, _NAME, "OutOfMemory"))
     served.ready(_NAME, _START_S)

@@ -38,6 +38,8 @@ _NAME = "seen"
 _START_S = 420.0
 _NOTICE_S = 150.0
 _CLIENTS = 3
+_AGAIN = 40
+"""Twice as many requests as figures have to rest on."""
 _PATIENT = {
     "METAINF_LEASE_DURATION_S": "60",
     "METAINF_LEASE_RENEW_DEADLINE_S": "45",
@@ -159,6 +161,7 @@ def test_real_traffic_is_told_beside_what_was_predicted(
     assert observed["ttft"].startswith("p95 ")
     assert observed["tpot"].startswith("p95 ")
     assert Decimal(observed["costPerMillionTokens"].split()[0]) > 0
+    assert observed["prefixHitRatio"] == "0.00"  # none of these prompts fills a block of the cache
     assert watched.story.says(_NAME, "SLOMet", "True", "WithinSLO")["message"].endswith("of 10m40s")
     recorded = watched.story.decision(_NAME)
     seen = recorded["status"]["observed"]
@@ -212,3 +215,11 @@ def test_when_traffic_ends_the_promise_is_not_known_and_the_record_keeps_what_wa
     watched.story.says(_NAME, "SLOMet", "Unknown", "NoTraffic", within_s=_NOTICE_S)
     assert "requests" not in watched.observed()
     assert watched.story.decision(_NAME)["status"]["observed"]["requests"] >= 20
+
+
+@_real
+def test_what_the_prefix_cache_had_is_told(watched: Watched, traffic: "list[subprocess.Popen[str]]") -> None:
+    """Asked where nothing else is in the window any more: a prompt of two whole blocks, again and again."""
+    watched.client.ask("again", _AGAIN)
+    observed = eventually(functools.partial(_assert_seen, watched), _NOTICE_S)
+    assert float(observed["prefixHitRatio"]) > 0.5

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metainf import accelerators
-from metainf.accelerators import Vendor, get
+from metainf.accelerators import Accelerator, Source, get
 from metainf.bench.calibration import (
     Product,
     Samples,
@@ -21,6 +21,7 @@ from metainf.efficiencies import efficiency_of
 from metainf.errors import InvalidWorkloadError
 
 MACHINE = Machine("Xeon-Emerald-Rapids", "Xeon", 2, 1, 24 << 30, "Linux", "0.32.0", "2.13.0")
+GPU = Machine("H100-SXM-80GB", "NVIDIA H100 80GB HBM3", 26, 2, 200 << 30, "Linux", "0.32.0", "2.13.0")
 TODAY = date(2026, 11, 26)
 RECORDED = Path(__file__).parent / "data" / "bench" / "rates.json"  # of programs/rates.py on two cores, others at work
 
@@ -88,15 +89,47 @@ def test_a_calibration_comes_back_from_its_file(recorded, tmp_path):
     assert "torch 2.13.0" in found.accelerator.sources[0].title
 
 
-def test_its_row_is_one_of_the_accelerator_catalogue(recorded, tmp_path):
-    document = json.loads(write_calibration(recorded, tmp_path / "accelerator.json").read_text())
+def entry(path: Path) -> Accelerator:
+    """The one device of a file, as the catalogue reads its own."""
+    document = json.loads(path.read_text())
+    sources = {key: Source(**each) for key, each in document["sources"].items()}
+    (row,) = document["accelerators"]
+    return accelerators._accelerator(row, sources, date.fromisoformat(document["captured"]))
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        pytest.param(MACHINE, id="a processor -> its instruction sets"),
+        pytest.param(replace(MACHINE, cores=3, threads_per_core=2), id="threads -> one and a half cores"),
+        pytest.param(GPU, id="a GPU -> link, slices and PCIe of its own form factor"),
+        pytest.param(replace(GPU, accelerator="A100-SXM-40GB"), id="one of two memories"),
+        pytest.param(replace(GPU, accelerator="MI250-OAM-64GB"), id="half a card, without slices"),
+        pytest.param(replace(GPU, accelerator="L4-PCIe-24GB"), id="no link"),
+    ],
+)
+def test_its_entry_is_one_that_the_catalogue_loads(on, tmp_path):
+    calibration = calibrated_from(exact(20e9, 900e9), on, captured=TODAY)
+    path = write_calibration(calibration, tmp_path / "accelerator.json")
+    made = calibration.accelerator
     shipped = json.loads((Path(accelerators.__file__).parent / "data" / "accelerators.json").read_text())
 
-    assert set(document) - {"calibration"} == set(shipped)
-    (row,) = document["accelerators"]
-    cpu_rows = [set(each) for each in shipped["accelerators"] if each["vendor"] == Vendor.CPU]
-    assert any(set(row) <= fields | {"note"} for fields in cpu_rows)
-    assert get(row["family"]) is not None and set(row["sources"]) <= set(document["sources"])
+    assert set(json.loads(path.read_text())) - {"calibration"} == set(shipped)
+    for found in (entry(path), read_calibration(path).accelerator):
+        assert found.memory_bandwidth_bytes_per_s == pytest.approx(made.memory_bandwidth_bytes_per_s)
+        assert found.flops == pytest.approx(dict(made.flops))
+        assert replace(found, memory_bandwidth_bytes_per_s=made.memory_bandwidth_bytes_per_s, flops=made.flops) == made
+
+
+def test_a_file_of_before_instruction_sets_were_written_is_read_as_it_was(recorded, tmp_path):
+    path = write_calibration(recorded, tmp_path / "accelerator.json")
+    document = json.loads(path.read_text())
+    del document["accelerators"][0]["instruction_sets"]
+    older = tmp_path / "older.json"
+    older.write_text(json.dumps(document))
+
+    assert read_calibration(older) == read_calibration(path)
+    assert "amx_bf16" in read_calibration(older).accelerator.cpu.instruction_sets
 
 
 @pytest.mark.parametrize(

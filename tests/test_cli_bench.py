@@ -7,6 +7,7 @@ from metainf.bench.ledger import read_ledger
 from metainf.bench.records import Outcome
 from metainf.bench.running import Progress
 from metainf.cli import main
+from metainf.cli.bench import _reporting
 from stand_in_server import StandInServer
 from test_bench_running import RESULT
 
@@ -133,3 +134,17 @@ def test_an_interpreter_without_vllm_is_refused(engine, tmp_path, capsys, monkey
 
     assert main(["bench", "--out", str(tmp_path), "--python", "p", "--models", "m"]) == 2
     assert "has no vLLM" in capsys.readouterr().err
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(capsys):
+    with _reporting(terminal=False) as report:
+        report(Progress(0, 4, 0, 0.0, "m: starting 2 servers"))
+        report(Progress(1, 4, 1, 30.0, "m/shared/c4"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["metainf: 0/4 runs, time left not known yet: m: starting 2 servers"]
+
+
+def test_progress_is_a_bar_on_a_terminal(capsys):
+    with _reporting(terminal=True) as report:
+        report(Progress(1, 4, 1, 3600.0, "m/shared/c4"))
+    assert "1/4 3 h 00 min left m/shared/c4" in capsys.readouterr().err

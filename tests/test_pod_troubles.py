@@ -44,10 +44,12 @@ def pod(
     restarts: int = 0,
     args: tuple[str, ...] = (),
     limit: str | None = "2409Mi",
+    request: str | None = None,
     message: str = "",
     **metadata: Any,
 ) -> dict[str, Any]:
-    limits = {} if limit is None else {"memory": limit}
+    asked = {"limits": limit, "requests": request}
+    resources = {kind: {"memory": memory} for kind, memory in asked.items() if memory is not None}
     claim = {"claimName": "models", "readOnly": True}
     scheduled = {"type": "PodScheduled", "status": "False" if message else "True", "message": message}
     running = {"name": "vllm", "image": "vllm:1", "ready": ready, "restartCount": restarts, "state": state or {}}
@@ -59,7 +61,7 @@ def pod(
             **metadata,
         },
         "spec": {
-            "containers": [{"name": "vllm", "image": "vllm:1", "args": list(args), "resources": {"limits": limits}}],
+            "containers": [{"name": "vllm", "image": "vllm:1", "args": list(args), "resources": resources}],
             "volumes": [{"name": "model", "persistentVolumeClaim": claim}],
             **({} if message else {"nodeName": "node-1"}),
         },
@@ -201,25 +203,45 @@ def test_has_nothing_to_say_of_a_pod_that_only_takes_its_time(body: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("args", "limit", "says"),
+    ("args", "limit", "planned", "says"),
     [
-        pytest.param((), "2409Mi", "it needed more than its limit of 2,409 MiB; once so far", id="limit"),
+        pytest.param((), "2409Mi", None, "it needed more than its limit of 2,409 MiB; once so far", id="limit"),
+        pytest.param(
+            ("--kv-cache-memory-bytes", "256M"),
+            "2443Mi",
+            "2443Mi",
+            "2,443 MiB; the plan expected 2,443 MiB, of which --kv-cache-memory-bytes asks for 256 MiB; once so far",
+            id="what the plan expected",
+        ),
+        pytest.param(
+            (), "4Gi", "2443Mi", "its limit of 4,096 MiB; the plan expected 2,443 MiB; once", id="a limit of the user's"
+        ),
+        pytest.param(
+            (),
+            None,
+            "12Gi",
+            "no limit of its own; the plan expected 12,288 MiB; once",
+            id="no limit, and what the plan expected",
+        ),
         pytest.param(
             ("--kv-cache-memory-bytes", "268435456", "--kv-cache-memory-bytes=3G"),
             "4Gi",
+            None,
             "more than its limit of 4,096 MiB, of which --kv-cache-memory-bytes asks for 3,072 MiB",
             id="the last cache that is asked for counts",
         ),
         pytest.param(
-            ("--kv-cache-memory-bytes", "2g"), "4Gi", "--kv-cache-memory-bytes asks for 1,907 MiB", id="decimal"
+            ("--kv-cache-memory-bytes", "2g"), "4Gi", None, "--kv-cache-memory-bytes asks for 1,907 MiB", id="decimal"
         ),
-        pytest.param(("--kv-cache-memory-bytes", "much"), "4Gi", "its limit of 4,096 MiB; once", id="no size"),
-        pytest.param((), None, "the node had no more, and the pod has no limit of its own", id="no limit"),
+        pytest.param(("--kv-cache-memory-bytes", "much"), "4Gi", None, "its limit of 4,096 MiB; once", id="no size"),
+        pytest.param((), None, None, "the node had no more, and the pod has no limit of its own; once", id="no limit"),
     ],
 )
-def test_a_pod_killed_for_memory_is_told_with_what_it_had(args: tuple[str, ...], limit: str | None, says: str) -> None:
+def test_a_pod_killed_for_memory_is_told_with_what_it_had(
+    args: tuple[str, ...], limit: str | None, planned: str | None, says: str
+) -> None:
     ended = {"terminated": {**ENDED, "exitCode": 137, "reason": "OOMKilled"}}
-    trouble = pod_trouble(pod(state=ended, args=args, limit=limit))
+    trouble = pod_trouble(pod(state=ended, args=args, limit=limit, request=planned))
     assert trouble is not None
     assert trouble.stage is Stage.OUT_OF_MEMORY
     assert says in trouble.message

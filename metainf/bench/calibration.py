@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from metainf.accelerators import Accelerator, CpuCores, PeakFlops, Source, Vendor, catalogue, get
+from metainf.accelerators import Accelerator, CpuCores, PeakFlops, Source, Vendor, catalogue, get, pcie_bytes_per_s
 from metainf.bench.identity import Machine
 from metainf.bench.processes import answer_of
 from metainf.dtypes import DType
@@ -34,6 +34,9 @@ _MOST_S = 600.0
 _PROMPT_ROWS = 256
 _DTYPES = {"float32": DType.FP32, "bfloat16": DType.BF16, "float16": DType.FP16}
 _GB = 1e9
+_MEASURED = "-measured"
+"""Ends the name of an entry, after that of the catalogue's device."""
+_PCIE_GENERATIONS = (3, 4, 5, 6)
 _URL = ""  # a measurement stands in no document
 
 
@@ -134,11 +137,12 @@ def calibrated_from(samples: Samples, machine: Machine, *, captured: date) -> Ca
     cut = base.cpu_share(machine.cores, machine.memory_bytes, machine.threads_per_core) if on_cpu else base
     accelerator = replace(
         cut,
-        name=f"{base.name}-measured" if not on_cpu else f"{base.name}-{machine.cores}-cores-measured",
+        name=f"{base.name}{_MEASURED}" if not on_cpu else f"{base.name}-{machine.cores}-cores{_MEASURED}",
         memory_bandwidth_bytes_per_s=bandwidth,
         flops=PeakFlops(peaks),
         sources=(Source(title, _URL),),
         captured=captured,
+        family_names=(),
         aliases=(),
         note=f"measured with {samples.threads} threads; a share of a socket, not a datasheet",
     )
@@ -194,7 +198,7 @@ def write_calibration(calibration: Calibration, path: Path) -> Path:
 
 
 def _row(a: Accelerator, key: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
+    return {
         "name": a.name,
         "vendor": a.vendor.value,
         "family": a.family,
@@ -209,11 +213,27 @@ def _row(a: Accelerator, key: str) -> dict[str, Any]:
         "family_names": [],
         "sources": [key],
         "note": a.note,
+        **_only_of_some(a),
     }
+
+
+def _only_of_some(a: Accelerator) -> dict[str, Any]:
+    """The fields of a row that not every device has: a processor's cores, a GPU's capability, links and slices."""
+    row: dict[str, Any] = {}
     if a.cpu is not None:
         row |= {"physical_cores": a.cpu.physical_cores, "threads_per_core": a.cpu.threads_per_core}
+        row["instruction_sets"] = sorted(a.cpu.instruction_sets)
     if a.compute_capability is not None:
         row["compute_capability"] = list(a.compute_capability)
+    if a.link is not None:
+        row |= {"link_gb_per_s_per_direction": a.link.bytes_per_s_per_direction / _GB, "link_group": a.link.max_group}
+    for generation in _PCIE_GENERATIONS:
+        if a.pcie_bytes_per_s == pcie_bytes_per_s(generation):
+            row["pcie_generation"] = generation
+    if a.mig is not None:
+        row |= {"mig_compute_slices": a.mig.compute_slices, "mig_memory_slices": a.mig.memory_slices}
+    if a.devices_per_card != 1:
+        row["devices_per_card"] = a.devices_per_card
     return row
 
 
@@ -253,13 +273,15 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def _accelerator(row: Mapping[str, Any], source: Source, captured: date) -> Accelerator:
-    """The entry over the catalogue's device of its family, whose links and capability it has."""
-    base = get(row["family"]) or next((a for a in catalogue() if a.family == row["family"]), None)
+    """The entry over the catalogue's device that was measured, whose links and capability it has."""
+    base = get(row["name"].removesuffix(_MEASURED)) or get(row["family"])
+    base = base or next((a for a in catalogue() if a.family == row["family"]), None)
     if base is None:
         raise InvalidWorkloadError(f"the catalogue has no device of the family {row['family']}")
     cpu = None
     if "physical_cores" in row:
-        sets = frozenset() if base.cpu is None else base.cpu.instruction_sets
+        known = frozenset() if base.cpu is None else base.cpu.instruction_sets
+        sets = frozenset(row.get("instruction_sets", known))  # older files have none
         cpu = CpuCores(row["physical_cores"] * row["threads_per_core"], row["threads_per_core"], sets)
     return replace(
         base,
@@ -271,6 +293,7 @@ def _accelerator(row: Mapping[str, Any], source: Source, captured: date) -> Acce
         sources=(source,),
         captured=captured,
         cpu=cpu,
+        family_names=(),
         aliases=(),
         note=row["note"],
     )

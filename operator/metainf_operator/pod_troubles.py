@@ -122,13 +122,18 @@ def _crash(name: str, container: Mapping[str, Any], ended: Mapping[str, Any], en
 
 
 def _memory(container: Mapping[str, Any]) -> str:
-    """What it had and what it was to hold: the limit, and the cache that its arguments ask for."""
-    limit = quantity_or_none(((container.get("resources") or {}).get("limits") or {}).get("memory"))
+    """What it had and what it was to hold: the limit, what the plan of its memory came to, the cache of its arguments.
+
+    The request is the plan's: a podTemplate may set another limit, but no other request.
+    """
+    resources = container.get("resources") or {}
+    limit, planned = (quantity_or_none((resources.get(kind) or {}).get("memory")) for kind in ("limits", "requests"))
+    expected = "" if planned is None else f"; the plan expected {_mib(int(planned))}"
     if limit is None:
-        return "the node had no more, and the pod has no limit of its own"
+        return f"the node had no more, and the pod has no limit of its own{expected}"
     cache = _asked_cache(container.get("args") or ())
     asked = "" if cache is None else f", of which {_CACHE_FLAG} asks for {_mib(cache)}"
-    return f"it needed more than its limit of {_mib(int(limit))}{asked}"
+    return f"it needed more than its limit of {_mib(int(limit))}{expected}{asked}"
 
 
 def _missing(container: Mapping[str, Any], text: str) -> str:
