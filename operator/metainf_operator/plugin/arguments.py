@@ -30,7 +30,9 @@ _PLAN = _Command(
     "plan",
     "the decision that the operator would take now; nothing is written",
     "Shows what the operator would decide on this cluster as it is now, what others hold left out: the choice, the\n"
-    "runners-up, why not the others, and for a refusal the budget that would work. Nothing is written.\n"
+    "runners-up, why not the others, and for a refusal the budget that would work; then what it would do with what\n"
+    "runs: start, replace, keep (as where there is no room for both sides of a switch) or stop. Nothing is written.\n"
+    "Traffic that only the operator sees (policy.traffic Observed) counts as the decision in force was made by it.\n"
     "Objects of other kinds in the files count as applied where they matter: AcceleratorPools, the ConfigMap with\n"
     "a model's config.json, a pinned InferenceDecision.",
     (
@@ -164,6 +166,12 @@ def _plan(each: argparse.ArgumentParser) -> None:
         default=DEFAULT_ENGINE_VERSION,
         metavar="VERSION",
         help=f"the operator's vLLM version, for workloads that name none (default: {DEFAULT_ENGINE_VERSION})",
+    )
+    each.add_argument(
+        "--max-concurrent-switches",
+        type=int,
+        metavar="N",
+        help="the operator's limit on workloads that switch at a time (default: 3, as the operator's own)",
     )
     each.add_argument(
         "--predictor",
