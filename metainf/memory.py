@@ -165,6 +165,12 @@ class MemoryPlan:
     def explanation(self, context_tokens: float) -> str:
         """Why one sequence of this length does or does not fit, with the numbers."""
         cache, wanted = self.admission_bytes(context_tokens), self._wanted_bytes(context_tokens)
+        asked = self.kv_asked_bytes
+        if asked is not None and asked < cache and wanted <= self.usable_bytes:
+            return (
+                f"the cache of one {context_tokens:.0f}-token request needs {cache / _GIB:.2f} GiB on each "
+                f"accelerator, kv-cache-memory-bytes allows {asked / _GIB:.2f}"
+            )
         verdict = "fits in" if wanted <= self.usable_bytes else "exceeds"
         return (
             f"each accelerator needs {wanted / _GIB:.1f} GiB (weights {self.weight_bytes / _GIB:.1f}, runtime "
