@@ -15,7 +15,7 @@ from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict
 from metainf.errors import InvalidWorkloadError
 from metainf.layouts import Layout
-from metainf.memory import MemoryPlan, memory_plan, with_room_for
+from metainf.memory import MemoryPlan, cache_of_its_own, memory_plan, with_room_for
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
 from metainf.placement import ReplicaRequest, Room, replica_grid, room_for, untolerated_taints
 from metainf.pools import CapacityType, NodePool, NodeShape
@@ -323,7 +323,7 @@ def _one_replica(
         spec = ReplicaSpec(architecture, accelerator, layout, settings, cpu_cores)
         if not is_cpu:
             return spec
-        kv_cache_bytes = _cache_of_its_own(memory_plan(spec), settings.max_num_seqs, longest)
+        kv_cache_bytes = cache_of_its_own(memory_plan(spec), settings.max_num_seqs, longest)
         return replace(spec, settings=replace(settings, kv_cache_memory_bytes=kv_cache_bytes))
 
     found = with_room_for(longest, replica)
@@ -337,18 +337,6 @@ def _one_replica(
             shortfall=found.shortfall(longest),
         )
     return _ShapeOption(method, layout, found, _request(found, shape, is_cpu))
-
-
-def _cache_of_its_own(plan: MemoryPlan, sequences: int, longest: float) -> int:
-    """KV cache of a replica on a CPU: for all the sequences of a step, where the memory holds that much.
-
-    Told to the engine and counted in the pod's memory. Left to itself vLLM takes 92 % of the pod's limit but for what
-    one of its processes holds by then, and the others are killed for memory (vllm/v1/worker/cpu_worker.py,
-    determine_available_memory); and a replica that asks for the whole memory of a node leaves no room for the next one
-    in a switch.
-    """
-    wanted = math.ceil(sequences * plan.sequence_bytes(longest) / _MIB) * _MIB
-    return int(min(plan.kv_bytes, wanted))
 
 
 def _request(replica: ReplicaSpec, shape: NodeShape, is_cpu: bool) -> ReplicaRequest:
