@@ -215,22 +215,39 @@ def test_one_question_by_flags_is_answered_as_its_line(capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out) == answer(asked(flags={"max-num-seqs": 32}))[0]
 
 
+WHOLE = ["--model", LLAMA, "--accelerator", "L4-PCIe-24GB", "--input-tokens", "9", "--output-tokens", "9"]
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "says"),
     [
-        pytest.param(["--model", LLAMA], id="no accelerator"),
-        pytest.param(["--batch", "-", "--model", LLAMA], id="lines and flags"),
-        pytest.param(["--batch", "-", "--confidence", "1"], id="certainty"),
+        pytest.param(["--model", LLAMA], "give --accelerator, --input-tokens, --output-tokens", id="half a question"),
+        pytest.param(WHOLE, "either --concurrency or --requests-per-second", id="no load"),
+        pytest.param(
+            [*WHOLE, "--concurrency", "1", "--requests-per-second", "1"],
+            "either --concurrency or --requests-per-second",
+            id="two loads",
+        ),
+        pytest.param(
+            [*WHOLE, "--concurrency", "1", "--shared-prefix-ratio", "0.5"],
+            "--shared-prefix-ratio says something of --shared-prefix-tokens",
+            id="a share of no prefix",
+        ),
+        pytest.param(["--batch", "-", "--model", LLAMA], "leave out --model", id="lines and a model"),
+        pytest.param(["--batch", "-", "--input-tokens", "9"], "leave out --input-tokens", id="lines and traffic"),
+        pytest.param(["--batch", "-", "--confidence", "1"], "--confidence must be above 0 and below 1", id="certainty"),
     ],
 )
-def test_a_bad_command_line_is_exit_code_2(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_command_line_is_exit_code_2(flags: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", *flags]) == 2
-    assert capsys.readouterr().err.startswith("metainf: ")
+    said = capsys.readouterr().err
+    assert said.startswith("metainf: ")
+    assert says in said
 
 
 def test_a_missing_file_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--batch", "/nowhere/at/all.jsonl"]) == 1
-    assert "all.jsonl" in capsys.readouterr().err
+    assert capsys.readouterr().err == "metainf: /nowhere/at/all.jsonl: No such file or directory\n"
 
 
 def test_a_model_may_be_a_folder(tmp_path: Path) -> None:

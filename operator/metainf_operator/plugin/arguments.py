@@ -197,5 +197,7 @@ def _pin(each: argparse.ArgumentParser) -> None:
 
 def _unpin(each: argparse.ArgumentParser) -> None:
     _workload(each)
-    each.add_argument("--mode", choices=("Auto", "Recommend"), default="Auto", help="what to go back to (Auto)")
+    each.add_argument(
+        "--mode", choices=("Auto", "Recommend"), default="Auto", help="what to go back to (default: Auto)"
+    )
     each.add_argument("--apply", action="store_true", help="patch the live object instead of printing")
