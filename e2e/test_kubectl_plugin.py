@@ -197,6 +197,7 @@ def tenant(story: Story) -> Callable[[], Path]:
                 "verbs": ["get", "list"],
             },
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+            {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
         ]
         group = "rbac.authorization.k8s.io"
         role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": {"name": "tenant"}, "rules": rules}

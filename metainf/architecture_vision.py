@@ -8,6 +8,7 @@ measures what is left for the KV cache.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from metainf.activations import values_alive
 from metainf.config_fields import ConfigFields
 
 __all__ = ["VisionTower", "read_vision_tower"]
@@ -15,8 +16,6 @@ __all__ = ["VisionTower", "read_vision_tower"]
 _OTHER_RATIO = 1.15
 """All weights over those of the layers, an allowance: patches, positions and what projects into the language model are
 3 % of the whole for Gemma 3, 7 % for Llama 4 and 11 % for Qwen 3.5. DeepStack has more, which is not counted."""
-_HIDDEN_COPIES = 6.0
-"""Hidden states alive at a time in one layer, as in the language model (`metainf.memory`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class VisionTower:
     def activation_values(self, tokens: int, tensor_parallel: int) -> float:
         """Values alive on a rank at the widest point of a layer while images of so many tokens are looked at."""
         inside = self.mlp_matrices * self.intermediate_size / tensor_parallel
-        return tokens * self.patches_per_token * (_HIDDEN_COPIES * self.hidden_size + inside)
+        return tokens * self.patches_per_token * values_alive(self.hidden_size, inside)
 
 
 _QWEN = VisionTower(27, 1152, 4304)

@@ -15,19 +15,26 @@ from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict
 from metainf.errors import InvalidWorkloadError
 from metainf.layouts import Layout
-from metainf.memory import MemoryPlan, memory_plan, with_room_for
+from metainf.memory import MemoryPlan, cache_of_its_own, memory_plan, with_room_for
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
 from metainf.placement import ReplicaRequest, Room, replica_grid, room_for, untolerated_taints
 from metainf.pools import CapacityType, NodePool, NodeShape
 from metainf.predictors.contract import ReplicaSpec
 from metainf.rejections import Rejection, RejectionReason
-from metainf.workload import MOST_REPLICAS, LossyPolicy, MethodLimits, SpotPolicy, TokenLengths, Workload
+from metainf.workload import (
+    MOST_REPLICAS,
+    LossyPolicy,
+    MethodLimits,
+    SpotPolicy,
+    TokenLengths,
+    Workload,
+    longest_tokens,
+)
 
 __all__ = ["Candidate", "CandidateName", "Enumeration", "Option", "SizedOption", "enumerate_candidates"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
-_Z_99 = 2.3263478740408408  # standard normal quantile at 0.99
 _NODE_HEADROOM = 0.85  # share of a node's CPU and memory that replicas may ask for: daemons need the rest
 
 
@@ -244,7 +251,7 @@ def _replicas_of_shape(
         detail = f"prompt and answer reach {stated:.0f} tokens as they are stated, the model's context is {context}"
         return _ShapeOptions((), (Rejection(RejectionReason.CONTEXT_TOO_LONG, "", detail),))
     # What lies beyond the stated figures is drawn from a curve; clients that know the model's context keep to it.
-    longest = min(lengths[0].quantile(_Z_99) + lengths[1].quantile(_Z_99), float(context))
+    longest = min(longest_tokens(*lengths), float(context))
     per_node = max(1, shape.accelerators)
     layouts = layouts_for(architecture, accelerator, per_node)
     for method in portfolio(engine_version):
@@ -296,12 +303,12 @@ def _one_replica(
     accelerator: Accelerator,
     shape: NodeShape,
     is_cpu: bool,
-    longest_tokens: float,
+    longest: float,
     method: Method,
     layout: Layout,
     engine_version: str,
 ) -> _ShapeOption | Rejection:
-    """A replica of a method that is applicable, or that its memory is too small."""
+    """A replica of a method that is applicable, or that its memory is too small; `longest` is in tokens."""
     cpu_cores = max(1.0, float(int(shape.cpu_cores * _NODE_HEADROOM))) if is_cpu else None
 
     def replica(max_model_len: int | None) -> ReplicaSpec:
@@ -316,32 +323,20 @@ def _one_replica(
         spec = ReplicaSpec(architecture, accelerator, layout, settings, cpu_cores)
         if not is_cpu:
             return spec
-        kv_cache_bytes = _cache_of_its_own(memory_plan(spec), settings.max_num_seqs, longest_tokens)
+        kv_cache_bytes = cache_of_its_own(memory_plan(spec), settings.max_num_seqs, longest)
         return replace(spec, settings=replace(settings, kv_cache_memory_bytes=kv_cache_bytes))
 
-    found = with_room_for(longest_tokens, replica)
+    found = with_room_for(longest, replica)
     if isinstance(found, MemoryPlan):
         return Rejection(
             RejectionReason.MEMORY_TOO_SMALL,
             "",
-            f"{method.name} {layout.name} on {accelerator.name}: {found.explanation(longest_tokens)}",
+            f"{method.name} {layout.name} on {accelerator.name}: {found.explanation(longest)}",
             layout=layout.name,
             method=method.name,
-            shortfall=found.shortfall(longest_tokens),
+            shortfall=found.shortfall(longest),
         )
     return _ShapeOption(method, layout, found, _request(found, shape, is_cpu))
-
-
-def _cache_of_its_own(plan: MemoryPlan, sequences: int, longest_tokens: float) -> int:
-    """KV cache of a replica on a CPU: for all the sequences of a step, where the memory holds that much.
-
-    Told to the engine and counted in the pod's memory. Left to itself vLLM takes 92 % of the pod's limit but for what
-    one of its processes holds by then, and the others are killed for memory (vllm/v1/worker/cpu_worker.py,
-    determine_available_memory); and a replica that asks for the whole memory of a node leaves no room for the next one
-    in a switch.
-    """
-    wanted = math.ceil(sequences * plan.sequence_bytes(longest_tokens) / _MIB) * _MIB
-    return int(min(plan.kv_bytes, wanted))
 
 
 def _request(replica: ReplicaSpec, shape: NodeShape, is_cpu: bool) -> ReplicaRequest:

@@ -2,7 +2,7 @@
 
 Separate because both "does it fit" (candidates) and "how many requests at a time" (the queueing model) ask, and
 neither should have its own answer; so is the context that an engine is told, which the operator and the corpus must
-choose alike. Pure and cheap: no tensor is ever made.
+choose alike. What the weights take is worked out in `weights`. Pure and cheap: no tensor is ever made.
 """
 
 import math
@@ -10,20 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from metainf.accelerators import Vendor
+from metainf.activations import mlp_values, values_alive
 from metainf.architecture import ModelArchitecture
 from metainf.dtypes import DType
-from metainf.layers import LatentAttention, LayerGroup, Linear, MlpKind, Part, RecurrentMixer
+from metainf.layers import LatentAttention, RecurrentMixer
 from metainf.predictors.contract import ReplicaSpec
 from metainf.settings import SpeculationKind
+from metainf.weights import DRAFT_MODEL_RATIO, weight_bytes
 
-__all__ = [
-    "MemoryPlan",
-    "draft_state_bytes",
-    "loaded_bits_per_weight",
-    "memory_plan",
-    "offload_copies",
-    "with_room_for",
-]
+__all__ = ["MemoryPlan", "cache_of_its_own", "draft_state_bytes", "memory_plan", "offload_copies", "with_room_for"]
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -40,12 +35,8 @@ _GRAPH_LAYER_BYTES = 8 * _MIB
 """Captured graphs: 0.5 GiB for 32 layers, 0.9 GiB for 80. Source: vLLM logs "Graph capturing finished ... took"."""
 _CPU_RUNTIME_BYTES = 2 * _GIB
 """Python, torch and the API server, where they share the memory with the model."""
-_HIDDEN_COPIES = 6.0
-"""Hidden states alive at a time in one layer: residual, norm, attention in and out, MLP in and out."""
 _LOGIT_COPIES = 2.0
 """32-bit logits and their sorted or scaled copy. Source: vLLM v1 gpu_model_runner, _dummy_sampler_run."""
-_DRAFT_MODEL_RATIO = 0.1
-"""Weights of a separate draft model beside those of the model it drafts for; it is not described any further."""
 _LEAST_CONTEXT_TOKENS = 4096.0
 """No shorter context is told where the cache holds it: requests differ from what was declared. Assumed."""
 _CONTEXT_GRANULE_TOKENS = 256
@@ -165,6 +156,12 @@ class MemoryPlan:
     def explanation(self, context_tokens: float) -> str:
         """Why one sequence of this length does or does not fit, with the numbers."""
         cache, wanted = self.admission_bytes(context_tokens), self._wanted_bytes(context_tokens)
+        asked = self.kv_asked_bytes
+        if asked is not None and asked < cache and wanted <= self.usable_bytes:
+            return (
+                f"the cache of one {context_tokens:.0f}-token request needs {cache / _GIB:.2f} GiB on each "
+                f"accelerator, kv-cache-memory-bytes allows {asked / _GIB:.2f}"
+            )
         verdict = "fits in" if wanted <= self.usable_bytes else "exceeds"
         return (
             f"each accelerator needs {wanted / _GIB:.1f} GiB (weights {self.weight_bytes / _GIB:.1f}, runtime "
@@ -183,7 +180,7 @@ def memory_plan(replica: ReplicaSpec) -> MemoryPlan:
     layout, settings = replica.layout, replica.settings
     return MemoryPlan(
         usable_bytes=_memory_bytes(replica) * settings.gpu_memory_utilization,
-        weight_bytes=_weight_bytes(replica),
+        weight_bytes=weight_bytes(replica),
         reserve_bytes=_reserve_bytes(replica),
         data_parallel=layout.data_parallel,
         max_model_len=settings.max_model_len,
@@ -273,19 +270,20 @@ def with_room_for(longest_tokens: float, replica: Callable[[int | None], Replica
     return plan
 
 
+def cache_of_its_own(plan: MemoryPlan, sequences: int, longest_tokens: float) -> int:
+    """KV cache of a replica on a CPU, bytes: for all the sequences of a step, where the memory holds that much.
+
+    Told to the engine and counted in the pod's memory. Left to itself vLLM takes 92 % of the pod's limit but for what
+    one of its processes holds by then, and the others are killed for memory (vllm/v1/worker/cpu_worker.py,
+    determine_available_memory); and a replica that asks for the whole memory of a node leaves no room for the next one
+    in a switch.
+    """
+    wanted = math.ceil(sequences * plan.sequence_bytes(longest_tokens) / _MIB) * _MIB
+    return int(min(plan.kv_bytes, wanted))
+
+
 def _granular(tokens: float, least: float) -> int:
     return max(math.ceil(least), int(tokens) // _CONTEXT_GRANULE_TOKENS * _CONTEXT_GRANULE_TOKENS)
-
-
-def loaded_bits_per_weight(linear: Linear, weight_dtype: DType | None) -> float:
-    """Storage of one weight after loading: `weight_dtype` FP8 narrows what the checkpoint has in 16 bits or more.
-
-    Source: vLLM docs features/quantization/fp8, online dynamic quantization: every Linear but the head.
-    """
-    stored = linear.storage.bits_per_weight
-    if weight_dtype is DType.FP8 and linear.quantisable and stored >= 16.0:
-        return 8.0
-    return stored
 
 
 def _memory_bytes(replica: ReplicaSpec) -> float:
@@ -296,77 +294,12 @@ def _memory_bytes(replica: ReplicaSpec) -> float:
     return memory * min(1.0, replica.cpu_cores / cpu.cores)
 
 
-def _weight_bytes(replica: ReplicaSpec) -> float:
-    architecture, layout = replica.architecture, replica.layout
-    tp, pp, dp = layout.tensor_parallel, layout.pipeline_parallel, layout.data_parallel
-    ep = tp * dp if layout.expert_parallel else 1
-    total = architecture.weight_bytes_per_rank(tp, pp, ep)
-    if dp > 1 and ep == 1:
-        # Without expert parallelism vLLM cuts experts over all data-parallel ranks too, attention over `tp` alone.
-        experts = _bytes_of(architecture, tp, 1, Part.EXPERT)
-        total -= experts * (1.0 - 1.0 / dp) / pp
-    if replica.settings.weight_dtype is DType.FP8:
-        total -= _narrowed_bytes(replica, ep) / pp
-    return total + _draft_bytes(replica) + _vision_bytes(replica)
-
-
-def _vision_bytes(replica: ReplicaSpec) -> float:
-    """Weights of what the model sees with, on a rank: cut like the language model, and here on every pipeline stage.
-
-    Source: vLLM 0.32.0 vllm/config/multimodal.py, mm_encoder_tp_mode "weights". Never quantised while it is loaded.
-    """
-    architecture = replica.architecture
-    if architecture.vision_tower is None:
-        return 0.0
-    width = architecture.dtype.bytes_per_value
-    return architecture.vision_tower.parameters * width / replica.layout.tensor_parallel
-
-
-def _bytes_of(architecture: ModelArchitecture, tp: int, ep: int, part: Part) -> float:
-    return sum(
-        group.count * linear.weight_bytes_per_rank(architecture.dtype, tp, ep)
-        for group, linear in _linears(architecture)
-        if linear.part is part
-    )
-
-
-def _narrowed_bytes(replica: ReplicaSpec, ep: int) -> float:
-    """What FP8 while loading saves on a rank, all pipeline stages together."""
-    architecture, layout = replica.architecture, replica.layout
-    saved = 0.0
-    for group, linear in _linears(architecture):
-        bits = linear.storage.bits_per_weight
-        ratio = 1.0 - loaded_bits_per_weight(linear, DType.FP8) / bits
-        ranks = layout.tensor_parallel * (layout.data_parallel if linear.part is Part.EXPERT else 1)
-        saved += ratio * group.count * linear.weight_bytes_per_rank(architecture.dtype, ranks, ep)
-    return saved
-
-
-def _linears(architecture: ModelArchitecture) -> list[tuple[LayerGroup, Linear]]:
-    return [(group, linear) for group in architecture.layer_groups for linear in group.layer.linears]
-
-
-def _draft_bytes(replica: ReplicaSpec) -> float:
-    """Weights of what drafts, on a rank."""
-    speculation, architecture = replica.settings.speculation, replica.architecture
-    if speculation is None or speculation.kind is SpeculationKind.NGRAM:
-        return 0.0
-    tp = replica.layout.tensor_parallel
-    if speculation.kind is SpeculationKind.MTP:
-        return architecture.mtp_weight_bytes / tp
-    if speculation.kind is SpeculationKind.DRAFT_MODEL:
-        return _DRAFT_MODEL_RATIO * architecture.weight_bytes / tp
-    # EAGLE heads are one dense layer of the model's width with a table of reduced vocabulary; MoE models have the
-    # same small head, so the count goes by the width: 16 x hidden^2 in 16 bits. Source: EAGLE-3, arXiv 2503.01840.
-    return 2.0 * 16.0 * architecture.hidden_size**2 / tp
-
-
 def _draft_kv_ratio(replica: ReplicaSpec) -> float:
     speculation = replica.settings.speculation
     if speculation is None or speculation.kind is SpeculationKind.NGRAM:
         return 0.0
     if speculation.kind is SpeculationKind.DRAFT_MODEL:
-        return _DRAFT_MODEL_RATIO
+        return DRAFT_MODEL_RATIO
     return 1.0 / replica.architecture.layers
 
 
@@ -379,9 +312,8 @@ def _reserve_bytes(replica: ReplicaSpec) -> float:
     architecture, layout, settings = replica.architecture, replica.layout, replica.settings
     width = architecture.dtype.bytes_per_value
     tokens = settings.max_num_batched_tokens
-    hidden = _HIDDEN_COPIES * architecture.hidden_size
-    inside = max(_widest_mlp(group) for group in architecture.layer_groups) / layout.tensor_parallel
-    activations = tokens * width * (hidden + inside)
+    inside = max(mlp_values(group.layer.mlp) for group in architecture.layer_groups) / layout.tensor_parallel
+    activations = tokens * width * values_alive(architecture.hidden_size, inside)
     rows = min(settings.max_num_seqs, tokens)
     logits = _LOGIT_COPIES * rows * architecture.vocab_size * 4.0
     step = _with_images(replica, activations + logits)
@@ -405,14 +337,3 @@ def _with_images(replica: ReplicaSpec, text_bytes: float) -> float:
     tokens = tower.tried_tokens(replica.settings.max_num_batched_tokens)
     images = width * tower.activation_values(tokens, replica.layout.tensor_parallel)
     return max(images, text_bytes) + width * tokens * architecture.hidden_size
-
-
-def _widest_mlp(group: LayerGroup) -> float:
-    """Values per token inside the MLP: gate and up, their product; of experts, those of every chosen one."""
-    mlp = group.layer.mlp
-    if mlp is None:
-        return 0.0
-    inside = (3.0 if mlp.gated else 2.0) * mlp.intermediate_size
-    if mlp.kind is MlpKind.DENSE:
-        return inside
-    return inside * mlp.experts_per_token + 3.0 * mlp.shared_intermediate_size

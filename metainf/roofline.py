@@ -30,8 +30,8 @@ from metainf.layers import (
     RecurrentMixer,
     Split,
 )
-from metainf.memory import loaded_bits_per_weight
 from metainf.predictors.contract import ReplicaSpec
+from metainf.weights import loaded_bits_per_weight
 
 __all__ = [
     "INTERACTIVITY_SCALE",

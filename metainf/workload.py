@@ -36,6 +36,7 @@ __all__ = [
     "Toleration",
     "Traffic",
     "Workload",
+    "longest_tokens",
 ]
 
 MOST_REPLICAS = 1000
@@ -43,6 +44,7 @@ MOST_REPLICAS = 1000
 TOO_MANY_REPLICAS = f"at most {MOST_REPLICAS}: split the workload"
 """What to do about more."""
 _Z_95 = 1.6448536269514722  # standard normal quantile at 0.95
+_Z_99 = 2.3263478740408408  # at 0.99
 
 
 class Objective(StrEnum):
@@ -128,6 +130,11 @@ class TokenLengths:
 
 
 _MAX_P95_OVER_MEAN = math.exp(_Z_95**2 / 2.0)  # the largest p95 / mean that a lognormal distribution can have
+
+
+def longest_tokens(input_tokens: TokenLengths, output_tokens: TokenLengths) -> float:
+    """Prompt and answer at the 99th percentile of each: what an engine's cache must hold at least."""
+    return input_tokens.quantile(_Z_99) + output_tokens.quantile(_Z_99)
 
 
 @dataclass(frozen=True, slots=True)

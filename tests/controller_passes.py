@@ -21,6 +21,8 @@ from metainf_operator.feeds import Feed
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.observer import Observer
+from metainf_operator.plugin.inventory import read_world
+from metainf_operator.plugin.planner import Planner, Proposal
 from metainf_operator.pool_reporter import PoolKey, PoolReporter
 from metainf_operator.projections import project_node, project_pod
 from metainf_operator.reporter import Reporter
@@ -374,6 +376,22 @@ def with_pools(around: Around, *, cheap: int = 4, fast: int = 4) -> Around:
             body = node(f"{kind}-{i}", like, labels={"pool": kind}, allocatable={**ROOMY, "nvidia.com/gpu": "1"})
             around.cluster.put(NODE, body)
     return around
+
+
+def planned(around: Around, name: str = "chat") -> Proposal:
+    """What `kubectl metainf plan NAME` finds on the cluster as it stands; writes nothing."""
+
+    async def main() -> Proposal:
+        world = await read_world(around.cluster)
+        state = world.workloads.get(WorkloadKey("team", name))
+        assert state is not None
+        planner = Planner(around.cluster, world, around.predictor, around.settings, now=lambda: around.now)
+        return await planner.propose(state)
+
+    before = len(around.cluster.writes)
+    found = asyncio.run(main())
+    assert around.cluster.writes[before:] == []
+    return found
 
 
 def serving(**more: Any) -> Around:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller_passes import Around, pool, with_pools, workload
+from controller_passes import Around, planned, pool, with_pools, workload
 from metainf.known_models import known_model_config
 from metainf_operator.cluster_api import JsonObject
 from metainf_operator.resources import ACCELERATOR_POOL, CONFIG_MAP
@@ -86,6 +86,26 @@ def test_a_total_is_an_end_also_while_the_spec_cannot_be_understood() -> None:
     around.settle()
     assert around.condition("Ready") == ("True", "Serving")
     assert spent(around) == pytest.approx(11.0, abs=0.1)
+
+
+def test_a_plan_says_that_a_batch_has_cost_its_budget() -> None:
+    around = serving_batch(policy={"onViolation": "Stop"})
+    assert planned(around).serves
+    around.now += timedelta(hours=11)
+    found = planned(around)
+    assert found.action.startswith("stops ")
+    assert found.action.endswith("the batch has cost its budget and policy.onViolation is Stop")
+    assert not found.serves
+    around.settle()
+    assert around.running() == {"cheap": 0}
+    assert planned(around).action == "starts nothing: the batch has cost its budget"
+
+
+def test_a_plan_of_a_batch_that_is_kept_past_its_total_says_so() -> None:
+    around = serving_batch()
+    around.now += timedelta(hours=11)
+    assert planned(around).action.endswith("the batch has cost its budget")
+    assert planned(around).action.startswith("keeps ")
 
 
 def test_past_its_total_and_kept_it_serves_on_and_says_so_while_the_spec_cannot_be_understood() -> None:

@@ -95,6 +95,8 @@ def test_reports_without_measuring(engine, url, tmp_path, capsys):
     main(given(url, tmp_path / "out"))
     engine.clear()
 
+    assert main(["bench", "--report-only", "--out", str(tmp_path / "out")]) == 2
+    assert "give --report FOLDER" in capsys.readouterr().err
     assert main(["bench", "--report-only", "--out", str(tmp_path / "out"), "--report", str(tmp_path / "r")]) == 0
     assert engine == []
     assert (tmp_path / "r" / "README.md").exists()

@@ -148,6 +148,18 @@ def test_check_reads_further_configurations(installed, default_alone, tmp_path, 
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "mine.json is not valid JSON"), ("[]", "mine.json is no JSON object")],
+    ids=["half a file", "a list"],
+)
+def test_check_names_a_configuration_that_is_none(installed, default_alone, tmp_path, capsys, text, says):
+    installed(flag_catalogue())
+    (tmp_path / "mine.json").write_text(text)
+    assert main([*CHECK, "--configs", str(tmp_path)]) == BAD_INPUT
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         pytest.param(["--models", "nobody/knows"], "no model is called so", id="no model"),

@@ -87,6 +87,17 @@ def test_other_kinds_are_skipped_with_a_note(written, capsys):
     assert "Service web: not planned" in capsys.readouterr().err
 
 
+def test_what_a_workload_refers_to_is_used_without_a_word_and_pools_have_their_own_option(written, capsys):
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own"}}
+    config["data"] = {"config.json": json.dumps(dict(known_model_config(MODEL)))}
+    own = {"id": "me/mine", "architecture": {"configMapRef": {"name": "own", "key": "config.json"}}}
+    assert run("-f", written(manifest(model=own), config)) == 0
+    assert capsys.readouterr().err == ""
+    pool = next(iter(read_documents(Path(POOLS).read_text(), "pools")))
+    assert run("-f", written(manifest(), dict(pool))) == 0
+    assert "AcceleratorPool a100-80gb: passed over, since pools are those of --pools" in capsys.readouterr().err
+
+
 def test_reads_standard_input(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(yaml.safe_dump(manifest())))
     assert run("-f", "-", "-o", "json") == 0

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from choices import VERSION, architecture, pool, workload
+from metainf.candidates import CandidateName, enumerate_candidates
 from metainf.cli import main
 from metainf.cli.predict import answers
 from metainf.known_models import known_model_config
 from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.rejections import RejectionReason
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 QUESTION: dict[str, Any] = {
@@ -135,6 +138,57 @@ def test_a_bad_line_is_answered_by_an_error_and_harms_no_other(document: object,
     assert "error" not in before
 
 
+@pytest.mark.parametrize(
+    ("prompt_tokens", "fits"),
+    [
+        pytest.param(20_000, True, id="with room to spare"),
+        pytest.param(26_000, True, id="with the margin beside it"),
+        pytest.param(28_000, False, id="the margin is too small"),
+        pytest.param(40_000, False, id="the cache is too small"),
+    ],
+)
+def test_what_the_plan_has_no_memory_for_is_not_predicted_either(prompt_tokens: int, fits: bool) -> None:
+    lengths = traffic(inputTokens={"mean": prompt_tokens}, outputTokens={"mean": 1000})
+    (found,) = answer(asked(accelerator="L4-PCIe-24GB", traffic=lengths))
+    possible = enumerate_candidates(
+        workload(lengths=(prompt_tokens, 1000)),
+        architecture(LLAMA),
+        (pool("l4", "L4-PCIe-24GB", per_node=1),),
+        engine_version=VERSION,
+        only=CandidateName("l4", "default", "TP1", 1),
+    )
+    assert ("error" not in found) is bool(possible.candidates) is fits
+    if not fits:
+        (rejection,) = possible.rejections
+        assert rejection.reason is RejectionReason.MEMORY_TOO_SMALL
+        assert rejection.detail.endswith(found["error"])
+
+
+def test_long_requests_count_with_their_spread_as_in_a_plan() -> None:
+    constant, spread = (
+        answer(asked(accelerator="L4-PCIe-24GB", traffic=traffic(inputTokens=lengths)))[0]
+        for lengths in ({"mean": 14_000}, {"mean": 14_000, "p95": 30_000})
+    )
+    assert "error" not in constant
+    assert "exceeds the usable" in spread["error"]
+
+
+def test_a_context_that_the_cache_does_not_hold_is_refused_where_it_is_asked_for() -> None:
+    free, small, large = answer(
+        asked(accelerator="L4-PCIe-24GB"),
+        asked(accelerator="L4-PCIe-24GB", flags={"max-model-len": 8192}),
+        asked(accelerator="L4-PCIe-24GB", flags={"max-model-len": 131072}),
+    )
+    assert "error" not in free
+    assert "error" not in small
+    assert large["error"].startswith("vLLM does not start with max-model-len 131072: each accelerator needs")
+
+
+def test_a_cache_that_is_told_to_be_too_small_is_named_as_that() -> None:
+    (found,) = answer(asked(flags={"kv-cache-memory-bytes": 1 << 20, "max-model-len": 8192}))
+    assert found["error"].endswith("needs 0.25 GiB on each accelerator, kv-cache-memory-bytes allows 0.00")
+
+
 def test_answers_come_in_the_order_of_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clients = [1, 512, 8, 64]
     file = tmp_path / "questions.jsonl"
@@ -161,22 +215,39 @@ def test_one_question_by_flags_is_answered_as_its_line(capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out) == answer(asked(flags={"max-num-seqs": 32}))[0]
 
 
+WHOLE = ["--model", LLAMA, "--accelerator", "L4-PCIe-24GB", "--input-tokens", "9", "--output-tokens", "9"]
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "says"),
     [
-        pytest.param(["--model", LLAMA], id="no accelerator"),
-        pytest.param(["--batch", "-", "--model", LLAMA], id="lines and flags"),
-        pytest.param(["--batch", "-", "--confidence", "1"], id="certainty"),
+        pytest.param(["--model", LLAMA], "give --accelerator, --input-tokens, --output-tokens", id="half a question"),
+        pytest.param(WHOLE, "either --concurrency or --requests-per-second", id="no load"),
+        pytest.param(
+            [*WHOLE, "--concurrency", "1", "--requests-per-second", "1"],
+            "either --concurrency or --requests-per-second",
+            id="two loads",
+        ),
+        pytest.param(
+            [*WHOLE, "--concurrency", "1", "--shared-prefix-ratio", "0.5"],
+            "--shared-prefix-ratio says something of --shared-prefix-tokens",
+            id="a share of no prefix",
+        ),
+        pytest.param(["--batch", "-", "--model", LLAMA], "leave out --model", id="lines and a model"),
+        pytest.param(["--batch", "-", "--input-tokens", "9"], "leave out --input-tokens", id="lines and traffic"),
+        pytest.param(["--batch", "-", "--confidence", "1"], "--confidence must be above 0 and below 1", id="certainty"),
     ],
 )
-def test_a_bad_command_line_is_exit_code_2(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_command_line_is_exit_code_2(flags: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", *flags]) == 2
-    assert capsys.readouterr().err.startswith("metainf: ")
+    said = capsys.readouterr().err
+    assert said.startswith("metainf: ")
+    assert says in said
 
 
 def test_a_missing_file_is_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--batch", "/nowhere/at/all.jsonl"]) == 1
-    assert "all.jsonl" in capsys.readouterr().err
+    assert capsys.readouterr().err == "metainf: /nowhere/at/all.jsonl: No such file or directory\n"
 
 
 def test_a_model_may_be_a_folder(tmp_path: Path) -> None:

@@ -1403,7 +1403,7 @@ def test_a_workload_replaced_under_its_name_while_deciding_gets_no_children() ->
             around.world.workloads.upsert(state.key, replace(state, uid="another"))
             return around.predictor.predict(questions)
 
-    around.controller.predictor = Replacing()
+    around.controller.chooser.predictor = Replacing()
     around.reconcile()
     assert around.deployments() == []
     assert around.cluster.all(NAMESPACE) == []

@@ -15,7 +15,7 @@ from metainf.candidates import enumerate_candidates
 from metainf.corpus.design import designed_tasks
 from metainf.corpus.fitted import FITTED, fit_traffic
 from metainf.corpus.places import MEASURED_ACCELERATORS, distinct_models, places_of
-from metainf.corpus.replicas import Infeasible, longest_tokens, replica_of, shared_context_tokens
+from metainf.corpus.replicas import Infeasible, replica_of, shared_context_tokens
 from metainf.corpus.task import TrafficKind, twin_groups
 from metainf.corpus.workloads import GRID
 from metainf.known_models import known_model
@@ -27,7 +27,16 @@ from metainf.methods import portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Question
 from metainf.traces import TraceName, load_trace
-from metainf.workload import Budget, BudgetKind, LossyPolicy, MethodLimits, RateLoad, TokenLengths, Workload
+from metainf.workload import (
+    Budget,
+    BudgetKind,
+    LossyPolicy,
+    MethodLimits,
+    RateLoad,
+    TokenLengths,
+    Workload,
+    longest_tokens,
+)
 
 FOLDER = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "traces"
 

@@ -53,6 +53,8 @@ def test_every_module_that_measuring_a_task_loads_is_among_the_sources(names):
         ("metainf/simulator/engine.py", True),
         ("metainf/step_times/worlds.py", True),
         ("metainf/memory.py", True),
+        ("metainf/weights.py", True),
+        ("metainf/activations.py", True),
         ("metainf/data/accelerators.json", True),
         ("metainf/data/models/qwen.json", True),
         ("metainf/data/flags/0.32.0.json", True),

@@ -22,6 +22,7 @@ from metainf_operator.kubectl import main
 from metainf_operator.plugin import diff, pin
 from metainf_operator.plugin.inventory import read_world
 from metainf_operator.plugin.planner import Planner
+from metainf_operator.reconcile import serving_inputs
 from metainf_operator.resources import (
     ACCELERATOR_POOL,
     CONFIG_MAP,
@@ -30,6 +31,7 @@ from metainf_operator.resources import (
     NODE,
     POD,
 )
+from metainf_operator.settings import OperatorSettings
 from metainf_operator.world import ACTIVATED_AT, RELEASED, SERVING_INPUTS, project_workload
 
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
@@ -118,8 +120,8 @@ class Shell:
             world = await read_world(self.cluster)
             state = project_workload(self.cluster.peek(INFERENCE_WORKLOAD, name, namespace))
             now = datetime.now(UTC)
-            settings = {"hub": False, "engine_version": "0.32.0", "now": lambda: now}
-            planner = Planner(self.cluster, world, AnalyticalPredictor(), **settings)
+            settings = OperatorSettings(hub=False)
+            planner = Planner(self.cluster, world, AnalyticalPredictor(), settings, now=lambda: now)
             return (await planner.propose(state)).plan
 
         manifest = asyncio.run(proposed()).manifest
@@ -211,6 +213,9 @@ def test_what_goes_wrong_is_one_line_with_what_to_do(shell, error, code, says):
         pytest.param(["plan", "chat", "-f", "x"], "either -f FILE or the name", id="two things to plan"),
         pytest.param(["plan", "-f", "nowhere.yaml"], "reading nowhere.yaml: No such file", id="no such file"),
         pytest.param(["plan", "chat"], "no InferenceWorkload chat", id="plan of no such workload"),
+        pytest.param(
+            ["plan", "-f", "-", "--max-concurrent-switches", "0"], "must be 1 or more, got 0", id="no switches at all"
+        ),
     ],
 )
 def test_bad_input_is_told_from_a_fault(shell, arguments, says):
@@ -368,6 +373,37 @@ def test_plan_says_what_the_operator_would_do(shell, policy, says):
     assert says in shell("plan", "--no-hub", "-f", shell.file(workload(policy=policy))).out
 
 
+def test_help_names_the_operators_own_limit_on_switches(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"switch at a time (default: {OperatorSettings().max_concurrent_switches}, as the operator's own)" in said
+
+
+def test_plan_keeps_the_commit_of_the_decision_in_force_while_the_same_is_asked_for(shell):
+    shell.nodes(node("n1"))
+    asked = serving_inputs(project_workload(shell.apply(workload())).manifest)
+    name = shell.decide("chat", active="2026-01-01T00:00:00Z")
+    body = shell.cluster.peek(INFERENCE_DECISION, name, "team-a")
+    body["spec"]["inputs"]["model"]["revision"] = "a" * 40
+    body["metadata"]["annotations"][SERVING_INPUTS] = asked
+    shell.cluster.put(INFERENCE_DECISION, body)
+    shown = json.loads(shell("plan", "--no-hub", "chat", "-o", "json").out)
+    assert shown["spec"]["inputs"]["model"]["revision"] == "a" * 40
+    wish = workload(model={"id": MODEL, "revision": "v2"})
+    shown = json.loads(shell("plan", "--no-hub", "-f", shell.file(wish), "-o", "json").out)
+    assert shown["spec"]["inputs"]["model"].get("revision") != "a" * 40
+
+
+def test_plan_puts_no_record_right_on_its_way(shell):
+    shell.nodes(node("n1"))
+    shell.apply(workload(policy={"traffic": "Observed"}))
+    shell.decide("chat", active="2026-01-01T00:00:00Z", phase="Proposed")  # as a crash leaves it
+    shell("plan", "--no-hub", "chat")
+    read = [call for call in shell.cluster.calls if call.verb is Verb.GET and call.resource == INFERENCE_DECISION]
+    assert read and not shell.cluster.writes
+
+
 def test_a_suspended_workload_is_planned_and_not_started(shell):
     shell.nodes(node("n1"))
     said = shell("plan", "--no-hub", "-f", shell.file(workload(suspend=True)))
@@ -404,7 +440,7 @@ def test_pools_in_files_need_no_right_to_list_nodes(shell):
     assert "give the pools in files with --pools" in said.err
     pools = Path(__file__).parent.parent / "crds/examples/acceleratorpools.yaml"
     assert "Chosen" in shell("plan", "--no-hub", "-f", shell.file(workload()), "--pools", str(pools)).out
-    listed = {call.namespace for call in shell.cluster.calls[-3:] if call.verb is Verb.LIST}
+    listed = {call.namespace for call in shell.cluster.calls[-4:] if call.verb is Verb.LIST}
     assert listed == {"team-a"}
 
 

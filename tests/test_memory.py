@@ -240,6 +240,15 @@ def test_memory_that_a_request_just_fits_in_is_too_small_and_the_margin_is_said(
     assert "margin 0.6), which exceeds the usable 29.4 GiB" in found.explanation(500)
 
 
+def test_a_cache_that_is_told_to_be_too_small_is_not_blamed_on_the_memory() -> None:
+    found = plan(asked=replace(DEFAULTS, kv_cache_memory_bytes=64 << 20))
+    assert found.short_bytes(1024) > 0
+    assert found.explanation(1024) == (
+        "the cache of one 1024-token request needs 0.12 GiB on each accelerator, kv-cache-memory-bytes allows 0.06"
+    )
+    assert "fits in the usable" in found.explanation(512)
+
+
 @pytest.mark.parametrize(
     ("tokens", "margin"),
     [

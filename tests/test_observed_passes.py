@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from controller_passes import Around, serving, with_pools, workload
+from controller_passes import Around, planned, serving, with_pools, workload
 from engine_counts import counts, exposition
 from metainf_operator.engine_metrics import EngineCounts
 from metainf_operator.observations import together
+from metainf_operator.reconcile import Hold
 from metainf_operator.resources import DEPLOYMENT, INFERENCE_DECISION, POD
 from metainf_operator.scraping import ScrapeError, ScrapeFault
 
@@ -461,6 +462,21 @@ def test_a_limit_that_only_observed_traffic_breaks_stops_nothing_and_that_is_sai
     story.around.settle()
     assert story.around.running() == {"cheap": 1}
     assert story.around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_plan_asks_the_declared_traffic_too_before_it_stops_what_runs() -> None:
+    story = unpromised(rps="2", policy={**OBSERVED, "onViolation": "Stop"})
+    story.steps(11, 180)
+    story.around.settle()
+    assert story.around.running() == {"cheap": 2}
+    story.around.edit(budget={"perHour": "1"})  # one replica, which carries the declared traffic alone
+    found = planned(story.around)
+    assert isinstance(found.choice, Hold)
+    assert "only the observed traffic breaks a limit" in found.action
+    assert not found.serves
+    story.around.reconcile()
+    assert story.around.running() == {"cheap": 2}
+    assert found.choice.message in story.around.message("Decided")
 
 
 def test_a_quiet_night_does_not_stop_what_is_paid_for_by_the_token() -> None:

@@ -550,6 +550,7 @@ def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: py
     [
         pytest.param(["--folds", "1"], "--folds 1", id="one fold"),
         pytest.param(["--trees", "0"], "--trees 0", id="no trees"),
+        pytest.param(["--most-lanes", "0"], "--most-lanes 0", id="nothing to learn from"),
         pytest.param(["--held-out", "nothing"], "no row is about", id="an unknown name"),
     ],
 )

@@ -74,6 +74,13 @@ def _parser(command: str | None) -> tuple[argparse.ArgumentParser, ModuleType | 
     return parser, module
 
 
-def _failed(error: BaseException, code: int) -> int:
-    print(f"metainf: {error}", file=sys.stderr)
+def _failed(error: Exception, code: int) -> int:
+    print(f"metainf: {_sentence(error)}", file=sys.stderr)
     return code
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, without the number that an operating system has for it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

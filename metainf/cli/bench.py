@@ -57,7 +57,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="MODEL",
         help="made here: dense-7m, dense-53m, latent-57m, experts-114m; folders; hub ids",
     )
-    what.add_argument("--methods", nargs="+", default=["default"], metavar="METHOD", help="(default: default)")
+    what.add_argument(
+        "--methods",
+        nargs="+",
+        default=["default"],
+        metavar="METHOD",
+        help="names of methods, as crds/README.md lists them (default: default, which is vLLM as it comes)",
+    )
     what.add_argument(
         "--traffics",
         nargs="+",
@@ -66,30 +72,44 @@ def add_parser(subparsers: Any) -> None:
         help="shared, unique, decode, mixed or repetitive (default: unique)",
     )
     what.add_argument(
-        "--loads", nargs="+", default=["c1"], metavar="LOAD", help="c16 clients, b64 batch, r2.5 per second"
+        "--loads",
+        nargs="+",
+        default=["c1"],
+        metavar="LOAD",
+        help="c16: 16 clients; b64: a batch of 64 requests; r2.5: 2.5 requests per second (default: c1)",
     )
-    what.add_argument("--repeats", type=int, default=3, help="(default: 3)")
+    what.add_argument("--repeats", type=int, metavar="N", default=3, help="runs of each (default: 3)")
     what.add_argument(
-        "--least-seconds", type=float, default=0.0, help="send a load again until it is measured for so long"
+        "--least-seconds",
+        type=float,
+        metavar="SECONDS",
+        default=0.0,
+        help="send a load again until it is measured for so long (default: send it once)",
     )
-    what.add_argument("--tasks-per-model", type=int, metavar="N", help="a balanced part of traffics x loads")
-    what.add_argument("--seed", type=int, default=0)
+    what.add_argument(
+        "--tasks-per-model", type=int, metavar="N", help="a balanced part of traffics x loads (default: all of them)"
+    )
+    what.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of the order of runs and of their requests (default: 0)"
+    )
     where = parser.add_argument_group("on which servers")
     where.add_argument("--python", metavar="FILE", help="interpreter that has vLLM; servers are started with it")
     where.add_argument("--url", nargs="+", metavar="METHOD=URL", help="servers that run already, all of one model")
     where.add_argument("--served-model", metavar="NAME", help="with --url: what rows call the model")
-    where.add_argument("--resident", type=int, default=1, help="most servers side by side (default: 1)")
+    where.add_argument("--resident", type=int, metavar="N", default=1, help="most servers side by side (default: 1)")
     where.add_argument(
         "--server-args", default="", metavar="ARGS", help="further arguments of each server, as one word"
     )
     where.add_argument("--accelerator", metavar="NAME", help="catalogue name of the device, where it is not found")
     how = parser.add_argument_group("how")
     how.add_argument("--out", required=True, metavar="FOLDER", help="ledger, logs and tables")
-    how.add_argument("--minutes", type=float, help="begin no run that would end later; run again to go on")
-    how.add_argument("--run-seconds", type=float, default=600.0, help="most that one run may take (default: 600)")
+    how.add_argument("--minutes", type=float, metavar="N", help="begin no run that would end later; run again to go on")
+    how.add_argument(
+        "--run-seconds", type=float, metavar="SECONDS", default=600.0, help="most that one run may take (default: 600)"
+    )
     how.add_argument("--retry-failed", action="store_true", help="run again what ended without success")
     how.add_argument("--report", metavar="FOLDER", help="write tables and plots of what is measured into this folder")
-    how.add_argument("--report-only", action="store_true", help="measure nothing: report what is in --out")
+    how.add_argument("--report-only", action="store_true", help="measure nothing: report what is in --out by --report")
     how.add_argument("--calibrate", action="store_true", help="measure this machine's memory and arithmetic instead")
 
 
@@ -100,7 +120,10 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         from metainf.bench.ledger import read_ledger
 
-        return _reported(read_ledger(Path(args.out)), args)
+        ledger = read_ledger(Path(args.out))
+        if args.report is None:
+            raise InvalidWorkloadError("--report-only: give --report FOLDER, where the report is to be written")
+        return _reported(ledger, args)
     return _measure(args)
 
 

@@ -34,10 +34,12 @@ def add_parser(subparsers: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="build what is missing of a corpus")
-    build.add_argument("--out", required=True, metavar="FOLDER")
-    build.add_argument("--tasks", type=int, default=20_000, help="(default: 20000)")
-    build.add_argument("--seed", type=int, default=0)
-    build.add_argument("--repeats", type=int, default=3, help="seeds of a task that is repeated (default: 3)")
+    build.add_argument("--out", required=True, metavar="FOLDER", help="made if it is not there; else it goes on there")
+    build.add_argument("--tasks", type=int, metavar="N", default=20_000, help="how many (default: 20,000)")
+    build.add_argument("--seed", type=int, metavar="N", default=0, help="of the tasks and their draws (default: 0)")
+    build.add_argument(
+        "--repeats", type=int, metavar="N", default=3, help="seeds of a task that is repeated (default: 3)"
+    )
     build.add_argument(
         "--repeated-every", type=int, default=8, metavar="N", help="every N-th task is repeated (default: 8)"
     )
@@ -48,8 +50,10 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="every N-th task is measured in all worlds, the others in the first that knows them (default: 8)",
     )
-    build.add_argument("--jobs", type=int, default=1, help="processes; -1 takes one per core (default: 1)")
-    build.add_argument("--minutes", type=float, help="begin nothing that would end later; run again to go on")
+    build.add_argument("--jobs", type=int, metavar="N", default=1, help="processes; -1 takes one per core (default: 1)")
+    build.add_argument(
+        "--minutes", type=float, metavar="N", help="begin nothing that would end later; run again to go on"
+    )
     build.add_argument(
         "--allow-changed-code",
         action="store_true",
@@ -64,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
         "this store), roofline (no truth: what simulating the declared workload says) (default: world:0)",
     )
     show = actions.add_parser("show", help="say what is in a corpus")
-    show.add_argument("folder", metavar="FOLDER")
+    show.add_argument("folder", metavar="FOLDER", help="of `metainf corpus build`")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +125,9 @@ def _oracle(name: str) -> Any:
         return HiddenWorld(int(rest))
     if kind == "table" and rest:
         if not oracle.installed() and not any(Path(rest).glob("*.npz")):
-            raise InvalidWorkloadError(f"{rest} holds no tables, and what samples them is not there: extra `oracle`")
+            raise InvalidWorkloadError(
+                f"{rest} holds no tables, and what samples them is not there: install metainf[oracle]"
+            )
         return TableWorld(TableStore(Path(rest)))
     raise InvalidWorkloadError(f"there is no world {name!r}: write world:SEED, table:FOLDER or roofline")
 

@@ -80,7 +80,9 @@ def add_parser(subparsers: Any) -> None:
         "or *.parquet of the measurement table; adds which options are best there, source by source",
     )
     add_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of selectors, intervals and the random split (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of selectors, intervals and the random split (default: 0)"
+    )
     parser.add_argument(
         "--most-folds",
         metavar="N",

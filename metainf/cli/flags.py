@@ -76,11 +76,21 @@ def add_parser(subparsers: Any) -> None:
         "0 where all are taken, 3 where one is refused or the catalogue is another than the parser.",
     )
     _add_environment(check)
-    check.add_argument("--version", default=DEFAULT_ENGINE_VERSION, help="of the installed vLLM (default: %(default)s)")
     check.add_argument(
-        "--configs", type=Path, action="append", default=[], metavar="FOLDER", help="further config.json files"
+        "--version",
+        metavar="VERSION",
+        default=DEFAULT_ENGINE_VERSION,
+        help="that the installed vLLM has to be (default: %(default)s)",
     )
-    check.add_argument("--models", metavar="TEXT", default="", help="only those whose names hold this")
+    check.add_argument(
+        "--configs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="further models: each *.json of the folder is the config.json of one, named after the file; repeatable",
+    )
+    check.add_argument("--models", metavar="TEXT", default="", help="only those whose names hold this (default: all)")
     check.add_argument(
         "--quick", action="store_true", help="not all methods with all layouts of each model: a fifth of the cases"
     )
@@ -167,8 +177,18 @@ def _configs(folders: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
         files = sorted(folder.glob("*.json"))
         if not files:
             raise InvalidWorkloadError(f"--configs {folder}: no *.json is there")
-        found |= {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+        found |= {path.stem: _read_config(path) for path in files}
     return found
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidWorkloadError(f"--configs: {path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidWorkloadError(f"--configs: {path} is no JSON object, which a config.json is")
+    return config
 
 
 @dataclass(frozen=True, slots=True)

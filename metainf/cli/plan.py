@@ -40,6 +40,14 @@ __all__ = ["add_parser", "run", "write_plans"]
 
 _CHOSEN, _BAD_INPUT, _REFUSED = 0, 2, 3
 
+_EPILOG = """\
+examples:
+  metainf plan -f crds/examples/chat.yaml --pools crds/examples/acceleratorpools.yaml
+  metainf plan -f chat.yaml --pools pools.yaml -o yaml     # the InferenceDecision itself
+  cat chat.yaml | metainf plan -f - --pools pools.yaml --config ./my-model
+
+exit code: 0 chosen, 3 refused (any), 2 bad input, 1 a fault"""
+
 Manifest = Mapping[str, object]
 
 
@@ -63,9 +71,12 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "plan",
         help="decide for InferenceWorkload manifests from files, without a cluster",
-        description="Shows the decision that the operator would take for each InferenceWorkload: what is chosen, the "
-        "runners-up, why not the others, and for a refusal the budget that would work.",
-        epilog="Exit code: 0 chosen, 3 refused (any), 2 bad input, 1 a fault.",
+        description="Shows the decision that the operator would take for each InferenceWorkload: what is chosen, the\n"
+        "runners-up, why not the others, and for a refusal the budget that would work. No cluster is asked: each\n"
+        "workload is planned by itself, as if nothing ran in the pools yet. kubectl metainf plan asks the cluster.\n"
+        "A ConfigMap with a model's config.json and a pinned InferenceDecision count where they stand in the files.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "-f",
@@ -80,7 +91,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="AcceleratorPool manifests; the capacity is nodes.max; may be given more than once",
+        help="AcceleratorPool manifests; a pool has nodes.max free nodes; may be given more than once",
     )
     parser.add_argument(
         "-o",
@@ -96,7 +107,10 @@ def add_parser(subparsers: Any) -> None:
         help=f"version of vLLM for workloads that name none (default: {DEFAULT_ENGINE_VERSION})",
     )
     parser.add_argument(
-        "--config", type=Path, metavar="PATH", help="the model's config.json or its folder, instead of asking the hub"
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help="a config.json or its folder, taken for the model of every workload instead of asking the hub",
     )
     add_predictor_option(parser)
 
@@ -106,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
     documents = [document for file in args.filename for document in _read(file)]
     workloads = [document for document in documents if is_kind(document.manifest, WORKLOAD_KIND)]
     for document in documents:
-        if not is_kind(document.manifest, WORKLOAD_KIND):
+        if is_kind(document.manifest, POOL_KIND):
+            _note(f"{document.title}: passed over, since pools are those of --pools")
+        elif not _used(document):
             _note(f"{document.title}: not planned, since it is no {WORKLOAD_KIND}")
     if not workloads:
         raise InvalidWorkloadError(f"{', '.join(args.filename)}: no {WORKLOAD_KIND} in it")
@@ -124,6 +140,12 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         return _BAD_INPUT
     return _CHOSEN if all(each.chosen is not None for each in plans) else _REFUSED
+
+
+def _used(document: _Document) -> bool:
+    """Whether the document is planned, or may be what a planned one refers to."""
+    kinds = (WORKLOAD_KIND, DECISION_KIND)
+    return any(is_kind(document.manifest, kind) for kind in kinds) or document.manifest.get("kind") == "ConfigMap"
 
 
 def write_plans(plans: Sequence[Plan], output: str, stream: TextIO) -> None:

@@ -24,9 +24,41 @@ from metainf.workload import Repetitiveness
 __all__ = ["add_parser", "answers", "run"]
 
 _BATCH_LINES = 4096  # lines that are predicted together: bounds the memory of endless input
-_MOST_TOKENS = 1e8
-_MOST_LOAD = 1e7
-_LAYOUT_FLAGS = frozenset({"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp"})
+_EPILOG = """\
+examples:
+  metainf predict --model Qwen/Qwen2.5-7B-Instruct --accelerator NVIDIA-H100-80GB-HBM3 \\
+      --requests-per-second 4 --input-tokens 1200 --input-tokens-p95 3000 --output-tokens 250
+  metainf predict --model ./my-model --accelerator NVIDIA-L4 --count 4 --concurrency 64 \\
+      --input-tokens 500 --output-tokens 100 --flag max-num-seqs=128 --flag kv-cache-dtype=fp8
+  metainf predict --batch questions.jsonl > answers.jsonl
+
+a line of --batch; the fields of traffic are those of an InferenceWorkload, numbers instead of strings:
+  {"model": "Qwen/Qwen2.5-7B-Instruct", "accelerator": "NVIDIA-L4", "count": 4, "engineVersion": "0.32.0",
+   "flags": {"max-num-seqs": 128}, "traffic": {"requestsPerSecond": 4, "inputTokens": {"mean": 1200, "p95": 3000},
+   "outputTokens": {"mean": 250}, "sharedPrefix": {"tokens": 800, "ratio": 0.9, "distinct": 4},
+   "repetitiveness": "Low", "burstiness": 1.0}}
+
+Latencies are null where the load exceeds the capacity. Without a parallel size in the flags the model is cut over all
+accelerators of --count (tensor parallelism); without max-model-len the engine is told the context that its cache has
+room for, as by the operator. What the operator would not run for want of memory is an error.
+
+exit code: 0 answered (also where lines of --batch were bad), 2 bad input, 1 a fault"""
+_DEFAULT_CONFIDENCE = 0.9
+_NEEDED = ("model", "accelerator", "input_tokens", "output_tokens")
+_REPLICA = ("model", "accelerator", "count", "engine_version", "flag")
+_TRAFFIC = (
+    "concurrency",
+    "requests_per_second",
+    "input_tokens",
+    "input_tokens_p95",
+    "output_tokens",
+    "output_tokens_p95",
+    "shared_prefix_tokens",
+    "shared_prefix_ratio",
+    "shared_prefix_distinct",
+    "repetitiveness",
+    "burstiness",
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,38 +66,74 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "predict",
         help="predict latency and throughput of one replica, or of many from JSON lines",
-        description="Predicts TTFT, TPOT, E2E (seconds) and throughput of one replica of vLLM. With --batch, each "
-        "line is an object with model, accelerator, count, engineVersion, flags and traffic, and is answered by one "
-        'line in the same order; a bad line by {"error": "..."}.',
-        epilog="Latencies are null where the load exceeds the capacity. Without a parallel size in the flags, the "
-        "model is cut over all `count` accelerators (tensor parallelism).",
+        description="Predicts TTFT, TPOT and E2E (seconds: mean, p50, p95, p99), tokens and requests per second of\n"
+        "one replica of vLLM under a load, each with an interval, as JSON. With --batch each line is a question and\n"
+        'is answered by one line in the same order; a bad line by {"error": "..."}.',
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--batch", metavar="FILE", help="JSON lines; - reads standard input")
-    parser.add_argument("--confidence", type=float, default=0.9, help="of the two-sided intervals (default: 0.9)")
+    parser.add_argument("--batch", metavar="FILE", help="questions as JSON lines; - reads standard input")
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="SHARE",
+        default=_DEFAULT_CONFIDENCE,
+        help=f"of the two-sided intervals, between 0 and 1 (default: {_DEFAULT_CONFIDENCE:g})",
+    )
     add_predictor_option(parser)
-    one = parser.add_argument_group("one question")
-    one.add_argument("--model", help="a config.json, its folder, or an id")
-    one.add_argument("--accelerator", help="a catalogue name or a label as clusters give it")
-    one.add_argument("--count", type=int, help="accelerators of one replica")
-    one.add_argument("--engine-version", help=f"of vLLM (default: {DEFAULT_ENGINE_VERSION})")
-    one.add_argument("--flag", action="append", default=[], metavar="NAME=VALUE", help="a flag of vllm serve")
-    one.add_argument("--concurrency", type=int, help="clients that each wait for their answer")
-    one.add_argument("--requests-per-second", type=float)
-    one.add_argument("--input-tokens", type=float, help="mean")
-    one.add_argument("--input-tokens-p95", type=float, help="makes lengths lognormal")
-    one.add_argument("--output-tokens", type=float, help="mean")
-    one.add_argument("--output-tokens-p95", type=float)
-    one.add_argument("--shared-prefix-tokens", type=int)
-    one.add_argument("--shared-prefix-ratio", type=float)
-    one.add_argument("--shared-prefix-distinct", type=int)
-    one.add_argument("--repetitiveness", choices=[r.value for r in Repetitiveness])
-    one.add_argument("--burstiness", type=float, help="coefficient of variation of inter-arrival times")
+    _add_server(parser.add_argument_group("one question: the replica"))
+    _add_traffic(parser.add_argument_group("one question: its traffic"))
+
+
+def _add_server(one: Any) -> None:
+    one.add_argument("--model", metavar="MODEL", help="a config.json, its folder, or an id of the hub")
+    one.add_argument(
+        "--accelerator",
+        metavar="NAME",
+        help="the product as nodes are labelled with it, or a name of metainf/data/accelerators.json",
+    )
+    one.add_argument("--count", type=int, metavar="N", help="accelerators of the replica (default: 1, or by the flags)")
+    one.add_argument("--engine-version", metavar="VERSION", help=f"version of vLLM (default: {DEFAULT_ENGINE_VERSION})")
+    one.add_argument(
+        "--flag",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="a flag of vllm serve, a switch without a value; may be given more than once",
+    )
+
+
+def _add_traffic(one: Any) -> None:
+    one.add_argument("--concurrency", type=int, metavar="N", help="clients that each wait for their answer; or:")
+    one.add_argument("--requests-per-second", type=float, metavar="RATE", help="requests that arrive by themselves")
+    one.add_argument("--input-tokens", type=float, metavar="TOKENS", help="mean length of a prompt")
+    one.add_argument(
+        "--input-tokens-p95", type=float, metavar="TOKENS", help="lengths are lognormal; without it all are equal"
+    )
+    one.add_argument("--output-tokens", type=float, metavar="TOKENS", help="mean length of an answer")
+    one.add_argument("--output-tokens-p95", type=float, metavar="TOKENS", help="as of prompts")
+    one.add_argument("--shared-prefix-tokens", type=int, metavar="TOKENS", help="how prompts begin alike (default: 0)")
+    one.add_argument(
+        "--shared-prefix-ratio", type=float, metavar="SHARE", help="of the requests that begin so (default: 1)"
+    )
+    one.add_argument("--shared-prefix-distinct", type=int, metavar="N", help="different such prefixes (default: 1)")
+    one.add_argument(
+        "--repetitiveness",
+        choices=[r.value for r in Repetitiveness],
+        help="how much answers repeat the prompt or themselves, for n-gram speculation (default: Unknown)",
+    )
+    one.add_argument(
+        "--burstiness",
+        type=float,
+        metavar="CV",
+        help="coefficient of variation of the time between arrivals; 1 is Poisson (default: 1)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Answer one question, or every line of a batch; 0 also where lines were bad."""
     if not 0.0 < args.confidence < 1.0:
-        raise InvalidWorkloadError(f"confidence must be between 0 and 1, got {args.confidence:g}")
+        raise InvalidWorkloadError(f"--confidence must be above 0 and below 1, got {args.confidence:g}")
     reader = QuestionReader()
     predictor = chosen_predictor(args.predictor)
     if args.batch is None:
@@ -73,9 +141,9 @@ def run(args: argparse.Namespace) -> int:
         answer = _answers([question], predictor, args.confidence)[0]
         print(json.dumps(answer, indent=2 if sys.stdout.isatty() else None))
         return 0
-    given = [name for name in ("model", "accelerator", "flag") if getattr(args, name)]
+    given = [name for name in (*_REPLICA, *_TRAFFIC) if getattr(args, name) not in (None, [])]
     if given:
-        raise InvalidWorkloadError(f"--batch takes every question from its lines: leave out --{given[0]}")
+        raise InvalidWorkloadError(f"--batch takes every question from its lines: leave out {_option(given[0])}")
     if args.batch == "-":
         _write(answers(sys.stdin, predictor, args.confidence, reader))
     else:
@@ -119,7 +187,15 @@ def _no_constant(name: str) -> float:
 
 
 def _document(args: argparse.Namespace) -> dict[str, Any]:
-    """The one question of the command line, as a line of a batch would have it."""
+    """The one question of the command line, as a line of a batch would have it; what it lacks is told by options."""
+    lacking = [_option(name) for name in _NEEDED if getattr(args, name) is None]
+    if lacking:
+        raise InvalidWorkloadError(f"give {', '.join(lacking)}, or --batch: metainf predict --help has examples")
+    if (args.concurrency is None) == (args.requests_per_second is None):
+        raise InvalidWorkloadError("give either --concurrency or --requests-per-second")
+    for name in ("shared_prefix_ratio", "shared_prefix_distinct"):
+        if getattr(args, name) is not None and args.shared_prefix_tokens is None:
+            raise InvalidWorkloadError(f"{_option(name)} says something of --shared-prefix-tokens: give that too")
     traffic: dict[str, Any] = {
         "concurrency": args.concurrency,
         "requestsPerSecond": args.requests_per_second,
@@ -142,6 +218,10 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
         "flags": dict(_flag(given) for given in args.flag),
         "traffic": _without_none(traffic),
     }
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _without_none(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,23 @@ from metainf.engine_versions import DEFAULT_ENGINE_VERSION
 from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.flag_parsing import parse_flags
 from metainf.layouts import Layout
-from metainf.memory import memory_plan
+from metainf.memory import MemoryPlan, memory_plan, with_room_for
 from metainf.methods import effective_settings, layout_conflicts
 from metainf.model_resolution import resolve_model
 from metainf.predictors.contract import Question, ReplicaSpec
 from metainf.roofline import step_work
+from metainf.settings import EngineSettings
 from metainf.settings_rules import settings_conflicts
-from metainf.workload import ConcurrencyLoad, Load, RateLoad, Repetitiveness, SharedPrefix, TokenLengths, Traffic
+from metainf.workload import (
+    ConcurrencyLoad,
+    Load,
+    RateLoad,
+    Repetitiveness,
+    SharedPrefix,
+    TokenLengths,
+    Traffic,
+    longest_tokens,
+)
 
 __all__ = ["QuestionReader"]
 
@@ -34,12 +44,12 @@ _LAYOUT_FLAGS = frozenset({"tensor-parallel-size", "pipeline-parallel-size", "da
 
 
 class QuestionReader:
-    """Makes questions of documents; models, accelerators and replicas are looked up once each."""
+    """Makes questions of documents; models, accelerators and servers are looked up once each."""
 
     def __init__(self) -> None:
         self._models: dict[str, ModelArchitecture | MetaInfError] = {}
         self._accelerators: dict[str, Accelerator | MetaInfError] = {}
-        self._replicas: dict[tuple[object, ...], ReplicaSpec | MetaInfError] = {}
+        self._servers: dict[tuple[object, ...], _Server | MetaInfError] = {}
 
     def question(self, document: object) -> Question:
         """The question that a document asks.
@@ -59,20 +69,10 @@ class QuestionReader:
         traffic = _traffic(_Fields(fields.take("traffic"), "traffic."))
         fields.done()
         key = (model, name, count, version, json.dumps(flags, sort_keys=True))
-        replica = _once(self._replicas, key, lambda: self._replica(model, name, count, version, flags))
-        plan = memory_plan(replica)
-        length = traffic.input_tokens.mean_tokens + traffic.output_tokens.mean_tokens
-        if length > replica.settings.max_model_len:
-            raise InvalidWorkloadError(
-                f"prompt and answer have {length:.0f} tokens, max-model-len is {replica.settings.max_model_len}"
-            )
-        if plan.missing_bytes(length) > 0:
-            raise InvalidWorkloadError(plan.explanation(length))
-        return Question(replica, traffic)
+        server = _once(self._servers, key, lambda: self._server(model, name, count, version, flags))
+        return Question(_with_context(server, traffic.input_tokens, traffic.output_tokens), traffic)
 
-    def _replica(
-        self, model: str, name: str, count: int | None, version: str, flags: Mapping[str, object]
-    ) -> ReplicaSpec:
+    def _server(self, model: str, name: str, count: int | None, version: str, flags: Mapping[str, object]) -> "_Server":
         parsed = parse_flags(flags, version)
         layout = _layout(parsed.layout, count, flags)
         accelerator = _once(self._accelerators, name, lambda: _accelerator(name))
@@ -85,12 +85,74 @@ class QuestionReader:
         )
         if conflicts:
             raise InvalidWorkloadError(conflicts[0].detail)
-        settings = effective_settings(
-            parsed.settings, architecture=architecture, accelerator=accelerator, layout=layout, version=version
+        server = _Server(architecture, accelerator, layout, parsed.settings, version)
+        step_work(server.replica(None))  # what the silicon cannot do at all is an error of this line
+        return server
+
+
+class _Server:
+    """What flags make of a model on accelerators, short of the context that the engine is told."""
+
+    def __init__(
+        self,
+        architecture: ModelArchitecture,
+        accelerator: Accelerator,
+        layout: Layout,
+        settings: EngineSettings,
+        version: str,
+    ) -> None:
+        self._architecture = architecture
+        self._accelerator = accelerator
+        self._layout = layout
+        self._version = version
+        self._replicas: dict[int | None, ReplicaSpec] = {}
+        self.settings = settings
+
+    def replica(self, max_model_len: int | None) -> ReplicaSpec:
+        """One replica with this context, or that of the flags, else the model's own; each is made once."""
+        found = self._replicas.get(max_model_len)
+        if found is None:
+            settings = effective_settings(
+                self.settings,
+                architecture=self._architecture,
+                accelerator=self._accelerator,
+                layout=self._layout,
+                version=self._version,
+                max_model_len=max_model_len,
+            )
+            found = ReplicaSpec(self._architecture, self._accelerator, self._layout, settings)
+            self._replicas[max_model_len] = found
+        return found
+
+
+def _with_context(server: _Server, input_tokens: TokenLengths, output_tokens: TokenLengths) -> ReplicaSpec:
+    """The replica with the context that the flags say, else the one that the operator would tell it.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        Requests are longer than the context, or the memory is too small for the longest: what the operator would not
+        run is not predicted either.
+    """
+    own = server.replica(None)
+    context = own.settings.max_model_len
+    stated = input_tokens.stated_tokens + output_tokens.stated_tokens
+    if stated > context:
+        raise InvalidWorkloadError(
+            f"prompt and answer reach {stated:.0f} tokens as they are stated, max-model-len is {context}"
         )
-        replica = ReplicaSpec(architecture, accelerator, layout, settings)
-        step_work(replica)  # what the silicon cannot do at all is an error of this line
-        return replica
+    longest = min(longest_tokens(input_tokens, output_tokens), float(context))
+    if server.settings.max_model_len is None:
+        found = with_room_for(longest, server.replica)
+        if isinstance(found, MemoryPlan):
+            raise InvalidWorkloadError(found.explanation(longest))
+        return found
+    plan = memory_plan(own)
+    if plan.short_bytes(longest) > 0:
+        raise InvalidWorkloadError(plan.explanation(longest))
+    if plan.missing_bytes(context) > 0:
+        raise InvalidWorkloadError(f"vLLM does not start with max-model-len {context}: {plan.explanation(context)}")
+    return own
 
 
 def _once(known: dict[Key, Any], key: Key, make: Callable[[], T]) -> T:

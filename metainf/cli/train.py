@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the predictor's file to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the trees (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the trees (default: 0)")
     parser.add_argument("--trees", type=int, metavar="COUNT", help="how many (default: 250)")
     parser.add_argument(
         "--held-out",
@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidWorkloadError(f"--corpus {args.corpus}: there is no such folder")
     if args.folds < 2:
         raise InvalidWorkloadError(f"--folds {args.folds}: it takes 2 or more")
-    if args.trees is not None and args.trees < 1:
-        raise InvalidWorkloadError(f"--trees {args.trees}: it takes 1 or more")
+    for flag, value in (("--trees", args.trees), ("--most-lanes", args.most_lanes)):
+        if value is not None and value < 1:
+            raise InvalidWorkloadError(f"{flag} {value}: it takes 1 or more")
     from dataclasses import replace
 
     from metainf.corpus.build import corpus_digest

@@ -17,11 +17,9 @@ from metainf.memory import MemoryPlan, memory_plan, with_room_for
 from metainf.methods import Method, applicable, effective_settings, portfolio
 from metainf.predictors.contract import ReplicaSpec
 from metainf.rejections import RejectionReason
-from metainf.workload import TokenLengths
+from metainf.workload import longest_tokens
 
-__all__ = ["Infeasible", "longest_tokens", "place_of", "replica_of", "shared_context_tokens"]
-
-_Z_99 = 2.3263478740408408  # standard normal quantile at 0.99: what a candidate's cache must hold at least
+__all__ = ["Infeasible", "place_of", "replica_of", "shared_context_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,6 @@ def place_of(task: Task) -> tuple[ModelArchitecture, Accelerator]:
     if accelerator is None:
         raise InvalidWorkloadError(f"a task names the accelerator {task.accelerator}, which the catalogue has not")
     return architecture, accelerator
-
-
-def longest_tokens(input_tokens: TokenLengths, output_tokens: TokenLengths) -> float:
-    """Prompt and answer at the 99th percentile of each, tokens: what one request's cache must hold."""
-    return input_tokens.quantile(_Z_99) + output_tokens.quantile(_Z_99)
 
 
 def replica_of(task: Task, method: Method) -> ReplicaSpec | Infeasible:

@@ -14,9 +14,8 @@ from statistics import NormalDist
 
 from metainf.corpus.fitted import FITTED, Spread
 from metainf.corpus.places import Place
-from metainf.corpus.replicas import longest_tokens
 from metainf.traces import TraceName
-from metainf.workload import Repetitiveness, SharedPrefix, TokenLengths
+from metainf.workload import Repetitiveness, SharedPrefix, TokenLengths, longest_tokens
 
 __all__ = ["AXES", "GRID", "MOST_BURSTINESS", "Shape", "drawn_shape", "log_between", "significant"]
 

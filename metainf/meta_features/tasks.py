@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.corpus.replicas import Infeasible, longest_tokens, replica_of
+from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task
 from metainf.errors import InvalidWorkloadError
 from metainf.meta_features.answers import LoadedLanes, slo_bounds
@@ -23,7 +23,7 @@ from metainf.methods import Method, portfolio
 from metainf.predictors.contract import LATENCY_METRICS, Question
 from metainf.selectors.contract import BoolArray, TaskTable
 from metainf.settings import EngineSettings
-from metainf.workload import Statistic
+from metainf.workload import Statistic, longest_tokens
 
 __all__ = ["TASK_COLUMNS", "TASK_FEATURES", "task_features", "task_table"]
 

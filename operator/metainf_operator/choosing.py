@@ -1,53 +1,97 @@
-"""Asks the selection for a plan, off the event loop.
+"""Chooses for one workload on the world as it is: what the selection finds, weighed against what runs. Writes nothing.
 
-Separate from the pass, which may ask twice, by other traffic: here what a user got wrong becomes the trouble that the
-pass reports.
+Separate from the pass, which records the choice and acts on it: `kubectl metainf plan` shows what the operator would
+choose, and asks here as well. What a user got wrong becomes the trouble that either of them tells.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from metainf.errors import InvalidWorkloadError, OverridesDecisionError
 from metainf.planning import Plan, plan
 from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor
+from metainf_operator.accrual import Accrued, overspent
 from metainf_operator.conditions import Fault
+from metainf_operator.reconcile import Choice, Stop, by_declared_too, decide, leaves, serving_inputs
+from metainf_operator.sides import Sides
 from metainf_operator.understanding import TroubleError, Understood
-from metainf_operator.world import DecisionState
+from metainf_operator.world import DecisionState, WorkloadState
 
-__all__ = ["planned"]
+__all__ = ["Chooser"]
 
 
-async def planned(
-    understood: Understood,
-    *,
-    pools: Sequence[NodePool],
-    revision: str | None,
-    active: DecisionState | None,
-    predictor: Predictor,
-    engine_version: str,
-) -> Plan:
-    """What would be decided now, given what is free in the pools and what is in force.
+class Chooser:
+    """Makes choices from what `sides` sees of the world. Keeps nothing."""
 
-    Raises
-    ------
-    TroubleError
-        The spec names a method or an argument that the engine's version does not know, or would undo the decision.
-    """
-    try:
-        return await asyncio.to_thread(
-            plan,
-            understood.workload,
-            understood.model.architecture,
-            revision=revision,
-            pools=pools,
-            predictor=predictor,
-            engine_version=engine_version,
-            pinned=understood.pinned,
-            current=None if active is None else active.head.choice,
-            observed=understood.observed,
-        )
-    except OverridesDecisionError as exc:
-        raise TroubleError(Fault.OVERRIDES_DECISION, str(exc), None) from exc
-    except InvalidWorkloadError as exc:
-        raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc
+    def __init__(self, sides: Sides, predictor: Predictor, *, now: Callable[[], datetime]) -> None:
+        self.sides = sides
+        self.predictor = predictor
+        self._now = now
+
+    async def revision(self, understood: Understood, active: DecisionState | None) -> str | None:
+        """The commit to serve: that of the decision in force, as long as the same model and revision are asked for."""
+        if active is not None and active.serving_inputs == serving_inputs(understood.workload):
+            decision = await self.sides.records.read(active)
+            if decision is not None:
+                return decision.inputs.revision
+        return understood.model.revision
+
+    async def choose(
+        self,
+        state: WorkloadState,
+        understood: Understood,
+        active: DecisionState | None,
+        accrued: Accrued | None,
+        *,
+        revision: str | None,
+    ) -> tuple[Plan, Choice]:
+        """What would be decided, and what is to be done about it.
+
+        `accrued` is what a batch has cost so far; `revision` is the commit to serve.
+
+        Raises
+        ------
+        TroubleError
+            The spec names a method or an argument that the engine's version does not know, or would undo the decision.
+        """
+        workload, sides = understood.workload, self.sides
+        asked = serving_inputs(workload)
+        pools = sides.world.pools_for(state.key, state.created_at)
+        made = await self._planned(understood, pools, revision, active)
+        spent = overspent(workload.workload.budget, accrued)
+        room = None
+        if leaves(made):
+            weight_bytes = understood.model.architecture.weight_bytes
+            room = await sides.switch_room(state, made.workload, weight_bytes, accrued)
+        now = self._now()
+        choice = decide(workload, made, active, asked=asked, now=now, overspent=spent, room=room)
+        if spent or understood.observed is None or not isinstance(choice, Stop):
+            return made, choice
+        declared = await self._planned(replace(understood, observed=None), pools, revision, active)
+        choice = by_declared_too(decide(workload, declared, active, asked=asked, now=now))
+        return (declared if isinstance(choice, Stop) else made), choice
+
+    async def _planned(
+        self, understood: Understood, pools: Sequence[NodePool], revision: str | None, active: DecisionState | None
+    ) -> Plan:
+        """The selection's answer, given what is free in the pools and what is in force; found off the event loop."""
+        try:
+            return await asyncio.to_thread(
+                plan,
+                understood.workload,
+                understood.model.architecture,
+                revision=revision,
+                pools=pools,
+                predictor=self.predictor,
+                engine_version=self.sides.settings.engine_version,
+                pinned=understood.pinned,
+                current=None if active is None else active.head.choice,
+                observed=understood.observed,
+            )
+        except OverridesDecisionError as exc:
+            raise TroubleError(Fault.OVERRIDES_DECISION, str(exc), None) from exc
+        except InvalidWorkloadError as exc:
+            raise TroubleError(Fault.INVALID_SPEC, str(exc), None) from exc

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 
 from metainf.manifests import Decision, InferenceWorkload, ObservedTraffic, TrafficSource
 from metainf.planning import Plan
@@ -17,7 +16,7 @@ from metainf.predictors.contract import Predictor
 from metainf.selection import Selection
 from metainf_operator.accrual import overspent
 from metainf_operator.api_errors import ForbiddenError, InvalidObjectError, NamespaceTerminatingError
-from metainf_operator.choosing import planned
+from metainf_operator.choosing import Chooser
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.conditions import Fault
 from metainf_operator.ledger import WorkloadKey
@@ -35,11 +34,8 @@ from metainf_operator.reconcile import (
     Propose,
     Refuse,
     Stop,
-    by_declared_too,
-    decide,
     halts,
     idle,
-    leaves,
     serving_inputs,
 )
 from metainf_operator.records import Records
@@ -72,13 +68,13 @@ class Controller:
     ) -> None:
         self.cluster = cluster
         self.world = world
-        self.predictor = predictor
         self.settings = settings
         self.metrics = metrics
         self.models = Models(cluster, hub=settings.hub)
         self.records = Records(cluster, world, now=now)
         self.roller = Roller(cluster, world, self.records, settings, now=now)
         self.sides = self.roller.sides
+        self.chooser = Chooser(self.sides, predictor, now=now)
         self.reporter = reporter
         self.observer = observer
         self._now = now
@@ -227,45 +223,16 @@ class Controller:
         return outlook if settled and situation == self._situation(understood, seen) else None
 
     async def _decide(self, seen: Seen, understood: Understood, active: DecisionState | None) -> tuple[Plan, Choice]:
-        """Select among what is free and reserve it before anybody else looks."""
+        """Choose among what is free and reserve it before anybody else looks."""
         state = seen.state
-        asked = serving_inputs(understood.workload)
-        revision = await self._revision(understood, active, asked)
+        revision = await self.chooser.revision(understood, active)
         async with self._deciding:
-            pools = self.world.pools_for(state.key, state.created_at)
             started = time.perf_counter()
-            ask = partial(
-                planned,
-                pools=pools,
-                revision=revision,
-                active=active,
-                predictor=self.predictor,
-                engine_version=self.settings.engine_version,
-            )
-            made = await ask(understood)
-            spent = overspent(understood.workload.workload.budget, seen.accrued)
-            room = None
-            if leaves(made):
-                weight_bytes = understood.model.architecture.weight_bytes
-                room = await self.sides.switch_room(state, made.workload, weight_bytes, seen.accrued)
-            now = self._now()
-            choice = decide(understood.workload, made, active, asked=asked, now=now, overspent=spent, room=room)
-            if isinstance(choice, Stop) and understood.observed is not None and not spent:
-                declared = await ask(replace(understood, observed=None))
-                choice = by_declared_too(decide(understood.workload, declared, active, asked=asked, now=now))
-                made = declared if isinstance(choice, Stop) else made
+            made, choice = await self.chooser.choose(state, understood, active, seen.accrued, revision=revision)
             self._count(made, choice, time.perf_counter() - started)
             if reserve(self.world, state, choice):
                 self._capacity_freed()
         return made, choice
-
-    async def _revision(self, understood: Understood, active: DecisionState | None, asked: str) -> str | None:
-        """The commit to serve: that of the decision in force, as long as the same model and revision are asked for."""
-        if active is not None and active.serving_inputs == asked:
-            decision = await self._in_force(active)
-            if decision is not None:
-                return decision.inputs.revision
-        return understood.model.revision
 
     def _count(self, made: Plan, choice: Choice, took_s: float) -> None:
         outcome = made.outcome

@@ -22,8 +22,9 @@ _DONE, _FAULT, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 _REQUEST_TIMEOUT_S = 15.0
 
 _READS = {
-    "plan": "plan lists nodes, pods, pools, workloads and decisions of the whole cluster to see what is free: ask for "
-    "a role that may, or give the pools in files with --pools",
+    "plan": "plan lists nodes, pods, deployments, pools, workloads and decisions of the whole cluster to see what is "
+    "free and what runs: ask for a role that may, or give the pools in files with --pools, and all but the pools is "
+    "read in one namespace alone",
     "pools": "pools lists nodes, pods, pools, workloads and decisions of the whole cluster: ask for a role that may",
     "pin": "pin reads the workload and its decisions, and with --apply patches the workload: ask for the role edit",
     "unpin": "unpin reads the workload, and with --apply patches it: ask for the role edit of the namespace",

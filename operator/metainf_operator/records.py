@@ -33,11 +33,15 @@ _REMEMBERED = 4096
 
 
 class Records:
-    """Reads and writes decisions, and keeps the cache of their metadata up to date with what was written."""
+    """Reads and writes decisions, and keeps the cache of their metadata up to date with what was written.
 
-    def __init__(self, cluster: ClusterApi, world: World, *, now: Callable[[], datetime]) -> None:
+    `mends`: a phase that a crash left behind is put right when its decision is read. Not for who only asks.
+    """
+
+    def __init__(self, cluster: ClusterApi, world: World, *, now: Callable[[], datetime], mends: bool = True) -> None:
         self.cluster = cluster
         self.world = world
+        self._mends = mends
         self._now = now
         self._read: dict[ObjectKey, tuple[str, Decision]] = {}
         self._phases: dict[ObjectKey, DecisionPhase] = {}
@@ -48,7 +52,8 @@ class Records:
         if remembered is not None and remembered[0] == state.head.uid:
             return remembered[1]
         body = await self.cluster.get(INFERENCE_DECISION, state.head.name, state.head.namespace)
-        if state.activated_at is not None and (body.get("status") or {}).get("phase") != DecisionPhase.ACTIVE.value:
+        phase = (body.get("status") or {}).get("phase")
+        if self._mends and state.activated_at is not None and phase != DecisionPhase.ACTIVE.value:
             await self._phase(state.head.namespace, state.head.name, DecisionPhase.ACTIVE)  # a crash came between
         return self._remember(state, body)
 

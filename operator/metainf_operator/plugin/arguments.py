@@ -30,7 +30,9 @@ _PLAN = _Command(
     "plan",
     "the decision that the operator would take now; nothing is written",
     "Shows what the operator would decide on this cluster as it is now, what others hold left out: the choice, the\n"
-    "runners-up, why not the others, and for a refusal the budget that would work. Nothing is written.\n"
+    "runners-up, why not the others, and for a refusal the budget that would work; then what it would do with what\n"
+    "runs: start, replace, keep (as where there is no room for both sides of a switch) or stop. Nothing is written.\n"
+    "Traffic that only the operator sees (policy.traffic Observed) counts as the decision in force was made by it.\n"
     "Objects of other kinds in the files count as applied where they matter: AcceleratorPools, the ConfigMap with\n"
     "a model's config.json, a pinned InferenceDecision.",
     (
@@ -166,6 +168,12 @@ def _plan(each: argparse.ArgumentParser) -> None:
         help=f"the operator's vLLM version, for workloads that name none (default: {DEFAULT_ENGINE_VERSION})",
     )
     each.add_argument(
+        "--max-concurrent-switches",
+        type=int,
+        metavar="N",
+        help="the operator's limit on workloads that switch at a time (default: 3, as the operator's own)",
+    )
+    each.add_argument(
         "--predictor",
         metavar="analytical|FILE",
         help="the operator's predictor: the analytical one, or the file of a trained one (default: the one shipped)",
@@ -189,5 +197,7 @@ def _pin(each: argparse.ArgumentParser) -> None:
 
 def _unpin(each: argparse.ArgumentParser) -> None:
     _workload(each)
-    each.add_argument("--mode", choices=("Auto", "Recommend"), default="Auto", help="what to go back to (Auto)")
+    each.add_argument(
+        "--mode", choices=("Auto", "Recommend"), default="Auto", help="what to go back to (default: Auto)"
+    )
     each.add_argument("--apply", action="store_true", help="patch the live object instead of printing")

@@ -14,19 +14,27 @@ from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.feeds import Feed
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.opencost import fetch_prices
-from metainf_operator.projections import project_node, project_pod
-from metainf_operator.resources import ACCELERATOR_POOL, INFERENCE_DECISION, INFERENCE_WORKLOAD, NODE, POD
+from metainf_operator.projections import project_deployment, project_node, project_pod
+from metainf_operator.resources import (
+    ACCELERATOR_POOL,
+    DEPLOYMENT,
+    INFERENCE_DECISION,
+    INFERENCE_WORKLOAD,
+    NODE,
+    POD,
+)
 from metainf_operator.world import ObjectKey, World, project_decision, project_pool, project_workload
 
 __all__ = ["read_namespace", "read_world"]
 
 
-async def read_world(cluster: ClusterApi, opencost_url: str | None = None) -> World:
-    """The whole cluster, as the operator sees it."""
+async def read_world(cluster: ClusterApi, opencost_url: str | None = None, *, children: bool = True) -> World:
+    """The whole cluster, as the operator sees it; without `children` nothing is known of the Deployments that run."""
     world = World()
     if opencost_url is not None:
         world.opencost = await _opencost(opencost_url)
-    await _fill(cluster, [*_namespaced(world, ()), *_of_the_cluster(world)])
+    running = [_deployments(world, ())] if children else []
+    await _fill(cluster, [*_namespaced(world, ()), *running, *_of_the_cluster(world)])
     world.inventory_changed()
     return world
 
@@ -34,7 +42,7 @@ async def read_world(cluster: ClusterApi, opencost_url: str | None = None) -> Wo
 async def read_namespace(cluster: ClusterApi, namespace: str, pools: Sequence[NodePool]) -> World:
     """One namespace over pools that are given: for those who may not list nodes."""
     world = World()
-    await _fill(cluster, _namespaced(world, (namespace,)))
+    await _fill(cluster, [*_namespaced(world, (namespace,)), _deployments(world, (namespace,))])
     world.use_fixed_pools(tuple(pools))
     return world
 
@@ -53,6 +61,11 @@ def _namespaced(world: World, namespaces: Sequence[str]) -> list[Feed[Any, Any]]
         Feed(INFERENCE_DECISION, world.decisions, project_decision, _named, namespaces=namespaces, metadata_only=True),
         Feed(POD, world.pods, project_pod, _named, namespaces=namespaces),
     ]
+
+
+def _deployments(world: World, namespaces: Sequence[str]) -> Feed[Any, Any]:
+    """What runs, and so what a switch finds beside it."""
+    return Feed(DEPLOYMENT, world.deployments, project_deployment, _named, namespaces=namespaces)
 
 
 def _of_the_cluster(world: World) -> list[Feed[Any, Any]]:

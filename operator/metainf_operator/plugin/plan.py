@@ -35,6 +35,7 @@ from metainf_operator.plugin.inventory import read_namespace, read_world
 from metainf_operator.plugin.lookup import find_workload
 from metainf_operator.plugin.planner import Planner, Proposal
 from metainf_operator.resources import CONFIG_MAP, INFERENCE_DECISION, Resource
+from metainf_operator.settings import OperatorSettings
 from metainf_operator.world import PoolState, WorkloadState, World
 
 __all__ = ["run"]
@@ -82,6 +83,7 @@ async def run(args: argparse.Namespace, cluster: ClusterApi) -> int:
     """Plan what is asked; what cannot be read does not stop the others."""
     if bool(args.filename) == (args.workload is not None):
         raise InvalidWorkloadError("plan takes either -f FILE or the name of a workload: kubectl metainf plan --help")
+    settings = _settings(args)
     documents = _documents(args)
     pools = _pools(args.pools)
     if args.workload is not None:
@@ -94,8 +96,7 @@ async def run(args: argparse.Namespace, cluster: ClusterApi) -> int:
         _FilesFirst(cluster, documents),
         world,
         chosen_predictor(args.predictor),
-        hub=not args.no_hub,
-        engine_version=args.engine_version,
+        settings,
         now=lambda: datetime.now(UTC),
     )
     return await _answer(planner, _asked(args, documents, world), args.output)
@@ -113,7 +114,18 @@ async def _answer(planner: Planner, asked: Sequence[tuple[str, WorkloadState]], 
     _print(proposals, output)
     if failed:
         return BAD_INPUT
-    return CHOSEN if all(each.plan.chosen is not None for each in proposals) else REFUSED
+    return CHOSEN if all(each.serves for each in proposals) else REFUSED
+
+
+def _settings(args: argparse.Namespace) -> OperatorSettings:
+    """What of the operator's settings a choice depends on, as it is told; the rest does not come in."""
+    settings = OperatorSettings(hub=not args.no_hub, engine_version=args.engine_version)
+    most = args.max_concurrent_switches
+    if most is None:
+        return settings
+    if most < 1:
+        raise InvalidWorkloadError(f"--max-concurrent-switches must be 1 or more, got {most}")
+    return replace(settings, max_concurrent_switches=most)
 
 
 def _print(proposals: Sequence[Proposal], output: str) -> None:

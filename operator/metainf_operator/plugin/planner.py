@@ -1,31 +1,34 @@
 """Takes the operator's decision for one workload, on a picture of the cluster, and writes nothing.
 
-Separate from the subcommand, which reads files and prints. The steps are those of the operator's own pass: model,
-pin, what is free, selection, what to do about it; each by the operator's own function. Whether a switch for a gain
-alone has room beside what runs is only known to the operator, which then holds and says so.
+Separate from the subcommand, which reads files and prints. The steps are those of the operator's own pass: what is
+asked, what a batch has cost, what is free, selection, what to do about it; each by the operator's own code. What only
+the operator knows is left out: the traffic that it sees right now, and its images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from metainf.candidates import CandidateName
 from metainf.cli.console import note
-from metainf.errors import InvalidWorkloadError, MetaInfError
-from metainf.manifests import InferenceWorkload, ObservedTraffic, TrafficSource, parse_decision
-from metainf.planning import Plan, plan
+from metainf.errors import HubError, InvalidWorkloadError, MetaInfError
+from metainf.manifests import InferenceWorkload, ObservedTraffic, TrafficSource
+from metainf.planning import Plan
 from metainf.predictors.contract import Predictor
 from metainf.selection import BindingLimit
 from metainf.switching import MoveReason
-from metainf_operator.api_errors import ClusterError, NotFoundError
-from metainf_operator.children import SHUTDOWN_S
+from metainf_operator.accrual import overspent
+from metainf_operator.api_errors import ClusterError
+from metainf_operator.choosing import Chooser
 from metainf_operator.cluster_api import ClusterApi
-from metainf_operator.models import ConfigMapMissingError, Models
+from metainf_operator.conditions import Fault
+from metainf_operator.models import Models
 from metainf_operator.observed_traffic import traffic_in_use
-from metainf_operator.pod_template import pod_template_conflicts
-from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop, decide, serving_inputs
+from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop
+from metainf_operator.records import Records
 from metainf_operator.reservations import reserve
-from metainf_operator.resources import INFERENCE_DECISION
+from metainf_operator.settings import OperatorSettings
+from metainf_operator.sides import Sides
+from metainf_operator.understanding import TroubleError, understand
 from metainf_operator.world import DecisionState, WorkloadState, World
 
 __all__ = ["Planner", "Proposal"]
@@ -33,16 +36,25 @@ __all__ = ["Planner", "Proposal"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
-    """What the operator would decide, and what it would do about it."""
+    """What the operator would decide, and what it would do about it.
+
+    `overspent`: a batch that has cost its budget, whatever would be chosen for it.
+    """
 
     made: Plan
     choice: Choice
     active: DecisionState | None
+    overspent: bool = False
 
     @property
     def plan(self) -> Plan:
         """The plan that would be recorded; the selection itself where nothing would be."""
         return self.made if isinstance(self.choice, Hold | Idle) else self.choice.plan
+
+    @property
+    def serves(self) -> bool:
+        """Whether a candidate is there to run: nothing is refused, and nothing stopped."""
+        return self.plan.chosen is not None and not isinstance(self.choice, Stop)
 
     @property
     def action(self) -> str:
@@ -61,8 +73,11 @@ class Proposal:
                 return f"records it as a proposal and waits for approval by kubectl metainf pin{keeps}"
             case Refuse():
                 return "records the refusal and starts nothing"
+            case Stop() if not runs:
+                return "starts nothing: the batch has cost its budget"
             case Stop():
-                return f"stops {running}: it breaks a limit and policy.onViolation is Stop"
+                broken = "the batch has cost its budget" if self.overspent else "it breaks a limit"
+                return f"stops {running}: {broken} and policy.onViolation is Stop"
             case Idle():
                 return "starts nothing: suspend is true or scaling.replicas is 0"
 
@@ -86,16 +101,17 @@ class Planner:
         cluster: ClusterApi,
         world: World,
         predictor: Predictor,
+        settings: OperatorSettings,
         *,
-        hub: bool,
-        engine_version: str,
         now: Callable[[], datetime],
     ) -> None:
         self.cluster = cluster
         self.world = world
-        self.predictor = predictor
-        self.engine_version = engine_version
-        self.models = Models(cluster, hub=hub)
+        self.settings = settings
+        self.models = Models(cluster, hub=settings.hub)
+        self.records = Records(cluster, world, now=now, mends=False)
+        self.sides = Sides(world, self.records, settings)
+        self.chooser = Chooser(self.sides, predictor, now=now)
         self._now = now
 
     async def propose(self, state: WorkloadState) -> Proposal:
@@ -109,65 +125,34 @@ class Planner:
             The model hub does not answer, and nothing else knows the model.
         """
         await self._claim_for_those_before(state)
-        made, choice, active = await self._decide(state)
-        reserve(self.world, state, choice)
-        return Proposal(made, choice, active)
+        found = await self._decide(state)
+        reserve(self.world, state, found.choice)
+        return found
 
-    async def _decide(self, state: WorkloadState) -> tuple[Plan, Choice, DecisionState | None]:
-        workload = state.manifest
-        if workload is None:
-            raise InvalidWorkloadError(state.error or "the spec cannot be read")
-        resources = sorted({r.pool.resource_name for r in self.world.inventory.pools if r.pool.resource_name})
-        conflicts = pod_template_conflicts(workload.engine.pod_template, resources, shutdown_s=SHUTDOWN_S)
-        if conflicts:
-            raise InvalidWorkloadError("; ".join(conflicts))
+    async def _decide(self, state: WorkloadState) -> Proposal:
         try:
-            model = await self.models.find(workload)
-        except ConfigMapMissingError as error:
-            raise InvalidWorkloadError(f"spec.model.architecture.configMapRef: {error}") from error
+            return await self._chosen(state)
+        except TroubleError as trouble:
+            error: type[MetaInfError] = HubError if trouble.fault is Fault.HUB_UNREACHABLE else InvalidWorkloadError
+            raise error(str(trouble)) from trouble
+
+    async def _chosen(self, state: WorkloadState) -> Proposal:
+        accrued = await self.sides.accrued(state, self._now())
+        understood = await understand(state, self.world, self.models, self.cluster, resync_s=self.settings.resync_s)
+        workload = understood.workload
         active = self.world.active_decision(state.key, state.uid) if state.uid else None
-        observed = await self._observed(workload, active)
-        made = plan(
-            workload,
-            model.architecture,
-            revision=model.revision,
-            pools=self.world.pools_for(state.key, state.created_at),
-            predictor=self.predictor,
-            engine_version=self.engine_version,
-            pinned=await self._pinned(workload),
-            current=None if active is None else active.head.choice,
-            observed=observed,
-        )
-        asked = serving_inputs(workload)
-        return made, decide(workload, made, active, asked=asked, now=self._now()), active
+        understood = replace(understood, observed=await self._observed(workload, active))
+        revision = await self.chooser.revision(understood, active)
+        made, choice = await self.chooser.choose(state, understood, active, accrued, revision=revision)
+        return Proposal(made, choice, active, overspent(workload.workload.budget, accrued))
 
     async def _observed(self, workload: InferenceWorkload, active: DecisionState | None) -> ObservedTraffic | None:
         """The seen traffic that the decision in force rests on; what is seen right now only the operator knows."""
         if workload.policy.traffic is not TrafficSource.OBSERVED or active is None:
             return None
-        try:
-            decision = parse_decision(
-                await self.cluster.get(INFERENCE_DECISION, active.head.name, active.head.namespace)
-            )
-        except (NotFoundError, InvalidWorkloadError):
-            return None
-        declared, seen = workload.workload.traffic, decision.inputs.observed
-        return traffic_in_use(declared, seen, None, window_s=0.0, runs=active.holds)
-
-    async def _pinned(self, workload: InferenceWorkload) -> CandidateName | None:
-        pin = workload.policy.pinned
-        if pin is None or pin.decision is None:
-            return None
-        try:
-            decision = parse_decision(await self.cluster.get(INFERENCE_DECISION, pin.decision, workload.namespace))
-        except NotFoundError as error:
-            raise InvalidWorkloadError(
-                f"spec.policy.pinned.decision: no decision {pin.decision} in namespace {workload.namespace}: name one "
-                "that is there, or write the candidate itself under pinned.candidate"
-            ) from error
-        if decision.chosen is None:
-            raise InvalidWorkloadError(f"spec.policy.pinned.decision: {pin.decision} is a refusal: name a choice")
-        return decision.chosen.candidate
+        decision = await self.records.read(active)
+        recorded = None if decision is None else decision.inputs.observed
+        return traffic_in_use(workload.workload.traffic, recorded, None, window_s=0.0, runs=active.holds)
 
     async def _claim_for_those_before(self, state: WorkloadState) -> None:
         """Who came before and waits for room takes it first; the operator keeps these claims in memory."""
@@ -176,7 +161,7 @@ class Planner:
             if (other.created_at, other.key) >= turn or other.key in self.world.waiting or not self._waits(other):
                 continue
             try:
-                _, choice, _ = await self._decide(other)
+                choice = (await self._decide(other)).choice
             except (MetaInfError, ClusterError) as error:
                 note(f"{other.key} waits for room before this one and cannot be counted: {error}")
                 continue

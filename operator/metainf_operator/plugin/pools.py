@@ -27,7 +27,7 @@ _BOUGHT = {CapacityType.ON_DEMAND: "", CapacityType.SPOT: "spot", CapacityType.R
 
 async def run(args: argparse.Namespace, cluster: ClusterApi) -> int:
     """Print the table, and the problems under it."""
-    world = await read_world(cluster, args.opencost_url)
+    world = await read_world(cluster, args.opencost_url, children=False)
     inventory = world.inventory
     free = {pool.name: pool for pool in world.pools_for(_NOBODY, datetime.now(UTC))}
     parts: list[RenderableType] = []
