@@ -4,7 +4,8 @@ Separate because it only repeats what `scheduling` does, faster, and the two are
 sequence coasts while it gets one token a step, needs no block and does not end; how many steps it has `left` to coast
 is known beforehand. Its numbers stand still meanwhile, and settling it adds the rounds that have passed. Whatever is
 not like that (prompts, new blocks, last tokens) is due and treated one by one, in the order of the running ones. A step
-in which blocks or budget could run out is left to `scheduling` as a whole.
+in which blocks or budget could run out is left to `scheduling` as a whole. Those that coast in one batch are a cohort;
+the others of a pipeline are under way, and no business of this step.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -13,104 +14,117 @@ in which blocks or budget could run out is left to `scheduling` as a whole.
 from typing import Any
 
 from metainf.simulator.block_pool import take_block
+from metainf.simulator.cohorts import coast_on, settle
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.sequences import grow
 from metainf.simulator.timing import chunk_s
 
-__all__ = ["coast_on", "schedule_coasting", "settle_all"]
-
-
-@compiled
-def _settle(pool: Any, slot: Any) -> None:
-    """Bring a sequence's numbers up to date, and out of the coasting ones."""
-    if slot.coasting:
-        passed = pool.round - slot.round
-        slot.known += passed
-        slot.computed += passed
-        slot.coasting = False
-        pool.context -= slot.computed
-
-
-@compiled
-def coast_on(pool: Any, slot: Any, left: Any, place: int) -> None:
-    """Let a sequence coast as far as it can from the next step on; not at all while it has a prompt to compute."""
-    left[place] = 0
-    if slot.known - slot.computed == 1 and slot.known > slot.prompt:
-        left[place] = min(slot.check - 1 - slot.computed, slot.end - slot.known - 1)
-        slot.round = pool.round
-        slot.coasting = True
-        pool.context += slot.computed
+__all__ = ["schedule_coasting", "settle_ready"]
 
 
 @compiled_apart
-def settle_all(state: Any, rank: int) -> None:
-    """Bring all running sequences up to date; nobody coasts."""
-    pool = state.ranks[rank]
+def settle_ready(state: Any, rank: int) -> None:
+    """Bring all running sequences up to date that are not under way; nobody begins to coast."""
+    pool, member = state.ranks[rank], state.member[rank]
     for place in range(pool.running):
-        _settle(pool, state.sequences[state.running[rank, place]])
+        number = member[place]
+        if number >= 0 and not state.cohorts[rank, number].flying:
+            settle(state.cohorts[rank, number], state.sequences[state.running[rank, place]], member)
     pool.coasting = False
-    pool.coasted = 0
 
 
 @compiled_apart
-def _prepare(state: Any, rank: int) -> None:
-    pool, sequences, running, left = state.ranks[rank], state.sequences, state.running[rank], state.left[rank]
+def _prepare(state: Any, rank: int, number: int) -> None:
+    pool, sequences, running = state.ranks[rank], state.sequences, state.running[rank]
+    cohort, left, member = state.cohorts[rank, number], state.left[rank], state.member[rank]
     for place in range(pool.running):
-        coast_on(pool, sequences[running[place]], left, place)
+        if member[place] < 0:
+            coast_on(cohort, number, sequences[running[place]], left, member)
     pool.coasting = True
 
 
 @compiled
-def _find_due(pool: Any, left: Any, due: Any) -> int:
-    """Places of the running sequences that this step has to look at."""
+def _find_due(pool: Any, left: Any, due: Any, before: Any) -> int:
+    """Places of the running sequences that this step has to look at, and how many coast before each and in all."""
     count = 0
     for place in range(pool.running):
         left[place] -= 1
         if left[place] < 0:
             due[count] = place
+            before[count] = place - count
             count += 1
+    before[count] = pool.running - count
     return count
 
 
 @compiled
-def _is_plain(state: Any, rank: int, due: Any, count: int, threshold: int) -> bool:
-    """Whether every running sequence gets its tokens in this step, and every block that it needs."""
-    pool = state.ranks[rank]
-    budget, blocks, next_place = state.limits.budget, 0, 0
-    for i in range(count):
-        slot = state.sequences[state.running[rank, due[i]]]
-        budget -= due[i] - next_place
-        if budget <= 0:
-            return False
-        next_place = due[i] + 1
-        missing = slot.known - slot.computed
-        computed = slot.computed + (pool.round - slot.round if slot.coasting else 0)
-        new = min(missing, threshold, budget)
-        budget -= new
-        blocks += max(0, -(-(computed + new) // state.limits.block_tokens) - slot.blocks)
-    return budget >= pool.running - next_place and blocks * state.limits.table_groups <= pool.free
+def _find_due_of(state: Any, rank: int, number: int, due: Any, before: Any) -> int:
+    """The same where others are under way: of this cohort, and of those that coast with none."""
+    member, left = state.member[rank], state.left[rank]
+    count, coasted = 0, 0
+    for place in range(state.ranks[rank].running):
+        of = member[place]
+        if of == number:
+            left[place] -= 1
+            if left[place] >= 0:
+                coasted += 1
+                continue
+        elif of >= 0:
+            continue
+        else:
+            slot = state.sequences[state.running[rank, place]]
+            if slot.known <= slot.computed:
+                continue
+        due[count] = place
+        before[count] = coasted
+        count += 1
+    before[count] = coasted
+    return count
 
 
 @compiled
-def schedule_coasting(state: Any, rank: int, threshold: int) -> bool:
-    """Schedule all running sequences of the rank; False, and nothing done, where that takes `scheduling`."""
-    pool = state.ranks[rank]
-    if not pool.coasting:
-        _prepare(state, rank)
-    due = state.due_places[rank]
-    count = _find_due(pool, state.left[rank], due)
-    if not _is_plain(state, rank, due, count, threshold):
-        return False
-    load, entries, sequences, running = state.loads[rank], state.entries[rank, 0], state.sequences, state.running[rank]
-    pool.round += 1
-    tokens = pool.running
+def _is_plain(state: Any, rank: int, cohort: Any, count: int, threshold: int) -> bool:
+    """Whether everyone of this step gets its tokens in it, and every block that it needs."""
+    due, before = state.due_places[rank], state.due_before[rank]
+    budget, blocks, passed = state.limits.budget, 0, 0
     for i in range(count):
-        place = due[i]
-        sequence = running[place]
+        slot = state.sequences[state.running[rank, due[i]]]
+        budget -= before[i] - passed
+        if budget <= 0:
+            return False
+        passed = before[i]
+        missing = slot.known - slot.computed
+        computed = slot.computed + (cohort.round - slot.round if slot.coasting else 0)
+        new = min(missing, threshold, budget)
+        budget -= new
+        blocks += max(0, -(-(computed + new) // state.limits.block_tokens) - slot.blocks)
+    return budget >= before[count] - passed and blocks * state.limits.table_groups <= state.ranks[rank].free
+
+
+@compiled
+def schedule_coasting(state: Any, rank: int, batch: int, threshold: int) -> bool:
+    """Schedule all running sequences of the rank; False, and nothing done, where that takes `scheduling`."""
+    pool, number = state.ranks[rank], state.batch_cohorts[rank, batch]
+    cohort, member = state.cohorts[rank, number], state.member[rank]
+    if not pool.coasting:
+        _prepare(state, rank, number)
+    due, before = state.due_places[rank], state.due_before[rank]
+    if state.limits.stages == 1:
+        count = _find_due(pool, state.left[rank], due, before)
+    else:
+        count = _find_due_of(state, rank, number, due, before)
+    if not _is_plain(state, rank, cohort, count, threshold):
+        return False
+    load, entries, sequences = state.loads[rank], state.entries[rank, batch], state.sequences
+    running, coasted = state.running[rank], before[count]
+    cohort.round += 1
+    tokens = coasted + count
+    for i in range(count):
+        sequence = running[due[i]]
         slot = sequences[sequence]
         if slot.coasting:
             slot.round += 1  # not this round: it takes part as itself
-            _settle(pool, slot)
+            settle(cohort, slot, member)
         missing = slot.known - slot.computed
         new = min(missing, threshold, state.limits.budget - tokens + 1) if missing > 1 else 1
         upto = slot.computed + new
@@ -119,7 +133,7 @@ def schedule_coasting(state: Any, rank: int, threshold: int) -> bool:
         entry = entries[i]
         entry.sequence = sequence
         entry.epoch = slot.epoch
-        entry.place = place
+        entry.before = before[i]
         entry.sampled = 1 if new == missing else 0
         if missing == 1 and slot.known > slot.prompt:
             load.decodes += 1
@@ -128,14 +142,14 @@ def schedule_coasting(state: Any, rank: int, threshold: int) -> bool:
             load.chunk_s += chunk_s(state.tables, new, slot.computed)
             tokens += new - 1
         slot.computed = upto
-    pool.coasted = pool.running - count
-    load.decodes += pool.coasted
-    load.context += pool.context
-    pool.context += pool.coasted
+    cohort.coasted = coasted
+    load.decodes += coasted
+    load.context += cohort.context
+    cohort.context += coasted
     load.tokens = tokens
-    load.sequences = pool.running
-    load.rows = pool.running
-    state.entry_counts[rank, 0] = count
+    load.sequences = coasted + count
+    load.rows = coasted + count
+    state.entry_counts[rank, batch] = count
     return True
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from metainf.simulator.coasting import coast_on
+from metainf.simulator.cohorts import coast_on
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.sequences import end
 
@@ -46,16 +46,17 @@ def complete(state: Any, rank: int, batch: int, pipeline: int) -> None:
     """Give each sequence of the rank's batch its new tokens, and note the first and last of them for the client."""
     line = state.pipelines[pipeline]
     entries, sequences = state.entries[rank, batch], state.sequences
-    pool, left = state.ranks[rank], state.left[rank]
-    ended, next_place = 0, 0
+    pool, number = state.ranks[rank], state.batch_cohorts[rank, batch]
+    cohort, left, member = state.cohorts[rank, number], state.left[rank], state.member[rank]
+    cohort.flying = False
+    ended, passed = 0, 0
     for i in range(state.entry_counts[rank, batch]):
         entry = entries[i]
         slot = sequences[entry.sequence]
-        if pool.coasted > 0:
-            line.messages += entry.place - next_place
-            next_place = entry.place + 1
         if entry.sampled == 0 or slot.epoch != entry.epoch:
             continue
+        line.messages += entry.before - passed
+        passed = entry.before
         gained = 1
         if entry.sampled > 1:
             gained += accepted_drafts(
@@ -66,7 +67,7 @@ def complete(state: Any, rank: int, batch: int, pipeline: int) -> None:
         slot.computed = slot.known - 1
         last = slot.known == slot.end
         if pool.coasting and not last:
-            coast_on(pool, slot, left, entry.place)
+            coast_on(cohort, number, slot, left, member)
         if first or last:
             notice = state.notices[pipeline, line.notices]
             notice.request = slot.request
@@ -81,8 +82,7 @@ def complete(state: Any, rank: int, batch: int, pipeline: int) -> None:
         if last:
             end(state, rank, entry.sequence)
             ended += 1
-    if pool.coasted > 0:
-        line.messages += pool.running - next_place
+    line.messages += cohort.coasted - passed
     if ended > 0:
         _close_ranks(state, rank)
 
@@ -97,6 +97,8 @@ def _close_ranks(state: Any, rank: int) -> None:
         if state.sequences[sequence].request >= 0:
             state.running[rank, kept] = sequence
             state.left[rank, kept] = state.left[rank, i]
+            state.member[rank, kept] = state.member[rank, i]
+            state.sequences[sequence].place = kept
             kept += 1
     pool.running = kept
 

@@ -25,6 +25,7 @@ from metainf.simulator.distinct_hashes import distinct_hashes
 from metainf.simulator.event_loop import run
 from metainf.simulator.records import (
     BLOCK,
+    COHORT,
     ENTRY,
     FULL,
     GROUP,
@@ -148,7 +149,6 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
     n = max(1, len(requests.arrival_s))
     coasting = (
         engine.draft_tokens == 0
-        and engine.pipeline_stages == 1
         and engine.offload_blocks == 0
         and (engine.stream_interval == 1 or host.frontend_token_s == 0.0)
     )
@@ -175,7 +175,7 @@ def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int)
         counting=engine.offload_blocks == 0,
         plain=engine.groups == (KvGroup(),),
         coasting=coasting,
-        striding=coasting and (engine.data_parallel == 1 or engine.lock_step),
+        striding=coasting and engine.pipeline_stages == 1 and (engine.data_parallel == 1 or engine.lock_step),
         remembering=engine.offload_blocks == 0,
         drafts=engine.draft_tokens,
         acceptance=float(engine.acceptance_ratio),
@@ -271,7 +271,11 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
         running=np.zeros((ranks, most), dtype=np.int32),
         free_sequences=np.arange(ranks * most, dtype=np.int32).reshape(ranks, most)[:, ::-1].copy(),
         left=np.zeros((ranks, most), dtype=np.int64),
+        member=np.full((ranks, most), -1, dtype=np.int64),
+        cohorts=np.zeros((ranks, limits.stages), dtype=COHORT),
+        batch_cohorts=np.zeros((ranks, limits.stages), dtype=np.int64),
         due_places=np.zeros((ranks, most), dtype=np.int64),
+        due_before=np.zeros((ranks, most + 1), dtype=np.int64),
         due=np.zeros((ranks, most), dtype=np.int32),
         loads=np.zeros(ranks, dtype=LOAD),
         entries=np.zeros((ranks, limits.stages, most), dtype=ENTRY),

@@ -114,6 +114,7 @@ def _start_batch(state: Any, pipeline: int, now_s: float) -> None:
         at_s = max(at_s, state.stage_free_s[pipeline, stage]) + part_s
         state.stage_free_s[pipeline, stage] = at_s
     for rank in range(first, first + state.limits.ranks_per_pipeline):
+        state.cohorts[rank, state.batch_cohorts[rank, batch]].flying = True
         if state.loads[rank].tokens > 0:
             state.ranks[rank].busy_s += part_s
     state.done_s[pipeline, batch] = at_s

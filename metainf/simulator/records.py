@@ -12,6 +12,7 @@ from metainf.simulator.timing import Tables
 
 __all__ = [
     "BLOCK",
+    "COHORT",
     "ENTRY",
     "FULL",
     "GROUP",
@@ -68,7 +69,8 @@ SEQUENCE = np.dtype(
         ("registered", np.int64),  # of these, full and known to the prefix cache
         ("streamed", np.int64),  # tokens known when a message was last sent
         ("ready_s", np.float64),  # when its blocks are back from host memory
-        ("round", np.int64),  # of its rank, up to which known and computed count the tokens of a coasting one
+        ("round", np.int64),  # of its cohort, up to which known and computed count the tokens of a coasting one
+        ("place", np.int64),  # among the running ones of its rank
         ("request", np.int32),  # -1: free
         ("coasting", np.bool_),
         ("epoch", np.int32),  # rises when it is preempted or freed: steps under way no longer count
@@ -112,10 +114,7 @@ RANK = np.dtype(
         ("free_tail", np.int32),
         ("peak", np.int64),
         ("due", np.int64),  # sequences whose full blocks are still to be registered
-        ("round", np.int64),  # steps in which sequences coasted
-        ("context", np.int64),  # cached tokens of the coasting sequences together
-        ("coasted", np.int64),  # how many did so in the last step
-        ("coasting", np.bool_),  # whether `left` is up to date
+        ("coasting", np.bool_),  # whether `left` is up to date of those that are not under way
         ("host_used", np.int64),
         ("link_free_s", np.float64),  # when the last copy from host memory is done
         ("host_head", np.int32),  # least recently used
@@ -124,6 +123,18 @@ RANK = np.dtype(
     ],
     align=True,
 )
+
+COHORT = np.dtype(
+    [
+        ("round", np.int64),  # its steps
+        ("context", np.int64),  # cached tokens of its sequences together
+        ("members", np.int64),
+        ("coasted", np.int64),  # how many coast in its batch, the last one where none is under way
+        ("flying", np.bool_),  # whether its batch is under way
+    ],
+    align=True,
+)
+"""Sequences of a rank that coast together."""
 
 LOAD = np.dtype(
     [
@@ -138,8 +149,8 @@ LOAD = np.dtype(
 )
 """What a rank does in one step."""
 
-ENTRY = np.dtype([("sequence", np.int32), ("epoch", np.int32), ("sampled", np.int32), ("place", np.int32)], align=True)
-"""One sequence in a step under way, with its place among the running ones.
+ENTRY = np.dtype([("sequence", np.int32), ("epoch", np.int32), ("sampled", np.int32), ("before", np.int32)], align=True)
+"""One sequence in a step under way, with how many coast before it in the same.
 
 `sampled` is 0 for a prompt that goes on, otherwise 1 and its drafts.
 """
@@ -189,9 +200,9 @@ class Limits(NamedTuple):
     counting: bool
     """Whether blocks are only counted: nobody can tell them apart while no content is shared and nobody preempted."""
     coasting: bool
-    """Whether sequences can coast at all: one token a step, one batch at a time."""
+    """Whether sequences can coast at all: one token a step, and no message that waits for others."""
     striding: bool
-    """Whether steps in which all coast are taken one after the other: with one pipeline."""
+    """Whether steps in which all coast are taken one after the other: with one pipeline of one stage."""
     remembering: bool
     """Whether it is remembered what a request at the head of the queue was short of."""
     drafts: int
@@ -239,7 +250,15 @@ class State(NamedTuple):
     free_sequences: Any
     left: Any
     """Shape (ranks, sequences): steps that each running one can coast."""
+    member: Any
+    """Shape (ranks, sequences): cohort with which each running one coasts; -1: none."""
+    cohorts: Any
+    """Shape (ranks, batches under way)."""
+    batch_cohorts: Any
+    """Shape (ranks, batches under way): the cohort that each batch takes."""
     due_places: Any
+    due_before: Any
+    """Shape (ranks, sequences + 1): how many coast before each due one, and in all."""
     due: Any
     loads: Any
     entries: Any

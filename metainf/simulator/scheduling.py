@@ -12,7 +12,8 @@ anyone else to hold up.
 
 from typing import Any
 
-from metainf.simulator.coasting import schedule_coasting, settle_all
+from metainf.simulator.coasting import schedule_coasting, settle_ready
+from metainf.simulator.cohorts import ready_cohort
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import host_hit
 from metainf.simulator.records import NEVER
@@ -37,10 +38,15 @@ def schedule(state: Any, rank: int, batch: int, now_s: float) -> int:
     threshold = state.limits.threshold if pool.running + pool.waiting > 1 else 0
     if threshold <= 0:
         threshold = NEVER
-    undisturbed = state.limits.coasting and schedule_coasting(state, rank, threshold)
+    undisturbed = False
+    if state.limits.coasting:
+        number = ready_cohort(state, rank)
+        state.batch_cohorts[rank, batch] = number
+        state.cohorts[rank, number].coasted = 0
+        undisturbed = schedule_coasting(state, rank, batch, threshold)
     if not undisturbed:
         if state.limits.coasting:
-            settle_all(state, rank)
+            settle_ready(state, rank)
         undisturbed = _schedule_running(state, rank, batch, threshold, now_s)
     if undisturbed and pool.waiting > 0:
         _schedule_waiting(state, rank, batch, threshold, now_s)
@@ -71,7 +77,7 @@ def _schedule_running(state: Any, rank: int, batch: int, threshold: int, now_s: 
         place += 1
         slot = sequences[sequence]
         missing = slot.known - slot.computed
-        if missing <= 0:
+        if missing <= 0 or slot.coasting:  # in a batch under way
             continue
         if slot.ready_s > now_s:
             _wake_at(state, rank, slot.ready_s)
@@ -91,7 +97,7 @@ def _schedule_running(state: Any, rank: int, batch: int, threshold: int, now_s: 
         entry = entries[count]
         entry.sequence = sequence
         entry.epoch = slot.epoch
-        entry.place = place - 1
+        entry.before = 0
         count += 1
         budget -= new
         if decoding:
@@ -145,6 +151,8 @@ def _schedule_waiting(state: Any, rank: int, batch: int, threshold: int, now_s: 
         if pool.waiting == 0:
             pool.tail = -1
         state.running[rank, pool.running] = record.sequence
+        state.sequences[record.sequence].place = pool.running
+        state.member[rank, pool.running] = -1
         state.left[rank, pool.running] = 0
         pool.running += 1
         if loaded > 0:
@@ -170,7 +178,7 @@ def _add_prompt(state: Any, rank: int, batch: int, sequence: int, new: int) -> N
     entry = state.entries[rank, batch, count]
     entry.sequence = sequence
     entry.epoch = slot.epoch
-    entry.place = state.ranks[rank].running - 1
+    entry.before = state.cohorts[rank, state.batch_cohorts[rank, batch]].coasted
     entry.sampled = 1 if slot.computed + new == slot.known else 0
     state.entry_counts[rank, batch] = count + 1
     load.chunk_s += chunk_s(state.tables, new, slot.computed)

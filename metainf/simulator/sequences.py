@@ -23,6 +23,7 @@ from metainf.simulator.block_pool import (
     use_again,
     window_need,
 )
+from metainf.simulator.cohorts import settle
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.host_memory import keep_on_host, touch_on_host
 from metainf.simulator.records import FULL, NEVER, STATE, WINDOW
@@ -353,6 +354,10 @@ def preempt(state: Any, rank: int) -> int:
     pool.running -= 1
     sequence = state.running[rank, pool.running]
     slot = state.sequences[sequence]
+    if slot.coasting:  # in a batch under way, which goes on without it
+        cohort = state.cohorts[rank, state.member[rank, pool.running]]
+        settle(cohort, slot, state.member[rank])
+        cohort.coasted -= 1
     if state.limits.counting:
         state.totals[4] = state.limits.caching  # it may hit its own blocks again: which ones, counting cannot tell
     elif state.limits.caching:

@@ -22,7 +22,8 @@ __all__ = ["stride"]
 def stride(state: Any, until_s: float) -> None:
     """Take the steps that begin before `until_s`, when somebody arrives, and before a sequence is due again.
 
-    Nothing is done unless the batch under way is such a step itself. Only with one pipeline, whose sequences coast.
+    Nothing is done unless the batch under way is such a step itself. Only with one pipeline of one stage, whose
+    sequences coast.
     """
     line = state.pipelines[0]
     if line.flying != 1 or line.notices > 0 or state.done_s[0, line.oldest] >= until_s:
@@ -31,13 +32,13 @@ def stride(state: Any, until_s: float) -> None:
     if most == 0:
         return
     if state.limits.ranks == 1:
-        taken = _taken(state, state.ranks[0], line, until_s, most)
+        taken = _taken(state, line, until_s, most)
     else:
         taken = _taken_together(state, line, until_s, most)
     state.totals[0] += taken
     for rank in range(state.limits.ranks):
         pool = state.ranks[rank]
-        pool.round += taken
+        state.cohorts[rank, 0].round += taken
         for place in range(pool.running):
             state.left[rank, place] -= taken
         state.totals[1] += taken * pool.running
@@ -51,7 +52,7 @@ def _calm_steps(state: Any, batch: int) -> int:
         pool = state.ranks[rank]
         if pool.waiting > 0 or state.entry_counts[rank, batch] > 0 or not pool.coasting:
             return 0
-        if pool.coasted != pool.running or state.limits.budget < pool.running:
+        if state.cohorts[rank, 0].coasted != pool.running or state.limits.budget < pool.running:
             return 0
         for place in range(pool.running):
             least = min(least, state.left[rank, place])
@@ -59,9 +60,10 @@ def _calm_steps(state: Any, batch: int) -> int:
 
 
 @compiled
-def _taken(state: Any, pool: Any, line: Any, until_s: float, most: int) -> int:
+def _taken(state: Any, line: Any, until_s: float, most: int) -> int:
     """Number of steps taken; clock, messages and context go along."""
-    tables, running = state.tables, pool.running
+    pool, cohort, tables = state.ranks[0], state.cohorts[0, 0], state.tables
+    running = pool.running
     rows, columns, values = tables.decode_sequences, tables.decode_context_tokens, tables.decode_s
     sequences = float(running)
     row = -1 if len(rows) == 1 or sequences <= rows[0] else lower_point(rows, sequences)
@@ -77,7 +79,7 @@ def _taken(state: Any, pool: Any, line: Any, until_s: float, most: int) -> int:
             messages = running
         else:
             clock_s = max(at_s, clock_s) + send_s
-        context = pool.context / sequences
+        context = cohort.context / sequences
         if len(columns) > 1:
             while column < len(columns) - 2 and columns[column + 1] <= context:
                 column += 1
@@ -88,7 +90,7 @@ def _taken(state: Any, pool: Any, line: Any, until_s: float, most: int) -> int:
             high = _on_line(columns, values[row + 1], column, context)
             decode_s = low + row_share * (high - low)
         step_s = (max(0.0, others_s + decode_s) + experts_s) * tables.scale
-        pool.context += running
+        cohort.context += running
         busy_s += step_s
         at_s += step_s
         taken += 1
@@ -121,18 +123,17 @@ def _taken_together(state: Any, line: Any, until_s: float, most: int) -> int:
             clock_s = max(at_s, clock_s) + send_s
         step_s = 0.0
         for rank in range(state.limits.ranks):
-            pool = state.ranks[rank]
+            own, cohort = state.ranks[rank].running, state.cohorts[rank, 0]
             rank_s = calm_s[rank]
-            if pool.running > 0:
-                context = pool.context / pool.running
+            if own > 0:
                 rank_s += at_pair(
                     tables.decode_sequences,
                     tables.decode_context_tokens,
                     tables.decode_s,
-                    float(pool.running),
-                    context,
+                    float(own),
+                    cohort.context / own,
                 )
-                pool.context += pool.running
+                cohort.context += own
             step_s = max(step_s, rank_s)
         step_s = (step_s + experts_s) * tables.scale
         for rank in range(state.limits.ranks):
