@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from cpu_study_rows import Truth
+from cpu_study_loads import sent_requests
+from cpu_study_rows import Truth, medians, over_repeats
 from scipy.optimize import least_squares
 
-from metainf.corpus.runs import Run
 from metainf.corpus.task import TrafficKind
 from metainf.efficiencies import Efficiency
 from metainf.predictors.analytical import AnalyticalPredictor
-from metainf.predictors.contract import FloatArray, Predictor, Question
+from metainf.predictors.contract import FloatArray, Predictor
 from metainf.simulator.builder import engine_model
+from metainf.simulator.contract import EngineModel, HostTimes, StepTimes
+from metainf.simulator.engine import simulate
 from metainf.step_times.roofline import host_times, roofline_step_times
 
 __all__ = ["Guess", "fitted", "left_out", "predicted", "simulated"]
@@ -35,14 +37,15 @@ _SHARES = ("memory", "matrix", "cache_memory", "attention_matrix")
 _PRIOR_LOG_SD = 1.0
 _ROBUST_LOG = 0.3
 _MOST_EVALUATIONS = 40
-_SEED = 0
 
 
 def predicted(truth: Truth, predictor: Predictor) -> Guess:
     """By a predictor, asked about all at once."""
     asked = list(truth.questions)
-    answers = predictor.predict([truth.questions[at] for at in asked])
     performance, figures = _empty(truth)
+    if not asked:
+        return performance, figures
+    answers = predictor.predict([truth.questions[at] for at in asked])
     for place, at in enumerate(asked):
         is_batch = truth.kind is TrafficKind.BATCH
         performance[at] = 1.0 / answers.makespan_s[place] if is_batch else answers.output_tokens_per_second[place]
@@ -55,29 +58,42 @@ def predicted(truth: Truth, predictor: Predictor) -> Guess:
 
 
 def simulated(truth: Truth, efficiency: Callable[[str], Efficiency]) -> Guess:
-    """By the simulator over the roofline with the constants for each model, with expected acceptance of drafts."""
-    performance, figures = _empty(truth)
+    """By the simulator over the roofline with the constants for each model, with expected acceptance of drafts.
+
+    Every run is served as the bench did it: its own requests in as many rounds, each on an empty prefix cache and
+    counted from the first request to the last answer. Repeats are taken together as those of the rows are.
+    """
+    by_repeat, values = np.full(truth.rounds.shape, np.nan), np.full((*truth.rounds.shape, 3), np.nan)
+    known: dict[int, tuple[StepTimes, HostTimes]] = {}
     for (row, column), question in truth.questions.items():
-        constants = efficiency(truth.tasks[row].model)
-        run = _run(truth, row, column, question, constants)
-        load = truth.tasks[row].traffic.load
-        if truth.kind is TrafficKind.BATCH:
-            found = run.batch(load.requests)
-            performance[row, column] = 1.0 / found.makespan_s if found.makespan_s > 0.0 else np.nan
-        else:
-            found = run.closed_loop(load.concurrency)
-            performance[row, column] = found.output_tokens_per_second
-        latency = found.latencies.value_s
-        figures[row, column] = latency[0, 0], latency[1, 0], found.output_tokens_per_second
-    return performance, figures
+        replica = question.replica
+        if id(replica) not in known:
+            constants = efficiency(truth.tasks[row].model)
+            known[id(replica)] = roofline_step_times(replica, constants), host_times(constants)
+        engine = engine_model(replica, repetitiveness=question.traffic.repetitiveness)
+        for repeat in np.flatnonzero(truth.rounds[row, column]).tolist():
+            at = row, column, repeat
+            by_repeat[at], values[at] = _run(truth, at, engine, known[id(replica)])
+    return over_repeats(by_repeat, truth.default), medians(values)
 
 
-def _run(truth: Truth, row: int, column: int, question: Question, constants: Efficiency) -> Run:
-    replica, task = question.replica, truth.tasks[row]
-    engine = engine_model(replica, repetitiveness=task.traffic.repetitiveness)
-    steps, host = roofline_step_times(replica, constants), host_times(constants)
-    # The bench empties the prefix cache before each run.
-    return Run(task, truth.methods[column], replica, engine, steps, host, _SEED, warm=False)
+def _run(
+    truth: Truth, at: tuple[int, int, int], engine: EngineModel, times: tuple[StepTimes, HostTimes]
+) -> tuple[float, tuple[float, float, float]]:
+    """Performance and figures of one run; 0 and NaN where the engine refuses a request."""
+    row, _, repeat = at
+    rounds = []
+    for number in range(int(truth.rounds[at])):
+        seed = truth.plan.seed_of(truth.sent[row], repeat, number)
+        requests = sent_requests(truth.sent[row], seed)
+        result = simulate(engine, times[0], requests, host=times[1], seed=seed)
+        by_request = result.ttft_s, result.tpot_s(requests.output_tokens), requests.output_tokens
+        rounds.append((by_request[0].mean(), by_request[1].mean(), by_request[2].sum(), result.makespan_s))
+    ttft_s, tpot_s, tokens, seconds = np.mean(rounds, axis=0).tolist()
+    if np.isnan(ttft_s):
+        return 0.0, (np.nan, np.nan, np.nan)
+    rate = tokens / seconds
+    return (1.0 / seconds if truth.kind is TrafficKind.BATCH else rate), (ttft_s, tpot_s, rate)
 
 
 def left_out(truth: Truth, constants: dict[str, Efficiency]) -> Guess:
@@ -92,7 +108,7 @@ def left_out(truth: Truth, constants: dict[str, Efficiency]) -> Guess:
 
 def fitted(truths: Sequence[Truth], start: Efficiency, *, without: str) -> Efficiency:
     """Constants fitted on the rows of all models but one."""
-    kept = [truth.model != without for truth in truths]
+    kept = [_without(truth, without) for truth in truths]
 
     def scaled(logs: FloatArray) -> Efficiency:
         values = {name: getattr(start, name) * float(np.exp(log)) for name, log in zip(_FITTED, logs, strict=True)}
@@ -101,10 +117,10 @@ def fitted(truths: Sequence[Truth], start: Efficiency, *, without: str) -> Effic
     def errors(logs: FloatArray) -> FloatArray:
         predictor = AnalyticalPredictor(scaled(logs))
         found = []
-        for truth, mine in zip(truths, kept, strict=True):
+        for truth in kept:
             figures = predicted(truth, predictor)[1]
             with np.errstate(divide="ignore", invalid="ignore"):
-                apart = np.log(figures[mine] / truth.figures[mine]).ravel()
+                apart = np.log(figures / truth.figures).ravel()
             found.append(np.where(np.isfinite(apart), apart, 0.0))
         return np.concatenate([*found, logs / _PRIOR_LOG_SD])
 
@@ -112,6 +128,12 @@ def fitted(truths: Sequence[Truth], start: Efficiency, *, without: str) -> Effic
         errors, np.zeros(len(_FITTED)), loss="soft_l1", f_scale=_ROBUST_LOG, max_nfev=_MOST_EVALUATIONS, diff_step=0.05
     )
     return scaled(at.x)
+
+
+def _without(truth: Truth, model: str) -> Truth:
+    """The same with no question about that model: what is not asked is not known, and no error."""
+    asked = {at: question for at, question in truth.questions.items() if truth.tasks[at[0]].model != model}
+    return replace(truth, questions=asked)
 
 
 def _empty(truth: Truth) -> Guess:
