@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from metainf.bench.endpoint import Endpoint
 from metainf.bench.identity import Machine
 from metainf.bench.ledger import opened, read_ledger
 from metainf.bench.loading import LoadError, LoadGenerator, LoadTimeoutError, Target
-from metainf.bench.processes import PROGRAMS, EngineError, answer_of, pause, resume, start, stop
+from metainf.bench.processes import PROGRAMS, EngineError, answer_of, code_version, pause, resume, start, stop
 from metainf.bench.records import Outcome, RecordError, RunRecord, ServerFacts, ServerRecord
 from metainf.bench.running import Limits, Progress, run_plan
 from metainf.bench.servers import GivenServers
@@ -405,6 +407,24 @@ def test_a_load_generator_that_cannot_start_says_so(tmp_path):
 def test_an_interpreter_that_is_not_there_is_named():
     with pytest.raises(EngineError, match="/no/python"):
         answer_of("/no/python", "identify.py", [], most_s=5.0)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here to ask for a commit")
+def test_says_by_its_commit_what_measures_and_whether_files_differ_from_it(tmp_path):
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    assert code_version(tmp_path).startswith("version ")  # where metainf is installed without a checkout
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "--message", "One")
+    clean = code_version(tmp_path)
+    (tmp_path / "file").write_text("22")
+
+    assert re.fullmatch("commit [0-9a-f]{12,}", clean)
+    assert code_version(tmp_path) == f"{clean}-dirty"
 
 
 def _state(pid: int) -> str:

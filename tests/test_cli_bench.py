@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from metainf.bench.ledger import read_ledger
+from metainf.bench.processes import code_version
 from metainf.bench.records import Outcome
 from metainf.bench.running import Progress
 from metainf.cli import main
@@ -64,6 +65,7 @@ def test_measures_servers_that_run_already_and_reports(engine, url, tmp_path, ca
     assert (tmp_path / "report" / "README.md").exists()
     assert (tmp_path / "out" / "measurements.parquet").exists()
     assert {r.outcome for r in read_ledger(tmp_path / "out").latest()} == {Outcome.COMPLETED}
+    assert read_ledger(tmp_path / "out").measured_by == (code_version(),)
 
 
 def test_the_same_command_again_does_nothing_twice(engine, url, tmp_path, capsys):
@@ -102,6 +104,19 @@ def test_reports_without_measuring(engine, url, tmp_path, capsys):
     assert (tmp_path / "r" / "README.md").exists()
 
 
+def test_a_commit_is_taken_only_where_the_folder_does_not_say_it(engine, url, tmp_path, capsys):
+    main(given(url, tmp_path / "out"))
+    report = ["bench", "--report-only", "--commit", "abc", "--out", str(tmp_path / "out"), "--report"]
+
+    assert main([*report, str(tmp_path / "r")]) == 2
+    assert "was measured by" in capsys.readouterr().err
+    manifest = tmp_path / "out" / "bench.json"
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "measured_by"}))
+    assert main([*report, str(tmp_path / "r")]) == 0
+    assert "Measured by metainf, commit abc." in (tmp_path / "r" / "README.md").read_text()
+    assert read_ledger(tmp_path / "r").measured_by == ("commit abc",)
+
+
 def test_makes_a_small_model_once(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("metainf.bench.running.run_plan", lambda *args, **kwargs: Progress(0, 8, 0, 0.0, ""))
     command = ["bench", "--plan", "short", "--python", "p", "--out", str(tmp_path)]
@@ -122,7 +137,8 @@ def test_makes_a_small_model_once(engine, tmp_path, monkeypatch):
         pytest.param(["--python", "p", "--models", "m", "--methods", "ngrm"], "did you mean ngram", id="no method"),
         pytest.param(["--python", "p", "--url", "here"], "METHOD=URL", id="no URL"),
         pytest.param(["--python", "p", "--url", "default=http://x"], "tokeniser", id="no tokeniser"),
-        pytest.param(["--report-only"], "holds no bench", id="nothing to report"),
+        pytest.param(["--report-only", "--report", "r"], "holds no bench", id="nothing to report"),
+        pytest.param(["--python", "p", "--commit", "abc"], "goes with --report-only", id="a commit of a new bench"),
         pytest.param(["--calibrate"], "give --python", id="nothing to calibrate with"),
     ],
 )

@@ -1,62 +1,81 @@
-"""What repeats say of methods on a task: performance, ratio to the default, and how much of that is noise.
+"""What repeats say of methods on a task: performance, ratio to the default, and which differences are shown.
 
-Separate from the tables and pictures that show it. Methods are compared within a block, which ran together: the ratio
-to the default is the mean over blocks of log(P / P[default]), and its spread over blocks is the noise. The tolerance is
-selection's: the larger of 2 % and twice the standard deviation of that, in the median over a task's methods. What is
-within it of the best counts as equal, and the simplest of equals wins.
+Separate from the tables and pictures that show it, and from the noise (`metainf.bench.noise`). Methods are compared
+within a block, which ran together: the ratio to the default is the mean over blocks of log(P / P[default]). A method
+wins on a task where it is shown to be faster than the default; which of two such is the faster is not claimed.
+
+Selection's tolerance stands beside that, since predictors are judged by it: the larger of 2 % and twice the standard
+deviation over blocks, in the median over a task's methods. It is of one block, and knows of no other tasks.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metainf.bench.design import BenchLoad, BenchTask
 from metainf.bench.ledger import Ledger
+from metainf.bench.noise import Effect, Mean, Noise, noise_of, together
 from metainf.bench.records import Outcome, RunRecord
 from metainf.corpus.repeats import tolerances
 from metainf.corpus.task import TrafficKind
 from metainf.methods import Reading, method, published
-from metainf.selectors.contract import FloatArray
+from metainf.selectors.contract import BoolArray, FloatArray
 
 __all__ = [
+    "ALL_TRAFFICS",
     "DEFAULT",
     "Comparison",
-    "LatencyRatio",
+    "Effects",
+    "MethodKind",
     "PublishedRatio",
     "compared",
-    "latency_ratios",
+    "kind_of",
+    "latencies_compared",
     "performance_of",
     "published_ratios",
 ]
 
 DEFAULT = "default"
-_T_95 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t at 0.975 by the number of repeats."""
-_LEAST_BLOCKS = 3
-"""Two say little: their interval is thirteen standard errors wide."""
+ALL_TRAFFICS = "all traffics"
+
+Effects = Mapping[tuple[str, str], Effect]
+"""By row of a table, which is a task's key or a traffic, and method; not of the default, nor of what did not run."""
+
+
+class MethodKind(StrEnum):
+    """Methods whose noise is pooled: what makes them noisy is alike."""
+
+    BATCHING = "batching"
+    SPECULATION = "speculation"  # how much is accepted varies with what was drawn
+    ONE_AT_A_TIME = "one request at a time"
+
+
+def kind_of(name: str) -> MethodKind:
+    """The kind of a method."""
+    settings = method(name).settings
+    if settings.max_num_seqs == 1:
+        return MethodKind.ONE_AT_A_TIME
+    return MethodKind.BATCHING if settings.speculation is None else MethodKind.SPECULATION
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """The tasks of one kind of load under all methods.
+    """Tasks under all methods by one figure: performance, or a latency.
 
     Attributes
     ----------
     by_repeat : array of shape (n, m, repeats)
-        Performance; 0 where a run did not complete, NaN where there was none.
-    tolerance : array of shape (n,)
-        Relative difference below which two methods count as equal.
+        The figure; 0 where a run did not complete, NaN where there was none.
     """
 
-    kind: TrafficKind
     tasks: tuple[BenchTask, ...]
     methods: tuple[str, ...]
     by_repeat: FloatArray
-    tolerance: FloatArray
+    noise: Noise
 
     @property
     def default(self) -> int:
@@ -64,10 +83,19 @@ class Comparison:
         return self.methods.index(DEFAULT)
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """The methods but for the default."""
+        return tuple(name for name in self.methods if name != DEFAULT)
+
+    @property
+    def repeats(self) -> int:
+        """Most blocks of a task."""
+        return int(self.by_repeat.shape[2])
+
+    @property
     def log_ratios(self) -> FloatArray:
         """log(P / P[default]) by block, shape (n, m, repeats); NaN where one of the two did not complete."""
-        logs = np.log(np.where(self.by_repeat > 0.0, self.by_repeat, np.nan))
-        return np.asarray(logs - logs[:, [self.default]])
+        return _log_ratios(self.by_repeat, self.default)
 
     @property
     def ratio(self) -> FloatArray:
@@ -79,123 +107,117 @@ class Comparison:
         return np.where(known.any(axis=2) & ~failed, np.exp(mean), np.nan)
 
     @property
-    def interval(self) -> FloatArray:
-        """Half of the 95 % interval of log(P / P[default]), shape (n, m); NaN with fewer than three blocks."""
-        logs = self.log_ratios
-        count = (~np.isnan(logs)).sum(axis=2)
-        mean = np.where(count > 0, np.nansum(logs, axis=2) / np.maximum(count, 1), np.nan)
-        squares = np.nansum((logs - mean[:, :, None]) ** 2, axis=2)
-        factor = np.vectorize(lambda n: _T_95.get(int(n), 1.96))(count) if count.size else count
-        with np.errstate(divide="ignore", invalid="ignore"):
-            half = factor * np.sqrt(squares / (count - 1) / count)
-        return np.where(count >= _LEAST_BLOCKS, half, np.nan)
-
-    @property
-    def performance(self) -> FloatArray:
-        """Ratio times the default's geometric mean, shape (n, m)."""
-        works = np.where(self.by_repeat > 0.0, self.by_repeat, np.nan)[:, self.default]
-        known = ~np.isnan(works)
-        logs = np.log(np.where(known, works, 1.0)).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        return np.asarray(self.ratio * np.where(known.any(axis=1), np.exp(logs), np.nan)[:, None])
-
-    def winners(self) -> tuple[int | None, ...]:
-        """The simplest method within the tolerance of the best, by task; None where nothing ran."""
-        complexity = [method(name).complexity for name in self.methods]
-        found: list[int | None] = []
-        for row, tolerance in zip(self.ratio, self.tolerance, strict=True):
-            if not np.isfinite(row).any():
-                found.append(None)
-                continue
-            least = np.nanmax(row) * (1.0 - tolerance)
-            close = [place for place, value in enumerate(row) if value >= least]
-            found.append(min(close, key=lambda place: (complexity[place], place)))
-        return tuple(found)
+    def tolerance(self) -> FloatArray:
+        """Selection's, shape (n,): relative difference below which two methods count as equal to a predictor."""
+        return tolerances(self.by_repeat, self.default)
 
     def decisive(self) -> tuple[bool, ...]:
         """Whether the default is worse than the best by more than twice the tolerance, by task."""
         best = [float(np.nanmax(row)) if np.isfinite(row).any() else math.nan for row in self.ratio]
         return tuple(b * (1.0 - 2.0 * t) > 1.0 for b, t in zip(best, self.tolerance, strict=True))
 
+    def by_task(self) -> Effects:
+        """Every method on every task."""
+        here = np.eye(len(self.tasks), dtype=np.bool_)
+        return self._effects({task.key: here[row] for row, task in enumerate(self.tasks)})
+
+    def by_traffic(self) -> Effects:
+        """Every method in the mean over the tasks of a traffic, and of all where there are several."""
+        traffics = np.array([task.traffic for task in self.tasks])
+        rows = {name: traffics == name for name in dict.fromkeys(task.traffic for task in self.tasks)}
+        if len(rows) > 1:
+            rows[ALL_TRAFFICS] = np.ones(len(self.tasks), dtype=np.bool_)
+        return self._effects(rows)
+
+    def _effects(self, rows: Mapping[str, BoolArray]) -> Effects:
+        means: dict[tuple[str, str], Mean] = {}
+        for row, tasks in rows.items():
+            for name in self.others:
+                mean = self.mean(tasks, name)
+                if mean is not None:
+                    means[row, name] = mean
+        return together(means)
+
+    def mean(self, tasks: BoolArray, name: str) -> Mean | None:
+        """A method's mean over those of the tasks on which all its runs completed; None where there are none.
+
+        The freedom is the least of its tasks', since those of a model share an estimate.
+        """
+        column = self.methods.index(name)
+        ratio, noise = self.ratio[:, column], self.noise
+        known = tasks & np.isfinite(ratio)
+        count = int(known.sum())
+        if not count:
+            return None
+        blocks = (~np.isnan(self.log_ratios[known, column])).sum(axis=1)
+        variance = noise.deviation[known, column] ** 2 / blocks
+        return Mean(
+            log=float(np.log(ratio[known]).mean()),
+            error=math.sqrt(float(variance.sum())) / count,
+            freedom=float(noise.freedom[known, column].min()),
+            tasks=count,
+            blocks=int(blocks.sum()),
+        )
+
+    def rows(self, mine: BoolArray) -> "Comparison":
+        """Some of the tasks; their noise is what all of them say."""
+        tasks = tuple(task for task, taken in zip(self.tasks, mine, strict=True) if taken)
+        return Comparison(tasks, self.methods, self.by_repeat[mine], self.noise.rows(mine))
+
+    def own_noise(self, model: str, kind: MethodKind) -> FloatArray:
+        """Standard deviations over the blocks of each task of a model and method of a kind, one after another."""
+        found = self.noise.own[self._cells(model, kind)]
+        return np.asarray(found[~np.isnan(found)])
+
+    def pooled_noise(self, model: str, kind: MethodKind) -> float:
+        """Their pool; NaN where there are no such tasks or methods, or nothing was repeated."""
+        found = self.noise.of_kind[self._cells(model, kind)]
+        return float(found[0]) if len(found) else math.nan
+
+    def _cells(self, model: str, kind: MethodKind) -> BoolArray:
+        rows = np.array([task.model == model for task in self.tasks], dtype=np.bool_)
+        columns = np.array([name != DEFAULT and kind_of(name) is kind for name in self.methods], dtype=np.bool_)
+        return rows[:, None] & columns
+
+
+def _log_ratios(by_repeat: FloatArray, default: int) -> FloatArray:
+    logs = np.log(np.where(by_repeat > 0.0, by_repeat, np.nan))
+    return np.asarray(logs - logs[:, [default]])
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedRatio:
-    """One of the papers' rows over all combined, at one size of batch."""
+    """One of the papers' rows over all combined, which is the default, at one number of requests at once."""
 
     reading: Reading
     row: str
     size: float
-    ratio: float
-    """Geometric mean over tasks and repeats."""
-    interval: float
-    """Half of the 95 % interval of its logarithm over repeats; NaN with fewer than three."""
+    effect: Effect
+    """In the mean over `tasks`; its table is both readings at all sizes."""
+    tasks: tuple[BenchTask, ...]
 
 
 def published_ratios(found: Comparison) -> tuple[PublishedRatio, ...]:
-    """The papers' four rows over all combined, which is the default, over the tasks that ran all four."""
+    """The papers' rows over all combined, over the tasks that ran all four of a reading."""
     sizes = np.array([BenchLoad.parse(task.load).size for task in found.tasks])
-    ratios = []
+    means: dict[tuple[Reading, float, str], Mean] = {}
+    behind: dict[tuple[Reading, float], tuple[BenchTask, ...]] = {}
     for reading in Reading:
-        rows = published(reading)
-        if not {row.method.name for row in rows} <= set(found.methods):
+        names = {each.row: each.method.name for each in published(reading)}
+        if not set(names.values()) <= set(found.methods):
             continue
-        columns = [found.methods.index(row.method.name) for row in rows]
-        ran = np.isfinite(found.ratio[:, columns]).all(axis=1)
-        for size in np.unique(sizes[ran]):
+        ran = np.isfinite(found.ratio[:, [found.methods.index(name) for name in names.values()]]).all(axis=1)
+        for size in np.unique(sizes[ran]).tolist():
             mine = ran & (sizes == size)
-            for row, column in zip(rows, columns, strict=True):
-                ratios.append(PublishedRatio(reading, row.row, float(size), *_over_repeats(found, mine, column)))
-    return tuple(ratios)
-
-
-def _over_repeats(found: Comparison, tasks: NDArray[np.bool_], column: int) -> tuple[float, float]:
-    """The mean over tasks of each repeat in which all of them ran, and what these come to."""
-    logs = found.log_ratios[tasks, column]
-    whole = logs[:, ~np.isnan(logs).any(axis=0)].mean(axis=0)
-    count = len(whole)
-    half = (
-        _T_95.get(count, 1.96) * float(np.std(whole, ddof=1)) / math.sqrt(count) if count >= _LEAST_BLOCKS else math.nan
+            behind[reading, size] = tuple(task for task, taken in zip(found.tasks, mine, strict=True) if taken)
+            for row, name in names.items():
+                mean = None if name == DEFAULT else found.mean(mine, name)
+                if mean is not None:
+                    means[reading, size, row] = mean
+    return tuple(
+        PublishedRatio(reading, row, size, effect, behind[reading, size])
+        for (reading, size, row), effect in together(means).items()
     )
-    return math.exp(float(whole.mean())), half
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyRatio:
-    """A latency under a method over the default's, in the blocks of one traffic."""
-
-    traffic: str
-    method: str
-    blocks: int
-    ratio: float
-    """Geometric mean; below 1 is better."""
-    interval: float
-    """Half of the 95 % interval of its logarithm over blocks; NaN with fewer than three."""
-
-    @property
-    def differs(self) -> bool:
-        """Whether 1 lies outside of the interval."""
-        return math.isfinite(self.interval) and abs(math.log(self.ratio)) > self.interval
-
-
-def latency_ratios(ledger: Ledger, latency: str) -> tuple[LatencyRatio, ...]:
-    """Every method's `latency`, a field of `LoadFigures`, over the default's; runs of both must have completed."""
-    values: dict[tuple[BenchTask, int], dict[str, float]] = defaultdict(dict)
-    for record in ledger.latest():
-        if record.outcome is Outcome.COMPLETED and record.figures is not None:
-            values[record.run.task, record.repeat][record.method] = getattr(record.figures, latency)
-    logs: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for (task, _), block in values.items():
-        for name, value in block.items():
-            if name != DEFAULT and block.get(DEFAULT, 0.0) > 0.0 and value > 0.0:
-                logs[task.traffic, name].append(math.log(value / block[DEFAULT]))
-    return tuple(_latency_ratio(traffic, name, np.array(found)) for (traffic, name), found in logs.items())
-
-
-def _latency_ratio(traffic: str, name: str, logs: FloatArray) -> LatencyRatio:
-    count = len(logs)
-    half = math.nan
-    if count >= _LEAST_BLOCKS:
-        half = _T_95.get(count, 1.96) * float(np.std(logs, ddof=1)) / math.sqrt(count)
-    return LatencyRatio(traffic, name, count, math.exp(float(logs.mean())), half)
 
 
 def performance_of(record: RunRecord) -> float:
@@ -208,30 +230,52 @@ def performance_of(record: RunRecord) -> float:
 
 
 def compared(ledger: Ledger) -> Mapping[TrafficKind, Comparison]:
-    """The comparisons that a ledger holds, by kind of load; only tasks whose default ran."""
-    if DEFAULT not in ledger.plan.methods:
+    """The performance that a ledger holds, by kind of load; only tasks whose default ran.
+
+    The noise is pooled over all kinds of load.
+    """
+    whole = _whole(ledger, performance_of)
+    if whole is None:
         return {}
-    by_kind: dict[TrafficKind, dict[BenchTask, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    kinds = [BenchLoad.parse(task.load).kind for task in whole.tasks]
+    return {
+        kind: whole.rows(np.array([each is kind for each in kinds], dtype=np.bool_))
+        for kind in TrafficKind
+        if kind in kinds
+    }
+
+
+def latencies_compared(ledger: Ledger, latency: str) -> Comparison | None:
+    """A latency, a field of `LoadFigures`, under all kinds of load; below the default's is better."""
+
+    def value(record: RunRecord) -> float:
+        completed = record.outcome is Outcome.COMPLETED and record.figures is not None
+        found = float(getattr(record.figures, latency)) if completed else math.nan
+        return found if found > 0.0 else math.nan  # an answer of one token has no time between tokens
+
+    return _whole(ledger, value)
+
+
+def _whole(ledger: Ledger, value: Callable[[RunRecord], float]) -> Comparison | None:
+    """All tasks whose default ran; None where there are none, or nothing to compare it with."""
+    methods = ledger.plan.methods
+    if DEFAULT not in methods or len(methods) < 2:
+        return None
+    by_task: dict[BenchTask, list[RunRecord]] = defaultdict(list)
     for record in ledger.latest():
-        by_kind[BenchLoad.parse(record.load).kind][record.run.task].append(record)
-    found = {}
-    for kind in TrafficKind:
-        tasks = {
-            task: records
-            for task, records in by_kind[kind].items()
-            if any(r.method == DEFAULT and r.outcome is Outcome.COMPLETED for r in records)
-        }
-        if tasks:
-            found[kind] = _comparison(kind, tasks, ledger.plan.methods, ledger.plan.repeats)
-    return found
-
-
-def _comparison(
-    kind: TrafficKind, tasks: Mapping[BenchTask, Sequence[RunRecord]], methods: Sequence[str], repeats: int
-) -> Comparison:
-    by_repeat = np.full((len(tasks), len(methods), repeats), np.nan)
-    for row, records in enumerate(tasks.values()):
-        for record in records:
-            by_repeat[row, methods.index(record.method), record.repeat] = performance_of(record)
-    tolerance = tolerances(by_repeat, methods.index(DEFAULT))
-    return Comparison(kind, tuple(tasks), tuple(methods), by_repeat, tolerance)
+        by_task[record.run.task].append(record)
+    tasks = tuple(
+        task
+        for task, records in by_task.items()
+        if any(each.method == DEFAULT and each.outcome is Outcome.COMPLETED for each in records)
+    )
+    if not tasks:
+        return None
+    by_repeat = np.full((len(tasks), len(methods), ledger.plan.repeats), np.nan)
+    for row, task in enumerate(tasks):
+        for record in by_task[task]:
+            by_repeat[row, methods.index(record.method), record.repeat] = value(record)
+    default = methods.index(DEFAULT)
+    models, kinds = [task.model for task in tasks], [kind_of(name) for name in methods]
+    noise = noise_of(_log_ratios(by_repeat, default), models, kinds, default)
+    return Comparison(tasks, methods, by_repeat, noise)

@@ -1,13 +1,14 @@
 """The ledger of a bench: what was asked for, and a line for each run that ended, so that a kill costs one run at most.
 
-Separate from the records and from the running. A folder holds `bench.json` (plan and machine) and `ledger.jsonl`; a
-line is written and synced when its run is over, and a torn last line, left by a kill, is dropped when it is read.
+Separate from the records and from the running. A folder holds `bench.json` (plan, machine, what measured) and
+`ledger.jsonl`; a line is written and synced when its run is over, and a torn last line, left by a kill, is not read,
+and dropped when the bench goes on. These two are what is kept: tables and pictures are made from them.
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,20 +19,26 @@ from metainf.bench.identity import Machine
 from metainf.bench.records import Outcome, RunRecord, ServerRecord
 from metainf.errors import InvalidWorkloadError
 
-__all__ = ["MANIFEST", "Ledger", "opened", "read_ledger"]
+__all__ = ["LINES", "MANIFEST", "Ledger", "opened", "read_ledger"]
 
 MANIFEST = "bench.json"
-_LINES = "ledger.jsonl"
+LINES = "ledger.jsonl"
+_LOCK = ".lock"
 _SCHEMA = 2
+_NOT_RECORDED = "a version that is not recorded"
 
 
 class Ledger:
-    """The records of a folder, and the one place that adds to them."""
+    """The records of a folder, and the one place that adds to them.
 
-    def __init__(self, folder: Path, plan: BenchPlan, machine: Machine) -> None:
+    `measured_by` are the versions of metainf that measured into it, the first one first: commits where they are known.
+    """
+
+    def __init__(self, folder: Path, plan: BenchPlan, machine: Machine, measured_by: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.plan = plan
         self.machine = machine
+        self.measured_by = measured_by
         self.runs: list[RunRecord] = []
         self.servers: list[ServerRecord] = []
         self._read()
@@ -53,7 +60,7 @@ class Ledger:
     def add(self, record: RunRecord | ServerRecord) -> None:
         """Write a record, so that it is still there after a kill or a loss of power."""
         line = json.dumps(record.to_json(), sort_keys=True, allow_nan=False)
-        with (self.folder / _LINES).open("a", encoding="utf-8") as lines:
+        with (self.folder / LINES).open("a", encoding="utf-8") as lines:
             lines.write(line + "\n")
             lines.flush()
             os.fsync(lines.fileno())
@@ -65,24 +72,48 @@ class Ledger:
         else:
             self.servers.append(record)
 
+    def copied(self, folder: Path) -> tuple[Path, ...]:
+        """Plan, machine and records in a folder, this or another, from which all can be drawn again; their paths.
+
+        Raises
+        ------
+        InvalidWorkloadError
+            Another bench measures into that folder.
+        """
+        manifest, lines = folder / MANIFEST, folder / LINES
+        if folder.resolve() != self.folder.resolve():
+            if (folder / _LOCK).exists():
+                raise InvalidWorkloadError(f"{folder} is where another bench measures: give another folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_manifest(manifest, self.plan, self.machine, self.measured_by)
+            lines.write_text(_whole_lines(self.folder / LINES), encoding="utf-8")
+        return tuple(path for path in (manifest, lines) if path.exists())
+
     def _read(self) -> None:
-        path = self.folder / _LINES
-        if not path.exists():
-            return
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            with path.open("r+", encoding="utf-8") as lines:
-                lines.truncate(len(whole.encode()))
-        for line in whole.splitlines():
+        for line in _whole_lines(self.folder / LINES).splitlines():
             values = json.loads(line)
             kind = RunRecord if values.get("record") == "run" else ServerRecord
             self._keep(kind.from_json(values))
 
 
+def _whole_lines(path: Path) -> str:
+    """What is written, without a torn last line; nothing where there is no file."""
+    if not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1]
+
+
+def _drop_torn_line(path: Path) -> None:
+    if path.exists():
+        os.truncate(path, len(_whole_lines(path).encode()))
+
+
 @contextmanager
-def opened(folder: Path, plan: BenchPlan, machine: Machine) -> Iterator[Ledger]:
+def opened(folder: Path, plan: BenchPlan, machine: Machine, code: str = "") -> Iterator[Ledger]:
     """The ledger of a folder, new or with what it holds, locked against another bench.
+
+    `code` is what of metainf measures now, as `processes.code_version` says; it is written down where it is given.
 
     Raises
     ------
@@ -90,51 +121,67 @@ def opened(folder: Path, plan: BenchPlan, machine: Machine) -> Iterator[Ledger]:
         The folder holds another plan, was made on another machine, or another bench is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InvalidWorkloadError(f"another bench is at work in {folder}") from error
-        _claim(folder, plan, machine)
-        yield Ledger(folder, plan, machine)
+        measured_by = _claim(folder, plan, machine, code)
+        _drop_torn_line(folder / LINES)
+        yield Ledger(folder, plan, machine, measured_by)
 
 
-def read_ledger(folder: Path) -> Ledger:
-    """The ledger of a folder, to be read.
+def read_ledger(folder: Path, *, code: str = "") -> Ledger:
+    """The ledger of a folder, to be read; `code` is what measured it, where the folder does not say.
 
     Raises
     ------
     InvalidWorkloadError
-        There is none.
+        There is none, or it says that something else measured it.
     """
-    plan, machine = _manifest(folder)
-    return Ledger(folder, plan, machine)
+    plan, machine, measured_by = _manifest(folder)
+    if code and measured_by not in ((), (code,)):
+        raise InvalidWorkloadError(f"{folder} was measured by {', '.join(measured_by)}, not by {code}")
+    return Ledger(folder, plan, machine, measured_by or ((code,) if code else ()))
 
 
-def _claim(folder: Path, plan: BenchPlan, machine: Machine) -> None:
+def _claim(folder: Path, plan: BenchPlan, machine: Machine, code: str) -> tuple[str, ...]:
+    """Write down what is to be measured, on what and by what, or check it; what measured here, this included."""
     path = folder / MANIFEST
     if path.exists():
-        found, there = _manifest(folder)
+        found, there, measured_by = _manifest(folder)
         if found != plan:
             raise InvalidWorkloadError(f"{folder} holds a bench of another plan: give another folder, or the same plan")
         if not there.is_like(machine):
             raise InvalidWorkloadError(
                 f"{folder} holds a bench of {there.summary}, and this is {machine.summary}: give another folder"
             )
-        return
-    document = {"schema": _SCHEMA, "plan": asdict(plan), "machine": asdict(machine)}
+        if not code or code in measured_by:
+            return measured_by
+        before = measured_by or ((_NOT_RECORDED,) if _whole_lines(folder / LINES) else ())
+        _write_manifest(path, plan, there, (*before, code))
+        return (*before, code)
+    now = (code,) if code else ()
+    _write_manifest(path, plan, machine, now)
+    return now
+
+
+def _write_manifest(path: Path, plan: BenchPlan, machine: Machine, measured_by: Sequence[str]) -> None:
+    document = {"schema": _SCHEMA, "plan": asdict(plan), "machine": asdict(machine), "measured_by": list(measured_by)}
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def _manifest(folder: Path) -> tuple[BenchPlan, Machine]:
+def _manifest(folder: Path) -> tuple[BenchPlan, Machine, tuple[str, ...]]:
+    """Plan, machine, and what measured; of benches that did not write the last down, nothing."""
     path = folder / MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != _SCHEMA:
             raise InvalidWorkloadError(f"{path} is of schema {document['schema']}, not {_SCHEMA}")
-        return _plan(document["plan"]), Machine.from_json(document["machine"])
+        measured_by = tuple(str(each) for each in document.get("measured_by", ()))
+        return _plan(document["plan"]), Machine.from_json(document["machine"]), measured_by
     except FileNotFoundError as error:
         raise InvalidWorkloadError(f"{folder} holds no bench") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -14,12 +14,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from metainf import __version__
 from metainf.errors import MetaInfError
 
-__all__ = ["PROGRAMS", "EngineError", "answer_of", "environment", "free_port", "pause", "resume", "start", "stop"]
+__all__ = [
+    "PROGRAMS",
+    "EngineError",
+    "answer_of",
+    "code_version",
+    "environment",
+    "free_port",
+    "pause",
+    "resume",
+    "start",
+    "stop",
+]
 
 PROGRAMS = Path(__file__).parent / "programs"
+_CHECKOUT = Path(__file__).parents[2]
 _GRACE_S = 20.0
+_GIT_S = 10.0
 _PROCESSES = Path("/proc")
 
 
@@ -127,6 +141,28 @@ def answer_of(python: str, program: str, arguments: Sequence[str], *, most_s: fl
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise EngineError(f"running {program} with {python}: exit code {done.returncode}: {last[:400]}")
     return lines[-1]
+
+
+def code_version(checkout: Path = _CHECKOUT) -> str:
+    """What of metainf runs: its commit, `-dirty` where files differ from it; its version where it is no checkout."""
+    version = f"version {__version__}"
+    if not (checkout / ".git").exists():  # of a repository that metainf is only installed in, the commit says nothing
+        return version
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=_GIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return version
+    commit = done.stdout.strip()
+    return f"commit {commit}" if not done.returncode and commit else version
 
 
 def free_port() -> int:

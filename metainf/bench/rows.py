@@ -1,6 +1,6 @@
 """The records of a bench as tables: measurements and their tasks, runs and servers with their conditions.
 
-Separate from the ledger, which only grows: these files are made anew from it, and are what is kept and published.
+Separate from the ledger, which only grows: these files are made anew from it. What is published has both.
 """
 
 import csv
@@ -10,7 +10,7 @@ from typing import Any
 
 from metainf import __version__
 from metainf.bench.design import BenchLoad, BenchTask
-from metainf.bench.ledger import MANIFEST, Ledger
+from metainf.bench.ledger import Ledger
 from metainf.bench.records import Outcome, RunRecord
 from metainf.bench.traffics import traffic_named
 from metainf.corpus.task import Task, TrafficKind
@@ -96,11 +96,14 @@ def _figures(record: RunRecord, kind: TrafficKind) -> dict[str, Any]:
 
 
 def write_tables(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
-    """Write plan and machine, measurements (Parquet and CSV), tasks, runs and servers into a folder; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / MANIFEST
-    if manifest.resolve() != (ledger.folder / MANIFEST).resolve():
-        manifest.write_bytes((ledger.folder / MANIFEST).read_bytes())
+    """Write the ledger, measurements (Parquet and CSV), tasks, runs and servers into a folder; their paths.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        Another bench measures into that folder.
+    """
+    kept = ledger.copied(folder)
     latest = ledger.latest()
     table = table_of([measurement_of(ledger, record) for record in latest])
     paths = [folder / MEASUREMENTS, folder / "measurements.csv", folder / TASKS, folder / RUNS, folder / SERVERS]
@@ -111,7 +114,7 @@ def write_tables(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
     write_tasks(tuple(tasks.values()), paths[2])
     _write_csv(paths[3], (_flat(record.to_json()) for record in latest), {})
     _write_csv(paths[4], (_flat(server.to_json()) for server in ledger.servers), {})
-    return (manifest, *paths)
+    return (*kept, *paths)
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], units: Mapping[str, str]) -> None:

@@ -110,6 +110,9 @@ def add_parser(subparsers: Any) -> None:
     how.add_argument("--retry-failed", action="store_true", help="run again what ended without success")
     how.add_argument("--report", metavar="FOLDER", help="write tables and plots of what is measured into this folder")
     how.add_argument("--report-only", action="store_true", help="measure nothing: report what is in --out by --report")
+    how.add_argument(
+        "--commit", metavar="SHA", help="of metainf, that measured what is in --out, where that does not say it"
+    )
     how.add_argument("--calibrate", action="store_true", help="measure this machine's memory and arithmetic instead")
 
 
@@ -120,16 +123,19 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         from metainf.bench.ledger import read_ledger
 
-        ledger = read_ledger(Path(args.out))
         if args.report is None:
             raise InvalidWorkloadError("--report-only: give --report FOLDER, where the report is to be written")
-        return _reported(ledger, args)
+        code = "" if args.commit is None else f"commit {args.commit}"
+        return _reported(read_ledger(Path(args.out), code=code), args)
+    if args.commit is not None:
+        raise InvalidWorkloadError("--commit goes with --report-only: a bench writes down its own")
     return _measure(args)
 
 
 def _measure(args: argparse.Namespace) -> int:
     from metainf.bench.ledger import opened
     from metainf.bench.loading import LoadGenerator
+    from metainf.bench.processes import code_version
     from metainf.bench.running import Limits, run_plan
 
     if args.python is None:
@@ -142,7 +148,7 @@ def _measure(args: argparse.Namespace) -> int:
     servers = _servers(args, plan, places, machine)
     seconds = None if args.minutes is None else args.minutes * _MINUTE_S
     limits = Limits(seconds=seconds, run_s=args.run_seconds, retry_failed=args.retry_failed)
-    with opened(out, plan, machine) as ledger:
+    with opened(out, plan, machine, code_version()) as ledger:
         (out / "logs").mkdir(exist_ok=True)
         generator = LoadGenerator(args.python, out / "logs" / "load.log")
         with _reporting(sys.stderr.isatty()) as report:
