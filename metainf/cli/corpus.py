@@ -49,6 +49,13 @@ def add_parser(subparsers: Any) -> None:
         help="every N-th task is measured in all worlds, the others in the first that knows them (default: 8)",
     )
     build.add_argument("--jobs", type=int, default=1, help="processes; -1 takes one per core (default: 1)")
+    build.add_argument(
+        "--backend",
+        choices=["loky", "dask"],
+        default="loky",
+        help="whose processes: joblib's own, or a local cluster of Dask's (extra `dask`); the files are the same "
+        "(default: loky)",
+    )
     build.add_argument("--minutes", type=float, help="begin nothing that would end later; run again to go on")
     build.add_argument(
         "--allow-changed-code",
@@ -73,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
+    from metainf.corpus.backends import Backend, workers
     from metainf.corpus.build import CorpusPlan, Progress, build
 
     for name, least in (("tasks", 1), ("seed", 0), ("repeats", 1), ("repeated_every", 1), ("compared_every", 1)):
@@ -91,7 +99,7 @@ def _build(args: argparse.Namespace) -> int:
         compared_every=args.compared_every,
     )
     seconds = None if args.minutes is None else args.minutes * _MINUTE_S
-    with _reporting(sys.stderr.isatty()) as report:
+    with workers(Backend(args.backend), args.jobs), _reporting(sys.stderr.isatty()) as report:
         done: Progress = build(
             Path(args.out),
             plan,
