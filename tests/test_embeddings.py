@@ -12,7 +12,7 @@ import pytest
 from meta_tasks import ACCELERATORS, MODELS, task, tasks
 from metainf.corpus.task import Task, TrafficKind
 from metainf.embeddings.contract import Embedding
-from metainf.embeddings.embeddings import BasicNumbers, Joined, OneHot, PhysicsNumbers, Reduced, TextEmbedding
+from metainf.embeddings.embeddings import BasicNumbers, Joined, OneHot, PhysicsNumbers, Reduced, Scaled, TextEmbedding
 from metainf.embeddings.encoders import Encoder, RandomVectors, SentenceEncoder, StaticEncoder
 from metainf.embeddings.reduction import Svd
 from metainf.embeddings.texts import PARTS, TextStyle, task_texts
@@ -38,6 +38,8 @@ EMBEDDINGS: dict[str, Callable[[], Embedding]] = {
     "one-hot, rank 6": lambda: Reduced(OneHot(), 6),
     "basic numbers": BasicNumbers,
     "physics": PhysicsNumbers,
+    "physics, scaled": lambda: Scaled(PhysicsNumbers()),
+    "physics, rank 4": lambda: Reduced(Scaled(PhysicsNumbers()), 4),
     "random vectors": lambda: TextEmbedding(TextStyle.RICH, RANDOM),
     "random vectors, rank 4": lambda: TextEmbedding(TextStyle.RICH, RANDOM, rank=4),
     "random vectors, rank 64": lambda: TextEmbedding(TextStyle.BASIC, RANDOM, rank=64),
@@ -124,6 +126,27 @@ def test_svd_never_sees_the_rows_that_it_is_applied_to() -> None:
     np.testing.assert_array_equal(alone.components_, before)
     with pytest.raises(NotFittedError):
         Svd(3).transform(test)
+
+
+class Said:
+    """Two numbers of each task, as they are given."""
+
+    feature_names = ("small", "large")
+
+    def __init__(self, rows: Sequence[tuple[float, float]]) -> None:
+        self.rows = np.array(rows, dtype=np.float64)
+
+    def fit(self, tasks: Sequence[Task]) -> "Said":
+        return self
+
+    def transform(self, tasks: Sequence[Task]) -> np.ndarray:
+        return self.rows[: len(tasks)]
+
+
+def test_scaled_numbers_count_by_their_spread_and_what_is_unknown_is_the_mean() -> None:
+    fitted = Scaled(Said([(1.0, 5e9), (3.0, 1e9), (np.nan, 3e9)])).fit([task()] * 3)
+    assert fitted.feature_names == ("small", "large")
+    np.testing.assert_allclose(fitted.transform([task()] * 3), [[-1.5**0.5, 1.5**0.5], [1.5**0.5, -(1.5**0.5)], [0, 0]])
 
 
 def test_the_control_tells_strings_apart_and_says_nothing_of_them() -> None:

@@ -68,8 +68,8 @@ def test_a_workload_that_is_gone_leaves_no_series_behind() -> None:
 
 def test_one_predictor_is_in_use_at_a_time() -> None:
     metrics = Metrics()
-    metrics.use_predictor("1", "aaa")
-    metrics.use_predictor("1", "bbb")
+    metrics.use_predictor(1, "aaa")
+    metrics.use_predictor(1, "bbb")
     lines = [line for line in metrics.render().decode().splitlines() if line.startswith("metainf_predictor_info{")]
     assert lines == ['metainf_predictor_info{digest="bbb",schema="1"} 1.0']
 

@@ -16,6 +16,7 @@ import virtual_time
 from controller_passes import SETTINGS, STUB, pool, workload
 from fake_cluster import FakeCluster
 from metainf.errors import InvalidWorkloadError
+from metainf.meta_features.schema import FEATURE_SCHEMA
 from metainf_operator.api_errors import NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
 from metainf_operator.ledger import WorkloadKey
@@ -340,3 +341,11 @@ def test_a_predictor_that_stands_in_is_said_in_metrics_and_on_every_workload() -
     metrics, conditions = virtual_time.run(main())
     assert "metainf_predictor_fallback 1.0" in metrics
     assert conditions["PredictorLoaded"] == ("False", "reading the predictor /x: it is damaged")
+
+
+def test_metrics_say_the_features_version_and_the_digest_of_the_predictor() -> None:
+    async def main(runtime: Runtime) -> str:
+        return runtime.metrics.render().decode()
+
+    labels = f'digest="{STUB.identity.digest}",schema="{FEATURE_SCHEMA}"'
+    assert f"metainf_predictor_info{{{labels}}} 1.0" in run(main).splitlines()

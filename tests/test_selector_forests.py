@@ -1,5 +1,6 @@
+import json
 from dataclasses import replace
-from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from metainf.selectors.binned_forest import BinnedForest, Bins
 from metainf.selectors.contract import choose
 from metainf.selectors.random_forest import ForestClassifier, ForestRegressor
 from metainf.selectors.satzilla import Satzilla, vote
-from metainf.selectors.scaling import Scaler
-from metainf.selectors.targets import label_columns, log_gains
+from metainf.selectors.targets import label_columns
 from selector_problems import METHODS, halves, problem
 
-needs_asf = pytest.mark.skipif(find_spec("asf") is None, reason="needs asf 0.1.8, which no extra has")
+ASF_ANSWERS = Path(__file__).parent / "data" / "asf" / "answers.json"
+needs_asf_answers = pytest.mark.skipif(not ASF_ANSWERS.exists(), reason=f"run record.py, which writes {ASF_ANSWERS}")
 
 
 def wins_of(*pairs, m=4):
@@ -134,52 +135,35 @@ def test_bins_keep_the_order_and_tell_few_values_apart():
     assert (np.diff(found[np.argsort(many[:, 0], kind="stable")].astype(int)) >= 0).all()
 
 
-def in_fitted_order(table):
-    """Rows as a selector sorts them, so that forests draw the same samples."""
-    table = table.rows(np.argsort(table.tasks.features[:, -1]))
-    order = np.argsort(table.tasks.methods)
-    return table, [table.tasks.methods[a] for a in order], order
+@pytest.fixture(scope="module")
+def asf():
+    """What asf said of a problem, and the problem's two parts."""
+    answers = json.loads(ASF_ANSWERS.read_text(encoding="utf-8"))
+    train, test = halves(problem(answers["problem"]["tasks"], seed=answers["problem"]["seed"]))
+    np.testing.assert_allclose(test.tasks.features[0], answers["first_task"], atol=1e-6, err_msg="another problem")
+    return answers, train, test
 
 
-@pytest.mark.filterwarnings("ignore:X has feature names")
-@needs_asf
-def test_pairwise_votes_are_those_of_asf():
-    import pandas as pd
-    from asf.selectors import PairwiseClassifier
+def by_asf(answers, test, scores):
+    """Scores with their columns in the order of asf's."""
+    return scores[:, [test.tasks.methods.index(name) for name in answers["methods"]]]
 
-    train, test = halves(problem(240, seed=4))
-    train, names, order = in_fitted_order(train)
-    scaler = Scaler().fit(train.tasks.features)
-    reference = PairwiseClassifier(
-        estimator=RandomForestClassifier(25, max_features="log2", random_state=0), maximize=True, random_state=0
-    )
-    reference.fit(
-        pd.DataFrame(scaler.transform(train.tasks.features)), pd.DataFrame(log_gains(train)[:, order], columns=names)
-    )
-    votes = reference.generate_features(pd.DataFrame(scaler.transform(test.tasks.features), columns=reference.features))
-    ours = np.floor(Satzilla(trees=25).fit(train).scores(test.tasks)[:, order])
+
+@needs_asf_answers
+def test_pairwise_votes_are_those_of_asf(asf):
+    answers, train, test = asf
+    ours = by_asf(answers, test, np.floor(Satzilla(trees=answers["trees"]).fit(train).scores(test.tasks)))
+    votes = np.array(answers["votes"])
+    assert votes.shape == ours.shape == (80, len(METHODS))
     # Other random draws grow other trees: the vote of one pair may turn, not that of many.
-    assert np.abs(ours - votes.to_numpy()).mean() < 0.5
-    assert np.corrcoef(ours.ravel(), votes.to_numpy().ravel())[0, 1] > 0.9
+    assert np.abs(ours - votes).mean() < 0.5
+    assert np.corrcoef(ours.ravel(), votes.ravel())[0, 1] > 0.9
 
 
-@pytest.mark.filterwarnings("ignore:X has feature names")
-@needs_asf
-def test_regressions_for_each_method_are_those_of_asf():
-    import pandas as pd
-    from asf.preprocessing.performance_scaling import DummyNormalization
-    from asf.selectors import PerformanceModel
-
-    train, test = halves(problem(240, seed=4))
-    train, names, order = in_fitted_order(train)
-    scaler = Scaler().fit(train.tasks.features)
-    forest = RandomForestRegressor(25, max_features=1 / 3, random_state=0)
-    reference = PerformanceModel(estimator=forest, normalize=DummyNormalization(), maximize=True, random_state=0)
-    reference.fit(
-        pd.DataFrame(scaler.transform(train.tasks.features)), pd.DataFrame(log_gains(train)[:, order], columns=names)
-    )
-    inputs = pd.DataFrame(scaler.transform(test.tasks.features), columns=reference.features)
-    ours = ForestRegressor(trees=25).fit(train).scores(test.tasks)
-    theirs = reference.generate_features(inputs).to_numpy()
-    assert np.corrcoef(ours[:, order].ravel(), theirs.ravel())[0, 1] > 0.9
-    assert len(names) == len(METHODS)
+@needs_asf_answers
+def test_regressions_for_each_method_are_those_of_asf(asf):
+    answers, train, test = asf
+    ours = by_asf(answers, test, ForestRegressor(trees=answers["trees"]).fit(train).scores(test.tasks))
+    theirs = np.array(answers["gains"])
+    assert theirs.shape == ours.shape == (80, len(METHODS))
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9

@@ -13,6 +13,7 @@ from metainf.simulator import EngineModel, HostTimes, KvGroup, Requests, Simulat
 from metainf.simulator import engine as simulator_engine
 from metainf.simulator.distinct_hashes import distinct_hashes
 from metainf.simulator.timing import at_pair, at_point, padded_tokens
+from plain_scheduler import PlainScheduler
 
 MODEL_LEN = 64
 GROUPS = [
@@ -125,11 +126,35 @@ def test_tokens_are_neither_lost_nor_made(engine: EngineModel, requests: Request
     result = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host)
     done = served(result)
     # The last token of an answer is never computed itself, nor is what came from the cache.
-    needed = requests.input_tokens + requests.output_tokens - 1 - result.cached_tokens
+    whole = requests.input_tokens + requests.output_tokens - 1
+    needed = whole - result.cached_tokens
     if result.preemptions.sum() == 0:
         assert result.computed_tokens == needed[done].sum()
     else:
-        assert result.computed_tokens > 0
+        # What was preempted is computed again, all of it at most; its prompt may by then be in the cache.
+        least = np.where(result.preemptions == 0, needed, requests.output_tokens)
+        most = needed + result.preemptions * whole
+        assert least[done].sum() <= result.computed_tokens <= most[done].sum()
+
+
+@given(engines(), traffic(batch=True))
+@settings(max_examples=200, deadline=None)
+def test_what_was_computed_before_a_preemption_is_computed_again_to_the_token(engine: EngineModel, requests: Requests):
+    engine = replace(
+        engine,
+        prefix_caching=False,
+        groups=(KvGroup(),),
+        draft_tokens=0,
+        data_parallel=1,
+        pipeline_stages=1,
+        offload_blocks=0,
+    )
+    result = simulate(engine, table_times(), requests)
+    plain = PlainScheduler(engine, requests).play()
+    needed = requests.input_tokens + requests.output_tokens - 1
+    assert result.computed_tokens == needed[served(result)].sum() + plain.lost
+    assert result.preemptions.tolist() == [life.preemptions for life in plain.lives]
+    assert (result.steps, result.peak_kv_blocks) == (plain.steps, plain.peak)
 
 
 @given(engines(), traffic(), hosts, st.integers(0, 3))

@@ -1,7 +1,12 @@
 """From a replica to the scheduler's limits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from metainf.accelerators import get
 from metainf.efficiencies import GENERIC
@@ -195,3 +200,22 @@ def test_host_memory_holds_latent_attention_once_and_other_caches_for_each_rank(
         for name in ("deepseek-ai/DeepSeek-V3", "meta-llama/Llama-3.1-70B-Instruct")
     )
     assert (latent, heads) == (1, 8)
+
+
+@given(
+    spec=st.sampled_from([replica(), replica("Qwen/Qwen3-30B-A3B"), replica("openai/gpt-oss-20b")]),
+    factor=st.floats(1.0, 4.0),
+    lengths=st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 60)), min_size=1, max_size=12),
+)
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_an_offline_batch_is_never_slower_with_more_memory_bandwidth(
+    spec: ReplicaSpec, factor: float, lengths: list[tuple[int, int]]
+) -> None:
+    bytes_per_s = factor * spec.accelerator.memory_bandwidth_bytes_per_s
+    faster = replace(spec, accelerator=replace(spec.accelerator, memory_bandwidth_bytes_per_s=bytes_per_s))
+    inputs, outputs = np.array(lengths).T
+    batch = Requests(np.zeros(len(lengths)), inputs, outputs)
+    slow, fast = (simulate(engine_model(each), roofline_step_times(each, GENERIC), batch) for each in (spec, faster))
+    assert (slow.preemptions.sum(), fast.preemptions.sum()) == (0, 0)
+    assert (slow.steps, slow.computed_tokens) == (fast.steps, fast.computed_tokens)
+    assert fast.makespan_s <= slow.makespan_s * (1 + 1e-9)

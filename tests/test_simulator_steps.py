@@ -205,12 +205,15 @@ def test_the_last_running_request_is_preempted_and_computed_again():
     assert result.steps == 9
     assert result.peak_kv_blocks == 4
     assert result.cached_tokens.tolist() == [0, 0]
+    # 11 tokens each, and of the second's 8 before it had to go the 4 that it does not hit.
+    assert result.computed_tokens == 11 + 11 + 4
 
 
 def test_without_a_prefix_cache_all_of_a_preempted_request_is_computed_again():
     result = simulate(engine(kv_blocks=4, prefix_caching=False), step_times(), requests([6, 6], [6, 6]))
     times = np.cumsum([1.012, 1.002, 1.002, 1.001, 1.001, 1.001, 1.009, 1.001, 1.001])
     assert_times(result, [times[0], times[0]], [times[5], times[8]])
+    assert result.computed_tokens == 11 + 11 + 8
 
 
 def test_a_prompt_is_admitted_only_where_all_of_it_fits():

@@ -93,6 +93,33 @@ def test_a_step_never_gets_shorter_by_more_work(
     assert float(step_s(times, *heavier)) >= float(step_s(times, *load)) * (1 - 1e-12)
 
 
+def with_bandwidth(spec: ReplicaSpec, factor: float) -> ReplicaSpec:
+    """The same replica on accelerators whose memory is so many times as fast."""
+    bytes_per_s = factor * spec.accelerator.memory_bandwidth_bytes_per_s
+    return replace(spec, accelerator=replace(spec.accelerator, memory_bandwidth_bytes_per_s=bytes_per_s))
+
+
+@given(
+    spec=st.sampled_from([*REPLICAS, replica(WINDOWS)]),
+    factor=st.floats(1.0, 8.0),
+    load=st.tuples(SEQUENCES, CONTEXT, CHUNK, CONTEXT),
+)
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_a_step_is_never_slower_with_more_memory_bandwidth(
+    spec: ReplicaSpec, factor: float, load: tuple[int, int, int, int]
+) -> None:
+    slow, fast = (roofline_step_times(each, GENERIC) for each in (spec, with_bandwidth(spec, factor)))
+    assert float(step_s(fast, *load)) <= float(step_s(slow, *load)) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("spec", [*REPLICAS, replica(WINDOWS)], ids=lambda s: f"{s.architecture.name} {s.layout.name}")
+def test_decoding_alone_is_faster_with_more_memory_bandwidth_and_never_by_more_than_that(spec: ReplicaSpec) -> None:
+    slow, fast = (
+        float(step_s(roofline_step_times(each, GENERIC), 1.0, 1000.0)) for each in (spec, with_bandwidth(spec, 2.0))
+    )
+    assert slow / 2 < fast < slow
+
+
 @pytest.mark.parametrize("spec", [*REPLICAS, replica(WINDOWS)], ids=lambda s: f"{s.architecture.name} {s.layout.name}")
 def test_points_rise_strictly_and_times_never_fall(spec: ReplicaSpec) -> None:
     times = roofline_step_times(spec, GENERIC)

@@ -1,12 +1,14 @@
 """Public traces: read line by line, replayed as they are, and refused with the line's number."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metainf.errors import InvalidWorkloadError
+from metainf.simulator import EngineModel, StepTimes, simulate
 from metainf.traces import TraceName, load_trace, read_azure, read_mooncake, scaled_to_rate
 
 FOLDER = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "traces"
@@ -144,3 +146,94 @@ def test_mooncakes_blocks_are_reused_as_often_as_counted(name, reused):
     seen = np.add.reduceat(again.astype(int), starts)
     tokens = np.minimum(seen * requests.hash_block_tokens, requests.input_tokens)
     assert tokens.sum() / requests.input_tokens.sum() == pytest.approx(reused, abs=0.005)
+
+
+BLOCK = 16
+ENGINE = EngineModel(
+    max_num_seqs=256,
+    max_num_batched_tokens=8192,
+    kv_blocks=10_000_000,
+    block_tokens=BLOCK,
+    max_model_len=1 << 18,
+    asynchronous=False,
+    same_step_hits=True,
+)
+STEPS = StepTimes(  # 10 ms and 1 us per token: several times what any of the traces asks for
+    tokens=np.array([0.0, 1e6]),
+    token_s=np.array([0.0, 1.0]),
+    decode_sequences=np.array([0.0, 1.0]),
+    decode_context_tokens=np.array([0.0, 1.0]),
+    decode_s=np.zeros((2, 2)),
+    chunk_tokens=np.array([0.0, 1.0]),
+    chunk_context_tokens=np.array([0.0, 1.0]),
+    chunk_s=np.zeros((2, 2)),
+    fixed_s=0.01,
+)
+
+
+def first_of(requests, count):
+    """The first requests of a trace, with their hash ids."""
+    offsets = requests.block_offsets[: count + 1]
+    return replace(
+        requests,
+        arrival_s=requests.arrival_s[:count],
+        input_tokens=requests.input_tokens[:count],
+        output_tokens=requests.output_tokens[:count],
+        block_hashes=requests.block_hashes[: offsets[-1]],
+        block_offsets=offsets,
+    )
+
+
+def hits_of_ids(requests):
+    """Prompt tokens that a cache without end has when each request comes, read off the hash ids alone.
+
+    An id of 512 tokens is 32 of the engine's blocks. Only full blocks count, and the last token of a prompt is computed
+    in any case.
+    """
+    seen, hits = set(), []
+    per_id = requests.hash_block_tokens // BLOCK
+    for place, tokens in enumerate(requests.input_tokens.tolist()):
+        ids = requests.block_hashes[requests.block_offsets[place] : requests.block_offsets[place + 1]].tolist()
+        blocks = [(ids[block // per_id], block % per_id) for block in range(min(len(ids) * per_id, tokens // BLOCK))]
+        leading = next((count for count, block in enumerate(blocks) if block not in seen), len(blocks))
+        hits.append(BLOCK * min(leading, (tokens - 1) // BLOCK))
+        seen.update(blocks)
+    return np.array(hits)
+
+
+@needs_traces
+@pytest.mark.parametrize("name", [TraceName.MOONCAKE_CONVERSATION, TraceName.MOONCAKE_SYNTHETIC])
+def test_a_replay_hits_what_the_hash_ids_of_mooncake_say(name):
+    requests = first_of(load_trace(name, FOLDER), 1000)
+    expected = hits_of_ids(requests)
+    result = simulate(ENGINE, STEPS, requests)
+    assert result.preemptions.sum() == 0
+    assert expected.sum() > 0.1 * requests.input_tokens.sum()
+    np.testing.assert_array_equal(result.cached_tokens, expected)
+    computed = requests.input_tokens + requests.output_tokens - 1 - expected
+    assert result.computed_tokens == computed.sum()
+
+
+@needs_traces
+def test_a_replay_hits_less_where_the_cache_is_small_or_a_step_hides_what_it_computes():
+    requests = first_of(load_trace(TraceName.MOONCAKE_CONVERSATION, FOLDER), 1000)
+    expected = hits_of_ids(requests)
+    small = simulate(replace(ENGINE, kv_blocks=20_000), STEPS, requests).cached_tokens
+    later = simulate(replace(ENGINE, same_step_hits=False), STEPS, requests).cached_tokens
+    assert (small <= expected).all() and small.sum() < expected.sum()
+    assert (later <= expected).all()
+    assert simulate(replace(ENGINE, prefix_caching=False), STEPS, requests).cached_tokens.sum() == 0
+
+
+@needs_traces
+@pytest.mark.parametrize("name", [TraceName.AZURE_CONVERSATION, TraceName.AZURE_CODE])
+def test_azures_traces_are_replayed_as_they_are(name):
+    requests = load_trace(name, FOLDER)
+    result = simulate(ENGINE, STEPS, requests)
+    np.testing.assert_array_equal(result.sent_s, requests.arrival_s)
+    assert np.isfinite(result.last_token_s).all()
+    assert (np.diff(result.first_token_s) >= 0.0).all(), "who comes first has its first token first"
+    assert (result.ttft_s >= STEPS.fixed_s).all()
+    assert result.makespan_s > requests.arrival_s[-1]
+    assert (result.preemptions.sum(), result.cached_tokens.sum()) == (0, 0)
+    assert result.computed_tokens == (requests.input_tokens + requests.output_tokens - 1).sum()

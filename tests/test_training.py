@@ -1,5 +1,8 @@
 """From the rows of a corpus to a predictor: what rows teach, what is held out, how sure it is, and the same bytes."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +35,7 @@ from metainf.training.decisions import CAUTIONS, caution_of, decided, decision_c
 from metainf.training.held_out import HeldOut, analytical_only, groups_of, held_out, trusted
 from metainf.training.rows import ALONE, TrainingRows, inputs_of, training_rows
 from metainf.training.spreads import Scored, fit_spread, held_out_reach, own_widths, shape_of
-from metainf.training.train import CATEGORIES, TrainingPlan, thinned, train, write_artifact
+from metainf.training.train import CATEGORIES, thinned, train
 from metainf.training.widths import fitted_spreads, narrower
 from trained_models import PLAN, trained
 
@@ -442,15 +445,40 @@ def test_groups_that_refuse_everything_are_no_reason_for_less_caution() -> None:
     assert caution == 1.0
 
 
-def test_equal_corpus_and_seed_give_equal_bytes(tmp_path: Path) -> None:
-    table, tasks = corpus()
-    plan = TrainingPlan(growth=SMALL, most_folds=2)
-    files = [tmp_path / name for name in ("a", "b", "c")]
-    for file, seed in zip(files, (0, 0, 1), strict=True):
-        model, report = train(table, tasks, replace(plan, seed=seed))
-        write_artifact(model, report, file, corpus_digest="sha256:0", seed=seed)
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert files[0].read_bytes() != files[2].read_bytes()
+TRAINED_ALONE = """
+import sys
+from pathlib import Path
+
+from distorted_corpus import corpus
+from metainf.training.boosting import Growth
+from metainf.training.train import TrainingPlan, train, write_artifact
+
+file, seed = Path(sys.argv[1]), int(sys.argv[2])
+growth = Growth(trees=15, learning_rate=0.3, depth=4)
+model, report = train(*corpus(), TrainingPlan(seed=seed, growth=growth, most_folds=2))
+write_artifact(model, report, file, corpus_digest="sha256:0", seed=seed)
+"""
+
+
+def trained_alone(file: Path, *, seed: int, hash_seed: int) -> bytes:
+    """The artifact that a process of its own trains on one thread, with its own order of sets and of hashes."""
+    one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+    own = {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINED_ALONE, str(file), str(seed)],
+        env={**os.environ, **one_thread, **own},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return file.read_bytes()
+
+
+def test_equal_corpus_and_seed_give_equal_bytes_in_processes_of_their_own(tmp_path: Path) -> None:
+    first = trained_alone(tmp_path / "first", seed=0, hash_seed=1)
+    assert trained_alone(tmp_path / "second", seed=0, hash_seed=2) == first
+    assert trained_alone(tmp_path / "other seed", seed=1, hash_seed=1) != first
 
 
 def test_too_many_lanes_leave_out_whole_tasks() -> None:

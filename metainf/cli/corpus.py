@@ -1,4 +1,4 @@
-"""`metainf corpus`: build the meta-dataset, or say what is in one.
+"""`metainf corpus`: build the meta-dataset, keep measured rows beside it, or say what is in one.
 
 Separate from the building itself, which knows no terminal, no clock and no names of worlds.
 """
@@ -52,6 +52,13 @@ def add_parser(subparsers: Any) -> None:
     )
     build.add_argument("--jobs", type=int, metavar="N", default=1, help="processes; -1 takes one per core (default: 1)")
     build.add_argument(
+        "--backend",
+        choices=["loky", "dask"],
+        default="loky",
+        help="whose processes: joblib's own, or a local cluster of Dask's (extra `dask`); the files are the same "
+        "(default: loky)",
+    )
+    build.add_argument(
         "--minutes", type=float, metavar="N", help="begin nothing that would end later; run again to go on"
     )
     build.add_argument(
@@ -67,16 +74,33 @@ def add_parser(subparsers: Any) -> None:
         help="truths about step times: world:SEED (hidden efficiencies), table:FOLDER (measured kernels that are in "
         "this store), roofline (no truth: what simulating the declared workload says) (default: world:0)",
     )
+    measured = actions.add_parser(
+        "measured",
+        help="keep rows of real servers beside a corpus's, a file for each source",
+        description="Reads measured rows and writes measured-SOURCE.parquet and their digests into measured.json. They "
+        "never stand among simulated rows: `metainf evaluate --measured FILE` takes them by name.",
+    )
+    measured.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, or *.parquet of such rows",
+    )
+    measured.add_argument("--out", required=True, metavar="FOLDER", type=Path, help="of the corpus")
     show = actions.add_parser("show", help="say what is in a corpus")
     show.add_argument("folder", metavar="FOLDER", help="of `metainf corpus build`")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build or show; 0 also where time was up before all was built."""
-    return _build(args) if args.action == "build" else _show(Path(args.folder))
+    """Build, keep or show; 0 also where time was up before all was built."""
+    if args.action == "build":
+        return _build(args)
+    return _measured(args) if args.action == "measured" else _show(Path(args.folder))
 
 
 def _build(args: argparse.Namespace) -> int:
+    from metainf.corpus.backends import Backend, workers
     from metainf.corpus.build import CorpusPlan, Progress, build
 
     for name, least in (("tasks", 1), ("seed", 0), ("repeats", 1), ("repeated_every", 1), ("compared_every", 1)):
@@ -95,7 +119,7 @@ def _build(args: argparse.Namespace) -> int:
         compared_every=args.compared_every,
     )
     seconds = None if args.minutes is None else args.minutes * _MINUTE_S
-    with _reporting(sys.stderr.isatty()) as report:
+    with workers(Backend(args.backend), args.jobs), _reporting(sys.stderr.isatty()) as report:
         done: Progress = build(
             Path(args.out),
             plan,
@@ -108,6 +132,21 @@ def _build(args: argparse.Namespace) -> int:
         )
     rest = "complete" if done.done == done.total else f"{done.done} of {done.total} shards: run the same command again"
     print(f"{args.out}: {rest}")
+    return 0
+
+
+def _measured(args: argparse.Namespace) -> int:
+    from metainf.corpus.measured_rows import measured_digest, write_measured
+    from metainf.evaluation.measured import read_measured
+    from metainf.measurements import joined
+
+    for path in args.files:
+        if not path.is_file():
+            raise InvalidWorkloadError(f"{path}: there is no such file")
+    found = write_measured(joined(read_measured(path) for path in args.files), args.out)
+    for each in found:
+        print(f"{args.out / each.file_name}: {each.rows} rows of {'; '.join(each.versions)}, {each.digest}")
+    print(f"{args.out}: {measured_digest(found)}")
     return 0
 
 
@@ -166,6 +205,7 @@ def _left(seconds: float | None) -> str:
 
 def _show(folder: Path) -> int:
     from metainf.corpus.build import TASKS, corpus_digest, missing_shards, read_made_by, read_plan, shards_of
+    from metainf.corpus.measured_rows import measured_digest, measured_files
     from metainf.corpus.tables import load_rows
     from metainf.corpus.task import twin_groups
     from metainf.corpus.task_store import read_tasks
@@ -191,6 +231,10 @@ def _show(folder: Path) -> int:
         ("seeds", ", ".join(str(seed) for seed in _distinct(rows, "seed"))),
         ("digest", corpus_digest(folder)),
     ]
+    measured = measured_files(folder)
+    if measured:
+        counts = ", ".join(f"{each.source} {each.rows}" for each in measured)
+        lines += [("measured rows", counts), ("digest of these", measured_digest(measured))]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")

@@ -5,8 +5,8 @@ Separate from what is measured (`measuring`): this knows files, processes and ti
 A corpus is a folder: `corpus.json` (what was asked for, and digests of what made it), `tasks.parquet` (with the worlds
 that measure each), and a Parquet file for each world and run of tasks, `rows-<world>-<first task>.parquet`. A file
 appears whole or not at all, so that an interrupted build goes on with what is missing; each holds the same rows
-whatever else was built, by how many processes, and when. Work goes through joblib, whatever its backend: rows come back
-to the one process that writes.
+whatever else was built, by how many processes, and when. Work goes through joblib, whatever its backend (`backends` has
+Dask's): rows come back to the one process that writes.
 
 Rows of one corpus are made by one state of the code and of measured tables (see `provenance`): a build that would go on
 with another is refused, unless it is told to mix them, which the manifest then says. One stops as well when its own
@@ -186,13 +186,14 @@ def build(
         first_s, here = clock(), 0
         if tasks is None:
             return Progress(0, total, 0, first_s - begun_s)
+        at_once = max(1, joblib.effective_n_jobs(n_jobs))  # here: jobs are made in threads that know no backend
 
         def progress() -> Progress:
             return Progress(total - len(missing) + here, total, here, clock() - first_s)
 
         def jobs() -> Iterator[Any]:
             for shard in missing:
-                pace_s = (clock() - first_s) / here * max(1, joblib.effective_n_jobs(n_jobs)) if here else 0.0
+                pace_s = (clock() - first_s) / here * at_once if here else 0.0
                 if seconds is not None and clock() - begun_s + pace_s > seconds:
                     return
                 part = tasks[shard.first : shard.first + plan.shard_tasks]

@@ -20,8 +20,9 @@ from metainf.errors import NotFittedError
 from metainf.meta_features.schema import values_of
 from metainf.meta_features.tasks import TASK_FEATURES, task_features
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
+from metainf.selectors.scaling import Scaler
 
-__all__ = ["BasicNumbers", "Joined", "OneHot", "PhysicsNumbers", "Reduced", "TextEmbedding"]
+__all__ = ["BasicNumbers", "Joined", "OneHot", "PhysicsNumbers", "Reduced", "Scaled", "TextEmbedding"]
 
 FloatArray = NDArray[np.float64]
 
@@ -224,6 +225,40 @@ class Reduced:
         """Vectors, shape (n, rank)."""
         _names(self, "names_")
         return self.svd_.transform(self.embedding.transform(tasks))
+
+
+class Scaled:
+    """Another embedding with each column by its spread over the train rows, and its mean there where it says nothing.
+
+    Numbers have units: an SVD of them as they are would find the column with the largest.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    """
+
+    scaler_: Scaler
+    names_: tuple[str, ...]
+
+    def __init__(self, embedding: Embedding) -> None:
+        self.embedding = embedding
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Those of the other."""
+        return _names(self, "names_")
+
+    def fit(self, tasks: Sequence[Task]) -> Self:
+        """Fit the other and learn the spreads of its columns, in an order that does not depend on the tasks'."""
+        rows = self.embedding.fit(tasks).transform(tasks)
+        self.scaler_ = Scaler().fit(rows[np.lexsort(rows.T)])
+        self.names_ = self.embedding.feature_names
+        return self
+
+    def transform(self, tasks: Sequence[Task]) -> FloatArray:
+        """Vectors, shape (n, d), finite everywhere."""
+        _names(self, "names_")
+        return self.scaler_.transform(self.embedding.transform(tasks))
 
 
 class Joined:

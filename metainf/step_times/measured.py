@@ -7,8 +7,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metainf.efficiencies import GENERIC, Efficiency
 from metainf.known_models import known_model_config
@@ -22,7 +24,21 @@ from metainf.step_times.roofline import AS_KNOWN, CostFactors, roofline_parts, w
 from metainf.step_times.sampling import GRID_VERSION, Engine, sampled
 from metainf.step_times.store import MeasuredTables, TableStore
 
-__all__ = ["MOST_EXPERT_RATIO", "MOST_MEAN_ERROR", "mean_error", "measured_step_times", "measured_tables"]
+__all__ = [
+    "MOST_EXPERT_RATIO",
+    "MOST_MEAN_ERROR",
+    "mean_error",
+    "measured_step_times",
+    "measured_tables",
+    "relative_errors",
+]
+
+FloatArray = NDArray[np.float64]
+
+_DECODES = tuple(product((1, 4, 24, 56, 112, 208, 448), (80, 700, 5000, 40000)))
+"""Sequences and contexts at which tables are held against the engine: captured sizes, between the tables' contexts."""
+_PROMPTS = tuple(product((40, 144, 368, 900, 2200, 5500, 9000), (0, 900, 7000, 50000)))
+"""The same of prompts: tokens, and tokens before them."""
 
 MOST_MEAN_ERROR = 0.02
 """Mean relative error against direct calls at which a table is refused as no sum of its parts.
@@ -99,23 +115,22 @@ def _is_plausible(replica: ReplicaSpec, kernels: StepTimes) -> bool:
     return bool((kernels.expert_s <= MOST_EXPERT_RATIO * expected_s)[kernels.expert_tokens > 0].all())
 
 
-def mean_error(engine: Engine, times: StepTimes, ranks: int) -> float:
-    """Mean relative error of the tables against the engine's own sums, over decoding steps and prompts.
-
-    Points are fixed: sequences and tokens that are captured sizes, contexts between the tables' own.
-    """
+def relative_errors(engine: Engine, times: StepTimes, ranks: int) -> tuple[FloatArray, FloatArray]:
+    """What the tables say over the engine's own sums, less 1: of decoding steps and of prompts, shape (28,) each."""
     prompts, decodes = range(len(engine.prompt_names)), range(len(engine.decode_names))
-    errors = []
-    for sequences in (1, 4, 24, 56, 112, 208, 448):
-        for context in (80, 700, 5000, 40000):
-            direct = engine.decode_s(decodes, sequences, context)
-            errors.append(float(step_s(times, sequences, context, all_tokens=ranks * sequences)) / direct - 1.0)
-    for tokens in (40, 144, 368, 900, 2200, 5500, 9000):
-        for before in (0, 900, 7000, 50000):
-            direct = engine.prompt_s(prompts, tokens, before)
-            found = float(step_s(times, 0.0, 0.0, tokens, before, all_tokens=ranks * tokens))
-            errors.append(found / direct - 1.0)
-    return float(np.mean(np.abs(errors)))
+    decoding, prompt = [], []
+    for sequences, context in _DECODES:
+        found = float(step_s(times, sequences, context, all_tokens=ranks * sequences))
+        decoding.append(found / engine.decode_s(decodes, sequences, context) - 1.0)
+    for tokens, before in _PROMPTS:
+        found = float(step_s(times, 0.0, 0.0, tokens, before, all_tokens=ranks * tokens))
+        prompt.append(found / engine.prompt_s(prompts, tokens, before) - 1.0)
+    return np.array(decoding), np.array(prompt)
+
+
+def mean_error(engine: Engine, times: StepTimes, ranks: int) -> float:
+    """Mean relative error of the tables against the engine's own sums, over decoding steps and prompts."""
+    return float(np.mean(np.abs(np.concatenate(relative_errors(engine, times, ranks)))))
 
 
 def _sampled(

@@ -77,7 +77,10 @@ class Metrics:
             buckets=_ERROR_BUCKETS_RATIO,
         )
         self.predictor_info = Gauge(
-            "metainf_predictor_info", "The predictor in use; always 1.", ("schema", "digest"), registry=registry
+            "metainf_predictor_info",
+            "The predictor in use, by the version of the features that it reads and its digest; always 1.",
+            ("schema", "digest"),
+            registry=registry,
         )
 
         self.predictor_fallback = Gauge(
@@ -143,10 +146,10 @@ class Metrics:
         )
         self.leader = Gauge("metainf_leader", "1 while this replica holds the Lease.", registry=registry)
 
-    def use_predictor(self, schema: str, digest: str) -> None:
-        """Say which predictor is in use, and no longer which was."""
+    def use_predictor(self, schema: int, digest: str) -> None:
+        """Say which predictor is in use, and no longer which was; `schema` is the version of the features it reads."""
         self.predictor_info.clear()
-        self.predictor_info.labels(schema=schema, digest=digest).set(1)
+        self.predictor_info.labels(schema=str(schema), digest=digest).set(1)
 
     def forget_workload(self, namespace: str, name: str) -> None:
         """Drop the series of a workload that is gone; otherwise its cost would be plotted for ever."""

@@ -15,6 +15,7 @@ from typing import Any
 import kopf
 
 from metainf.errors import InvalidWorkloadError
+from metainf.meta_features.schema import FEATURE_SCHEMA
 from metainf.predictors.contract import Predictor
 from metainf_operator.api_errors import ClusterError, NotFoundError
 from metainf_operator.cluster_api import ClusterApi
@@ -105,7 +106,7 @@ class Runtime:
         for store in self.world.stores:
             metrics.cached_objects.labels(kind=store.name).set_function(store.__len__)
         metrics.usable_nodes.set_function(lambda: sum(node.usable for node in self.world.nodes.values()))
-        metrics.use_predictor(predictor.identity.name, predictor.identity.digest)
+        metrics.use_predictor(FEATURE_SCHEMA, predictor.identity.digest)
         metrics.predictor_fallback.set(predictor_fault is not None)
         self.triggers.listen()
 
