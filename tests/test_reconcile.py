@@ -34,8 +34,8 @@ from metainf_operator.reconcile import (
     retargeted,
     serving_inputs,
 )
+from metainf_operator.states import DecisionState
 from metainf_operator.switch_room import SwitchRoom
-from metainf_operator.world import DecisionState
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ON_CHEAP = CandidateName("cheap", "default", "TP1", 1)

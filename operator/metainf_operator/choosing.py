@@ -17,8 +17,8 @@ from metainf_operator.accrual import Accrued, overspent
 from metainf_operator.conditions import Fault
 from metainf_operator.reconcile import Choice, Stop, by_declared_too, decide, leaves, serving_inputs
 from metainf_operator.sides import Sides
+from metainf_operator.states import DecisionState, WorkloadState
 from metainf_operator.understanding import TroubleError, Understood
-from metainf_operator.world import DecisionState, WorkloadState
 
 __all__ = ["Chooser"]
 

@@ -14,8 +14,8 @@ from metainf.planning import Plan, candidate_argv
 from metainf.selection import BindingLimit, NoSelection, Scored, Selection
 from metainf.switching import Keep, KeepReason, Move, MoveReason, Verdict, compare, starts_new_pods
 from metainf_operator.children import startup_s
+from metainf_operator.states import DecisionState
 from metainf_operator.switch_room import SwitchRoom
-from metainf_operator.world import DecisionState
 
 __all__ = [
     "Activate",

@@ -1,160 +1,23 @@
 """What the operator knows of the cluster: caches, and the questions that passes ask of them.
 
-Separate from the handlers that fill it and the passes that read it. Everything in it can be read again from the API
-server: a new leader starts from the same world.
+Separate from the handlers that fill it and the passes that read it; what is kept of each object is in `states`, and
+goes by its name here too. Everything in it can be read again from the API server: a new leader starts from the same
+world.
 """
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
-from metainf.errors import InvalidWorkloadError
-from metainf.manifests import (
-    AcceleratorPool,
-    DecisionHead,
-    InferenceWorkload,
-    parse_decision_head,
-    parse_pool,
-    parse_workload,
-)
 from metainf.pools import NodePool
 from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, take_inventory
 from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
-from metainf_operator.projections import ChildState, NodeFacts, timestamp
+from metainf_operator.projections import ChildState, NodeFacts
 from metainf_operator.rollout import PodTrouble
+from metainf_operator.states import EPOCH, DecisionState, ObjectKey, PoolState, WorkloadState
 from metainf_operator.store import Store
 
-__all__ = [
-    "DecisionState",
-    "ObjectKey",
-    "PoolState",
-    "WorkloadState",
-    "World",
-    "project_decision",
-    "project_pool",
-    "project_workload",
-]
-
-ObjectKey = tuple[str, str]
-"""Namespace and name."""
-
-
-ACTIVATED_AT = "metainf.dev/activated-at"
-SERVING_INPUTS = "metainf.dev/serving-inputs"
-IMAGE = "metainf.dev/image"
-RELEASED = "metainf.dev/released"
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadState:
-    """A workload as last seen: the parsed manifest or why it cannot be parsed, and its status as text."""
-
-    key: WorkloadKey
-    uid: str
-    generation: int
-    created_at: datetime
-    deleting: bool
-    manifest: InferenceWorkload | None
-    error: str | None
-    status_json: str
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """The status as last seen."""
-        value = json.loads(self.status_json)
-        return value if isinstance(value, dict) else {}
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """An AcceleratorPool as last seen."""
-
-    name: str
-    uid: str
-    generation: int
-    pool: AcceleratorPool | None
-    error: str | None
-    status_json: str
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionState:
-    """What of an InferenceDecision stands in its metadata: who watches no more needs no more memory.
-
-    `activated_at` is set while it is in force; `serving_inputs` is a digest of what the user asked of the pods
-    themselves (model, image, arguments, lengths): the same candidate is recorded anew when that changes. `image` is
-    what its pods run, so that a new default of the operator's restarts nothing. `released`: suspended or stopped, it is
-    in force and holds no capacity.
-    """
-
-    head: DecisionHead
-    activated_at: datetime | None
-    serving_inputs: str | None
-    image: str
-    released: bool
-
-    @property
-    def key(self) -> ObjectKey:
-        """Namespace and name."""
-        return self.head.namespace, self.head.name
-
-    @property
-    def holds(self) -> bool:
-        """Whether it holds capacity: a record in force that is not suspended."""
-        return self.activated_at is not None and self.head.reservation is not None and not self.released
-
-
-def project_workload(body: Mapping[str, Any]) -> WorkloadState:
-    """The state of an InferenceWorkload; what cannot be parsed becomes its error, never an exception."""
-    metadata = body["metadata"]
-    manifest, error = None, None
-    try:
-        manifest = parse_workload({k: body[k] for k in ("apiVersion", "kind", "metadata", "spec") if k in body})
-    except InvalidWorkloadError as exc:
-        error = str(exc)
-    return WorkloadState(
-        key=WorkloadKey(metadata["namespace"], metadata["name"]),
-        uid=str(metadata.get("uid", "")),
-        generation=int(metadata.get("generation") or 0),
-        created_at=timestamp(metadata.get("creationTimestamp")) or _EPOCH,
-        deleting=bool(metadata.get("deletionTimestamp")),
-        manifest=manifest,
-        error=error,
-        status_json=json.dumps(body.get("status") or {}, sort_keys=True, separators=(",", ":")),
-    )
-
-
-def project_pool(body: Mapping[str, Any]) -> PoolState:
-    """The state of an AcceleratorPool."""
-    metadata = body["metadata"]
-    pool, error = None, None
-    try:
-        pool = parse_pool({k: body[k] for k in ("apiVersion", "kind", "metadata", "spec") if k in body})
-    except InvalidWorkloadError as exc:
-        error = str(exc)
-    status = json.dumps(body.get("status") or {}, sort_keys=True, separators=(",", ":"))
-    generation = int(metadata.get("generation") or 0)
-    return PoolState(metadata["name"], str(metadata.get("uid", "")), generation, pool, error, status)
-
-
-def project_decision(body: Mapping[str, Any]) -> DecisionState | None:
-    """The state of an InferenceDecision, from its metadata alone; None for one whose notes somebody damaged."""
-    try:
-        head = parse_decision_head({"metadata": body["metadata"]})
-    except InvalidWorkloadError:
-        return None
-    annotations = body["metadata"].get("annotations") or {}
-    return DecisionState(
-        head=head,
-        activated_at=timestamp(annotations.get(ACTIVATED_AT)),
-        serving_inputs=annotations.get(SERVING_INPUTS),
-        image=annotations.get(IMAGE, ""),
-        released=RELEASED in annotations,
-    )
+__all__ = ["DecisionState", "ObjectKey", "PoolState", "WorkloadState", "World"]
 
 
 def _under_way(children: Iterable[ChildState]) -> int:
@@ -303,12 +166,12 @@ class World:
     def decisions_of(self, key: WorkloadKey, uid: str) -> tuple[DecisionState, ...]:
         """The workload's decisions, the latest first."""
         mine = [d for d in self._decided.get(key, {}).values() if d.head.owner_uid == uid]
-        return tuple(sorted(mine, key=lambda d: (d.head.created_at or _EPOCH, d.head.name), reverse=True))
+        return tuple(sorted(mine, key=lambda d: (d.head.created_at or EPOCH, d.head.name), reverse=True))
 
     def active_decision(self, key: WorkloadKey, uid: str) -> DecisionState | None:
         """The decision in force: the one that was activated last. Suspended, it is in force and holds nothing."""
         active = [d for d in self.decisions_of(key, uid) if d.activated_at is not None]
-        return max(active, key=lambda d: (d.activated_at or _EPOCH, d.head.name), default=None)
+        return max(active, key=lambda d: (d.activated_at or EPOCH, d.head.name), default=None)
 
     def holds(self) -> list[Hold]:
         """All reservations, and the claims of those who wait."""
