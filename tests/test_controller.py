@@ -1211,6 +1211,23 @@ def test_two_workloads_and_one_free_accelerator_the_second_waits_for_the_first_t
     assert around.condition("Ready", "b") == ("True", "Serving")
 
 
+def test_an_older_workload_that_comes_to_wait_takes_no_room_from_what_runs() -> None:
+    around = with_pools(Around(), cheap=1, fast=1)
+    around.apply(workload("a", budget="0.5", placement={"pools": ["cheap"]}))
+    around.apply(workload("b", policy={"onViolation": "Stop"}))
+    around.settle("a", "b")
+    assert (around.running("a"), around.running("b")) == ({}, {"cheap": 1})
+    around.edit("a", budget={"perHour": "1"})
+    around.settle("a", "b")
+    assert set(around.world.waiting) == {WorkloadKey("team", "a")}
+    before = len(around.cluster.writes)
+    around.controller.decide_anew()
+    around.settle("a", "b")
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready", "b") == ("True", "Serving")
+    assert around.condition("Ready", "a") == ("False", "NoCapacity")
+
+
 def test_a_recommendation_that_has_no_room_keeps_none_from_others() -> None:
     around = with_pools(Around(), cheap=1, fast=0)
     around.apply(workload("a", policy={"mode": "Recommend"}))
