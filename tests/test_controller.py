@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from choices import architecture
 from controller_passes import ROOMY, SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
+from metainf import candidates
 from metainf.manifests import parse_pool, standing_pool
 from metainf.predictors.contract import Question
 from metainf.workload import Repetitiveness
@@ -780,6 +781,98 @@ def test_a_tainted_node_is_no_room_for_those_who_come() -> None:
     assert around.condition("Ready", "b") == ("True", "Serving")
 
 
+EVICTS = {**CLOSED, "effect": "NoExecute"}
+DEDICATED = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
+
+
+def close(around: Around, nodes: int, each: dict[str, str]) -> None:
+    """The same taint on all cheap nodes, one after the other."""
+    for number in range(nodes):
+        taint(around, f"cheap-{number}", each)
+        around.settle()
+
+
+@pytest.mark.parametrize("fast", [pytest.param(0, id="nothing else is there"), pytest.param(1, id="another is")])
+def test_a_taint_on_all_nodes_of_a_pool_moves_and_stops_nobody_who_runs_there(fast: int) -> None:
+    around = with_pools(Around(), cheap=2, fast=fast)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    decisions, before = around.decisions(), len(around.cluster.writes)
+    close(around, 2, CLOSED)
+    around.resync()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.decisions() == decisions
+    assert around.condition("Ready") == ("True", "Serving")
+    assert around.condition("Decided") == ("True", "Kept")
+    assert "cheap has the taint maintenance: add it to placement.tolerations" in around.message("Decided")
+
+
+def test_a_taint_that_evicts_on_all_nodes_of_a_pool_moves_what_runs_there() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload())
+    around.settle()
+    close(around, 2, EVICTS)
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_pod_that_is_lost_in_a_pool_that_takes_no_new_ones_is_made_up_for_elsewhere() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload())
+    around.settle()
+    close(around, 2, CLOSED)
+    assert around.running() == {"cheap": 1}
+    for pod in around.cluster.all(POD):
+        around.cluster.remove(POD, pod["metadata"]["name"], "team")
+    around.resync()
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_toleration_that_is_taken_back_moves_what_runs_on_dedicated_nodes() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    close(around, 2, DEDICATED)
+    around.apply(workload(placement={"tolerations": [{**DEDICATED, "operator": "Equal"}]}))
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    around.edit(placement={"tolerations": []})
+    around.settle()
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+@pytest.mark.parametrize("budget", ["1", "2"])
+def test_what_runs_in_a_pool_that_takes_no_new_pods_keeps_to_its_budget(budget: str) -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload(budget="2", policy={"onViolation": "Stop"}))
+    around.settle()
+    close(around, 2, CLOSED)
+    price(around, "cheap", "2")
+    around.edit(budget={"perHour": budget})
+    around.settle()
+    assert around.running() == {"cheap": 1 if budget == "2" else 0}
+
+
+def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    before = len(around.cluster.writes)
+    monkeypatch.setattr("metainf.memory._CACHE_MARGIN_RATIO", 1e4)
+    candidates._replicas_of_shape.cache_clear()
+    try:
+        around.resync()
+        assert "exceeds the usable" in around.message("Decided")
+        around.apply(workload("second"))
+        around.settle("second", "chat")
+        assert around.condition("Feasible", "second")[1] == "ModelDoesNotFit"
+    finally:
+        monkeypatch.undo()
+        candidates._replicas_of_shape.cache_clear()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready", "chat") == ("True", "Serving")
+
+
 # Nodes that no AcceleratorPool names
 
 
@@ -832,6 +925,22 @@ def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, 
     around.settle()
     assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
     assert around.condition("Ready") == ("True", "Serving")
+
+
+@pytest.mark.parametrize("elsewhere", [pytest.param(False, id="nothing else"), pytest.param(True, id="another kind")])
+def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(elsewhere: bool) -> None:
+    around = with_nodes(g0="1", g1="1")
+    if elsewhere:
+        around.cluster.put(NODE, host("h0", "10", like="gke-h100"))
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    before = len(around.cluster.writes)
+    for taints in ([CLOSED], []):
+        for name in ("g0", "g1"):
+            around.cluster.put(NODE, host(name, "1", taints=taints))
+            around.settle()
+            assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+            assert around.condition("Ready") == ("True", "Serving")
 
 
 def test_what_is_suspended_is_not_written_for_a_node_either() -> None:

@@ -18,10 +18,20 @@ from datetime import datetime
 
 from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
+from metainf.workload import Toleration
 from metainf_operator.engine_pods import EnginePod
 from metainf_operator.rollout import PodTrouble
 
-__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "ReplicaSize", "WorkloadKey", "node_use", "pool_for_workload"]
+__all__ = [
+    "Hold",
+    "NodeUse",
+    "PodSum",
+    "PodUse",
+    "ReplicaSize",
+    "WorkloadKey",
+    "node_use",
+    "pool_for_workload",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,8 +72,8 @@ class PodUse:
 
     `engine` is where its engine answers and `trouble` why it does not, which take nothing: the ledger looks at neither.
     `serving` is what it was made to serve, and `engine_cpu_cores` what its engine's container alone requests; None for
-    pods that are not ours. One of ours that is bound nowhere takes nothing at all, and is kept for its trouble alone:
-    its node is empty.
+    pods that are not ours, of which `tolerations` are not kept either. One of ours that is bound nowhere takes nothing
+    at all, and is kept for its trouble alone: its node is empty.
     """
 
     node: str
@@ -76,6 +86,7 @@ class PodUse:
     trouble: PodTrouble | None = None
     serving: str = ""
     engine_cpu_cores: float | None = None
+    tolerations: tuple[Toleration, ...] = ()
 
     @property
     def size(self) -> "ReplicaSize":

@@ -154,8 +154,10 @@ def decide(
     if isinstance(verdict, Move):
         return _moved(plan, outcome, verdict, room)
     if anew and outcome.current is not None:
-        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods.
-        return Activate(retargeted(plan, outcome.current), MoveReason.ASKED)
+        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods. Where new
+        # pods of it would find no place, those of the best other one are to have it.
+        target = outcome.current if outcome.current.barred is None else outcome.chosen
+        return Activate(retargeted(plan, target), MoveReason.ASKED)
     return Hold(_keep_message(verdict, outcome, room))
 
 
@@ -233,7 +235,15 @@ def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs
         return Refuse(plan, claims=workload.policy.mode is not PolicyMode.RECOMMEND)
     if workload.policy.on_violation is OnViolation.STOP and _known_broken(workload, outcome):
         return Stop(plan)
-    return Hold("no candidate keeps every limit")
+    return Hold(_in_its_place(outcome) or "no candidate keeps every limit")
+
+
+def _in_its_place(outcome: Selection | NoSelection) -> str:
+    """Why what runs stays where it could not be started now; empty where it could, and where it breaks a limit."""
+    current = outcome.current
+    if current is None or current.barred is None or current.broken is not None:
+        return ""
+    return f"it runs where new pods of it would find no place: {current.barred.detail}"
 
 
 def by_declared_too(stopped: Choice) -> Choice:
@@ -270,6 +280,8 @@ def _allowed_replicas(workload: InferenceWorkload, outcome: Selection) -> range:
 
 def _keep_message(verdict: Keep, outcome: Selection, room: SwitchRoom | None) -> str:
     match verdict.reason:
+        case KeepReason.GAIN_TOO_SMALL if verdict.gain_ratio == 0 and (place := _in_its_place(outcome)):
+            return place
         case KeepReason.GAIN_TOO_SMALL:
             return f"another candidate would gain {verdict.gain_ratio:.1%}, less than policy.minimumGain and the switch"
         case KeepReason.COOLING_DOWN:

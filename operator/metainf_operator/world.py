@@ -5,7 +5,8 @@ goes by its name here too. Everything in it can be read again from the API serve
 world.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -209,26 +210,38 @@ class World:
     def pools_for(
         self, key: WorkloadKey, created_at: datetime, *, own_pods_count: bool = False
     ) -> tuple[NodePool, ...]:
-        """Every pool with what is free for this workload."""
+        """Every pool with what is free for this workload, each under the name that the workload's own record has."""
         by_pool: dict[str, list[Hold]] = {}
+        known_as: dict[str, str] = {}
         own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
+        renamed = self.inventory.renamed
         for hold in (*self.holds(), *own):
-            by_pool.setdefault(hold.pool, []).append(hold)
+            name = renamed.get(hold.pool, hold.pool)
+            by_pool.setdefault(name, []).append(hold if name == hold.pool else replace(hold, pool=name))
+            if hold.workload == key and not hold.waiting:
+                known_as[name] = hold.pool
         uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
-            pools.append(
-                pool_for_workload(
-                    record.pool,
-                    uses,
-                    by_pool.get(record.pool.name, []),
-                    key,
-                    created_at=created_at,
-                    own_pods_count=own_pods_count,
-                    members=record.members,
-                )
+            free = pool_for_workload(
+                record.pool,
+                uses,
+                by_pool.get(record.pool.name, []),
+                key,
+                created_at=created_at,
+                own_pods_count=own_pods_count,
+                members=record.members,
             )
+            name = known_as.get(free.name, free.name)
+            pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
+
+    def pods_in(self, record: PoolRecord) -> Iterator[PodUse]:
+        """Pods on the pool's nodes; all pods where nodes, and so which are the pool's, are not seen."""
+        if self._fixed is not None:
+            yield from self.pods.values()
+        for name in record.members:
+            yield from self._on_node.get(name, {}).values()
 
     def troubles(self, key: WorkloadKey, serving: str) -> tuple[PodTrouble, ...]:
         """What keeps pods of one serving of the workload from serving, by pod."""
