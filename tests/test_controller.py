@@ -617,6 +617,7 @@ def test_a_gain_whose_both_sides_cost_more_than_the_budget_interrupts_nobody() -
     said = around.message("Decided")
     assert "both sides would cost 1.50 USD/h while it starts, the budget is 1.2 USD/h" in said
     assert "policy.pinned.candidate" in said
+    assert around.world.held_back == set()  # room is there
     assert list(around.decisions().values()) == ["Active"]
     around.edit(budget={"perHour": "1.5"})
     around.settle()
@@ -666,6 +667,26 @@ def test_a_gain_on_a_full_node_waits_for_room_beside_what_runs() -> None:
     around.settle()
     assert _caches_no_prefixes(around)
     assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_gain_that_is_held_for_room_is_taken_when_another_workload_leaves() -> None:
+    around = with_pools(Around(predictor=StubPredictor(_repetition_pays)), cheap=2, fast=0)
+    limits: dict[str, Any] = {"methods": {"allow": ["default", "no-prefix-caching"]}, "scaling": {"maxReplicas": 1}}
+    around.apply(workload(objective="MaximizeThroughput", policy={"cooldown": "0s"}, **limits))
+    around.apply(workload("other"))
+    around.settle("chat", "other")
+    assert around.world.held_back == set()
+    around.edit(traffic={"repetitiveness": "High"})
+    around.settle("chat", "other")
+    assert around.condition("Decided") == ("True", "Kept")
+    assert around.world.held_back == {WorkloadKey("team", "chat")}
+    around.cluster.remove(INFERENCE_WORKLOAD, "other", "team")
+    around.settle("other")
+    for key in set(around.world.held_back):  # what the change of a pod brings about
+        around.controller.decide_anew(key)
+    around.settle()
+    assert _caches_no_prefixes(around)
+    assert around.world.held_back == set()
 
 
 def test_a_pin_takes_a_gain_on_a_full_node_and_stops_what_runs_first() -> None:
@@ -1346,6 +1367,7 @@ def test_a_recommendation_that_has_no_room_keeps_none_from_others() -> None:
     assert around.running("b") == {"cheap": 1}
     assert around.condition("Feasible", "a") == ("False", "NoCapacity")
     assert set(around.world.waiting) == {WorkloadKey("team", "c")}
+    assert around.world.held_back == {WorkloadKey("team", "a")}
     around.cluster.remove(INFERENCE_WORKLOAD, "b", "team")
     around.settle("a", "c")
     assert around.condition("Ready", "c") == ("True", "Serving")
@@ -1378,6 +1400,59 @@ def test_who_waits_no_more_keeps_no_room_from_those_behind_it(spec: dict[str, An
     around.cluster.remove(INFERENCE_WORKLOAD, "a", "team")
     around.settle("a", "b", "c")
     assert around.condition("Ready", "c") == ("True", "Serving")
+
+
+def told_of(around: Around) -> list[int]:
+    """How much is reserved and claimed each time that others are told of room."""
+    told: list[int] = []
+    around.controller._capacity_freed = lambda: told.append(sum(hold.replicas for hold in around.world.holds()))
+    return told
+
+
+def test_a_claim_that_moves_to_another_pool_is_told_to_those_behind_it() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    for name, where, rps in (("a", "cheap", "2"), ("b", "fast", "2"), ("c", "cheap", "6"), ("d", "cheap", "2")):
+        around.apply(workload(name, rps=rps, placement={"pools": [where]}))
+    everybody = ("a", "b", "c", "d")
+    around.settle(*everybody)
+    assert set(around.world.waiting) == {WorkloadKey("team", "c"), WorkloadKey("team", "d")}
+    told = told_of(around)
+    around.edit("c", placement={"pools": ["fast"]})
+    for _ in range(3):
+        around.reconcile("c")
+    assert len(told) == 1
+    assert around.world.waiting[WorkloadKey("team", "c")].pool == "fast"
+    around.settle(*everybody)
+    assert around.condition("Ready", "d") == ("True", "Serving")
+
+
+def test_a_reservation_that_shrinks_is_told_and_one_that_grows_is_not() -> None:
+    around = serving(scaling={"replicas": 2}, placement={"pools": ["cheap"]})
+    told = told_of(around)
+    around.edit(scaling={"replicas": 3})
+    around.settle()
+    assert told == []
+    around.edit(scaling={"replicas": 1})
+    around.settle()
+    assert told == [1]
+
+
+def test_a_reservation_whose_record_is_not_written_is_told_to_be_free_again() -> None:
+    around = with_pools(Around())
+    told = told_of(around)
+    around.apply(workload())
+    around.cluster.fail(UnreachableError("away"), verb=Verb.APPLY)
+    with pytest.raises(UnreachableError):
+        around.reconcile()
+    assert told == [0]
+
+
+def test_what_is_suspended_is_told_to_be_free_once_it_is() -> None:
+    around = serving()
+    told = told_of(around)
+    around.edit(suspend=True)
+    around.settle()
+    assert told == [0]
 
 
 def test_a_reservation_holds_before_any_pod_runs() -> None:

@@ -16,7 +16,7 @@ from controller_passes import workload as manifest
 from metainf.candidates import CandidateName, SizedOption, enumerate_candidates
 from metainf.manifests import InferenceWorkload, Reservation, parse_decision_head, parse_workload
 from metainf.planning import Plan, plan
-from metainf.pools import Taint
+from metainf.pools import NodePool, Taint
 from metainf.running import Running
 from metainf.selection import Selection
 from metainf.switching import MoveReason
@@ -29,6 +29,7 @@ from metainf_operator.reconcile import (
     Propose,
     Refuse,
     Stop,
+    awaits_room,
     by_declared_too,
     decide,
     halts,
@@ -53,12 +54,12 @@ def asked_for(**spec: Any) -> InferenceWorkload:
     return parse_workload(manifest(**spec))
 
 
-def planned(workload: InferenceWorkload, current: CandidateName | None, *, cheap: bool = True) -> Plan:
+def planned(workload: InferenceWorkload, current: CandidateName | None, *, pools: tuple[NodePool, ...] = POOLS) -> Plan:
     return plan(
         workload,
         architecture(),
         revision=None,
-        pools=POOLS if cheap else POOLS[1:],
+        pools=pools,
         predictor=STUB,
         engine_version=VERSION,
         current=current,
@@ -256,6 +257,46 @@ def test_a_switch_for_a_gain_alone_needs_room_money_and_a_turn_beside_what_runs(
         assert choice.keeps_old is gains
 
 
+FULL_FAST = (POOLS[0], node_pool("fast", per_node=1, free=(0, 0), price="10"))
+RECOMMEND: dict[str, Any] = {"policy": {"mode": "Recommend"}}
+QUICK: dict[str, Any] = {"slo": {"ttft": {"p95": "100ms"}}}  # the fast pool alone keeps it
+
+
+@pytest.mark.parametrize(
+    ("spec", "pools", "runs", "there", "waits"),
+    [
+        pytest.param({}, POOLS, ON_FAST, NO_ROOM, True, id="a switch that is held for room"),
+        pytest.param({}, POOLS, ON_FAST, beside(budget="10.5"), False, id="a switch that is held for money"),
+        pytest.param({}, POOLS, ON_FAST, NO_TURN, False, id="a switch that is held for its turn"),
+        pytest.param({}, POOLS, ON_CHEAP, None, False, id="the best runs"),
+        pytest.param(QUICK, FULL_FAST, ON_CHEAP, None, True, id="it breaks a limit, and what keeps it has no room"),
+        pytest.param({"budget": "0.5"}, POOLS, ON_CHEAP, None, False, id="it breaks a limit, and nothing keeps it"),
+        pytest.param(QUICK, FULL_FAST, None, None, False, id="refused for room: its claim is told"),
+        pytest.param({**QUICK, **RECOMMEND}, FULL_FAST, None, None, True, id="a recommendation claims none"),
+        pytest.param({"scaling": {"replicas": 9}}, POOLS[:1], ON_CHEAP, None, True, id="nine asked for, room for four"),
+        pytest.param({"scaling": {"replicas": 4}}, POOLS[:1], ON_CHEAP, None, False, id="four asked for, room for all"),
+        pytest.param(
+            {"scaling": {"replicas": 4}, "budget": "3"}, POOLS[:1], ON_CHEAP, None, False, id="money for three of four"
+        ),
+        pytest.param(
+            {"scaling": {"replicas": 9}, "suspend": True}, POOLS[:1], ON_CHEAP, None, False, id="it is to run nothing"
+        ),
+    ],
+)
+def test_who_is_decided_anew_when_room_comes(
+    spec: dict[str, Any],
+    pools: tuple[NodePool, ...],
+    runs: CandidateName | None,
+    there: SwitchRoom | None,
+    waits: bool,
+) -> None:
+    workload = asked_for(**spec)
+    made = planned(workload, runs, pools=pools)
+    active = None if runs is None else in_force(workload, runs)
+    choice = decide(workload, made, active, asked=serving_inputs(workload), now=NOW, room=there)
+    assert awaits_room(made, choice) is waits
+
+
 def test_whether_a_plan_leaves_what_is_in_force() -> None:
     workload = asked_for()
     assert leaves(planned(workload, ON_FAST))
@@ -374,7 +415,7 @@ def test_a_pool_that_is_gone_leads_elsewhere() -> None:
     workload = asked_for()
     choice = decide(
         workload,
-        planned(workload, ON_CHEAP, cheap=False),
+        planned(workload, ON_CHEAP, pools=POOLS[1:]),
         in_force(workload, ON_CHEAP),
         asked=serving_inputs(workload),
         now=NOW,

@@ -37,6 +37,7 @@ class Triggers:
         self._queue = queue
         self._decide_anew = decide_anew
         self._pending: dict[str, asyncio.TimerHandle] = {}
+        self._left: set[str] = set()  # nodes that pods have left since those who are held back were looked at
         self._stock: Inventory | None = None
 
     def listen(self) -> None:
@@ -55,7 +56,7 @@ class Triggers:
             return  # our own status write
         self._queue.add(key)
         if new is None:
-            self.capacity_changed()
+            self.room_came()
 
     def _child_changed(self, key: ObjectKey, old: ChildState | None, new: ChildState | None) -> None:
         state = new or old
@@ -68,6 +69,9 @@ class Triggers:
         if old is not None and new is not None and old.takes_as(new):
             return  # its engine answers now, or no more: the Deployment's status tells
         self.capacity_changed()
+        if old is not None and old.node and (new is None or new.node != old.node):
+            self._left.add(old.node)
+            self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
         goes = old is not None and (new is None or (new.terminating and not old.terminating))
         owner = old.workload if old is not None and goes else None
         if owner is not None and owner in self._world.workloads:
@@ -99,6 +103,11 @@ class Triggers:
         """Room came or went: those who wait look again, and the pools say what is free."""
         self._soon("capacity", _CAPACITY_QUIET_S, self._queue_waiting)
 
+    def room_came(self) -> None:
+        """What was reserved or claimed is so no more: besides, who is held back by want of room is weighed again."""
+        self.capacity_changed()
+        self._soon("room", _CAPACITY_QUIET_S, self._queue_held_back)
+
     def _soon(self, name: str, quiet_s: float, act: Callable[[], None]) -> None:
         if name not in self._pending:
             self._pending[name] = asyncio.get_running_loop().call_later(quiet_s, self._due, name, act)
@@ -128,6 +137,19 @@ class Triggers:
             self._queue.add(hold.workload)
         for name in sorted(self._world.pools):
             self._queue.add(PoolKey(name))
+
+    def _queue_those_whose_room_it_may_be(self) -> None:
+        """Pods come and go on nodes of no pool all the time: they are nobody's room."""
+        left, self._left = self._left, set()
+        if any(not left.isdisjoint(record.members) for record in self._world.inventory.pools):
+            self._queue_held_back()
+
+    def _queue_held_back(self) -> None:
+        """Only those who wait for room: with all the others a pod that ends would start a thousand decisions."""
+        states = (self._world.workloads.get(key) for key in self._world.held_back)
+        for state in sorted((s for s in states if s is not None), key=lambda s: (s.created_at, s.key)):
+            self._decide_anew(state.key)
+            self._queue.add(state.key, Priority.RESYNC)
 
 
 def _without_status(state: WorkloadState) -> tuple[object, ...]:

@@ -42,6 +42,8 @@ class World:
         self.opencost: OpenCostPrices = {}
         self.waiting: dict[WorkloadKey, Hold] = {}
         self.reserving: dict[WorkloadKey, Hold] = {}
+        self.held_back: set[WorkloadKey] = set()
+        """Who would be decided otherwise if there were more room, and claims none."""
         self._inventory: Inventory | None = None
         self._taken: Inventory | None = None
         self.inventory_version = 0
@@ -183,6 +185,12 @@ class World:
         found.extend(hold for hold in self.waiting.values() if self.workloads.get(hold.workload) is not None)
         return found
 
+    def held_by(self, key: WorkloadKey) -> list[Hold]:
+        """What one workload has reserved, and what it waits for."""
+        reserving, waiting = self.reserving.get(key), self.waiting.get(key)
+        found = list(self._holds_of(key)) if reserving is None else [reserving]
+        return found if waiting is None else [*found, waiting]
+
     def _holds_of(self, owner: WorkloadKey) -> tuple[Hold, ...]:
         """What the workload's records reserve, worked out anew only where it or one of them changed."""
         held = self._held.get(owner)
@@ -279,3 +287,4 @@ class World:
         self._troubled.pop(key, None)
         self.waiting.pop(key, None)
         self.reserving.pop(key, None)
+        self.held_back.discard(key)
