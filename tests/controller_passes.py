@@ -288,6 +288,8 @@ class Around:
         for host in self.cluster.all(NODE):
             facts = project_node(host)
             fits = all(facts.label_map.get(e["key"]) in e["values"] for e in wanted)
+            selector = (pod["spec"].get("nodeSelector") or {}).items()
+            fits = fits and all(facts.label_map.get(key) == value for key, value in selector)
             fits = fits and all(_tolerated(pod, taint) for taint in facts.taints)
             count = facts.accelerators.count - taken.get(facts.name, 0)
             if fits and facts.usable and count >= use.accelerators:

@@ -894,6 +894,65 @@ def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(monke
     assert around.condition("Ready", "chat") == ("True", "Serving")
 
 
+# Nodes that are selected by their labels
+
+
+def in_zone(around: Around, name: str, zone: str | None) -> None:
+    around.cluster.edit(NODE, name, {"metadata": {"labels": {"zone": zone}}})
+
+
+def in_zones() -> Around:
+    """Two cheap nodes in two zones, and a workload that selects the second."""
+    around = with_pools(Around(), cheap=2, fast=0)
+    for name, zone in (("cheap-0", "a"), ("cheap-1", "b")):
+        in_zone(around, name, zone)
+    around.apply(workload(placement={"nodeSelector": {"zone": "b"}}))
+    around.settle()
+    return around
+
+
+def test_a_selector_that_a_part_of_a_pool_matches_leaves_that_part() -> None:
+    around = in_zones()
+    assert around.condition("Ready") == ("True", "Serving")
+    assert {p["spec"]["nodeName"] for p in around.cluster.all(POD)} == {"cheap-1"}
+    around.apply(workload("second", placement={"nodeSelector": {"zone": "b"}}))
+    around.apply(workload("third"))
+    around.settle("chat", "second", "third")
+    assert around.condition("Ready", "second") == ("False", "NoCapacity")
+    assert around.condition("Ready", "third") == ("True", "Serving")  # what second claims is not on its node
+    around.apply(workload("fourth", placement={"nodeSelector": {"zone": "c"}}))
+    around.settle("fourth")
+    assert around.condition("Ready", "fourth") == ("False", "NoMatchingPool")
+    assert "cheap has no label zone=c" in around.message("Ready", "fourth")
+
+
+@pytest.mark.parametrize("zone", [pytest.param(None, id="without the label"), pytest.param("a", id="of another zone")])
+def test_a_node_that_joins_a_pool_moves_nobody_who_selects_others_of_it(zone: str | None) -> None:
+    around = with_pools(Around(), cheap=1, fast=1)
+    in_zone(around, "cheap-0", "b")
+    around.apply(workload(placement={"nodeSelector": {"zone": "b"}}, policy={"onViolation": "Stop"}))
+    in_zone(around, "fast-0", "b")
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    before = len(around.cluster.writes)
+    body = node("cheap-9", "gfd-a100", labels={"pool": "cheap"}, allocatable={**ROOMY, "nvidia.com/gpu": "1"})
+    around.cluster.put(NODE, body)
+    in_zone(around, "cheap-9", zone)
+    around.settle()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_node_that_gets_the_label_is_room_for_who_selects_it() -> None:
+    around = in_zones()
+    around.apply(workload("second", placement={"nodeSelector": {"zone": "b"}}))
+    around.settle("chat", "second")
+    assert around.condition("Feasible", "second") == ("False", "NoCapacity")
+    in_zone(around, "cheap-0", "b")
+    around.settle("chat", "second")
+    assert around.condition("Ready", "second") == ("True", "Serving")
+
+
 # Nodes that no AcceleratorPool names
 
 

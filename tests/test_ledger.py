@@ -257,5 +257,31 @@ def test_whatever_others_hold_a_workload_has_the_room_of_its_own_pods(holds: lis
     assert free_for(A, pods, holds, pool(GPU, nodes=2)) >= sum(pod.workload == A for pod in pods)
 
 
+@pytest.mark.parametrize(
+    ("held", "free"),
+    [
+        pytest.param(hold(B, 4), [4, 8], id="on any node: the first by name of equal ones"),
+        pytest.param(replace(hold(B, 4), nodes=frozenset({f"{GPU}-1"})), [8, 4], id="on the nodes that it selects"),
+        pytest.param(replace(hold(B, 9), nodes=frozenset({f"{GPU}-1"})), [8, 0], id="no more than these have"),
+        pytest.param(replace(hold(B, 4, waiting=True, at=1), nodes=frozenset()), [8, 8], id="a claim to none"),
+        pytest.param(
+            replace(hold(B, 4, waiting=True, at=1), nodes=frozenset({f"{GPU}-1"})), [8, 4], id="a claim to these"
+        ),
+    ],
+)
+def test_what_others_hold_is_taken_of_the_nodes_that_they_may_use(held: Hold, free: list[int]) -> None:
+    where = pool(GPU, nodes=2, addable=1)
+    left = pool_for_workload(where, {}, [held], A, created_at=T0 + timedelta(minutes=9))
+    assert [node.accelerators_free for node in left.nodes] == free
+    assert left.addable_nodes == 1
+
+
+def test_a_claim_leaves_room_on_the_nodes_that_are_selected_by_what_is_reserved() -> None:
+    where = pool(GPU, nodes=2)
+    held = [replace(hold(A, 8), nodes=frozenset({f"{GPU}-0"})), hold(B, 16, waiting=True, at=1)]
+    left = pool_for_workload(where, {}, held, A, created_at=T0 + timedelta(minutes=9))
+    assert sum(node.accelerators_free for node in left.nodes if node.name == f"{GPU}-0") == 8
+
+
 def test_a_key_reads_as_namespace_and_name() -> None:
     assert str(A) == "team/a"

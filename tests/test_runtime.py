@@ -134,6 +134,21 @@ def test_a_change_is_looked_at_by_those_it_concerns(
     assert run(main, on=on) == looks_at
 
 
+def test_a_label_of_one_node_is_looked_at_by_those_who_select_nodes() -> None:
+    on = cluster()
+    on.put(NODE, node("cheap-1", labels={"pool": "cheap"}))
+    on.edit(INFERENCE_WORKLOAD, "a", {"spec": {"placement": {"nodeSelector": {"zone": "b"}}}}, "team")
+
+    async def main(runtime: Runtime) -> set[Any]:
+        await runtime.sync()
+        await queued(runtime)
+        body = on.edit(NODE, "cheap-1", {"metadata": {"labels": {"zone": "b"}}})
+        runtime.feeds.nodes.saw({"type": "MODIFIED", "object": body})
+        return await queued(runtime)
+
+    assert run(main, on=on) == {A}
+
+
 def someones_pod(on: str) -> dict[str, Any]:
     return {"metadata": {"name": "p", "namespace": "x"}, "spec": {"nodeName": on, "containers": []}}
 

@@ -47,7 +47,10 @@ class WorkloadKey:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """So many replicas that a workload reserved on a pool, or, when `waiting`, waits for."""
+    """So many replicas that a workload reserved on a pool, or, when `waiting`, waits for.
+
+    `nodes` are those that they may go to, by name; None where that is any.
+    """
 
     workload: WorkloadKey
     created_at: datetime
@@ -55,6 +58,7 @@ class Hold:
     request: ReplicaRequest
     replicas: int
     waiting: bool = False
+    nodes: frozenset[str] | None = None
 
     @property
     def turn(self) -> tuple[datetime, WorkloadKey]:
@@ -211,7 +215,7 @@ def _less_held(pool: NodePool, unmet: Sequence[Hold], workload: WorkloadKey, cre
     """The pool less what others have reserved of it, and less the claims that come before the workload."""
     for hold in unmet:
         if not hold.waiting and hold.workload != workload:
-            pool = _reserve(pool, hold.request, hold.replicas)
+            pool = _reserve(pool, hold.request, hold.replicas, hold.nodes)
     mine = [hold for hold in unmet if not hold.waiting and hold.workload == workload]
     for hold in unmet:
         if hold.waiting and hold.workload != workload and hold.turn < (created_at, workload):
@@ -221,28 +225,29 @@ def _less_held(pool: NodePool, unmet: Sequence[Hold], workload: WorkloadKey, cre
 
 def _claimed(pool: NodePool, claim: Hold, mine: Sequence[Hold]) -> NodePool:
     """The pool less as much of the claim as leaves room for what the asking workload has reserved itself (`mine`)."""
-    whole = _reserve(pool, claim.request, claim.replicas)
+    whole = _reserve(pool, claim.request, claim.replicas, claim.nodes)
     fitted = _fitting(pool, mine)
     if _fitting(whole, mine) >= fitted:
         return whole
     fewest, most = 0, claim.replicas  # the first leave room for all that fitted, the second do not
     while most - fewest > 1:
         middle = (fewest + most) // 2
-        if _fitting(_reserve(pool, claim.request, middle), mine) >= fitted:
+        if _fitting(_reserve(pool, claim.request, middle, claim.nodes), mine) >= fitted:
             fewest = middle
         else:
             most = middle
-    return _reserve(pool, claim.request, fewest)
+    return _reserve(pool, claim.request, fewest, claim.nodes)
 
 
 def _fitting(pool: NodePool, holds: Sequence[Hold]) -> int:
     """How many replicas of all that is held find room, one hold after the other."""
     count = 0
     for hold in holds:
-        added = pool.addable_nodes * node_slots(empty_node(pool.shape), hold.request)
-        fits = min(hold.replicas, added + sum(node_slots(node, hold.request) for node in pool.nodes))
+        added = pool.addable_nodes * node_slots(empty_node(pool.shape), hold.request) if hold.nodes is None else 0
+        standing = sum(node_slots(node, hold.request) for node in pool.nodes if _may_use(node, hold.nodes))
+        fits = min(hold.replicas, added + standing)
         count += fits
-        pool = _reserve(pool, hold.request, fits)
+        pool = _reserve(pool, hold.request, fits, hold.nodes)
     return count
 
 
@@ -286,19 +291,24 @@ def _taken(node: NodeCapacity, request: ReplicaRequest) -> NodeCapacity:
     )
 
 
-def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int) -> NodePool:
+def _may_use(node: NodeCapacity, names: frozenset[str] | None) -> bool:
+    return names is None or node.name in names
+
+
+def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int, names: frozenset[str] | None = None) -> NodePool:
     """The pool less so many replicas: each on the fullest node that has room, then on nodes to be added.
 
-    The fullest stays the fullest while it is filled, so that one look at the nodes is enough.
+    Where `names` are given, on nodes of these alone, and on none to be added. The fullest stays the fullest while it is
+    filled, so that one look at the nodes is enough.
     """
     nodes, left = list(pool.nodes), max(0, replicas)
-    fitting = (i for i, node in enumerate(nodes) if node_slots(node, request) > 0)
+    fitting = (i for i, node in enumerate(nodes) if _may_use(node, names) and node_slots(node, request) > 0)
     for i in sorted(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name)):
         if left == 0:
             break
         nodes[i], left = _filled(nodes[i], request, left)
     addable = pool.addable_nodes
-    while left > 0 and addable > 0:
+    while names is None and left > 0 and addable > 0:
         addable -= 1
         node, still = _filled(empty_node(pool.shape, f"added-{replicas - left}-{addable}"), request, left)
         nodes.append(node)

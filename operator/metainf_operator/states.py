@@ -68,6 +68,11 @@ class WorkloadState:
         value = json.loads(self.status_json)
         return value if isinstance(value, dict) else {}
 
+    @property
+    def node_selector(self) -> tuple[tuple[str, str], ...]:
+        """Labels that its nodes must have; none where the spec cannot be read."""
+        return () if self.manifest is None else self.manifest.workload.placement.node_selector
+
 
 @dataclass(frozen=True, slots=True)
 class PoolState:

@@ -6,7 +6,7 @@ a trigger that is missed costs the time until the next resync, and nothing else.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from metainf_operator.inventory import Inventory
 from metainf_operator.ledger import PodUse, WorkloadKey
@@ -95,7 +95,7 @@ class Triggers:
             self.inventory_changed()
 
     def inventory_changed(self) -> None:
-        """Nodes, pools or prices moved: when the burst is over, everybody looks again."""
+        """Nodes, pools or prices moved: when the burst is over, everybody whom it concerns looks again."""
         self._world.inventory_changed()
         self._soon("inventory", _INVENTORY_QUIET_S, self._queue_everybody)
 
@@ -119,6 +119,8 @@ class Triggers:
     def _queue_everybody(self) -> None:
         stock = self._world.inventory
         if stock == self._stock:
+            # Labels of single nodes are no part of it, and some look for those.
+            self._look_anew(state for state in self._world.workloads.values() if state.node_selector)
             return
         self._stock = stock
         for problem in stock.problems:
@@ -146,8 +148,10 @@ class Triggers:
 
     def _queue_held_back(self) -> None:
         """Only those who wait for room: with all the others a pod that ends would start a thousand decisions."""
-        states = (self._world.workloads.get(key) for key in self._world.held_back)
-        for state in sorted((s for s in states if s is not None), key=lambda s: (s.created_at, s.key)):
+        self._look_anew(state for state in self._world.workloads.values() if state.key in self._world.held_back)
+
+    def _look_anew(self, states: Iterable[WorkloadState]) -> None:
+        for state in sorted(states, key=lambda s: (s.created_at, s.key)):
             self._decide_anew(state.key)
             self._queue.add(state.key, Priority.RESYNC)
 

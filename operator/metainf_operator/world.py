@@ -15,6 +15,7 @@ from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, ta
 from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
 from metainf_operator.projections import ChildState, NodeFacts
 from metainf_operator.rollout import PodTrouble
+from metainf_operator.selected_nodes import Selector, matching_nodes, of_these_nodes
 from metainf_operator.states import EPOCH, DecisionState, ObjectKey, PoolState, WorkloadState
 from metainf_operator.store import Store
 
@@ -48,6 +49,7 @@ class World:
         self._taken: Inventory | None = None
         self.inventory_version = 0
         self._fixed: tuple[NodePool, ...] | None = None
+        self._matching: dict[tuple[Selector, str], frozenset[str] | None] = {}
         self._on_node: dict[str, dict[ObjectKey, PodUse]] = {}
         self._uses: dict[str, NodeUse] = {}
         self._stale_nodes: set[str] = set()
@@ -134,12 +136,13 @@ class World:
     def inventory_changed(self) -> None:
         """Nodes, pools or prices moved: the next question takes stock anew."""
         self._inventory = None
+        self._matching.clear()
 
     def use_fixed_pools(self, pools: tuple[NodePool, ...]) -> None:
         """Take these pools for all there are: where nodes may not be read."""
         if pools != self._fixed:
             self._fixed = pools
-            self._inventory = None
+            self.inventory_changed()
 
     @property
     def inventory(self) -> Inventory:
@@ -218,7 +221,10 @@ class World:
     def pools_for(
         self, key: WorkloadKey, created_at: datetime, *, own_pods_count: bool = False
     ) -> tuple[NodePool, ...]:
-        """Every pool with what is free for this workload, each under the name that the workload's own record has."""
+        """Every pool with what is free for this workload, of the nodes that it selects.
+
+        Each goes by the name that the workload's own record has.
+        """
         by_pool: dict[str, list[Hold]] = {}
         known_as: dict[str, str] = {}
         own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
@@ -234,15 +240,34 @@ class World:
             free = pool_for_workload(
                 record.pool,
                 uses,
-                by_pool.get(record.pool.name, []),
+                [self._on_its_nodes(hold, record) for hold in by_pool.get(record.pool.name, ())],
                 key,
                 created_at=created_at,
                 own_pods_count=own_pods_count,
                 members=record.members,
             )
+            free = of_these_nodes(free, self._selector(key), self._selected(key, record))
             name = known_as.get(free.name, free.name)
             pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
+
+    def _selector(self, key: WorkloadKey) -> Selector:
+        state = self.workloads.get(key)
+        return () if state is None else state.node_selector
+
+    def _selected(self, key: WorkloadKey, record: PoolRecord) -> frozenset[str] | None:
+        """Names of the pool's nodes that the workload may use; None where it may use all. Kept while nodes stay."""
+        selector = self._selector(key)
+        if not selector:
+            return None
+        question = (selector, record.pool.name)
+        if question not in self._matching:
+            self._matching[question] = matching_nodes(record, selector, self.nodes.get)
+        return self._matching[question]
+
+    def _on_its_nodes(self, hold: Hold, record: PoolRecord) -> Hold:
+        nodes = self._selected(hold.workload, record)
+        return hold if nodes is None else replace(hold, nodes=nodes)
 
     def pods_in(self, record: PoolRecord) -> Iterator[PodUse]:
         """Pods on the pool's nodes; all pods where nodes, and so which are the pool's, are not seen."""
