@@ -1,8 +1,11 @@
 """Nodes fail, leave and come back; what runs there moves, or says why it cannot."""
 
+from typing import Any
+
 import pytest
 
 from e2e.cluster import lose_node
+from e2e.cluster.fake_nodes import taint
 from e2e.story import Story, workload
 from e2e.waiting import always, eventually
 
@@ -57,10 +60,15 @@ def test_a_pool_that_vanishes_with_no_other_is_said_and_serves_again_when_it_is_
     assert len(story.deployments("chat")) == 1
 
 
-@pytest.mark.parametrize("why", ["cordoned", "tainted"])
-def test_a_node_that_takes_no_pods_is_no_capacity(story: Story, why: str) -> None:
+_CLOSED = [
+    pytest.param({"unschedulable": True}, id="cordoned"),
+    pytest.param({"taints": [taint("nvidia.com/gpu", "present"), taint("mine")]}, id="tainted"),
+]
+
+
+@pytest.mark.parametrize("spec", _CLOSED)
+def test_a_node_that_takes_no_pods_is_no_capacity(story: Story, spec: dict[str, Any]) -> None:
     closed = story.node("l4", "3.40")
-    spec = {"unschedulable": True} if why == "cordoned" else {"taints": [{"key": "mine", "effect": "NoSchedule"}]}
     story.kube.patch("Node", closed, {"spec": spec})
     opened = story.node("l40s", "12.00")
     story.apply(workload())
@@ -68,13 +76,14 @@ def test_a_node_that_takes_no_pods_is_no_capacity(story: Story, why: str) -> Non
     assert _nodes_of(story, "chat") == {opened}
 
 
-def test_a_cordon_under_a_running_workload_moves_nothing(story: Story) -> None:
+@pytest.mark.parametrize("spec", _CLOSED)
+def test_a_node_that_is_closed_under_a_running_workload_moves_nothing(story: Story, spec: dict[str, Any]) -> None:
     node = story.node("l4", "3.40")
     story.node("l40s", "12.00")
     story.apply(workload())
     story.ready("chat")
     before = {pod["metadata"]["uid"] for pod in story.pods("chat")}
-    story.kube.patch("Node", node, {"spec": {"unschedulable": True}})
+    story.kube.patch("Node", node, {"spec": spec})
 
     def assert_same_pods() -> None:
         assert {pod["metadata"]["uid"] for pod in story.pods("chat")} == before

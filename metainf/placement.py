@@ -4,11 +4,12 @@ Separate because the operator's ledger and the selection must count capacity and
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_UP, Decimal
 from fractions import Fraction
 
-from metainf.pools import Billing, NodeCapacity, NodePool, NodeShape
+from metainf.pools import Billing, NodeCapacity, NodePool, NodeShape, Taint
 from metainf.workload import PlacementLimits, SpotPolicy, Toleration
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ReplicaRequest",
     "Room",
     "empty_node",
+    "evicting_taints",
     "max_replicas",
     "node_share",
     "node_slots",
@@ -163,14 +165,31 @@ def untolerated_taints(pool: NodePool, limits: PlacementLimits) -> tuple[str, ..
     does for pods that request it, and the clouds' spot taints where spot is allowed; both with the effect NoSchedule
     alone, which is what the pods tolerate.
     """
+    return tuple(taint.key for taint in _untolerated(pool, limits))
+
+
+def evicting_taints(pool: NodePool, limits: PlacementLimits, tolerated: Sequence[Toleration]) -> tuple[str, ...]:
+    """Keys of the pool's taints for which pods that run there have to go; `tolerated` is what they tolerate.
+
+    Of those that keep new pods away Kubernetes evicts for NoExecute alone. And where the pods tolerate one that the
+    workload does not, its toleration was taken back, which asks for other nodes.
+    """
+    return tuple(
+        taint.key
+        for taint in _untolerated(pool, limits)
+        if taint.effect == "NoExecute" or any(tolerates(t, taint.key, taint.value, taint.effect) for t in tolerated)
+    )
+
+
+def _untolerated(pool: NodePool, limits: PlacementLimits) -> list[Taint]:
     unasked = {pool.resource_name, *(SPOT_TAINT_KEYS if limits.spot is SpotPolicy.ALLOW else ())}
-    keys: list[str] = []
+    found: list[Taint] = []
     for taint in pool.taints:
         if taint.effect == "PreferNoSchedule" or (taint.effect == "NoSchedule" and taint.key in unasked):
             continue
         if not any(tolerates(t, taint.key, taint.value, taint.effect) for t in limits.tolerations):
-            keys.append(taint.key)
-    return tuple(keys)
+            found.append(taint)
+    return found
 
 
 def replica_grid(limit: int, *, minimum: int = 1) -> tuple[int, ...]:

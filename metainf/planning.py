@@ -32,6 +32,7 @@ from metainf.methods import method_lacks, portfolio
 from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor
 from metainf.rejections import RejectionReason
+from metainf.running import Running
 from metainf.selection import NoSelection, Request, Scored, Selection, select
 from metainf.techniques import Technique
 from metainf.workload import MethodLimits, Workload
@@ -107,6 +108,7 @@ def plan(
     engine_version: str,
     pinned: CandidateName | None = None,
     current: CandidateName | None = None,
+    running: Running | None = None,
     observed: ObservedTraffic | None = None,
 ) -> Plan:
     """Decide for one workload.
@@ -123,6 +125,8 @@ def plan(
         The candidate of the decision that the workload is pinned to by name.
     current : CandidateName or None
         What runs now; assessed beside the others.
+    running : Running or None
+        What is seen of its pods, which keep their place; None where nothing is.
     observed : ObservedTraffic or None
         Traffic to decide by in place of the declared; an engine still has to take the lengths that were declared.
 
@@ -144,6 +148,7 @@ def plan(
         engine_version=version,
         only=_only(workload, pinned, version),
         current=current,
+        running=running,
     )
     outcome = select(request, predictor)
     digest = architecture_digest(architecture)

@@ -9,17 +9,18 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
-from enum import StrEnum
 
 import numpy as np
 
 from metainf.architecture import ModelArchitecture
 from metainf.assessment import Assessment, assess
-from metainf.candidates import Candidate, CandidateName, SizedOption, enumerate_candidates
+from metainf.binding_limits import LIMIT_OF_REJECTION, BindingLimit
+from metainf.candidates import Candidate, CandidateName, Enumeration, enumerate_candidates
 from metainf.placement import empty_node, max_replicas
 from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor, PredictorIdentity
 from metainf.rejections import Rejection, RejectionCount, RejectionReason, count_rejections
+from metainf.running import Running, running_candidate, why_not_anew
 from metainf.search import search
 from metainf.workload import Budget, BudgetKind, Workload
 
@@ -27,61 +28,6 @@ __all__ = ["BindingLimit", "NoSelection", "Request", "Scored", "Selection", "sel
 
 TIE_RATIO = 0.02  # candidates this close in the objective are equal; DESIGN: below the noise of any measurement
 _ALTERNATIVES = 10
-
-
-class BindingLimit(StrEnum):
-    """What stands in the way when nothing is chosen; also the reason of the condition Feasible."""
-
-    NO_MATCHING_POOL = "NoMatchingPool"
-    PRICE_UNKNOWN = "PriceUnknown"
-    NO_METHOD_ALLOWED = "NoMethodAllowed"
-    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
-    NO_CAPACITY = "NoCapacity"
-    LOAD_TOO_HIGH = "LoadTooHigh"
-    SLO_UNREACHABLE = "SLOUnreachable"
-    DEADLINE_UNREACHABLE = "DeadlineUnreachable"
-    BUDGET_TOO_LOW = "BudgetTooLow"
-
-    @property
-    def sentence(self) -> str:
-        """When this limit binds."""
-        return _LIMIT_SENTENCES[self]
-
-
-_LIMIT_SENTENCES = {
-    BindingLimit.NO_MATCHING_POOL: "Shows when no node pool is there that the workload may use.",
-    BindingLimit.PRICE_UNKNOWN: "Shows when the price of every usable pool is unknown or in another currency.",
-    BindingLimit.NO_METHOD_ALLOWED: "Shows when methods.allow and methods.deny leave no method.",
-    BindingLimit.MODEL_DOES_NOT_FIT: "Shows when no replica of the model fits any usable pool's accelerators.",
-    BindingLimit.NO_CAPACITY: "Shows when a candidate keeps every limit but its nodes are taken now.",
-    BindingLimit.LOAD_TOO_HIGH: "Shows when no candidate carries the load at the asked confidence.",
-    BindingLimit.SLO_UNREACHABLE: "Shows when no candidate keeps every SLO at the asked confidence, at any price.",
-    BindingLimit.DEADLINE_UNREACHABLE: "Shows when no candidate finishes the batch within its deadline.",
-    BindingLimit.BUDGET_TOO_LOW: "Shows when every candidate that keeps the SLOs costs more than the budget.",
-}
-
-_LIMIT_OF_REJECTION = {
-    RejectionReason.POOL_NOT_ALLOWED: BindingLimit.NO_MATCHING_POOL,
-    RejectionReason.SPOT_NOT_ALLOWED: BindingLimit.NO_MATCHING_POOL,
-    RejectionReason.NODE_SELECTOR_MISMATCH: BindingLimit.NO_MATCHING_POOL,
-    RejectionReason.TAINT_NOT_TOLERATED: BindingLimit.NO_MATCHING_POOL,
-    RejectionReason.PRICE_UNKNOWN: BindingLimit.PRICE_UNKNOWN,
-    RejectionReason.CURRENCY_DIFFERS: BindingLimit.PRICE_UNKNOWN,
-    RejectionReason.METHOD_NOT_ALLOWED: BindingLimit.NO_METHOD_ALLOWED,
-    RejectionReason.LOSSY_NOT_ALLOWED: BindingLimit.NO_METHOD_ALLOWED,
-    RejectionReason.LAYOUT_CONFLICT: BindingLimit.MODEL_DOES_NOT_FIT,
-    RejectionReason.METHOD_CONFLICT: BindingLimit.NO_METHOD_ALLOWED,
-    RejectionReason.UNSUPPORTED_PRECISION: BindingLimit.MODEL_DOES_NOT_FIT,
-    RejectionReason.CONTEXT_TOO_LONG: BindingLimit.MODEL_DOES_NOT_FIT,
-    RejectionReason.MEMORY_TOO_SMALL: BindingLimit.MODEL_DOES_NOT_FIT,
-    RejectionReason.NODE_TOO_SMALL: BindingLimit.MODEL_DOES_NOT_FIT,
-    RejectionReason.NO_CAPACITY: BindingLimit.NO_CAPACITY,
-    RejectionReason.OVERLOADED: BindingLimit.LOAD_TOO_HIGH,
-    RejectionReason.SLO_MISSED: BindingLimit.SLO_UNREACHABLE,
-    RejectionReason.DEADLINE_MISSED: BindingLimit.DEADLINE_UNREACHABLE,
-    RejectionReason.OVER_BUDGET: BindingLimit.BUDGET_TOO_LOW,
-}
-
 _NO_POOL = (
     "no node pool with accelerators is known; an AcceleratorPool with accelerator.count 0 lets nodes serve on CPUs"
 )
@@ -92,7 +38,8 @@ class Request:
     """One question to the selection.
 
     `pools` show what is free for this workload: what it holds itself counts as free. `only` restricts the answer to
-    one candidate (a pin). `current` is what runs now: it is assessed beside the others, never preferred here.
+    one candidate (a pin). `current` is what runs now: it is assessed beside the others, never preferred here; `running`
+    is what is seen of its pods, None where nothing is.
     """
 
     workload: Workload
@@ -101,15 +48,20 @@ class Request:
     engine_version: str
     only: CandidateName | None = None
     current: CandidateName | None = None
+    running: Running | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """A candidate with what is predicted of it. `broken` is the first limit that it breaks, or None."""
+    """A candidate with what is predicted of it. `broken` is the first limit that it breaks, or None.
+
+    `barred`: it runs, and could not be started now; for the reason given.
+    """
 
     candidate: Candidate
     assessment: Assessment
     row: int
+    barred: Rejection | None = None
 
     @property
     def broken(self) -> Rejection | None:
@@ -198,7 +150,7 @@ def _select_within(request: Request, predictor: Predictor) -> Selection | NoSele
         only=request.only,
     )
     assessment = search(request.workload, enumeration.options, predictor)
-    current, assessment = _place_current(request, enumeration.options, assessment, predictor)
+    current, assessment = _place_current(request, enumeration, assessment, predictor)
     candidates = assessment.candidates
     order = _ranked(assessment)
     keeps = assessment.feasible
@@ -228,16 +180,19 @@ def _resized(current: CandidateName | None, assessment: Assessment, feasible: Se
 
 
 def _place_current(
-    request: Request, options: Sequence[SizedOption], assessment: Assessment, predictor: Predictor
+    request: Request, enumeration: Enumeration, assessment: Assessment, predictor: Predictor
 ) -> tuple[Scored | None, Assessment]:
-    """What runs now, looked at where the search did not; apart from the rest where its replicas are too few or many."""
+    """What runs now, looked at where the search did not.
+
+    Apart from the rest, so that it is not chosen, where its replicas are too few or many or it could not start now.
+    """
     current = request.current
     if current is None:
         return None, assessment
     for row, candidate in enumerate(assessment.candidates):
         if candidate.name == current:
             return Scored(candidate, assessment, row), assessment
-    for sized in options:
+    for sized in enumeration.options:
         if sized.option.name(current.replicas) == current and current.replicas <= sized.option.room.replicas:
             candidate = sized.with_replicas(current.replicas)
             looked = assess(request.workload, [candidate], predictor)
@@ -245,7 +200,21 @@ def _place_current(
                 return Scored(candidate, looked, 0), assessment
             extended = assessment.extended(looked)
             return Scored(candidate, extended, len(assessment.candidates)), extended
-    return None, assessment
+    return _in_place(request, enumeration, predictor), assessment
+
+
+def _in_place(request: Request, enumeration: Enumeration, predictor: Predictor) -> Scored | None:
+    """What runs now where it could not be started any more; a pin to another asks about that one alone."""
+    running = request.running
+    if running is None or request.only not in (None, running.name):
+        return None
+    candidate = running_candidate(
+        request.workload, request.architecture, request.pools, running, engine_version=request.engine_version
+    )
+    if candidate is None:
+        return None
+    looked = assess(request.workload, [candidate], predictor)
+    return Scored(candidate, looked, 0, why_not_anew(candidate, enumeration.rejections))
 
 
 def _ranked(assessment: Assessment) -> list[int]:
@@ -345,7 +314,7 @@ def _binding(
             return BindingLimit.NO_MATCHING_POOL, _NO_POOL, None
         order = list(RejectionReason)
         last = max(earlier, key=lambda r: (order.index(r.reason), -r.shortfall))
-        return _LIMIT_OF_REJECTION[last.reason], last.detail, None
+        return LIMIT_OF_REJECTION[last.reason], last.detail, None
     performing = assessment.cheapest_performing()
     if performing:
         cheapest = performing[0]
@@ -360,7 +329,7 @@ def _binding(
     rejection = assessment.rejection(int(np.argmin(assessment.performance_ratio)))
     if rejection is None:
         raise AssertionError("a candidate that breaks a limit has a rejection")
-    return _LIMIT_OF_REJECTION[rejection.reason], f"nearest candidate: {rejection.detail}", None
+    return LIMIT_OF_REJECTION[rejection.reason], f"nearest candidate: {rejection.detail}", None
 
 
 def _promises(workload: Workload) -> str:

@@ -102,7 +102,7 @@ def compare(
         return Move(reason, chosen, gain_ratio(current, chosen))
     gain = gain_ratio(current, chosen)
     needed = minimum_gain_ratio + _switch_cost_ratio(current, chosen, startup)
-    if gain < needed:
+    if gain < needed or (gain == 0 and current.barred is not None):  # what was chosen is best of what could start now
         return Keep(KeepReason.GAIN_TOO_SMALL, gain)
     if last_switch is not None and now - last_switch < cooldown:
         return Keep(KeepReason.COOLING_DOWN, gain)

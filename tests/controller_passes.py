@@ -12,6 +12,7 @@ from fake_cluster import FakeCluster
 from metainf.placement import tolerates
 from metainf.pools import Taint
 from metainf.predictors.contract import Predictor
+from metainf.running import Running
 from metainf.workload import Toleration
 from metainf_operator.api_errors import InvalidObjectError
 from metainf_operator.cluster_api import ClusterApi, JsonObject
@@ -36,6 +37,7 @@ from metainf_operator.resources import (
     POD,
     Resource,
 )
+from metainf_operator.running import what_runs
 from metainf_operator.scraping import ScrapeError, ScrapeFault
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.watched_kinds import feeds_into
@@ -212,6 +214,17 @@ class Around:
         self.controller.decide_anew()
         self.settle()
 
+    def runs(self, name: str = "chat") -> Running | None:
+        """What the operator sees of the pods of the decision in force."""
+
+        async def main() -> Running | None:
+            await self._see()
+            state = self.world.workloads.get(WorkloadKey("team", name))
+            assert state is not None
+            return what_runs(self.world, state, self.world.active_decision(state.key, state.uid))
+
+        return asyncio.run(main())
+
     # Kubernetes around it
 
     def play(self) -> bool:
@@ -275,6 +288,8 @@ class Around:
         for host in self.cluster.all(NODE):
             facts = project_node(host)
             fits = all(facts.label_map.get(e["key"]) in e["values"] for e in wanted)
+            selector = (pod["spec"].get("nodeSelector") or {}).items()
+            fits = fits and all(facts.label_map.get(key) == value for key, value in selector)
             fits = fits and all(_tolerated(pod, taint) for taint in facts.taints)
             count = facts.accelerators.count - taken.get(facts.name, 0)
             if fits and facts.usable and count >= use.accelerators:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from choices import architecture
 from controller_passes import ROOMY, SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
+from metainf import candidates
 from metainf.manifests import parse_pool, standing_pool
 from metainf.predictors.contract import Question
 from metainf.workload import Repetitiveness
@@ -616,6 +617,7 @@ def test_a_gain_whose_both_sides_cost_more_than_the_budget_interrupts_nobody() -
     said = around.message("Decided")
     assert "both sides would cost 1.50 USD/h while it starts, the budget is 1.2 USD/h" in said
     assert "policy.pinned.candidate" in said
+    assert around.world.held_back == set()  # room is there
     assert list(around.decisions().values()) == ["Active"]
     around.edit(budget={"perHour": "1.5"})
     around.settle()
@@ -665,6 +667,26 @@ def test_a_gain_on_a_full_node_waits_for_room_beside_what_runs() -> None:
     around.settle()
     assert _caches_no_prefixes(around)
     assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_gain_that_is_held_for_room_is_taken_when_another_workload_leaves() -> None:
+    around = with_pools(Around(predictor=StubPredictor(_repetition_pays)), cheap=2, fast=0)
+    limits: dict[str, Any] = {"methods": {"allow": ["default", "no-prefix-caching"]}, "scaling": {"maxReplicas": 1}}
+    around.apply(workload(objective="MaximizeThroughput", policy={"cooldown": "0s"}, **limits))
+    around.apply(workload("other"))
+    around.settle("chat", "other")
+    assert around.world.held_back == set()
+    around.edit(traffic={"repetitiveness": "High"})
+    around.settle("chat", "other")
+    assert around.condition("Decided") == ("True", "Kept")
+    assert around.world.held_back == {WorkloadKey("team", "chat")}
+    around.cluster.remove(INFERENCE_WORKLOAD, "other", "team")
+    around.settle("other")
+    for key in set(around.world.held_back):  # what the change of a pod brings about
+        around.controller.decide_anew(key)
+    around.settle()
+    assert _caches_no_prefixes(around)
+    assert around.world.held_back == set()
 
 
 def test_a_pin_takes_a_gain_on_a_full_node_and_stops_what_runs_first() -> None:
@@ -780,6 +802,157 @@ def test_a_tainted_node_is_no_room_for_those_who_come() -> None:
     assert around.condition("Ready", "b") == ("True", "Serving")
 
 
+EVICTS = {**CLOSED, "effect": "NoExecute"}
+DEDICATED = {"key": "dedicated", "value": "llm", "effect": "NoSchedule"}
+
+
+def close(around: Around, nodes: int, each: dict[str, str]) -> None:
+    """The same taint on all cheap nodes, one after the other."""
+    for number in range(nodes):
+        taint(around, f"cheap-{number}", each)
+        around.settle()
+
+
+@pytest.mark.parametrize("fast", [pytest.param(0, id="nothing else is there"), pytest.param(1, id="another is")])
+def test_a_taint_on_all_nodes_of_a_pool_moves_and_stops_nobody_who_runs_there(fast: int) -> None:
+    around = with_pools(Around(), cheap=2, fast=fast)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    decisions, before = around.decisions(), len(around.cluster.writes)
+    close(around, 2, CLOSED)
+    around.resync()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.decisions() == decisions
+    assert around.condition("Ready") == ("True", "Serving")
+    assert around.condition("Decided") == ("True", "Kept")
+    assert "cheap has the taint maintenance: add it to placement.tolerations" in around.message("Decided")
+
+
+def test_a_taint_that_evicts_on_all_nodes_of_a_pool_moves_what_runs_there() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload())
+    around.settle()
+    close(around, 2, EVICTS)
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_pod_that_is_lost_in_a_pool_that_takes_no_new_ones_is_made_up_for_elsewhere() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload())
+    around.settle()
+    close(around, 2, CLOSED)
+    assert around.running() == {"cheap": 1}
+    for pod in around.cluster.all(POD):
+        around.cluster.remove(POD, pod["metadata"]["name"], "team")
+    around.resync()
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_toleration_that_is_taken_back_moves_what_runs_on_dedicated_nodes() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    close(around, 2, DEDICATED)
+    around.apply(workload(placement={"tolerations": [{**DEDICATED, "operator": "Equal"}]}))
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    around.edit(placement={"tolerations": []})
+    around.settle()
+    assert around.running() == {"fast": 1}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+@pytest.mark.parametrize("budget", ["1", "2"])
+def test_what_runs_in_a_pool_that_takes_no_new_pods_keeps_to_its_budget(budget: str) -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload(budget="2", policy={"onViolation": "Stop"}))
+    around.settle()
+    close(around, 2, CLOSED)
+    price(around, "cheap", "2")
+    around.edit(budget={"perHour": budget})
+    around.settle()
+    assert around.running() == {"cheap": 1 if budget == "2" else 0}
+
+
+def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    before = len(around.cluster.writes)
+    monkeypatch.setattr("metainf.memory._CACHE_MARGIN_RATIO", 1e4)
+    candidates._replicas_of_shape.cache_clear()
+    try:
+        around.resync()
+        assert "exceeds the usable" in around.message("Decided")
+        around.apply(workload("second"))
+        around.settle("second", "chat")
+        assert around.condition("Feasible", "second")[1] == "ModelDoesNotFit"
+    finally:
+        monkeypatch.undo()
+        candidates._replicas_of_shape.cache_clear()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready", "chat") == ("True", "Serving")
+
+
+# Nodes that are selected by their labels
+
+
+def in_zone(around: Around, name: str, zone: str | None) -> None:
+    around.cluster.edit(NODE, name, {"metadata": {"labels": {"zone": zone}}})
+
+
+def in_zones() -> Around:
+    """Two cheap nodes in two zones, and a workload that selects the second."""
+    around = with_pools(Around(), cheap=2, fast=0)
+    for name, zone in (("cheap-0", "a"), ("cheap-1", "b")):
+        in_zone(around, name, zone)
+    around.apply(workload(placement={"nodeSelector": {"zone": "b"}}))
+    around.settle()
+    return around
+
+
+def test_a_selector_that_a_part_of_a_pool_matches_leaves_that_part() -> None:
+    around = in_zones()
+    assert around.condition("Ready") == ("True", "Serving")
+    assert {p["spec"]["nodeName"] for p in around.cluster.all(POD)} == {"cheap-1"}
+    around.apply(workload("second", placement={"nodeSelector": {"zone": "b"}}))
+    around.apply(workload("third"))
+    around.settle("chat", "second", "third")
+    assert around.condition("Ready", "second") == ("False", "NoCapacity")
+    assert around.condition("Ready", "third") == ("True", "Serving")  # what second claims is not on its node
+    around.apply(workload("fourth", placement={"nodeSelector": {"zone": "c"}}))
+    around.settle("fourth")
+    assert around.condition("Ready", "fourth") == ("False", "NoMatchingPool")
+    assert "cheap has no label zone=c" in around.message("Ready", "fourth")
+
+
+@pytest.mark.parametrize("zone", [pytest.param(None, id="without the label"), pytest.param("a", id="of another zone")])
+def test_a_node_that_joins_a_pool_moves_nobody_who_selects_others_of_it(zone: str | None) -> None:
+    around = with_pools(Around(), cheap=1, fast=1)
+    in_zone(around, "cheap-0", "b")
+    around.apply(workload(placement={"nodeSelector": {"zone": "b"}}, policy={"onViolation": "Stop"}))
+    in_zone(around, "fast-0", "b")
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    before = len(around.cluster.writes)
+    body = node("cheap-9", "gfd-a100", labels={"pool": "cheap"}, allocatable={**ROOMY, "nvidia.com/gpu": "1"})
+    around.cluster.put(NODE, body)
+    in_zone(around, "cheap-9", zone)
+    around.settle()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready") == ("True", "Serving")
+
+
+def test_a_node_that_gets_the_label_is_room_for_who_selects_it() -> None:
+    around = in_zones()
+    around.apply(workload("second", placement={"nodeSelector": {"zone": "b"}}))
+    around.settle("chat", "second")
+    assert around.condition("Feasible", "second") == ("False", "NoCapacity")
+    in_zone(around, "cheap-0", "b")
+    around.settle("chat", "second")
+    assert around.condition("Ready", "second") == ("True", "Serving")
+
+
 # Nodes that no AcceleratorPool names
 
 
@@ -832,6 +1005,22 @@ def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, 
     around.settle()
     assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
     assert around.condition("Ready") == ("True", "Serving")
+
+
+@pytest.mark.parametrize("elsewhere", [pytest.param(False, id="nothing else"), pytest.param(True, id="another kind")])
+def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(elsewhere: bool) -> None:
+    around = with_nodes(g0="1", g1="1")
+    if elsewhere:
+        around.cluster.put(NODE, host("h0", "10", like="gke-h100"))
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    before = len(around.cluster.writes)
+    for taints in ([CLOSED], []):
+        for name in ("g0", "g1"):
+            around.cluster.put(NODE, host(name, "1", taints=taints))
+            around.settle()
+            assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+            assert around.condition("Ready") == ("True", "Serving")
 
 
 def test_what_is_suspended_is_not_written_for_a_node_either() -> None:
@@ -1211,6 +1400,23 @@ def test_two_workloads_and_one_free_accelerator_the_second_waits_for_the_first_t
     assert around.condition("Ready", "b") == ("True", "Serving")
 
 
+def test_an_older_workload_that_comes_to_wait_takes_no_room_from_what_runs() -> None:
+    around = with_pools(Around(), cheap=1, fast=1)
+    around.apply(workload("a", budget="0.5", placement={"pools": ["cheap"]}))
+    around.apply(workload("b", policy={"onViolation": "Stop"}))
+    around.settle("a", "b")
+    assert (around.running("a"), around.running("b")) == ({}, {"cheap": 1})
+    around.edit("a", budget={"perHour": "1"})
+    around.settle("a", "b")
+    assert set(around.world.waiting) == {WorkloadKey("team", "a")}
+    before = len(around.cluster.writes)
+    around.controller.decide_anew()
+    around.settle("a", "b")
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready", "b") == ("True", "Serving")
+    assert around.condition("Ready", "a") == ("False", "NoCapacity")
+
+
 def test_a_recommendation_that_has_no_room_keeps_none_from_others() -> None:
     around = with_pools(Around(), cheap=1, fast=0)
     around.apply(workload("a", policy={"mode": "Recommend"}))
@@ -1220,6 +1426,7 @@ def test_a_recommendation_that_has_no_room_keeps_none_from_others() -> None:
     assert around.running("b") == {"cheap": 1}
     assert around.condition("Feasible", "a") == ("False", "NoCapacity")
     assert set(around.world.waiting) == {WorkloadKey("team", "c")}
+    assert around.world.held_back == {WorkloadKey("team", "a")}
     around.cluster.remove(INFERENCE_WORKLOAD, "b", "team")
     around.settle("a", "c")
     assert around.condition("Ready", "c") == ("True", "Serving")
@@ -1252,6 +1459,59 @@ def test_who_waits_no_more_keeps_no_room_from_those_behind_it(spec: dict[str, An
     around.cluster.remove(INFERENCE_WORKLOAD, "a", "team")
     around.settle("a", "b", "c")
     assert around.condition("Ready", "c") == ("True", "Serving")
+
+
+def told_of(around: Around) -> list[int]:
+    """How much is reserved and claimed each time that others are told of room."""
+    told: list[int] = []
+    around.controller._capacity_freed = lambda: told.append(sum(hold.replicas for hold in around.world.holds()))
+    return told
+
+
+def test_a_claim_that_moves_to_another_pool_is_told_to_those_behind_it() -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    for name, where, rps in (("a", "cheap", "2"), ("b", "fast", "2"), ("c", "cheap", "6"), ("d", "cheap", "2")):
+        around.apply(workload(name, rps=rps, placement={"pools": [where]}))
+    everybody = ("a", "b", "c", "d")
+    around.settle(*everybody)
+    assert set(around.world.waiting) == {WorkloadKey("team", "c"), WorkloadKey("team", "d")}
+    told = told_of(around)
+    around.edit("c", placement={"pools": ["fast"]})
+    for _ in range(3):
+        around.reconcile("c")
+    assert len(told) == 1
+    assert around.world.waiting[WorkloadKey("team", "c")].pool == "fast"
+    around.settle(*everybody)
+    assert around.condition("Ready", "d") == ("True", "Serving")
+
+
+def test_a_reservation_that_shrinks_is_told_and_one_that_grows_is_not() -> None:
+    around = serving(scaling={"replicas": 2}, placement={"pools": ["cheap"]})
+    told = told_of(around)
+    around.edit(scaling={"replicas": 3})
+    around.settle()
+    assert told == []
+    around.edit(scaling={"replicas": 1})
+    around.settle()
+    assert told == [1]
+
+
+def test_a_reservation_whose_record_is_not_written_is_told_to_be_free_again() -> None:
+    around = with_pools(Around())
+    told = told_of(around)
+    around.apply(workload())
+    around.cluster.fail(UnreachableError("away"), verb=Verb.APPLY)
+    with pytest.raises(UnreachableError):
+        around.reconcile()
+    assert told == [0]
+
+
+def test_what_is_suspended_is_told_to_be_free_once_it_is() -> None:
+    around = serving()
+    told = told_of(around)
+    around.edit(suspend=True)
+    around.settle()
+    assert told == [0]
 
 
 def test_a_reservation_holds_before_any_pod_runs() -> None:

@@ -203,6 +203,40 @@ def test_dedicated_nodes_keep_their_pool_whatever_else_comes() -> None:
     assert holding(inventory, "n8").name not in (alone.name, holding(inventory, "n7").name)
 
 
+def tainted(**taints: list[dict[str, str]]) -> Inventory:
+    """Nodes of one kind and price by the taints that they have."""
+    return take_inventory([facts(name, price="12", taints=each) for name, each in taints.items()], ())
+
+
+def named(**taints: list[dict[str, str]]) -> str:
+    """The name of the pool that these nodes make."""
+    return only(tainted(**taints)).pool.name
+
+
+def test_a_pool_answers_to_the_name_that_it_had_before_a_taint_was_on_all_of_its_nodes() -> None:
+    before = named(n0=[], n1=[])
+    assert tainted(n0=[], n1=[CLOSED]).renamed == {}
+    closed = tainted(n0=[CLOSED], n1=[CLOSED])
+    record = only(closed)
+    assert closed.get(before) == record
+    assert record.pool.name == named(n0=[CLOSED], n1=[CLOSED]) != before
+    assert [t.key for t in record.pool.taints] == ["maintenance"]
+    both = tainted(n0=[CLOSED, DEDICATED], n1=[CLOSED, DEDICATED])
+    former = (before, record.pool.name, named(n0=[DEDICATED], n1=[DEDICATED]))
+    assert all(both.get(name) == only(both) for name in former)
+
+
+def test_of_pools_that_may_have_had_a_name_the_one_that_changed_least_answers_to_it() -> None:
+    plain, dedicated = named(n0=[]), named(n1=[DEDICATED])
+    inventory = tainted(n0=[CLOSED], n1=[CLOSED, DEDICATED])
+    found, other = inventory.get(plain), inventory.get(dedicated)
+    assert found is not None
+    assert other is not None
+    assert [n.name for n in found.pool.nodes] == ["n0"]
+    assert [n.name for n in other.pool.nodes] == ["n1"]
+    assert tainted(n0=[DEDICATED], n1=[{**DEDICATED, "value": "vision"}]).get(plain) is None
+
+
 @pytest.mark.parametrize(
     ("like", "taint"),
     [

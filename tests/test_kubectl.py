@@ -32,7 +32,7 @@ from metainf_operator.resources import (
     POD,
 )
 from metainf_operator.settings import OperatorSettings
-from metainf_operator.world import ACTIVATED_AT, RELEASED, SERVING_INPUTS, project_workload
+from metainf_operator.states import ACTIVATED_AT, RELEASED, SERVING_INPUTS, project_workload
 
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
 GPUS = {"l4": ("NVIDIA-L4", "23034"), "h100": ("NVIDIA-H100-80GB-HBM3", "81559"), "mystery": ("NVIDIA-Z9000", "81559")}

@@ -71,6 +71,13 @@ def free_for(
         pytest.param([], [hold(B, 2, waiting=True, at=1)], 6, id="who waits and came first is served first"),
         pytest.param([], [hold(B, 2, waiting=True, at=10)], 8, id="who waits and came later"),
         pytest.param([], [hold(B, 99)], 0, id="more reserved than there is"),
+        pytest.param([pod(0, A)] * 2, [hold(A, 2), hold(B, 99)], 2, id="what it runs is nobody's else"),
+        pytest.param([pod(0, A)] * 2, [hold(A, 2), hold(B, 8, waiting=True, at=1)], 2, id="nor for an older claim"),
+        pytest.param([pod(0, A)] * 2, [hold(B, 8, waiting=True, at=1)], 2, id="though it has no record"),
+        pytest.param([], [hold(A, 2), hold(B, 8, waiting=True, at=1)], 2, id="what it reserved is in no older claim"),
+        pytest.param([], [hold(A, 2), hold(B, 3, waiting=True, at=1)], 5, id="a claim to what nobody holds stands"),
+        pytest.param([pod(0, A)], [hold(A, 3), hold(B, 8, waiting=True, at=1)], 3, id="one runs, two are reserved"),
+        pytest.param([], [hold(A, 9), hold(B, 2, waiting=True, at=1)], 8, id="what it reserved is more than there is"),
     ],
 )
 def test_free_is_what_neither_runs_nor_is_held(pods: list[PodUse], holds: list[Hold], free: int) -> None:
@@ -87,6 +94,13 @@ def test_of_those_created_at_the_same_time_the_first_by_name_is_served_first(oth
 def test_the_new_side_of_a_switch_does_not_count_on_the_old_ones_accelerators() -> None:
     pods = [pod(0, A)] * 3
     assert free_for(A, pods, [hold(A, 3)], own_pods_count=True) == 5
+    assert free_for(A, pods, [hold(A, 3), hold(B, 2, waiting=True, at=1)], own_pods_count=True) == 3
+
+
+def test_a_claim_leaves_room_on_a_node_that_is_added_for_what_is_reserved() -> None:
+    empty = pool(GPU, nodes=0, addable=1)
+    assert free_for(A, [], [hold(A, 2), hold(B, 8, waiting=True, at=1)], empty) == 2
+    assert free_for(A, [], [hold(B, 8, waiting=True, at=1)], empty) == 0
 
 
 @pytest.mark.parametrize(
@@ -223,6 +237,50 @@ def test_the_order_of_pods_does_not_matter_and_more_holds_never_free_anything(
     assert free_for(A, list(reversed(pods)), holds, where) == before
     assert free_for(A, [*pods, pod(0)], holds, where) <= before
     assert free_for(A, pods, [*holds, hold(WorkloadKey("z", "z"), 1)], where) <= before
+
+
+@given(
+    st.lists(
+        st.builds(
+            hold,
+            st.sampled_from([B, C]),
+            st.integers(0, 9),
+            st.sampled_from([1, 2, 4]),
+            waiting=st.booleans(),
+            at=st.integers(0, 9),
+        ),
+        max_size=4,
+    ),
+    st.lists(st.builds(pod, st.integers(0, 1), st.sampled_from([A, B, C, None])), max_size=8),
+)
+def test_whatever_others_hold_a_workload_has_the_room_of_its_own_pods(holds: list[Hold], pods: list[PodUse]) -> None:
+    assert free_for(A, pods, holds, pool(GPU, nodes=2)) >= sum(pod.workload == A for pod in pods)
+
+
+@pytest.mark.parametrize(
+    ("held", "free"),
+    [
+        pytest.param(hold(B, 4), [4, 8], id="on any node: the first by name of equal ones"),
+        pytest.param(replace(hold(B, 4), nodes=frozenset({f"{GPU}-1"})), [8, 4], id="on the nodes that it selects"),
+        pytest.param(replace(hold(B, 9), nodes=frozenset({f"{GPU}-1"})), [8, 0], id="no more than these have"),
+        pytest.param(replace(hold(B, 4, waiting=True, at=1), nodes=frozenset()), [8, 8], id="a claim to none"),
+        pytest.param(
+            replace(hold(B, 4, waiting=True, at=1), nodes=frozenset({f"{GPU}-1"})), [8, 4], id="a claim to these"
+        ),
+    ],
+)
+def test_what_others_hold_is_taken_of_the_nodes_that_they_may_use(held: Hold, free: list[int]) -> None:
+    where = pool(GPU, nodes=2, addable=1)
+    left = pool_for_workload(where, {}, [held], A, created_at=T0 + timedelta(minutes=9))
+    assert [node.accelerators_free for node in left.nodes] == free
+    assert left.addable_nodes == 1
+
+
+def test_a_claim_leaves_room_on_the_nodes_that_are_selected_by_what_is_reserved() -> None:
+    where = pool(GPU, nodes=2)
+    held = [replace(hold(A, 8), nodes=frozenset({f"{GPU}-0"})), hold(B, 16, waiting=True, at=1)]
+    left = pool_for_workload(where, {}, held, A, created_at=T0 + timedelta(minutes=9))
+    assert sum(node.accelerators_free for node in left.nodes if node.name == f"{GPU}-0") == 8
 
 
 def test_a_key_reads_as_namespace_and_name() -> None:

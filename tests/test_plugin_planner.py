@@ -10,7 +10,7 @@ from controller_passes import SETTINGS, Around, planned, pool, serving, with_poo
 from metainf.predictors.contract import Question
 from metainf.workload import Repetitiveness
 from metainf_operator.reconcile import Activate, Hold
-from metainf_operator.resources import ACCELERATOR_POOL
+from metainf_operator.resources import ACCELERATOR_POOL, NODE
 from stub_predictor import StubPredictor
 
 
@@ -96,3 +96,11 @@ def test_a_plan_of_what_runs_is_the_record_in_force() -> None:
     found = planned(around)
     assert found.plan.name == name
     assert found.action.endswith("which is the best")
+
+
+def test_what_runs_in_a_pool_that_takes_no_new_pods_is_planned_as_kept() -> None:
+    around = serving()
+    for number in range(4):
+        closed = {"spec": {"taints": [{"key": "maintenance", "effect": "NoSchedule"}]}}
+        around.cluster.edit(NODE, f"cheap-{number}", closed)
+    assert kept(around).startswith("it runs where new pods of it would find no place: cheap has the taint maintenance")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from metainf.pools import Taint
+from metainf.workload import Toleration
 from metainf_operator.ledger import PodUse, WorkloadKey
 from metainf_operator.projections import (
     controller_uid,
@@ -173,6 +174,18 @@ def test_a_pod_takes_what_it_requests(body: dict[str, Any], use: tuple[int, floa
 )
 def test_a_pod_that_takes_nothing_is_left_out(body: dict[str, Any]) -> None:
     assert project_pod(body) is None
+
+
+def test_of_pods_of_ours_alone_it_is_kept_what_they_tolerate() -> None:
+    tolerations = [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}, {"key": "b", "value": "c"}, {}]
+    labels = {"metainf.dev/workload": "chat", "metainf.dev/serving": "abc"}
+    mine = project_pod(pod(metadata={"labels": labels}, spec={"tolerations": tolerations}))
+    assert mine is not None
+    said = Toleration("a", "Exists", "", "NoSchedule"), Toleration("b", "Equal", "c"), Toleration()
+    assert mine.tolerations == said
+    other = project_pod(pod(spec={"tolerations": tolerations}))
+    assert other is not None
+    assert other.tolerations == ()
 
 
 def test_pods_of_ours_are_known_by_both_labels_and_may_be_going() -> None:

@@ -13,9 +13,11 @@ from choices import VERSION, architecture
 from choices import pool as node_pool
 from controller_passes import STUB
 from controller_passes import workload as manifest
-from metainf.candidates import CandidateName
+from metainf.candidates import CandidateName, SizedOption, enumerate_candidates
 from metainf.manifests import InferenceWorkload, Reservation, parse_decision_head, parse_workload
 from metainf.planning import Plan, plan
+from metainf.pools import NodePool, Taint
+from metainf.running import Running
 from metainf.selection import Selection
 from metainf.switching import MoveReason
 from metainf.workload import Budget, BudgetKind
@@ -27,6 +29,7 @@ from metainf_operator.reconcile import (
     Propose,
     Refuse,
     Stop,
+    awaits_room,
     by_declared_too,
     decide,
     halts,
@@ -34,8 +37,8 @@ from metainf_operator.reconcile import (
     retargeted,
     serving_inputs,
 )
+from metainf_operator.states import DecisionState
 from metainf_operator.switch_room import SwitchRoom
-from metainf_operator.world import DecisionState
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ON_CHEAP = CandidateName("cheap", "default", "TP1", 1)
@@ -51,12 +54,12 @@ def asked_for(**spec: Any) -> InferenceWorkload:
     return parse_workload(manifest(**spec))
 
 
-def planned(workload: InferenceWorkload, current: CandidateName | None, *, cheap: bool = True) -> Plan:
+def planned(workload: InferenceWorkload, current: CandidateName | None, *, pools: tuple[NodePool, ...] = POOLS) -> Plan:
     return plan(
         workload,
         architecture(),
         revision=None,
-        pools=POOLS if cheap else POOLS[1:],
+        pools=pools,
         predictor=STUB,
         engine_version=VERSION,
         current=current,
@@ -254,6 +257,46 @@ def test_a_switch_for_a_gain_alone_needs_room_money_and_a_turn_beside_what_runs(
         assert choice.keeps_old is gains
 
 
+FULL_FAST = (POOLS[0], node_pool("fast", per_node=1, free=(0, 0), price="10"))
+RECOMMEND: dict[str, Any] = {"policy": {"mode": "Recommend"}}
+QUICK: dict[str, Any] = {"slo": {"ttft": {"p95": "100ms"}}}  # the fast pool alone keeps it
+
+
+@pytest.mark.parametrize(
+    ("spec", "pools", "runs", "there", "waits"),
+    [
+        pytest.param({}, POOLS, ON_FAST, NO_ROOM, True, id="a switch that is held for room"),
+        pytest.param({}, POOLS, ON_FAST, beside(budget="10.5"), False, id="a switch that is held for money"),
+        pytest.param({}, POOLS, ON_FAST, NO_TURN, False, id="a switch that is held for its turn"),
+        pytest.param({}, POOLS, ON_CHEAP, None, False, id="the best runs"),
+        pytest.param(QUICK, FULL_FAST, ON_CHEAP, None, True, id="it breaks a limit, and what keeps it has no room"),
+        pytest.param({"budget": "0.5"}, POOLS, ON_CHEAP, None, False, id="it breaks a limit, and nothing keeps it"),
+        pytest.param(QUICK, FULL_FAST, None, None, False, id="refused for room: its claim is told"),
+        pytest.param({**QUICK, **RECOMMEND}, FULL_FAST, None, None, True, id="a recommendation claims none"),
+        pytest.param({"scaling": {"replicas": 9}}, POOLS[:1], ON_CHEAP, None, True, id="nine asked for, room for four"),
+        pytest.param({"scaling": {"replicas": 4}}, POOLS[:1], ON_CHEAP, None, False, id="four asked for, room for all"),
+        pytest.param(
+            {"scaling": {"replicas": 4}, "budget": "3"}, POOLS[:1], ON_CHEAP, None, False, id="money for three of four"
+        ),
+        pytest.param(
+            {"scaling": {"replicas": 9}, "suspend": True}, POOLS[:1], ON_CHEAP, None, False, id="it is to run nothing"
+        ),
+    ],
+)
+def test_who_is_decided_anew_when_room_comes(
+    spec: dict[str, Any],
+    pools: tuple[NodePool, ...],
+    runs: CandidateName | None,
+    there: SwitchRoom | None,
+    waits: bool,
+) -> None:
+    workload = asked_for(**spec)
+    made = planned(workload, runs, pools=pools)
+    active = None if runs is None else in_force(workload, runs)
+    choice = decide(workload, made, active, asked=serving_inputs(workload), now=NOW, room=there)
+    assert awaits_room(made, choice) is waits
+
+
 def test_whether_a_plan_leaves_what_is_in_force() -> None:
     workload = asked_for()
     assert leaves(planned(workload, ON_FAST))
@@ -277,11 +320,102 @@ def test_what_is_to_run_nothing_whatever_would_be_chosen(spec: dict[str, Any], o
     assert halts(asked_for(**spec), overspent=overspent) is nothing
 
 
+CLOSED = Taint("maintenance")
+AT_REST = "it runs where new pods of it would find no place: cheap has the taint maintenance"
+
+
+def planned_on(
+    workload: InferenceWorkload, *, closed: tuple[str, ...], seen: bool = True, current: CandidateName = ON_CHEAP
+) -> Plan:
+    """With a taint on all nodes of some pools; `seen`: the pods of what runs were seen to be ready on theirs."""
+    (request,) = {sized.option.request for sized in options(workload)}
+    return plan(
+        workload,
+        architecture(),
+        revision=None,
+        pools=[replace(pool, taints=(CLOSED,) if pool.name in closed else ()) for pool in POOLS],
+        predictor=STUB,
+        engine_version=VERSION,
+        current=current,
+        running=Running(current, request, placed=True, answers=True) if seen else None,
+    )
+
+
+def options(workload: InferenceWorkload) -> tuple[SizedOption, ...]:
+    return enumerate_candidates(workload.workload, architecture(), POOLS, engine_version=VERSION).options
+
+
+STOPS: dict[str, Any] = {"policy": {"onViolation": "Stop"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "closed", "seen", "asked", "kind", "says"),
+    [
+        pytest.param({}, ("cheap",), True, None, Hold, AT_REST, id="another is dearer -> hold"),
+        pytest.param({}, ("cheap", "fast"), True, None, Hold, AT_REST, id="nothing else may start -> hold"),
+        pytest.param(STOPS, ("cheap", "fast"), True, None, Hold, AT_REST, id="it breaks nothing -> not stopped"),
+        pytest.param({}, ("cheap",), False, None, Activate, MoveReason.GONE, id="its pods are not there -> move"),
+        pytest.param({}, ("cheap", "fast"), False, None, Hold, "no candidate keeps", id="there is no other -> hold"),
+        pytest.param(STOPS, ("cheap", "fast"), False, None, Stop, None, id="its pods are not there, Stop -> stop"),
+        pytest.param({}, ("cheap",), True, "else", Activate, MoveReason.ASKED, id="asked anew -> where pods may start"),
+        pytest.param({}, ("cheap", "fast"), True, "else", Hold, AT_REST, id="asked anew, nowhere to start -> hold"),
+        pytest.param(
+            {"scaling": {"replicas": 2}}, ("cheap",), True, None, Activate, MoveReason.SCALED, id="scaled -> move"
+        ),
+        pytest.param(
+            {"budget": "0.5"}, ("cheap",), True, None, Hold, "no candidate keeps every limit", id="over budget, Keep"
+        ),
+        pytest.param({"budget": "0.5", **STOPS}, ("cheap",), True, None, Stop, None, id="over budget, Stop -> stop"),
+        pytest.param(
+            {"slo": {"ttft": {"p95": "100ms"}}},
+            ("cheap",),
+            True,
+            None,
+            Activate,
+            MoveReason.LIMIT_BROKEN,
+            id="too slow -> move",
+        ),
+    ],
+)
+def test_what_runs_in_a_pool_that_takes_no_new_pods(
+    spec: dict[str, Any],
+    closed: tuple[str, ...],
+    seen: bool,
+    asked: str | None,
+    kind: type[Choice],
+    says: MoveReason | str | None,
+) -> None:
+    workload = asked_for(**spec)
+    active = in_force(workload, ON_CHEAP, asked=asked)
+    made = planned_on(workload, closed=closed, seen=seen)
+    choice = decide(workload, made, active, asked=serving_inputs(workload), now=NOW)
+    assert type(choice) is kind
+    if isinstance(choice, Activate):
+        assert choice.reason is says
+        assert choice.plan.chosen is not None
+        assert choice.plan.chosen.candidate.name.pool == "fast"
+    if isinstance(choice, Hold):
+        assert choice.message.startswith(str(says))
+
+
+def test_what_runs_where_it_could_not_start_is_left_for_a_gain_as_any_other() -> None:
+    workload = asked_for()
+    made = planned_on(workload, closed=("fast",), current=ON_FAST)
+    active = in_force(workload, ON_FAST)
+    choice = decide(workload, made, active, asked=serving_inputs(workload), now=NOW)
+    assert isinstance(choice, Activate)
+    assert choice.reason is MoveReason.BETTER
+    careful = asked_for(policy={"minimumGain": "0.95"})
+    held = decide(careful, made, active, asked=serving_inputs(careful), now=NOW)
+    assert isinstance(held, Hold)
+    assert "would gain 90.0%" in held.message
+
+
 def test_a_pool_that_is_gone_leads_elsewhere() -> None:
     workload = asked_for()
     choice = decide(
         workload,
-        planned(workload, ON_CHEAP, cheap=False),
+        planned(workload, ON_CHEAP, pools=POOLS[1:]),
         in_force(workload, ON_CHEAP),
         asked=serving_inputs(workload),
         now=NOW,

@@ -135,6 +135,64 @@ def test_a_change_is_looked_at_by_those_it_concerns(
     assert run(main, on=on) == looks_at
 
 
+def test_a_label_of_one_node_is_looked_at_by_those_who_select_nodes() -> None:
+    on = cluster()
+    on.put(NODE, node("cheap-1", labels={"pool": "cheap"}))
+    on.edit(INFERENCE_WORKLOAD, "a", {"spec": {"placement": {"nodeSelector": {"zone": "b"}}}}, "team")
+
+    async def main(runtime: Runtime) -> set[Any]:
+        await runtime.sync()
+        await queued(runtime)
+        body = on.edit(NODE, "cheap-1", {"metadata": {"labels": {"zone": "b"}}})
+        runtime.feeds.nodes.saw({"type": "MODIFIED", "object": body})
+        return await queued(runtime)
+
+    assert run(main, on=on) == {A}
+
+
+def someones_pod(on: str) -> dict[str, Any]:
+    return {"metadata": {"name": "p", "namespace": "x"}, "spec": {"nodeName": on, "containers": []}}
+
+
+@pytest.mark.parametrize(
+    ("on_node", "looks_at"),
+    [
+        pytest.param("cheap-0", {A, PoolKey("cheap")}, id="a node of a pool"),
+        pytest.param("elsewhere", {PoolKey("cheap")}, id="a node of none"),
+    ],
+)
+def test_who_is_held_back_for_room_looks_again_when_a_pod_leaves_and_not_when_one_comes(
+    on_node: str, looks_at: set[Any]
+) -> None:
+    async def main(runtime: Runtime) -> list[set[Any]]:
+        await runtime.sync()
+        await queued(runtime)
+        runtime.world.held_back.add(A)
+        anew: set[Any] = set()
+
+        def note(key: WorkloadKey | None = None) -> None:
+            anew.add(key)
+
+        runtime.controller.decide_anew = note  # type: ignore[method-assign]
+        runtime.feeds.pods.saw({"type": "ADDED", "object": someones_pod(on_node)})
+        found = [await queued(runtime), set(anew)]
+        runtime.feeds.pods.saw({"type": "DELETED", "object": someones_pod(on_node)})
+        return [*found, await queued(runtime), set(anew)]
+
+    assert run(main) == [{PoolKey("cheap")}, set(), looks_at, looks_at & {A}]
+
+
+def test_who_is_held_back_for_room_looks_again_when_a_claim_is_given_up() -> None:
+    async def main(runtime: Runtime) -> set[Any]:
+        await runtime.sync()
+        await queued(runtime)
+        runtime.world.held_back.add(B)
+        runtime.controller._capacity_freed()
+        return await queued(runtime)
+
+    assert run(main) == {B, PoolKey("cheap")}
+
+
 def test_a_deleted_workload_is_looked_at_once_more_and_a_freed_name_wakes_who_wants_it() -> None:
     on = cluster()
     on.put(SERVICE, {"metadata": {"name": "a", "namespace": "team"}, "spec": {}})

@@ -57,6 +57,7 @@ def beside(where: NodePool, old: str | None = "20", **facts: Any) -> SwitchRoom:
 )
 def test_room_and_money_for_both_sides(found: SwitchRoom, replicas: int, lacks: str) -> None:
     assert found.lacks("p", HALF, replicas) == lacks
+    assert found.has_place("p", HALF, replicas) is ("room for" not in lacks and "no more" not in lacks)
 
 
 def test_a_price_that_is_not_known_any_more_is_the_one_that_was_recorded() -> None:

@@ -5,8 +5,9 @@ import pytest
 from choices import pool
 from controller_passes import workload as manifest
 from metainf.manifests import parse_workload
-from metainf.placement import SPOT_TAINT_KEYS, tolerates, untolerated_taints
+from metainf.placement import SPOT_TAINT_KEYS, evicting_taints, tolerates, untolerated_taints
 from metainf.pools import CapacityType, Taint
+from metainf.workload import PlacementLimits, Toleration
 from metainf_operator.roller import _tolerations
 
 ASKED = {"key": "dedicated", "operator": "Equal", "value": "llm", "effect": "NoSchedule"}
@@ -45,3 +46,27 @@ def test_pods_tolerate_nothing_more_unasked(taint: Taint) -> None:
     where = pool(taints=(taint,), capacity_type=CapacityType.SPOT)
     asked = parse_workload(manifest(placement={"spot": "Allow"}))
     assert not any(tolerates(each, taint.key, taint.value, taint.effect) for each in _tolerations(asked, where))
+
+
+MINE = Toleration("maintenance", "Exists")
+
+
+@pytest.mark.parametrize(
+    ("taint", "of_the_workload", "of_its_pods", "goes"),
+    [
+        pytest.param(Taint("maintenance"), (), (), False, id="it keeps new pods out, and sends none away"),
+        pytest.param(Taint("maintenance", effect="NoExecute"), (), (), True, id="it sends pods away"),
+        pytest.param(Taint("maintenance", effect="NoExecute"), (MINE,), (MINE,), False, id="unless they tolerate it"),
+        pytest.param(Taint("maintenance"), (MINE,), (MINE,), False, id="it is tolerated"),
+        pytest.param(Taint("maintenance"), (), (MINE,), True, id="its toleration was taken back"),
+        pytest.param(Taint("maintenance"), (MINE,), (), False, id="its toleration came later"),
+        pytest.param(Taint("maintenance", effect="PreferNoSchedule"), (), (MINE,), False, id="it keeps nobody out"),
+        pytest.param(Taint("nvidia.com/gpu"), (), (Toleration("nvidia.com/gpu", "Exists"),), False, id="its own"),
+    ],
+)
+def test_pods_that_run_have_to_go_for_a_taint_that_evicts_or_whose_toleration_was_taken_back(
+    taint: Taint, of_the_workload: tuple[Toleration, ...], of_its_pods: tuple[Toleration, ...], goes: bool
+) -> None:
+    limits = PlacementLimits(tolerations=of_the_workload)
+    found = evicting_taints(pool(taints=(taint,)), limits, of_its_pods)
+    assert found == ((taint.key,) if goes else ())

@@ -158,3 +158,34 @@ def test_a_released_record_and_one_of_an_earlier_workload_of_the_name_hold_nothi
     assert [hold.replicas for hold in known.holds()] == [2]
     known.decisions.upsert(("team", "d1"), replace(kept, released=True))
     assert known.holds() == []
+
+
+def test_pods_of_a_pool_are_those_on_its_nodes_and_all_where_nodes_are_not_seen() -> None:
+    known = world()
+    inside, outside = PodUse("n1", 1, 4.0, 1), PodUse("n9", 1, 4.0, 1)
+    for number, use in enumerate((inside, outside)):
+        known.pods.upsert(("team", f"p{number}"), use)
+    (record,) = known.inventory.pools
+    assert list(known.pods_in(record)) == [inside]
+    known.use_fixed_pools((record.pool,))
+    (fixed,) = known.inventory.pools
+    assert list(known.pods_in(fixed)) == [inside, outside]
+
+
+def test_a_pool_goes_by_the_name_that_a_workload_was_put_in_it_by() -> None:
+    known = world()
+    known.workloads.upsert(WorkloadKey("team", "a"), workload("a", "new"))
+    known.decisions.upsert(("team", "d1"), decision("d1", "a", "new", 2, released=False))
+    before = known.inventory.pools[0].pool.name
+    for name in NODES:
+        closed = node(name, price="27.40", taints=[{"key": "maintenance", "effect": "NoSchedule"}])
+        known.nodes.upsert(name, project_node(closed))
+    known.inventory_changed()
+    after = known.inventory.pools[0].pool.name
+    assert after != before
+    (mine,) = known.pools_for(WorkloadKey("team", "a"), T0)
+    (others,) = known.pools_for(WorkloadKey("team", "b"), T0)
+    assert (mine.name, others.name) == (before, after)
+    assert mine.taints == others.taints
+    free = [sum(each.accelerators_free for each in where.nodes) for where in (mine, others)]
+    assert free == [16, 14]

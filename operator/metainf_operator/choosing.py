@@ -13,12 +13,14 @@ from metainf.errors import InvalidWorkloadError, OverridesDecisionError
 from metainf.planning import Plan, plan
 from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor
+from metainf.running import Running
 from metainf_operator.accrual import Accrued, overspent
 from metainf_operator.conditions import Fault
 from metainf_operator.reconcile import Choice, Stop, by_declared_too, decide, leaves, serving_inputs
+from metainf_operator.running import what_runs
 from metainf_operator.sides import Sides
+from metainf_operator.states import DecisionState, WorkloadState
 from metainf_operator.understanding import TroubleError, Understood
-from metainf_operator.world import DecisionState, WorkloadState
 
 __all__ = ["Chooser"]
 
@@ -60,7 +62,8 @@ class Chooser:
         workload, sides = understood.workload, self.sides
         asked = serving_inputs(workload)
         pools = sides.world.pools_for(state.key, state.created_at)
-        made = await self._planned(understood, pools, revision, active)
+        running = what_runs(sides.world, state, active)
+        made = await self._planned(understood, pools, revision, active, running)
         spent = overspent(workload.workload.budget, accrued)
         room = None
         if leaves(made):
@@ -70,14 +73,22 @@ class Chooser:
         choice = decide(workload, made, active, asked=asked, now=now, overspent=spent, room=room)
         if spent or understood.observed is None or not isinstance(choice, Stop):
             return made, choice
-        declared = await self._planned(replace(understood, observed=None), pools, revision, active)
+        declared = await self._planned(replace(understood, observed=None), pools, revision, active, running)
         choice = by_declared_too(decide(workload, declared, active, asked=asked, now=now))
         return (declared if isinstance(choice, Stop) else made), choice
 
     async def _planned(
-        self, understood: Understood, pools: Sequence[NodePool], revision: str | None, active: DecisionState | None
+        self,
+        understood: Understood,
+        pools: Sequence[NodePool],
+        revision: str | None,
+        active: DecisionState | None,
+        running: Running | None,
     ) -> Plan:
-        """The selection's answer, given what is free in the pools and what is in force; found off the event loop."""
+        """The selection's answer, given what is free in the pools, what is in force and what of that runs.
+
+        Found off the event loop.
+        """
         try:
             return await asyncio.to_thread(
                 plan,
@@ -89,6 +100,7 @@ class Chooser:
                 engine_version=self.sides.settings.engine_version,
                 pinned=understood.pinned,
                 current=None if active is None else active.head.choice,
+                running=running,
                 observed=understood.observed,
             )
         except OverridesDecisionError as exc:

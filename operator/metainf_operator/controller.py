@@ -34,6 +34,7 @@ from metainf_operator.reconcile import (
     Propose,
     Refuse,
     Stop,
+    awaits_room,
     halts,
     idle,
     serving_inputs,
@@ -182,20 +183,26 @@ class Controller:
 
     async def _decide_and_record(self, seen: Seen, understood: Understood, active: DecisionState | None) -> Seen:
         """Choose anew, write the records that the choice asks for, and remember how things stand."""
-        state, ran = seen.state, active is not None and active.holds
+        state, ran, recorded = seen.state, active is not None and active.holds, False
         try:
             made, choice = await self._decide(seen, understood, active)
             if not self._still_there(state):
                 return seen
             active = await self._apply(state, understood, made, choice, active)
+            recorded = True
         finally:
-            self.world.reserving.pop(state.key, None)
+            if self.world.reserving.pop(state.key, None) is not None and not recorded:
+                self._capacity_freed()
         outlook = outlook_of(made, choice, active)
         self._outlooks[state.key] = (self._situation(understood, replace(seen, active=active)), outlook)
         if isinstance(choice, Hold) and choice.awaits_turn:
             self._awaiting.add(state.key)
         else:
             self._awaiting.discard(state.key)
+        if awaits_room(made, choice):
+            self.world.held_back.add(state.key)
+        else:
+            self.world.held_back.discard(state.key)
         seen = replace(seen, active=active, outlook=outlook, stopped=ran and isinstance(choice, Stop))
         if isinstance(choice, Activate):
             return replace(seen, activated=True, keeps_old=choice.keeps_old)
@@ -272,17 +279,21 @@ class Controller:
             case Stop():
                 await self.records.refuse(state, choice.plan)
                 if active is not None and active.holds:
-                    self._capacity_freed()
-                    return await self.records.release(active)
+                    return await self._release(active)
             case Idle():
                 if active is not None and active.holds:
-                    self._capacity_freed()
-                    return await self.records.release(active)
+                    return await self._release(active)
             case _:
                 pass
         if active is not None:
             await self.records.retire_others(state, active)
         return active
+
+    async def _release(self, active: DecisionState) -> DecisionState:
+        """Give back what is held, and then tell those who wait for it."""
+        released = await self.records.release(active)
+        self._capacity_freed()
+        return released
 
     def _image(self, workload: InferenceWorkload, vendor: str, made: Plan) -> str:
         image = workload.engine.image or self.settings.image_for(vendor, made.inputs.engine_version)
@@ -324,9 +335,9 @@ class Controller:
         if workload is not None and halts(workload, overspent=spent):
             if active is not None and active.holds:
                 stopped = not idle(workload)
-                active = await self.records.release(active)
-                self._capacity_freed()
+                active = await self._release(active)
             await self.roller.halt(seen.state)  # also where an earlier pass ended between the two
+        self.world.held_back.discard(seen.state.key)
         if give_up_claim(self.world, seen.state):
             self._capacity_freed()  # who cannot be decided for now keeps no room from others
         told = replace(

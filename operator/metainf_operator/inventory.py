@@ -7,6 +7,10 @@ used is a problem with a sentence, never a guess.
 Why a taint belongs to a pool only where all of its nodes have it: nodes are tainted one at a time, for maintenance or
 while they start, and a pool that lets in less because of one of them would move every workload that runs there. A node
 that carries more than the others is no capacity, and stays a member so that pods which run there keep their room.
+
+A derived pool is named after the taints of its nodes, among other things, since that is what tells dedicated nodes from
+the rest. Where a taint comes to be on all of them, one after the other, the pool is the same and its name is not: it
+answers to the name that it had without that taint too, for the sake of what was put in it before.
 """
 
 import hashlib
@@ -33,12 +37,14 @@ class PoolRecord:
 
     `pool.nodes` are the members that take new pods. A node is capacity of one pool at most; one with taints of its own,
     or whose price is not known just now, is a member of those as well that its pods may have been put in before.
+    `former` are names that it had before some of its taints came, each with how many taints fewer that was.
     """
 
     pool: NodePool
     members: frozenset[str]
     declared: bool = False
     problems: tuple[str, ...] = ()
+    former: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,21 @@ class Inventory:
     overlapping: tuple[tuple[str, str], ...] = ()
 
     def get(self, name: str) -> PoolRecord | None:
-        """The pool of this name."""
+        """The pool that is called so, or was, where none is now."""
+        name = self.renamed.get(name, name)
         return next((record for record in self.pools if record.pool.name == name), None)
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Names that pools had and none has now, with those of today; of several pools the one that changed least."""
+        names = {record.pool.name for record in self.pools}
+        claimed: dict[str, list[tuple[int, str]]] = {}
+        for record in self.pools:
+            for old, fewer in record.former:
+                if old not in names:
+                    claimed.setdefault(old, []).append((fewer, record.pool.name))
+        firsts = {old: sorted(found) for old, found in claimed.items()}
+        return {old: found[0][1] for old, found in firsts.items() if len(found) == 1 or found[0][0] < found[1][0]}
 
 
 def take_inventory(
@@ -175,6 +194,9 @@ _KIND_LABELS = (
 )
 
 
+_MOST_FORMER = 16  # names of one pool; more than four taints on every node of a kind are not looked through
+
+
 def _shared_taints(nodes: Sequence[NodeFacts]) -> set[Taint]:
     """The taints that all of the nodes have."""
     shared = set(nodes[0].taints) if nodes else set()
@@ -231,7 +253,8 @@ def _derived_pools(
                 suffix = f"-{_digest(amount_of(price))[:4]}" if record.pool.name in taken else ""
                 taken.add(record.pool.name)
                 pool = replace(record.pool, name=record.pool.name + suffix)
-                records.append(replace(record, pool=pool, members=record.members | unpriced))
+                former = tuple((name + suffix, fewer) for name, fewer in record.former)
+                records.append(replace(record, pool=pool, members=record.members | unpriced, former=former))
     return records
 
 
@@ -296,13 +319,12 @@ def _derived_pool(
 ) -> PoolRecord:
     """The pool of the members, of which only `capacity` takes new pods; its name is by the taints of most of these."""
     usual = Counter(n.taints for n in capacity).most_common(1)[0][0]
-    named = replace(kind, taints=tuple((t.key, t.value, t.effect) for t in usual))
     accelerator = members[0].accelerators.accelerator
     if accelerator is None:
         raise AssertionError("nodes without a known accelerator make no pool")
     shape = _shape(members, kind.count)
     pool = NodePool(
-        name=_pool_name(named),
+        name=_pool_name(kind, usual),
         accelerator=accelerator,
         product=kind.product,
         resource_name=kind.resource_name or None,
@@ -315,11 +337,21 @@ def _derived_pool(
         hostnames=tuple(sorted(n.hostname for n in members)) if by_hostname else (),
         labels=_common_labels(members),
     )
-    return PoolRecord(pool, frozenset(n.name for n in members))
+    return PoolRecord(pool, frozenset(n.name for n in members), former=_former_names(kind, usual, pool.taints))
 
 
-def _pool_name(kind: _Kind) -> str:
+def _former_names(kind: _Kind, taints: tuple[Taint, ...], shared: Sequence[Taint]) -> tuple[tuple[str, int], ...]:
+    """Names of the pool without some of the taints that all of its nodes share: which of them came nobody tells."""
+    fewer = [taints]
+    for taint in taints:
+        if taint in shared and len(fewer) < _MOST_FORMER:
+            fewer += [tuple(t for t in each if t != taint) for each in fewer]
+    return tuple((_pool_name(kind, each), len(taints) - len(each)) for each in fewer[1:])
+
+
+def _pool_name(kind: _Kind, taints: Sequence[Taint]) -> str:
     """A name that a person can read and that stays while the kind does: `h100-sxm-80gb-x8-1a2b3c`."""
+    kind = replace(kind, taints=tuple((t.key, t.value, t.effect) for t in taints))
     parts = [kind.accelerator.lower(), f"x{kind.count}" if kind.count else "cpu"]
     if kind.capacity_type is CapacityType.SPOT:
         parts.append("spot")

@@ -6,7 +6,8 @@ pod of two accelerators is none of the replicas of four that its workload moves 
 sides of a switch count until they are gone.
 
 Why claims of the waiting count: without them a workload that needs a whole node would wait for ever behind small
-ones that come after it. Rejected: moving the small ones away, which would break their service for another's start.
+ones that come after it. Rejected: moving the small ones away, which would break their service for another's start. So
+a claim is to room that nobody holds: what a workload runs on, or has reserved, is its own whoever came first.
 """
 
 import math
@@ -17,10 +18,20 @@ from datetime import datetime
 
 from metainf.placement import ReplicaRequest, empty_node, node_slots
 from metainf.pools import NodeCapacity, NodePool
+from metainf.workload import Toleration
 from metainf_operator.engine_pods import EnginePod
 from metainf_operator.rollout import PodTrouble
 
-__all__ = ["Hold", "NodeUse", "PodSum", "PodUse", "ReplicaSize", "WorkloadKey", "node_use", "pool_for_workload"]
+__all__ = [
+    "Hold",
+    "NodeUse",
+    "PodSum",
+    "PodUse",
+    "ReplicaSize",
+    "WorkloadKey",
+    "node_use",
+    "pool_for_workload",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,7 +47,10 @@ class WorkloadKey:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """So many replicas that a workload reserved on a pool, or, when `waiting`, waits for."""
+    """So many replicas that a workload reserved on a pool, or, when `waiting`, waits for.
+
+    `nodes` are those that they may go to, by name; None where that is any.
+    """
 
     workload: WorkloadKey
     created_at: datetime
@@ -44,6 +58,7 @@ class Hold:
     request: ReplicaRequest
     replicas: int
     waiting: bool = False
+    nodes: frozenset[str] | None = None
 
     @property
     def turn(self) -> tuple[datetime, WorkloadKey]:
@@ -61,8 +76,8 @@ class PodUse:
 
     `engine` is where its engine answers and `trouble` why it does not, which take nothing: the ledger looks at neither.
     `serving` is what it was made to serve, and `engine_cpu_cores` what its engine's container alone requests; None for
-    pods that are not ours. One of ours that is bound nowhere takes nothing at all, and is kept for its trouble alone:
-    its node is empty.
+    pods that are not ours, of which `tolerations` are not kept either. One of ours that is bound nowhere takes nothing
+    at all, and is kept for its trouble alone: its node is empty.
     """
 
     node: str
@@ -75,6 +90,7 @@ class PodUse:
     trouble: PodTrouble | None = None
     serving: str = ""
     engine_cpu_cores: float | None = None
+    tolerations: tuple[Toleration, ...] = ()
 
     @property
     def size(self) -> "ReplicaSize":
@@ -111,6 +127,7 @@ class NodeUse:
 
 
 _NOTHING = PodSum()
+_UNUSED = NodeUse(_NOTHING, {}, {}, {})
 
 
 def node_use(pods: Iterable[PodUse]) -> NodeUse:
@@ -151,51 +168,99 @@ def pool_for_workload(
     """The pool with what is free for this workload.
 
     `pool.nodes` say what each node offers when empty, `uses` what runs on nodes by their names. What the workload
-    itself holds counts as free; with `own_pods_count` its pods do not, as for the new side of a switch that starts
-    beside the old. `members` name all nodes of the pool, those that are no capacity now (cordoned, not ready)
-    included: pods of the workload that still run there keep their room.
+    itself holds counts as free, and nobody's reservation or claim is counted into it; with `own_pods_count` the room
+    of its pods is not free, as for the new side of a switch that starts beside the old. `members` name all nodes of
+    the pool, those that are no capacity now (cordoned, not ready) included: pods of the workload that still run there
+    keep their room.
     """
     usable = {node.name: node for node in pool.nodes}
-    standing = dict(usable)
     ours: dict[WorkloadKey, Counter[ReplicaSize]] = {}
-    for name in usable.keys() | members:
-        use = uses.get(name)
-        if use is None:
-            continue
+    left: list[NodeCapacity] = []
+    own: list[NodeCapacity] = []
+    for name in sorted(usable.keys() | members):
+        use = uses.get(name, _UNUSED)
         for key, sizes in use.sizes.items():
             ours.setdefault(key, Counter()).update(sizes)
         if name in usable:
-            standing[name] = _less(usable[name], use.total, _NOTHING if own_pods_count else use.own.get(workload))
+            mine = None if own_pods_count else use.own.get(workload)
+            left.append(usable[name] if use is _UNUSED else _less(usable[name], use.total, None))
+            own.append(left[-1] if mine is None else _less(usable[name], use.total, mine))
         elif not own_pods_count and workload in use.staying:
             mine = use.staying[workload]
-            standing[name] = NodeCapacity(name, mine.accelerators, mine.cpu_cores, mine.memory_bytes)
-    free = replace(pool, nodes=tuple(standing[name] for name in sorted(standing)))
-    for hold in sorted(_unmet(pool.name, holds, ours, workload, created_at), key=lambda h: h.turn):
-        free = _reserve(free, hold.request, hold.replicas)
-    return free
+            left.append(NodeCapacity(name, 0, 0.0, 0))
+            own.append(NodeCapacity(name, mine.accelerators, mine.cpu_cores, mine.memory_bytes))
+    unmet = _unmet(pool.name, holds, ours)
+    free = _less_held(replace(pool, nodes=tuple(left)), unmet, workload, created_at)
+    given_back = tuple(_given_back(*each) for each in zip(own, left, free.nodes, strict=False))
+    return replace(free, nodes=given_back + free.nodes[len(left) :])
 
 
-def _unmet(
-    pool: str,
-    holds: Iterable[Hold],
-    ours: Mapping[WorkloadKey, Mapping[ReplicaSize, int]],
-    workload: WorkloadKey,
-    created_at: datetime,
-) -> list[Hold]:
-    """What others hold on the pool beyond the pods that run: their reservations, and claims that come first."""
+def _unmet(pool: str, holds: Iterable[Hold], ours: Mapping[WorkloadKey, Mapping[ReplicaSize, int]]) -> list[Hold]:
+    """What is held of the pool beyond the pods that run there: the rest of reservations, and claims; in their turn."""
     found: list[Hold] = []
     for hold in holds:
-        if hold.pool != pool or hold.workload == workload:
+        if hold.pool != pool:
             continue
         if hold.waiting:
-            if hold.turn < (created_at, workload):
-                found.append(hold)
+            found.append(hold)
             continue
         running = ours.get(hold.workload, {})
         missing = hold.replicas - sum(n for size, n in running.items() if _is_replica(size, hold.request))
         if missing > 0:
             found.append(replace(hold, replicas=missing))
-    return found
+    return sorted(found, key=lambda hold: hold.turn)
+
+
+def _less_held(pool: NodePool, unmet: Sequence[Hold], workload: WorkloadKey, created_at: datetime) -> NodePool:
+    """The pool less what others have reserved of it, and less the claims that come before the workload."""
+    for hold in unmet:
+        if not hold.waiting and hold.workload != workload:
+            pool = _reserve(pool, hold.request, hold.replicas, hold.nodes)
+    mine = [hold for hold in unmet if not hold.waiting and hold.workload == workload]
+    for hold in unmet:
+        if hold.waiting and hold.workload != workload and hold.turn < (created_at, workload):
+            pool = _claimed(pool, hold, mine)
+    return pool
+
+
+def _claimed(pool: NodePool, claim: Hold, mine: Sequence[Hold]) -> NodePool:
+    """The pool less as much of the claim as leaves room for what the asking workload has reserved itself (`mine`)."""
+    whole = _reserve(pool, claim.request, claim.replicas, claim.nodes)
+    fitted = _fitting(pool, mine)
+    if _fitting(whole, mine) >= fitted:
+        return whole
+    fewest, most = 0, claim.replicas  # the first leave room for all that fitted, the second do not
+    while most - fewest > 1:
+        middle = (fewest + most) // 2
+        if _fitting(_reserve(pool, claim.request, middle, claim.nodes), mine) >= fitted:
+            fewest = middle
+        else:
+            most = middle
+    return _reserve(pool, claim.request, fewest, claim.nodes)
+
+
+def _fitting(pool: NodePool, holds: Sequence[Hold]) -> int:
+    """How many replicas of all that is held find room, one hold after the other."""
+    count = 0
+    for hold in holds:
+        added = pool.addable_nodes * node_slots(empty_node(pool.shape), hold.request) if hold.nodes is None else 0
+        standing = sum(node_slots(node, hold.request) for node in pool.nodes if _may_use(node, hold.nodes))
+        fits = min(hold.replicas, added + standing)
+        count += fits
+        pool = _reserve(pool, hold.request, fits, hold.nodes)
+    return count
+
+
+def _given_back(own: NodeCapacity, before: NodeCapacity, after: NodeCapacity) -> NodeCapacity:
+    """The node with the room of the workload's own pods, less what was taken of the rest."""
+    if after is before:
+        return own
+    return NodeCapacity(
+        own.name,
+        own.accelerators_free - (before.accelerators_free - after.accelerators_free),
+        max(0.0, own.cpu_free_cores - (before.cpu_free_cores - after.cpu_free_cores)),
+        own.memory_free_bytes - (before.memory_free_bytes - after.memory_free_bytes),
+    )
 
 
 def _is_replica(size: ReplicaSize, request: ReplicaRequest) -> bool:
@@ -226,19 +291,24 @@ def _taken(node: NodeCapacity, request: ReplicaRequest) -> NodeCapacity:
     )
 
 
-def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int) -> NodePool:
+def _may_use(node: NodeCapacity, names: frozenset[str] | None) -> bool:
+    return names is None or node.name in names
+
+
+def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int, names: frozenset[str] | None = None) -> NodePool:
     """The pool less so many replicas: each on the fullest node that has room, then on nodes to be added.
 
-    The fullest stays the fullest while it is filled, so that one look at the nodes is enough.
+    Where `names` are given, on nodes of these alone, and on none to be added. The fullest stays the fullest while it is
+    filled, so that one look at the nodes is enough.
     """
     nodes, left = list(pool.nodes), max(0, replicas)
-    fitting = (i for i, node in enumerate(nodes) if node_slots(node, request) > 0)
+    fitting = (i for i, node in enumerate(nodes) if _may_use(node, names) and node_slots(node, request) > 0)
     for i in sorted(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name)):
         if left == 0:
             break
         nodes[i], left = _filled(nodes[i], request, left)
     addable = pool.addable_nodes
-    while left > 0 and addable > 0:
+    while names is None and left > 0 and addable > 0:
         addable -= 1
         node, still = _filled(empty_node(pool.shape, f"added-{replicas - left}-{addable}"), request, left)
         nodes.append(node)

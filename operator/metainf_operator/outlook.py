@@ -12,7 +12,7 @@ from metainf.planning import Plan, confidence_kept
 from metainf.rejections import Rejection
 from metainf.selection import BindingLimit, NoSelection, Scored
 from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop
-from metainf_operator.world import DecisionState
+from metainf_operator.states import DecisionState
 
 __all__ = ["Outlook", "outlook_of"]
 

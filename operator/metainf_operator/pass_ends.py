@@ -7,8 +7,8 @@ from metainf.manifests import InferenceWorkload
 from metainf_operator.api_errors import InvalidObjectError
 from metainf_operator.conditions import Fault
 from metainf_operator.reporter import Seen
+from metainf_operator.states import DecisionState
 from metainf_operator.understanding import TroubleError
-from metainf_operator.world import DecisionState
 
 __all__ = ["DEFINITIONS_LOOK_S", "TURN_LOOK_S", "kept_names", "next_look_s", "refused_by_server"]
 

@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from metainf.pools import Taint
+from metainf.workload import Toleration
 from metainf_operator.children import (
     ANNOTATION_DECISION,
     ANNOTATION_DIGEST,
@@ -204,6 +205,14 @@ def project_pod(body: Mapping[str, Any]) -> PodUse | None:
         trouble=trouble,
         serving=serving,
         engine_cpu_cores=_engine_cpu_cores(spec) if owner else None,
+        tolerations=_tolerations(spec) if owner else (),
+    )
+
+
+def _tolerations(spec: Mapping[str, Any]) -> tuple[Toleration, ...]:
+    return tuple(
+        Toleration(t.get("key"), t.get("operator") or "Equal", t.get("value") or "", t.get("effect") or None)
+        for t in spec.get("tolerations") or ()
     )
 
 

@@ -9,13 +9,15 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from metainf.candidates import Candidate
 from metainf.manifests import InferenceWorkload, ModelSource, OnViolation, PolicyMode
+from metainf.placement import ReplicaRequest
 from metainf.planning import Plan, candidate_argv
 from metainf.selection import BindingLimit, NoSelection, Scored, Selection
 from metainf.switching import Keep, KeepReason, Move, MoveReason, Verdict, compare, starts_new_pods
 from metainf_operator.children import startup_s
+from metainf_operator.states import DecisionState
 from metainf_operator.switch_room import SwitchRoom
-from metainf_operator.world import DecisionState
 
 __all__ = [
     "Activate",
@@ -25,6 +27,7 @@ __all__ = [
     "Propose",
     "Refuse",
     "Stop",
+    "awaits_room",
     "by_declared_too",
     "decide",
     "halts",
@@ -53,11 +56,12 @@ class Activate:
 class Hold:
     """Keep running what is in force; the message says why nothing better was taken, empty where it is the best.
 
-    `awaits_turn`: a better one is taken as soon as fewer workloads switch.
+    `awaits_turn`: a better one is taken as soon as fewer workloads switch; `awaits_room`: as soon as both fit.
     """
 
     message: str = ""
     awaits_turn: bool = False
+    awaits_room: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,9 +158,32 @@ def decide(
     if isinstance(verdict, Move):
         return _moved(plan, outcome, verdict, room)
     if anew and outcome.current is not None:
-        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods.
-        return Activate(retargeted(plan, outcome.current), MoveReason.ASKED)
-    return Hold(_keep_message(verdict, outcome, room))
+        # The same candidate, asked for differently: a new image, revision or argument has to reach the pods. Where new
+        # pods of it would find no place, those of the best other one are to have it.
+        target = outcome.current if outcome.current.barred is None else outcome.chosen
+        return Activate(retargeted(plan, target), MoveReason.ASKED)
+    no_place = room is not None and not room.has_place(*_asks(outcome.chosen.candidate))
+    held = verdict.reason is KeepReason.NO_ROOM_BESIDE
+    return Hold(_keep_message(verdict, outcome, room), awaits_room=held and no_place)
+
+
+def awaits_room(plan: Plan, choice: Choice) -> bool:
+    """Whether more room alone may change the choice, and nobody else would tell when it comes.
+
+    For a switch that is held for want of it; for what breaks a limit, or a recommendation, where what keeps them all
+    has no room now; and for fewer replicas than a person asked for, where the pool has no more. A refusal that claims
+    the room is told by its claim.
+    """
+    outcome = plan.outcome
+    if isinstance(outcome, NoSelection):
+        waits = isinstance(choice, Hold) or (isinstance(choice, Refuse) and not choice.claims)
+        return waits and outcome.limit is BindingLimit.NO_CAPACITY
+    if isinstance(choice, Idle):
+        return False
+    if isinstance(choice, Hold) and choice.awaits_room:
+        return True
+    fixed, chosen = plan.workload.workload.replicas.fixed, outcome.chosen.candidate
+    return fixed is not None and chosen.replicas < fixed and chosen.option.room.replicas <= chosen.replicas
 
 
 def idle(workload: InferenceWorkload) -> bool:
@@ -186,8 +213,11 @@ def _room_needed(workload: InferenceWorkload, room: SwitchRoom | None, anew: boo
 
 
 def _lacks(room: SwitchRoom, scored: Scored) -> str:
-    option = scored.candidate.option
-    return room.lacks(option.pool.name, option.request, scored.candidate.replicas)
+    return room.lacks(*_asks(scored.candidate))
+
+
+def _asks(candidate: Candidate) -> tuple[str, ReplicaRequest, int]:
+    return candidate.option.pool.name, candidate.option.request, candidate.replicas
 
 
 def _weighed(
@@ -233,7 +263,15 @@ def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs
         return Refuse(plan, claims=workload.policy.mode is not PolicyMode.RECOMMEND)
     if workload.policy.on_violation is OnViolation.STOP and _known_broken(workload, outcome):
         return Stop(plan)
-    return Hold("no candidate keeps every limit")
+    return Hold(_in_its_place(outcome) or "no candidate keeps every limit")
+
+
+def _in_its_place(outcome: Selection | NoSelection) -> str:
+    """Why what runs stays where it could not be started now; empty where it could, and where it breaks a limit."""
+    current = outcome.current
+    if current is None or current.barred is None or current.broken is not None:
+        return ""
+    return f"it runs where new pods of it would find no place: {current.barred.detail}"
 
 
 def by_declared_too(stopped: Choice) -> Choice:
@@ -270,6 +308,8 @@ def _allowed_replicas(workload: InferenceWorkload, outcome: Selection) -> range:
 
 def _keep_message(verdict: Keep, outcome: Selection, room: SwitchRoom | None) -> str:
     match verdict.reason:
+        case KeepReason.GAIN_TOO_SMALL if verdict.gain_ratio == 0 and (place := _in_its_place(outcome)):
+            return place
         case KeepReason.GAIN_TOO_SMALL:
             return f"another candidate would gain {verdict.gain_ratio:.1%}, less than policy.minimumGain and the switch"
         case KeepReason.COOLING_DOWN:

@@ -14,7 +14,7 @@ from metainf.planning import Plan
 from metainf.selection import NoSelection
 from metainf_operator.cluster_api import ClusterApi, JsonObject
 from metainf_operator.resources import INFERENCE_DECISION
-from metainf_operator.world import (
+from metainf_operator.states import (
     ACTIVATED_AT,
     IMAGE,
     RELEASED,
@@ -22,9 +22,9 @@ from metainf_operator.world import (
     DecisionState,
     ObjectKey,
     WorkloadState,
-    World,
     project_decision,
 )
+from metainf_operator.world import World
 
 __all__ = ["Records"]
 

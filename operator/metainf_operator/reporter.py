@@ -30,8 +30,8 @@ from metainf_operator.outlook import Outlook
 from metainf_operator.resources import INFERENCE_DECISION, INFERENCE_WORKLOAD
 from metainf_operator.roller import Rolled
 from metainf_operator.rollout import Stage
+from metainf_operator.states import DecisionState, WorkloadState
 from metainf_operator.status import InForce, workload_status
-from metainf_operator.world import DecisionState, WorkloadState
 
 __all__ = ["Reporter", "Seen", "facts_of"]
 

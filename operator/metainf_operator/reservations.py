@@ -14,16 +14,26 @@ __all__ = ["give_up_claim", "reserve"]
 
 
 def reserve(world: World, state: WorkloadState, choice: Choice) -> bool:
-    """Reserve for the choice; True where the workload gave up a claim and took nothing, so that others may have it."""
-    claimed = give_up_claim(world, state)
+    """Reserve for the choice; True where the workload takes less of a pool than it did, so that others may have it.
+
+    What it gives back with the record that reserves it, as where it is stopped, is not told here but once that is
+    written.
+    """
+    before = world.held_by(state.key)
+    give_up_claim(world, state)
+    outcome = choice.plan.outcome if isinstance(choice, Refuse) and choice.claims else None
     if isinstance(choice, Activate) and choice.plan.chosen is not None:
         world.reserving[state.key] = _hold(state, choice.plan.chosen.candidate)
-        return False
-    outcome = choice.plan.outcome if isinstance(choice, Refuse) and choice.claims else None
-    if isinstance(outcome, NoSelection) and outcome.waiting_for is not None:
+    elif isinstance(outcome, NoSelection) and outcome.waiting_for is not None:
         world.waiting[state.key] = _hold(state, outcome.waiting_for.candidate, waiting=True)
-        return False
-    return claimed
+    after = world.held_by(state.key)
+    return any(not any(_covers(new, old) for new in after) for old in before)
+
+
+def _covers(new: Hold, old: Hold) -> bool:
+    """Whether the new hold leaves nobody more than the old one did; a claim keeps out fewer than a reservation."""
+    same = (new.pool, new.request) == (old.pool, old.request)
+    return same and new.replicas >= old.replicas and (old.waiting or not new.waiting)
 
 
 def give_up_claim(world: World, state: WorkloadState) -> bool:

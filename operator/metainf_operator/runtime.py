@@ -99,7 +99,7 @@ class Runtime:
             ),
             now=now,
             observer=self.observer,
-            capacity_freed=self.triggers.capacity_changed,
+            capacity_freed=self.triggers.room_came,
         )
         self.pool_reporter = PoolReporter(writer, self.world, now=now)
         self.workers: Workers[Key] = Workers(self.queue, self._handle, metrics)

@@ -53,7 +53,7 @@ class SwitchRoom:
 
         `decided` is what their record says that they cost per hour, for a pool whose price is not known any more.
         """
-        found = next((p for p in self.pools if p.name == pool), None)
+        found = self._pool(pool)
         if found is None:
             return f"the pool {pool} is there no more"
         room = room_for(found, request).replicas
@@ -63,6 +63,14 @@ class SwitchRoom:
         if new is None or self.per_hour is None or self.decided_per_hour is None:
             return "it is not known what both sides cost"
         return self._over_budget(new, self.per_hour, self.decided_per_hour)
+
+    def has_place(self, pool: str, request: ReplicaRequest, replicas: int) -> bool:
+        """Whether so many replicas have room beside what runs, whatever they cost."""
+        found = self._pool(pool)
+        return found is not None and room_for(found, request).replicas >= replicas
+
+    def _pool(self, name: str) -> NodePool | None:
+        return next((pool for pool in self.pools if pool.name == name), None)
 
     def _new_per_hour(self, pool: NodePool, request: ReplicaRequest, replicas: int) -> Decimal:
         """What the replicas add to what is paid already; they go to nodes first that are paid for whole."""

@@ -6,7 +6,7 @@ a trigger that is missed costs the time until the next resync, and nothing else.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from metainf_operator.inventory import Inventory
 from metainf_operator.ledger import PodUse, WorkloadKey
@@ -37,6 +37,7 @@ class Triggers:
         self._queue = queue
         self._decide_anew = decide_anew
         self._pending: dict[str, asyncio.TimerHandle] = {}
+        self._left: set[str] = set()  # nodes that pods have left since those who are held back were looked at
         self._stock: Inventory | None = None
 
     def listen(self) -> None:
@@ -55,7 +56,7 @@ class Triggers:
             return  # our own status write
         self._queue.add(key)
         if new is None:
-            self.capacity_changed()
+            self.room_came()
 
     def _child_changed(self, key: ObjectKey, old: ChildState | None, new: ChildState | None) -> None:
         state = new or old
@@ -68,6 +69,9 @@ class Triggers:
         if old is not None and new is not None and old.takes_as(new):
             return  # its engine answers now, or no more: the Deployment's status tells
         self.capacity_changed()
+        if old is not None and old.node and (new is None or new.node != old.node):
+            self._left.add(old.node)
+            self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
         goes = old is not None and (new is None or (new.terminating and not old.terminating))
         owner = old.workload if old is not None and goes else None
         if owner is not None and owner in self._world.workloads:
@@ -91,13 +95,18 @@ class Triggers:
             self.inventory_changed()
 
     def inventory_changed(self) -> None:
-        """Nodes, pools or prices moved: when the burst is over, everybody looks again."""
+        """Nodes, pools or prices moved: when the burst is over, everybody whom it concerns looks again."""
         self._world.inventory_changed()
         self._soon("inventory", _INVENTORY_QUIET_S, self._queue_everybody)
 
     def capacity_changed(self) -> None:
         """Room came or went: those who wait look again, and the pools say what is free."""
         self._soon("capacity", _CAPACITY_QUIET_S, self._queue_waiting)
+
+    def room_came(self) -> None:
+        """What was reserved or claimed is so no more: besides, who is held back by want of room is weighed again."""
+        self.capacity_changed()
+        self._soon("room", _CAPACITY_QUIET_S, self._queue_held_back)
 
     def _soon(self, name: str, quiet_s: float, act: Callable[[], None]) -> None:
         if name not in self._pending:
@@ -110,6 +119,8 @@ class Triggers:
     def _queue_everybody(self) -> None:
         stock = self._world.inventory
         if stock == self._stock:
+            # Labels of single nodes are no part of it, and some look for those.
+            self._look_anew(state for state in self._world.workloads.values() if state.node_selector)
             return
         self._stock = stock
         for problem in stock.problems:
@@ -128,6 +139,21 @@ class Triggers:
             self._queue.add(hold.workload)
         for name in sorted(self._world.pools):
             self._queue.add(PoolKey(name))
+
+    def _queue_those_whose_room_it_may_be(self) -> None:
+        """Pods come and go on nodes of no pool all the time: they are nobody's room."""
+        left, self._left = self._left, set()
+        if any(not left.isdisjoint(record.members) for record in self._world.inventory.pools):
+            self._queue_held_back()
+
+    def _queue_held_back(self) -> None:
+        """Only those who wait for room: with all the others a pod that ends would start a thousand decisions."""
+        self._look_anew(state for state in self._world.workloads.values() if state.key in self._world.held_back)
+
+    def _look_anew(self, states: Iterable[WorkloadState]) -> None:
+        for state in sorted(states, key=lambda s: (s.created_at, s.key)):
+            self._decide_anew(state.key)
+            self._queue.add(state.key, Priority.RESYNC)
 
 
 def _without_status(state: WorkloadState) -> tuple[object, ...]:

@@ -29,16 +29,16 @@ from metainf_operator.resources import (
     SERVICE,
 )
 from metainf_operator.settings import OperatorSettings
-from metainf_operator.world import (
+from metainf_operator.states import (
     DecisionState,
     ObjectKey,
     PoolState,
     WorkloadState,
-    World,
     project_decision,
     project_pool,
     project_workload,
 )
+from metainf_operator.world import World
 
 __all__ = ["Feeds", "feeds_into"]
 

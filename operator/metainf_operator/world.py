@@ -1,160 +1,25 @@
 """What the operator knows of the cluster: caches, and the questions that passes ask of them.
 
-Separate from the handlers that fill it and the passes that read it. Everything in it can be read again from the API
-server: a new leader starts from the same world.
+Separate from the handlers that fill it and the passes that read it; what is kept of each object is in `states`, and
+goes by its name here too. Everything in it can be read again from the API server: a new leader starts from the same
+world.
 """
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from metainf.errors import InvalidWorkloadError
-from metainf.manifests import (
-    AcceleratorPool,
-    DecisionHead,
-    InferenceWorkload,
-    parse_decision_head,
-    parse_pool,
-    parse_workload,
-)
 from metainf.pools import NodePool
 from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, take_inventory
 from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
-from metainf_operator.projections import ChildState, NodeFacts, timestamp
+from metainf_operator.projections import ChildState, NodeFacts
 from metainf_operator.rollout import PodTrouble
+from metainf_operator.selected_nodes import Selector, matching_nodes, of_these_nodes
+from metainf_operator.states import EPOCH, DecisionState, ObjectKey, PoolState, WorkloadState
 from metainf_operator.store import Store
 
-__all__ = [
-    "DecisionState",
-    "ObjectKey",
-    "PoolState",
-    "WorkloadState",
-    "World",
-    "project_decision",
-    "project_pool",
-    "project_workload",
-]
-
-ObjectKey = tuple[str, str]
-"""Namespace and name."""
-
-
-ACTIVATED_AT = "metainf.dev/activated-at"
-SERVING_INPUTS = "metainf.dev/serving-inputs"
-IMAGE = "metainf.dev/image"
-RELEASED = "metainf.dev/released"
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadState:
-    """A workload as last seen: the parsed manifest or why it cannot be parsed, and its status as text."""
-
-    key: WorkloadKey
-    uid: str
-    generation: int
-    created_at: datetime
-    deleting: bool
-    manifest: InferenceWorkload | None
-    error: str | None
-    status_json: str
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """The status as last seen."""
-        value = json.loads(self.status_json)
-        return value if isinstance(value, dict) else {}
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """An AcceleratorPool as last seen."""
-
-    name: str
-    uid: str
-    generation: int
-    pool: AcceleratorPool | None
-    error: str | None
-    status_json: str
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionState:
-    """What of an InferenceDecision stands in its metadata: who watches no more needs no more memory.
-
-    `activated_at` is set while it is in force; `serving_inputs` is a digest of what the user asked of the pods
-    themselves (model, image, arguments, lengths): the same candidate is recorded anew when that changes. `image` is
-    what its pods run, so that a new default of the operator's restarts nothing. `released`: suspended or stopped, it is
-    in force and holds no capacity.
-    """
-
-    head: DecisionHead
-    activated_at: datetime | None
-    serving_inputs: str | None
-    image: str
-    released: bool
-
-    @property
-    def key(self) -> ObjectKey:
-        """Namespace and name."""
-        return self.head.namespace, self.head.name
-
-    @property
-    def holds(self) -> bool:
-        """Whether it holds capacity: a record in force that is not suspended."""
-        return self.activated_at is not None and self.head.reservation is not None and not self.released
-
-
-def project_workload(body: Mapping[str, Any]) -> WorkloadState:
-    """The state of an InferenceWorkload; what cannot be parsed becomes its error, never an exception."""
-    metadata = body["metadata"]
-    manifest, error = None, None
-    try:
-        manifest = parse_workload({k: body[k] for k in ("apiVersion", "kind", "metadata", "spec") if k in body})
-    except InvalidWorkloadError as exc:
-        error = str(exc)
-    return WorkloadState(
-        key=WorkloadKey(metadata["namespace"], metadata["name"]),
-        uid=str(metadata.get("uid", "")),
-        generation=int(metadata.get("generation") or 0),
-        created_at=timestamp(metadata.get("creationTimestamp")) or _EPOCH,
-        deleting=bool(metadata.get("deletionTimestamp")),
-        manifest=manifest,
-        error=error,
-        status_json=json.dumps(body.get("status") or {}, sort_keys=True, separators=(",", ":")),
-    )
-
-
-def project_pool(body: Mapping[str, Any]) -> PoolState:
-    """The state of an AcceleratorPool."""
-    metadata = body["metadata"]
-    pool, error = None, None
-    try:
-        pool = parse_pool({k: body[k] for k in ("apiVersion", "kind", "metadata", "spec") if k in body})
-    except InvalidWorkloadError as exc:
-        error = str(exc)
-    status = json.dumps(body.get("status") or {}, sort_keys=True, separators=(",", ":"))
-    generation = int(metadata.get("generation") or 0)
-    return PoolState(metadata["name"], str(metadata.get("uid", "")), generation, pool, error, status)
-
-
-def project_decision(body: Mapping[str, Any]) -> DecisionState | None:
-    """The state of an InferenceDecision, from its metadata alone; None for one whose notes somebody damaged."""
-    try:
-        head = parse_decision_head({"metadata": body["metadata"]})
-    except InvalidWorkloadError:
-        return None
-    annotations = body["metadata"].get("annotations") or {}
-    return DecisionState(
-        head=head,
-        activated_at=timestamp(annotations.get(ACTIVATED_AT)),
-        serving_inputs=annotations.get(SERVING_INPUTS),
-        image=annotations.get(IMAGE, ""),
-        released=RELEASED in annotations,
-    )
+__all__ = ["DecisionState", "ObjectKey", "PoolState", "WorkloadState", "World"]
 
 
 def _under_way(children: Iterable[ChildState]) -> int:
@@ -178,10 +43,13 @@ class World:
         self.opencost: OpenCostPrices = {}
         self.waiting: dict[WorkloadKey, Hold] = {}
         self.reserving: dict[WorkloadKey, Hold] = {}
+        self.held_back: set[WorkloadKey] = set()
+        """Who would be decided otherwise if there were more room, and claims none."""
         self._inventory: Inventory | None = None
         self._taken: Inventory | None = None
         self.inventory_version = 0
         self._fixed: tuple[NodePool, ...] | None = None
+        self._matching: dict[tuple[Selector, str], frozenset[str] | None] = {}
         self._on_node: dict[str, dict[ObjectKey, PodUse]] = {}
         self._uses: dict[str, NodeUse] = {}
         self._stale_nodes: set[str] = set()
@@ -268,12 +136,13 @@ class World:
     def inventory_changed(self) -> None:
         """Nodes, pools or prices moved: the next question takes stock anew."""
         self._inventory = None
+        self._matching.clear()
 
     def use_fixed_pools(self, pools: tuple[NodePool, ...]) -> None:
         """Take these pools for all there are: where nodes may not be read."""
         if pools != self._fixed:
             self._fixed = pools
-            self._inventory = None
+            self.inventory_changed()
 
     @property
     def inventory(self) -> Inventory:
@@ -303,12 +172,12 @@ class World:
     def decisions_of(self, key: WorkloadKey, uid: str) -> tuple[DecisionState, ...]:
         """The workload's decisions, the latest first."""
         mine = [d for d in self._decided.get(key, {}).values() if d.head.owner_uid == uid]
-        return tuple(sorted(mine, key=lambda d: (d.head.created_at or _EPOCH, d.head.name), reverse=True))
+        return tuple(sorted(mine, key=lambda d: (d.head.created_at or EPOCH, d.head.name), reverse=True))
 
     def active_decision(self, key: WorkloadKey, uid: str) -> DecisionState | None:
         """The decision in force: the one that was activated last. Suspended, it is in force and holds nothing."""
         active = [d for d in self.decisions_of(key, uid) if d.activated_at is not None]
-        return max(active, key=lambda d: (d.activated_at or _EPOCH, d.head.name), default=None)
+        return max(active, key=lambda d: (d.activated_at or EPOCH, d.head.name), default=None)
 
     def holds(self) -> list[Hold]:
         """All reservations, and the claims of those who wait."""
@@ -318,6 +187,12 @@ class World:
                 found.extend(self._holds_of(owner))
         found.extend(hold for hold in self.waiting.values() if self.workloads.get(hold.workload) is not None)
         return found
+
+    def held_by(self, key: WorkloadKey) -> list[Hold]:
+        """What one workload has reserved, and what it waits for."""
+        reserving, waiting = self.reserving.get(key), self.waiting.get(key)
+        found = list(self._holds_of(key)) if reserving is None else [reserving]
+        return found if waiting is None else [*found, waiting]
 
     def _holds_of(self, owner: WorkloadKey) -> tuple[Hold, ...]:
         """What the workload's records reserve, worked out anew only where it or one of them changed."""
@@ -346,26 +221,60 @@ class World:
     def pools_for(
         self, key: WorkloadKey, created_at: datetime, *, own_pods_count: bool = False
     ) -> tuple[NodePool, ...]:
-        """Every pool with what is free for this workload."""
+        """Every pool with what is free for this workload, of the nodes that it selects.
+
+        Each goes by the name that the workload's own record has.
+        """
         by_pool: dict[str, list[Hold]] = {}
+        known_as: dict[str, str] = {}
         own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
+        renamed = self.inventory.renamed
         for hold in (*self.holds(), *own):
-            by_pool.setdefault(hold.pool, []).append(hold)
+            name = renamed.get(hold.pool, hold.pool)
+            by_pool.setdefault(name, []).append(hold if name == hold.pool else replace(hold, pool=name))
+            if hold.workload == key and not hold.waiting:
+                known_as[name] = hold.pool
         uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
-            pools.append(
-                pool_for_workload(
-                    record.pool,
-                    uses,
-                    by_pool.get(record.pool.name, []),
-                    key,
-                    created_at=created_at,
-                    own_pods_count=own_pods_count,
-                    members=record.members,
-                )
+            free = pool_for_workload(
+                record.pool,
+                uses,
+                [self._on_its_nodes(hold, record) for hold in by_pool.get(record.pool.name, ())],
+                key,
+                created_at=created_at,
+                own_pods_count=own_pods_count,
+                members=record.members,
             )
+            free = of_these_nodes(free, self._selector(key), self._selected(key, record))
+            name = known_as.get(free.name, free.name)
+            pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
+
+    def _selector(self, key: WorkloadKey) -> Selector:
+        state = self.workloads.get(key)
+        return () if state is None else state.node_selector
+
+    def _selected(self, key: WorkloadKey, record: PoolRecord) -> frozenset[str] | None:
+        """Names of the pool's nodes that the workload may use; None where it may use all. Kept while nodes stay."""
+        selector = self._selector(key)
+        if not selector:
+            return None
+        question = (selector, record.pool.name)
+        if question not in self._matching:
+            self._matching[question] = matching_nodes(record, selector, self.nodes.get)
+        return self._matching[question]
+
+    def _on_its_nodes(self, hold: Hold, record: PoolRecord) -> Hold:
+        nodes = self._selected(hold.workload, record)
+        return hold if nodes is None else replace(hold, nodes=nodes)
+
+    def pods_in(self, record: PoolRecord) -> Iterator[PodUse]:
+        """Pods on the pool's nodes; all pods where nodes, and so which are the pool's, are not seen."""
+        if self._fixed is not None:
+            yield from self.pods.values()
+        for name in record.members:
+            yield from self._on_node.get(name, {}).values()
 
     def troubles(self, key: WorkloadKey, serving: str) -> tuple[PodTrouble, ...]:
         """What keeps pods of one serving of the workload from serving, by pod."""
@@ -403,3 +312,4 @@ class World:
         self._troubled.pop(key, None)
         self.waiting.pop(key, None)
         self.reserving.pop(key, None)
+        self.held_back.discard(key)

@@ -38,7 +38,7 @@ from metainf.workload import BatchLoad, BudgetKind, ConcurrencyLoad, Objective, 
 from metainf_operator.cluster_api import ClusterApi
 from metainf_operator.plugin.limits import limits, money
 from metainf_operator.plugin.lookup import History, Record, find_workload, read_history
-from metainf_operator.world import WorkloadState
+from metainf_operator.states import WorkloadState
 
 __all__ = ["run"]
 

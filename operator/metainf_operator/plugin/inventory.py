@@ -23,7 +23,8 @@ from metainf_operator.resources import (
     NODE,
     POD,
 )
-from metainf_operator.world import ObjectKey, World, project_decision, project_pool, project_workload
+from metainf_operator.states import ObjectKey, project_decision, project_pool, project_workload
+from metainf_operator.world import World
 
 __all__ = ["read_namespace", "read_world"]
 

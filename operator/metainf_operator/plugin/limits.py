@@ -13,7 +13,7 @@ from metainf.cli.console import Row, duration, indented, number, printable, tabl
 from metainf.manifests import Chosen, Decision, Figure, format_duration, format_money
 from metainf.workload import Budget, BudgetKind, Slo
 from metainf_operator.plugin.lookup import Record
-from metainf_operator.world import WorkloadState
+from metainf_operator.states import WorkloadState
 
 __all__ = ["limits", "money"]
 

@@ -5,7 +5,7 @@ Separate from the operator's `records`, which writes them and knows most by thei
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from metainf.errors import InvalidWorkloadError
 from metainf.manifests import WORKLOAD_LABEL, Decision, DecisionPhase, duration_s, parse_decision
@@ -15,11 +15,9 @@ from metainf.workload import Slo
 from metainf_operator.api_errors import NotFoundError
 from metainf_operator.cluster_api import ClusterApi, JsonObject, Selector
 from metainf_operator.resources import INFERENCE_DECISION, INFERENCE_WORKLOAD
-from metainf_operator.world import DecisionState, WorkloadState, project_decision, project_workload
+from metainf_operator.states import EPOCH, DecisionState, WorkloadState, project_decision, project_workload
 
 __all__ = ["History", "Record", "find_workload", "read_history"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Record:
     @property
     def made_at(self) -> datetime:
         """When it was written."""
-        return self.decision.head.created_at or _EPOCH
+        return self.decision.head.created_at or EPOCH
 
     @property
     def proposed(self) -> bool:
@@ -84,7 +82,7 @@ class History:
     def active(self) -> Record | None:
         """The decision in force: the one that was activated last."""
         active = [r for r in self.records if r.state.activated_at is not None]
-        return max(active, key=lambda r: (r.state.activated_at or _EPOCH, r.name), default=None)
+        return max(active, key=lambda r: (r.state.activated_at or EPOCH, r.name), default=None)
 
     @property
     def previous(self) -> Record | None:

@@ -22,7 +22,7 @@ from metainf_operator.cluster_api import ClusterApi, JsonObject
 from metainf_operator.ledger import WorkloadKey
 from metainf_operator.plugin.lookup import History, Record, find_workload, read_history
 from metainf_operator.resources import INFERENCE_WORKLOAD
-from metainf_operator.world import WorkloadState
+from metainf_operator.states import WorkloadState
 
 __all__ = ["run", "run_unpin"]
 
