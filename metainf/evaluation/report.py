@@ -1,13 +1,11 @@
-"""The whole evaluation as a value: every selector on every split of every kind of traffic, with its studies.
+"""The whole evaluation: every selector on every split of every kind of traffic, with its studies, as a value.
 
-Separate from how it is written (`report_files`) and drawn (`plots`): what a report says can be tested without reading
-it back from text.
+Separate from the values themselves (`report_values`), which know nothing of selectors.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from metainf.evaluation.bootstrap import (
     wilcoxon_over_groups,
 )
 from metainf.evaluation.figures import Figures, JudgedTasks, figures_of, judged_tasks
-from metainf.evaluation.guarding import GuardFigures, guard_figures, unfamiliar_tasks
+from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
 from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
     CEILING,
@@ -33,18 +31,20 @@ from metainf.evaluation.outcomes import (
     reference_outcomes,
     run_selector,
 )
-from metainf.evaluation.published import PublishedPoint, published_points
-from metainf.evaluation.splits import Split, SplitKind, split
-from metainf.evaluation.studies import (
-    CurvePoint,
-    Failure,
-    Importance,
-    LeakCheck,
-    feature_importance,
-    leak_checks,
-    learning_curve,
-    worst_failures,
+from metainf.evaluation.published import published_points
+from metainf.evaluation.report_values import (
+    Evaluation,
+    GuardReport,
+    KindReport,
+    Plan,
+    Result,
+    Scope,
+    named_split,
+    with_all_tasks,
+    with_simulations,
 )
+from metainf.evaluation.splits import Split, SplitKind, split
+from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
 from metainf.selectors.contract import BoolArray
 
 __all__ = [
@@ -58,146 +58,6 @@ __all__ = [
     "with_all_tasks",
     "with_simulations",
 ]
-
-
-class Scope(StrEnum):
-    """Which tasks a figure is over; aims bind on the decisive ones."""
-
-    DECISIVE = "decisive"
-    ALL = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to evaluate. `focus` is the selector that others are compared with and that is studied."""
-
-    focus: str
-    splits: tuple[SplitKind, ...] = tuple(SplitKind)
-    most_folds: int | None = None
-    curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
-    studies: bool = True
-    """Learning curve, importance of features and leak checks: each fits the focus several times more."""
-    seed: int = 0
-    trained_on: str = ""
-    """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
-    simulated_by: str = ""
-    """Where all tasks were simulated by somebody and selectors are told what that said: the name, as above."""
-    every_task: bool = False
-    """Whether these are all tasks of the corpus, beside an evaluation on some of them that compares all selectors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One row of a table.
-
-    `against_focus` is the mean of log(P / P[default]), this selector's minus the focus'; None for the focus itself.
-    """
-
-    split: SplitKind
-    selector: str
-    scope: Scope
-    figures: Figures
-    against_focus: Comparison | None = None
-    wilcoxon: WilcoxonResult | None = None
-    fit_s: float = 0.0
-    failure: str = ""
-    trained_on: str = ""
-    simulated_by: str = ""
-    every_task: bool = False
-
-    @property
-    def split_name(self) -> str:
-        """The split; what was learnt from where that is another truth, who simulated its tasks, if these are all."""
-        return _split_name(self.split, self)
-
-
-def _split_name(split: SplitKind, of: Plan | Result) -> str:
-    learnt = f", trained on {of.trained_on}" if of.trained_on else ""
-    simulated = f", simulated by {of.simulated_by}" if of.simulated_by else ""
-    return f"{split}{learnt}{simulated}{', all tasks' if of.every_task else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class GuardReport:
-    """One split: the share of its tasks at which an out-of-distribution guard fires, and what that does to whom."""
-
-    flagged_share: float
-    figures: tuple[GuardFigures, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KindReport:
-    """One kind of traffic. `acceleration_by_batch` is the focus over one request at a time: size -> ratio."""
-
-    kind: TrafficKind
-    tasks: int
-    decisive_share: float
-    methods: int
-    results: tuple[Result, ...]
-    spent_s: Mapping[str, float]
-    """Seconds by selector, fitting and choosing in all splits."""
-    studies_s: float = 0.0
-    curve: tuple[CurvePoint, ...] = ()
-    importance: tuple[Importance, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    leaks: tuple[LeakCheck, ...] = ()
-    acceleration_by_batch: Mapping[float, float] | None = None
-    published: tuple[PublishedPoint, ...] = ()
-    guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
-    single_best: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Name of a split -> the method that was the single best of its train halves -> in how many folds."""
-    simulated_tasks: Mapping[str, int] = field(default_factory=dict)
-    """Who simulated tasks -> how many of these: those of the splits that bear that name."""
-    every_task: int = 0
-    """How many tasks the rows over all tasks are over; 0 where there are no such rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Everything that a report holds."""
-
-    focus: str
-    kinds: tuple[KindReport, ...]
-    spent_s: float
-
-
-def with_simulations(evaluation: Evaluation, simulated: Evaluation, name: str) -> Evaluation:
-    """The evaluation with the rows of another, over those of its tasks that `name` simulated; the rest is its own."""
-
-    def extended(report: KindReport, other: KindReport) -> KindReport:
-        return replace(report, simulated_tasks={**report.simulated_tasks, name: other.tasks})
-
-    return _with_rows(evaluation, simulated, extended)
-
-
-def with_all_tasks(evaluation: Evaluation, whole: Evaluation) -> Evaluation:
-    """The evaluation with the rows of another, of fewer selectors over all tasks; the rest is its own."""
-
-    def extended(report: KindReport, other: KindReport) -> KindReport:
-        return replace(report, every_task=other.tasks)
-
-    return _with_rows(evaluation, whole, extended)
-
-
-def _with_rows(
-    evaluation: Evaluation, added: Evaluation, extended: Callable[[KindReport, KindReport], KindReport]
-) -> Evaluation:
-    others = {report.kind: report for report in added.kinds}
-    kinds = tuple(
-        extended(_joined(report, others[report.kind]), others[report.kind]) if report.kind in others else report
-        for report in evaluation.kinds
-    )
-    return replace(evaluation, kinds=kinds, spent_s=evaluation.spent_s + added.spent_s)
-
-
-def _joined(report: KindReport, other: KindReport) -> KindReport:
-    spent = {each: report.spent_s.get(each, 0.0) + seconds for each, seconds in other.spent_s.items()}
-    return replace(
-        report,
-        results=report.results + other.results,
-        spent_s={**report.spent_s, **spent},
-        single_best={**report.single_best, **other.single_best},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +116,7 @@ def _kind(
         results += _results(judged, plan)
         guards[each] = _guarded(evidence, judged, selectors)
         fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
-        single_best[_split_name(each, plan)] = dict(fixed.most_common())
+        single_best[named_split(each, plan)] = dict(fixed.most_common())
         decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
         studied = studied or (judged if plan.focus in judged.tasks else None)
     report = KindReport(
