@@ -88,6 +88,36 @@ def test_others_are_compared_with_the_focus_in_pairs(evaluation: Evaluation) -> 
     worse, bound = found["default-only"].against_focus, found[VIRTUAL_BEST].against_focus
     assert worse is not None and worse.difference.high < 0.0 and worse.confidence == 0.0
     assert bound is not None and bound.confidence == 1.0
+    dearer, cheapest = found["default-only"].usd_against_focus, found[VIRTUAL_BEST].usd_against_focus
+    assert found["nearest"].usd_against_focus is None
+    assert dearer is not None and dearer.difference.high < 0.0 and dearer.confidence == 0.0
+    assert cheapest is not None and cheapest.difference.low > 0.0 and cheapest.confidence == 1.0
+    ratio = found["default-only"].figures.total_usd.value / found["nearest"].figures.total_usd.value
+    assert dearer.difference.value == pytest.approx(1.0 - ratio)
+
+
+def test_usd_is_compared_only_where_there_are_prices() -> None:
+    found = evaluate(
+        {TrafficKind.BATCH: Evidence(TABLE)},
+        {"default-only": AlwaysDefault, "nearest": NearestTasks},
+        Plan("nearest", splits=(SplitKind.MODEL,), most_folds=2, studies=False),
+        clock=lambda: 0.0,
+    )
+    (first, *_) = found.kinds[0].results
+    assert first.selector == "default-only"
+    assert first.against_focus is not None and first.usd_against_focus is None
+
+
+def test_a_report_says_who_surely_beats_the_focus(written: tuple[Path, ...]) -> None:
+    text = written[0].read_text()
+    assert "Surely better than nearest (paired draws of groups, 95 %): in closed gap nobody of 3 rows; in USD" in text
+    plan = Plan("default-only", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE, price_usd_per_hour=np.full(len(TABLE), 3.6))}
+    beaten = evaluate(evidence, {"default-only": AlwaysDefault, "nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    told = markdown(beaten)
+    assert "in closed gap nearest (leave-model-out)" in told
+    assert "in USD nearest (leave-model-out)" in told
+    assert VIRTUAL_BEST not in next(line for line in told.splitlines() if line.startswith("Surely better"))
 
 
 def test_noise_between_seeds_makes_the_ceiling(evaluation: Evaluation) -> None:
@@ -172,6 +202,8 @@ def test_tables_for_programs_hold_the_same_figures(written: tuple[Path, ...], ev
     assert (float(gap["low"]), float(gap["value"]), float(gap["high"])) == pytest.approx(
         (expected.low, expected.value, expected.high), rel=1e-5
     )
+    saved = next(r for r in rows if (r["selector"], r["figure"]) == ("default-only", "usd_saved_over_focus"))
+    assert float(saved["high"]) < 0.0
     document = json.loads(written[2].read_text())
     assert document["focus"] == "nearest"
     assert {each["kind"] for each in document["kinds"]} == {"batch"}

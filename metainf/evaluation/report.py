@@ -16,9 +16,10 @@ from metainf.evaluation.bootstrap import (
     GroupDraws,
     WilcoxonResult,
     paired_comparison,
+    paired_saving,
     wilcoxon_over_groups,
 )
-from metainf.evaluation.figures import Figures, JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks, usd_of
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
 from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
@@ -182,17 +183,18 @@ def _results(judged: _Judged, plan: Plan) -> list[Result]:
         told = np.any(good(each.evidence.table), axis=1) if name == CEILING else np.ones(len(each.gain), dtype=np.bool_)
         for scope in Scope:
             counted = told & decisive if scope is Scope.DECISIVE else told
-            comparison, ranks = None, None
+            against = _Against()
             if base is not None and name != plan.focus and not each.outcome.failure and not base.outcome.failure:
-                comparison, ranks = _against(each, base, counted, judged)
+                against = _against(each, base, counted, judged)
             rows.append(
                 Result(
                     split=judged.split.kind,
                     selector=name,
                     scope=scope,
                     figures=figures_of(each, counted, judged.draws),
-                    against_focus=comparison,
-                    wilcoxon=ranks,
+                    against_focus=against.gain,
+                    usd_against_focus=against.usd,
+                    wilcoxon=against.ranks,
                     fit_s=each.outcome.fit_s,
                     failure=each.outcome.failure,
                     trained_on=plan.trained_on,
@@ -203,16 +205,27 @@ def _results(judged: _Judged, plan: Plan) -> list[Result]:
     return rows
 
 
-def _against(
-    each: JudgedTasks, base: JudgedTasks, counted: BoolArray, judged: _Judged
-) -> tuple[Comparison | None, WilcoxonResult | None]:
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """One selector beside the focus; None where no task has the figure of both."""
+
+    gain: Comparison | None = None
+    usd: Comparison | None = None
+    ranks: WilcoxonResult | None = None
+
+
+def _against(each: JudgedTasks, base: JudgedTasks, counted: BoolArray, judged: _Judged) -> _Against:
     mine, other = np.where(counted, each.gain, np.nan), np.where(counted, base.gain, np.nan)
     try:
-        comparison = paired_comparison(mine, other, judged.draws)
+        gain = paired_comparison(mine, other, judged.draws)
     except UndefinedMetricError:
-        return None, None
-    groups = judged.split.groups[0][base.outcome.judged]
-    return comparison, wilcoxon_over_groups(mine, other, groups)
+        return _Against()
+    ranks = wilcoxon_over_groups(mine, other, judged.split.groups[0][base.outcome.judged])
+    paid, base_paid = (np.where(counted, usd_of(tasks), np.nan) for tasks in (each, base))
+    try:
+        return _Against(gain, paired_saving(paid, base_paid, judged.draws), ranks)
+    except UndefinedMetricError:
+        return _Against(gain, None, ranks)
 
 
 def _with_studies(

@@ -6,14 +6,15 @@ Separate from the values and from the drawing: this alone touches the disk.
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from metainf.evaluation.bootstrap import Interval
 from metainf.evaluation.outcomes import VIRTUAL_BEST
 from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, published_plot, save
-from metainf.evaluation.report import Evaluation, KindReport, Scope
+from metainf.evaluation.report_values import Evaluation, KindReport, Result, Scope
 from metainf.evaluation.report_text import markdown
 
 __all__ = ["write_report"]
@@ -72,10 +73,18 @@ def _write_csv(evaluation: Evaluation, path: Path) -> None:
         for report in evaluation.kinds:
             for each in report.results:
                 key = (report.kind, each.split_name, each.scope, each.selector, each.figures.tasks)
-                for name, interval in each.figures.named():
+                for name, interval in (*each.figures.named(), *_beside_focus(each)):
                     ends = (interval.value, interval.low, interval.high)
                     shown = ("" if math.isnan(end) else f"{end:.6g}" for end in ends)
                     writer.writerow((*key, interval.groups, name, *shown))
+
+
+def _beside_focus(result: Result) -> Iterator[tuple[str, Interval]]:
+    """What is compared in pairs, as figures: log(P / P[default]) above the focus', and the share of its USD saved."""
+    pairs = (("gain_over_focus", result.against_focus), ("usd_saved_over_focus", result.usd_against_focus))
+    for name, comparison in pairs:
+        if comparison is not None:
+            yield name, comparison.difference
 
 
 def _plain(value: Any) -> Any:

@@ -59,7 +59,9 @@ class Plan:
 class Result:
     """One row of a table.
 
-    `against_focus` is the mean of log(P / P[default]), this selector's minus the focus'; None for the focus itself.
+    `against_focus` is the mean of log(P / P[default]), this selector's minus the focus'; of closed gaps it has the
+    sign, draw by draw, since both are divided by the same distance. `usd_against_focus` is the share of the focus'
+    total USD that this selector saves, over the tasks with a price. None for the focus itself.
     """
 
     split: SplitKind
@@ -67,6 +69,7 @@ class Result:
     scope: Scope
     figures: Figures
     against_focus: Comparison | None = None
+    usd_against_focus: Comparison | None = None
     wilcoxon: WilcoxonResult | None = None
     fit_s: float = 0.0
     failure: str = ""
