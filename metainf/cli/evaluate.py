@@ -320,9 +320,9 @@ def _summary(evaluation: "Evaluation") -> list[str]:
     for report in evaluation.kinds:
         for each in report.results:
             if each.selector == evaluation.focus and each.scope == "decisive":
-                figures = each.figures
+                figures, lossless = each.figures, ", lossless methods" if each.lossless else ""
                 lines.append(
-                    f"{report.kind}, {each.split_name}: {each.selector} on {figures.tasks} decisive tasks: "
+                    f"{report.kind}, {each.split_name}{lossless}: {each.selector} on {figures.tasks} decisive tasks: "
                     f"accuracy {figures.tolerant_accuracy.value:.3f}, closed gap {figures.closed_gap.value:.3f}, "
                     f"acceleration {figures.acceleration_ratio.value:.2f}"
                 )

@@ -11,7 +11,7 @@ is worth in a world whose efficiencies it has never met. The folds hold out the 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,8 @@ class Outcome:
         What that single best was.
     fit_s, decide_s : seconds, all folds together
     failure : why it has no choices, empty where it has
+    scores : array of shape (k, m), or None
+        What a selector chose by: for choices among fewer methods. None of a failure, and of what is no selector.
     """
 
     selector: str
@@ -123,7 +125,8 @@ class Outcome:
     single_methods: tuple[str, ...] = ()
     fit_s: float = 0.0
     decide_s: float = 0.0
-    failure: str = field(default="")
+    failure: str = ""
+    scores: FloatArray | None = None
 
 
 def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock) -> Outcome:
@@ -133,6 +136,7 @@ def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Sp
     hours. Nothing but our own errors and numbers that do not work out is taken for that.
     """
     chosen: list[IntArray] = []
+    every_score: list[FloatArray] = []
     fit_s = decide_s = 0.0
     try:
         for fold in split.folds:
@@ -141,13 +145,15 @@ def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Sp
             fitted = make().fit(train)
             fit_s += clock() - start
             start = clock()
-            scores = fitted.scores(test.tasks)
-            chosen.append(choose(test.tasks, _checked(name, scores, test.tasks)))
+            scores = _checked(name, fitted.scores(test.tasks), test.tasks)
+            chosen.append(choose(test.tasks, scores))
             decide_s += clock() - start
+            every_score.append(scores)
     except (ValueError, np.linalg.LinAlgError) as error:
         return replace(_blank(name, evidence, split), failure=str(error), fit_s=fit_s, decide_s=decide_s)
+    scored = np.concatenate(every_score) if every_score else None
     blank = _blank(name, evidence, split)
-    return replace(blank, chosen=_joined(chosen), fit_s=fit_s, decide_s=decide_s)
+    return replace(blank, chosen=_joined(chosen), fit_s=fit_s, decide_s=decide_s, scores=scored)
 
 
 def reference_outcomes(evidence: Evidence, split: Split) -> tuple[Outcome, ...]:

@@ -4,8 +4,8 @@ Separate from the values themselves (`report_values`), which know nothing of sel
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from metainf.evaluation.bootstrap import (
 )
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks, usd_of
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
+from metainf.evaluation.lossless import lossless_outcome, lossy_columns, without_lossy
 from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
     CEILING,
     SINGLE_BEST,
     Clock,
     Evidence,
+    Outcome,
     SelectorFactory,
     ceiling_outcome,
     reference_outcomes,
@@ -34,6 +36,7 @@ from metainf.evaluation.outcomes import (
 )
 from metainf.evaluation.published import published_points
 from metainf.evaluation.report_values import (
+    LOSSLESS,
     Evaluation,
     GuardReport,
     KindReport,
@@ -92,6 +95,29 @@ def evaluate(
     return Evaluation(plan.focus, kinds, clock() - start)
 
 
+@dataclass(slots=True)
+class _Rows:
+    """What is told of each split, gathered: tables of tasks are large, so no split is kept."""
+
+    plan: Plan
+    results: list[Result] = field(default_factory=list)
+    single_best: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    decisive_share: float = np.nan
+    lossless_decisive_share: float = np.nan
+
+    def add(self, judged: _Judged, *, lossless: bool = False) -> None:
+        """The rows of one split."""
+        self.results += _results(judged, self.plan, lossless=lossless)
+        fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
+        named = named_split(judged.split.kind, self.plan)
+        self.single_best[f"{named}, {LOSSLESS}" if lossless else named] = dict(fixed.most_common())
+        share = float(next(iter(judged.tasks.values())).decisive.mean())
+        if lossless:
+            self.lossless_decisive_share = share
+        else:
+            self.decisive_share = share
+
+
 def _kind(
     kind: TrafficKind,
     evidence: Evidence,
@@ -100,12 +126,10 @@ def _kind(
     tools: tuple[Clock, Callable[[str], None]],
 ) -> KindReport:
     clock, progress = tools
-    results: list[Result] = []
-    spent = dict.fromkeys(selectors, 0.0)
+    rows, spent = _Rows(plan), dict.fromkeys(selectors, 0.0)
     studied: _Judged | None = None
     guards: dict[SplitKind, GuardReport] = {}
-    single_best: dict[str, Mapping[str, int]] = {}
-    decisive_share = np.nan
+    lossless = without_lossy(evidence)
     for each in plan.splits:
         found = split(evidence.table.tasks, each, most_folds=plan.most_folds, seed=plan.seed)
         if not found.folds:
@@ -114,22 +138,23 @@ def _kind(
         judged = _judged(evidence, found, selectors, _prefixed(progress, f"{kind}, {each}: "), clock)
         for name in selectors:
             spent[name] += judged.tasks[name].outcome.fit_s + judged.tasks[name].outcome.decide_s
-        results += _results(judged, plan)
+        rows.add(judged)
+        if lossless is not None:
+            rows.add(_judged_lossless(lossless, judged, selectors), lossless=True)
         guards[each] = _guarded(evidence, judged, selectors)
-        fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
-        single_best[named_split(each, plan)] = dict(fixed.most_common())
-        decisive_share = float(next(iter(judged.tasks.values())).decisive.mean())
         studied = studied or (judged if plan.focus in judged.tasks else None)
     report = KindReport(
         kind=kind,
         tasks=len(evidence),
-        decisive_share=decisive_share,
+        decisive_share=rows.decisive_share,
         methods=len(evidence.table.tasks.methods),
-        results=tuple(results),
+        results=tuple(rows.results),
         spent_s=spent,
         published=published_points(evidence),
         guards=guards,
-        single_best=single_best,
+        single_best=rows.single_best,
+        lossless_methods=0 if lossless is None else int((~lossy_columns(evidence.table.tasks.methods)).sum()),
+        lossless_decisive_share=rows.lossless_decisive_share,
     )
     if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report
@@ -149,12 +174,27 @@ def _judged(
     progress: Callable[[str], None],
     clock: Clock,
 ) -> _Judged:
-    tasks: dict[str, JudgedTasks] = {}
-    references = reference_outcomes(evidence, found)
-    part = evidence.rows(references[0].judged)
+    outcomes: dict[str, Outcome] = {}
     for name, make in selectors.items():
         progress(name)
-        tasks[name] = judged_tasks(evidence, run_selector(name, make, evidence, found, clock=clock), part)
+        outcomes[name] = run_selector(name, make, evidence, found, clock=clock)
+    return _held_against(evidence, found, outcomes, reference_outcomes(evidence, found))
+
+
+def _judged_lossless(evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory]) -> _Judged:
+    """The same answers held against evidence without lossy methods."""
+    references = reference_outcomes(evidence, judged.split)
+    tasks = evidence.table.tasks.rows(references[0].judged)
+    outcomes = {name: lossless_outcome(judged.tasks[name].outcome, references[0], tasks) for name in selectors}
+    return _held_against(evidence, judged.split, outcomes, references)
+
+
+def _held_against(
+    evidence: Evidence, found: Split, outcomes: Mapping[str, Outcome], references: Sequence[Outcome]
+) -> _Judged:
+    """Outcomes of selectors, the references and the ceiling, judged by the evidence."""
+    part = evidence.rows(references[0].judged)
+    tasks = {name: judged_tasks(evidence, outcome, part) for name, outcome in outcomes.items()}
     for outcome in references:
         # A selector of that name may differ in what it does where its method is infeasible: the zero of the closed gap
         # is the definition's.
@@ -174,7 +214,7 @@ def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, Select
     return GuardReport(float(flagged.mean()), guard_figures(tasks, flagged, judged.draws))
 
 
-def _results(judged: _Judged, plan: Plan) -> list[Result]:
+def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
     rows = []
     base = judged.tasks.get(plan.focus)
     decisive = next(iter(judged.tasks.values())).decisive
@@ -200,6 +240,7 @@ def _results(judged: _Judged, plan: Plan) -> list[Result]:
                     trained_on=plan.trained_on,
                     simulated_by=plan.simulated_by,
                     every_task=plan.every_task,
+                    lossless=lossless,
                 )
             )
     return rows

@@ -62,6 +62,12 @@ _ENTRIES = (
         "selectors are compared.",
     ),
     (
+        "Lossless methods alone",
+        "those that cannot change answers, which is what a workload gets whose methods.lossy is Never, as by default. "
+        "Labels, classes, single and virtual best are among these; selectors were fitted on all methods, and of their "
+        "scores the best of these is taken.",
+    ),
+    (
         "What a world knows nothing of",
         "a method of which it has no row for a task, such as a number format without measured tables, can be picked by "
         "nobody there.",

@@ -13,7 +13,7 @@ from metainf.evaluation.figures import FIGURE_TITLES, Figures
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST
 from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
 from metainf.evaluation.report_definitions import DEFINITIONS
-from metainf.evaluation.report_values import Evaluation, KindReport, Result, Scope
+from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
 
 __all__ = ["figure_text", "markdown", "table_text"]
@@ -66,9 +66,13 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
     if report.single_best:
         parts += ["Single best, of the train halves: " + "; ".join(_single_best(report)) + "."]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
-    for scope in Scope:
-        parts += [f"### {scope.value.capitalize()} tasks", _results(report.results, scope, focus)]
-        parts += [_surely_better(report.results, scope, focus)]
+    parts += _tables([each for each in report.results if not each.lossless], focus)
+    if report.lossless_methods:
+        parts += [
+            f"{report.lossless_methods} of the methods are lossless, and by default a workload gets one of these; "
+            f"among them {report.lossless_decisive_share:.1%} of the tasks are decisive."
+        ]
+        parts += _tables([each for each in report.results if each.lossless], focus, f", {LOSSLESS} alone")
     failed = {f"{each.selector}, {each.split_name}: {each.failure}" for each in report.results if each.failure}
     if failed:
         parts += ["Without figures:\n" + "\n".join(f"- {each}" for each in sorted(failed))]
@@ -84,6 +88,15 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
     return parts + _guards(report, focus) + _studies(report, focus)
 
 
+def _tables(results: Sequence[Result], focus: str, suffix: str = "") -> list[str]:
+    """A table for each scope, with who beats the focus."""
+    parts = []
+    for scope in Scope:
+        mine = [each for each in results if each.scope is scope]
+        parts += [f"### {scope.value.capitalize()} tasks{suffix}", _results(mine, focus), _surely_better(mine, focus)]
+    return parts
+
+
 def _single_best(report: KindReport) -> Iterable[str]:
     """What it was in each split."""
     for split, methods in report.single_best.items():
@@ -92,11 +105,11 @@ def _single_best(report: KindReport) -> Iterable[str]:
         yield f"{split}: {named}"
 
 
-def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
+def _results(results: Sequence[Result], focus: str) -> str:
     heads = ["split", "selector", "tasks", "groups", *FIGURE_TITLES.values(), f"better than {focus} (share of draws)"]
     heads += [f"cheaper than {focus} (share of draws)", "Wilcoxon p over groups"]
     rows = []
-    for each in (each for each in results if each.scope is scope):
+    for each in results:
         name = f"**{each.selector}**" if each.selector == focus else each.selector
         against = [_confidence(each.against_focus), _confidence(each.usd_against_focus)]
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
@@ -110,9 +123,9 @@ def _confidence(comparison: Comparison | None) -> str:
     return "-" if comparison is None or np.isnan(comparison.confidence) else f"{comparison.confidence:.3f}"
 
 
-def _surely_better(results: Sequence[Result], scope: Scope, focus: str) -> str:
+def _surely_better(results: Sequence[Result], focus: str) -> str:
     """Who beats the focus beyond the 95 % interval of pairs, in performance or in USD; bounds are none of them."""
-    shown = [each for each in results if each.scope is scope and each.selector not in (VIRTUAL_BEST, CEILING, focus)]
+    shown = [each for each in results if each.selector not in (VIRTUAL_BEST, CEILING, focus)]
     parts = []
     for what, comparisons in (
         ("closed gap", [(each, each.against_focus) for each in shown]),

@@ -4,6 +4,7 @@ Separate from what makes them (`report`), which fits selectors, and from how the
 (`plots`): what a report says can be tested without reading it back from text.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -17,6 +18,7 @@ from metainf.evaluation.splits import SplitKind
 from metainf.evaluation.studies import CurvePoint, Failure, Importance, LeakCheck
 
 __all__ = [
+    "LOSSLESS",
     "Evaluation",
     "GuardReport",
     "KindReport",
@@ -27,6 +29,10 @@ __all__ = [
     "with_all_tasks",
     "with_simulations",
 ]
+
+
+LOSSLESS = "lossless methods"
+"""What rows are called in which only such methods could be chosen."""
 
 
 class Scope(StrEnum):
@@ -76,6 +82,8 @@ class Result:
     trained_on: str = ""
     simulated_by: str = ""
     every_task: bool = False
+    lossless: bool = False
+    """Whether only methods were chosen among that cannot change answers."""
 
     @property
     def split_name(self) -> str:
@@ -106,6 +114,7 @@ class KindReport:
     tasks: int
     decisive_share: float
     methods: int
+    """Those that can change answers included."""
     results: tuple[Result, ...]
     spent_s: Mapping[str, float]
     """Seconds by selector, fitting and choosing in all splits."""
@@ -121,6 +130,9 @@ class KindReport:
     """Name of a split -> the method that was the single best of its train halves -> in how many folds."""
     simulated_tasks: Mapping[str, int] = field(default_factory=dict)
     """Who simulated tasks -> how many of these: those of the splits that bear that name."""
+    lossless_methods: int = 0
+    """How many of the methods cannot change answers; 0 where all are so, and the tables of these would be the same."""
+    lossless_decisive_share: float = math.nan
     every_task: int = 0
     """How many tasks the rows over all tasks are over; 0 where there are no such rows."""
 
