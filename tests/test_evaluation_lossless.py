@@ -20,7 +20,7 @@ from selection_tables import AlwaysDefault, NearestTasks, learnable_table, metho
 PLAIN = learnable_table(240)
 METHODS = ("default", "latency", "fp8-weights", "throughput")
 TABLE = replace(PLAIN, tasks=replace(PLAIN.tasks, methods=METHODS))
-PLAN = Plan("nearest", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
+PLAN = Plan("nearest", splits=(SplitKind.MODEL,), most_folds=3, studies=False, leaks=False)
 
 
 def masked(table: MethodTable) -> MethodTable:

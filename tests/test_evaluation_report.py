@@ -16,6 +16,7 @@ from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import FIGURE_TITLES, figures_of, judged_tasks
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
+from metainf.evaluation.leak_checks import leak_checks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
 from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
@@ -25,10 +26,18 @@ from metainf.evaluation.report_files import write_report
 from metainf.evaluation.report_text import markdown
 from metainf.evaluation.simulated import SIMULATOR_PAIRS, with_simulated
 from metainf.evaluation.splits import SplitKind, split
-from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
+from metainf.evaluation.studies import feature_importance, learning_curve, worst_failures
 from metainf.methods import Reading, published
 from metainf.selectors.contract import MethodTable, TaskTable
-from selection_tables import AlwaysDefault, Broken, NearestTasks, learnable_table, method_table
+from selection_tables import (
+    ACCELERATORS,
+    MODELS,
+    AlwaysDefault,
+    Broken,
+    NearestTasks,
+    learnable_table,
+    method_table,
+)
 
 TABLE = learnable_table(240)
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -131,7 +140,9 @@ def test_studies_are_of_the_focus(evaluation: Evaluation) -> None:
     assert report.importance[0].feature == "feature_0"
     assert [point.share for point in report.curve] == sorted(point.share for point in report.curve)
     assert report.failures == tuple(sorted(report.failures, key=lambda each: -each.regret))
-    assert all(check.passed for check in report.leaks)
+    assert [check.split for check in report.leaks] == [kind for kind in SplitKind for _ in range(2)][:-2]
+    assert list(SplitKind)[-1] is SplitKind.RANDOM
+    assert all(check.passed for check in report.leaks), [check.note for check in report.leaks]
     assert report.acceleration_by_batch is not None and list(report.acceleration_by_batch) == [4.0, 64.0]
     assert 0.5 < report.decisive_share < 1.0
     assert report.spent_s["nearest"] > 0
@@ -191,7 +202,7 @@ def test_report_is_written_whole(written: tuple[Path, ...], evaluation: Evaluati
     for path in written:
         assert path.suffix != ".png" or f"]({path.name})" in text
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| leave-")}
-    assert len(widths) == 2  # figures, and the guard's
+    assert len(widths) == 3  # figures, the guard's, and leak checks
     assert "with and without a guard" in text
 
 
@@ -287,6 +298,47 @@ def test_leak_checks_pass_an_honest_selector_and_catch_a_leak() -> None:
     assert [check.passed for check in honest] == [True, True]
     leaking = leak_checks(Memorising, Evidence(TABLE), found, clock=lambda: 0.0)
     assert not leaking[0].passed
+
+
+def best_by_workload(tasks: int = 480) -> MethodTable:
+    """The workload's name decides which method is best, and its features are noise."""
+    rng = np.random.default_rng(3)
+    workload = rng.integers(0, 4, size=tasks)
+    gain = rng.normal(0.0, 0.03, size=(tasks, 4)) + 0.5 * (workload[:, None] == np.arange(4))
+    return method_table(
+        np.exp(gain),
+        features=rng.uniform(size=(tasks, 3)),
+        model=rng.choice(MODELS, tasks).tolist(),
+        accelerator=rng.choice(ACCELERATORS, tasks).tolist(),
+        workload=[f"workload-{each}" for each in workload.tolist()],
+    )
+
+
+def test_a_selector_that_wins_by_ids_is_caught() -> None:
+    table = best_by_workload()
+    _, ids = leak_checks(NearestTasks, Evidence(table), split(table.tasks, SplitKind.MODEL), clock=lambda: 0.0)
+    assert (ids.name, ids.passed) == ("ids alone do not win", False)
+    assert "with ids alone" in ids.note
+
+
+def test_ids_that_say_as_much_as_features_do_not_win() -> None:
+    found = split(TABLE.tasks, SplitKind.MODEL)
+    _, ids = leak_checks(AlwaysDefault, Evidence(TABLE), found, clock=lambda: 0.0)
+    assert ids.passed
+    assert "which these groups do not tell from 0" in ids.note
+
+
+def test_a_leak_check_that_could_not_be_run_has_not_passed() -> None:
+    checks = leak_checks(Broken, Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL), clock=lambda: 0.0)
+    assert [(each.passed, each.note) for each in checks] == [(False, "could not be run: the matrix is singular")] * 2
+
+
+def test_a_column_of_ids_means_the_same_in_every_table() -> None:
+    few, other = TABLE.rows(TABLE.tasks.model == MODELS[2]), TABLE.rows(TABLE.tasks.model != MODELS[0])
+    bare, beside = with_ids_only(few, [other.tasks]).tasks, with_ids_only(other, [few.tasks]).tasks
+    assert bare.feature_names == beside.feature_names
+    same = np.flatnonzero(other.tasks.model == MODELS[2])
+    np.testing.assert_array_equal(bare.features, beside.features[same])
 
 
 def test_shuffled_labels_keep_what_is_true_of_methods_alone() -> None:

@@ -105,7 +105,7 @@ def add_parser(subparsers: Any) -> None:
         "--quick",
         action="store_true",
         help=f"to try it: {_QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
-        "learning curve, importance or leak checks",
+        "learning curve or importance",
     )
 
 
@@ -158,7 +158,7 @@ def _with_all_tasks(
     found = report.evaluate(
         evidence,
         {name: make for name, make in makers.items() if name == plan.focus or name.startswith(_ON_ALL_TASKS)},
-        replace(plan, studies=False, every_task=True),
+        replace(plan, studies=False, leaks=False, every_task=True),
         clock=time.perf_counter,
         progress=lambda line: _say(f"all tasks: {line}"),
     )
@@ -189,7 +189,7 @@ def _with_simulations(
     found = report.evaluate(
         evidence,
         {**makers, **untold, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
-        replace(plan, studies=False, simulated_by=name),
+        replace(plan, studies=False, leaks=False, simulated_by=name),
         clock=time.perf_counter,
         progress=lambda line: _say(f"simulated by {name}: {line}"),
     )

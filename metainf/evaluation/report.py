@@ -21,6 +21,7 @@ from metainf.evaluation.bootstrap import (
 )
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks, usd_of
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
+from metainf.evaluation.leak_checks import LeakCheck, leak_checks
 from metainf.evaluation.lossless import lossless_outcome, lossy_columns, without_lossy
 from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
@@ -48,7 +49,7 @@ from metainf.evaluation.report_values import (
     with_simulations,
 )
 from metainf.evaluation.splits import Split, SplitKind, split
-from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
+from metainf.evaluation.studies import feature_importance, learning_curve, worst_failures
 from metainf.selectors.contract import BoolArray
 
 __all__ = [
@@ -102,6 +103,9 @@ class _Rows:
     plan: Plan
     results: list[Result] = field(default_factory=list)
     single_best: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    guards: dict[SplitKind, GuardReport] = field(default_factory=dict)
+    leaks: list[LeakCheck] = field(default_factory=list)
+    leaks_s: float = 0.0
     decisive_share: float = np.nan
     lossless_decisive_share: float = np.nan
 
@@ -117,6 +121,25 @@ class _Rows:
         else:
             self.decisive_share = share
 
+    def report(self, kind: TrafficKind, evidence: Evidence, spent_s: Mapping[str, float]) -> KindReport:
+        """All of it, without studies."""
+        lossy = lossy_columns(evidence.table.tasks.methods)
+        return KindReport(
+            kind=kind,
+            tasks=len(evidence),
+            decisive_share=self.decisive_share,
+            methods=len(lossy),
+            results=tuple(self.results),
+            spent_s=spent_s,
+            studies_s=self.leaks_s,
+            leaks=tuple(self.leaks),
+            published=published_points(evidence),
+            guards=self.guards,
+            single_best=self.single_best,
+            lossless_methods=int((~lossy).sum()) if lossy.any() else 0,
+            lossless_decisive_share=self.lossless_decisive_share,
+        )
+
 
 def _kind(
     kind: TrafficKind,
@@ -128,7 +151,6 @@ def _kind(
     clock, progress = tools
     rows, spent = _Rows(plan), dict.fromkeys(selectors, 0.0)
     studied: _Judged | None = None
-    guards: dict[SplitKind, GuardReport] = {}
     lossless = without_lossy(evidence)
     for each in plan.splits:
         found = split(evidence.table.tasks, each, most_folds=plan.most_folds, seed=plan.seed)
@@ -141,21 +163,12 @@ def _kind(
         rows.add(judged)
         if lossless is not None:
             rows.add(_judged_lossless(lossless, judged, selectors), lossless=True)
-        guards[each] = _guarded(evidence, judged, selectors)
+        rows.guards[each] = _guarded(evidence, judged, selectors)
+        start = clock()
+        rows.leaks += _leaks(evidence, judged, selectors, plan, clock)
+        rows.leaks_s += clock() - start
         studied = studied or (judged if plan.focus in judged.tasks else None)
-    report = KindReport(
-        kind=kind,
-        tasks=len(evidence),
-        decisive_share=rows.decisive_share,
-        methods=len(evidence.table.tasks.methods),
-        results=tuple(rows.results),
-        spent_s=spent,
-        published=published_points(evidence),
-        guards=guards,
-        single_best=rows.single_best,
-        lossless_methods=0 if lossless is None else int((~lossy_columns(evidence.table.tasks.methods)).sum()),
-        lossless_decisive_share=rows.lossless_decisive_share,
-    )
+    report = rows.report(kind, evidence, spent)
     if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report
     if plan.studies:
@@ -212,6 +225,16 @@ def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, Select
     flagged = unfamiliar_tasks(evidence, judged.split)
     tasks = {name: judged.tasks[name] for name in selectors}
     return GuardReport(float(flagged.mean()), guard_figures(tasks, flagged, judged.draws))
+
+
+def _leaks(
+    evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory], plan: Plan, clock: Clock
+) -> tuple[LeakCheck, ...]:
+    """Of the focus; none of a random split, which is known to leak, and none of a focus that is no selector here."""
+    if not plan.leaks or judged.split.kind is SplitKind.RANDOM or plan.focus not in selectors:
+        return ()
+    whole = judged.tasks[plan.focus].outcome
+    return leak_checks(selectors[plan.focus], evidence, judged.split, clock=clock, seed=plan.seed, whole=whole)
 
 
 def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
@@ -285,6 +308,5 @@ def _with_studies(
         report,
         curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole),
         importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
-        leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed, whole=whole),
     )
-    return replace(found, studies_s=clock() - start)
+    return replace(found, studies_s=report.studies_s + clock() - start)

@@ -181,8 +181,8 @@ def _guards(report: KindReport, focus: str) -> list[str]:
 def _studies(report: KindReport, focus: str) -> list[str]:
     parts: list[str] = []
     if report.leaks:
-        rows = [(each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
-        parts += [f"### Leak checks of {focus}", table_text(("check", "holds", "figures"), rows)]
+        rows = [(str(each.split), each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
+        parts += [f"### Leak checks of {focus}", table_text(("split", "check", "holds", "figures"), rows)]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")

@@ -13,9 +13,10 @@ from metainf.corpus.task import TrafficKind
 from metainf.evaluation.bootstrap import Comparison, WilcoxonResult
 from metainf.evaluation.figures import Figures
 from metainf.evaluation.guarding import GuardFigures
+from metainf.evaluation.leak_checks import LeakCheck
 from metainf.evaluation.published import PublishedPoint
 from metainf.evaluation.splits import SplitKind
-from metainf.evaluation.studies import CurvePoint, Failure, Importance, LeakCheck
+from metainf.evaluation.studies import CurvePoint, Failure, Importance
 
 __all__ = [
     "LOSSLESS",
@@ -51,7 +52,9 @@ class Plan:
     most_folds: int | None = None
     curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     studies: bool = True
-    """Learning curve, importance of features and leak checks: each fits the focus several times more."""
+    """Learning curve and importance of features, on the first split: each fits the focus several times more."""
+    leaks: bool = True
+    """Leak checks, on every split but the random one: the focus is fitted twice more for each."""
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
