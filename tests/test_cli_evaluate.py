@@ -13,6 +13,7 @@ from metainf.corpus.tables import Truth
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.splits import SplitKind
+from metainf.measurements import Measurement, Purpose, Source, table_of, write_measurements
 from metainf.selectors.contract import MethodTable
 from selection_tables import learnable_table
 
@@ -132,6 +133,38 @@ def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
     assert "50 tasks" in (corpus / "out" / "report.md").read_text()
 
 
+def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> None:
+    path = corpus / "rows.parquet"
+    row = Measurement(
+        source=Source.GPUSTACK,
+        source_version="1",
+        world="",
+        engine_version="0.11.0",
+        task="",
+        kind="batch",
+        model="qwen3-8b",
+        accelerator="H100-SXM-80GB",
+        tensor_parallel=1,
+        pipeline_parallel=1,
+        data_parallel=1,
+        expert_parallel=False,
+        method="default",
+        seed=0,
+        purpose=Purpose.LOAD,
+        batch_requests=1000,
+        input_tokens=200.0,
+        output_tokens=100.0,
+        output_tokens_per_second=1000.0,
+    )
+    slow = replace(row, method="max-num-seqs=1", output_tokens_per_second=10.0)
+    write_measurements(table_of([row, slow]), path)
+    more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--measured", str(path))
+    assert asked(corpus, *more) == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert "## Measured rows alone: gpustack" in text
+    assert "| analytical | 1.000 | 1.000 | 1.000 |" in text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -141,6 +174,9 @@ def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
             ["--selectors", "random", "--focus", "isac"], "--focus isac: it must be", id="a focus not among them"
         ),
         pytest.param(["--measured", "absent.csv"], "there is no such file", id="measured rows that are not there"),
+        pytest.param(
+            ["--measured-predictor", "absent.metainf"], "there is no such file", id="a predictor that is not there"
+        ),
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
         pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),

@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module, util
 from pathlib import Path
@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metainf.cli.evaluate_predictors import add_arguments, check_arguments, predictor_sections
+from metainf.cli.evaluate_predictors import (
+    add_arguments,
+    check_arguments,
+    measured_sections,
+    predictor_sections,
+)
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.evaluation.simulated import SIMULATOR_ONLY, NotTold, SimulatedPerformance, not_told, with_simulated
@@ -70,15 +75,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
-    parser.add_argument(
-        "--measured",
-        metavar="FILE",
-        action="append",
-        type=Path,
-        default=[],
-        help="rows of real servers, repeatable: gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, "
-        "or *.parquet of the measurement table; adds which options are best there, source by source",
-    )
     add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="of selectors, intervals and the random split (default: 0)")
     parser.add_argument(
@@ -115,9 +111,6 @@ def run(args: argparse.Namespace) -> int:
     focus = args.focus or (_FOCUS if _FOCUS in names else names[-1])
     if focus not in names:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
-    for path in args.measured:
-        if not path.is_file():
-            raise InvalidWorkloadError(f"--measured {path}: there is no such file")
     for flag in ("most_folds", "most_tasks", "compared_tasks"):
         if getattr(args, flag) is not None and getattr(args, flag) < 2:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
@@ -139,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
     if sections:
         sections.append(f"Predictors and the operator's choice took {time.perf_counter() - started:.0f} s.\n")
-    sections += _measured(args.measured)
+    sections += measured_sections(args, _say)
     written = files.write_report(evaluation, args.out, sections)
     for line in _summary(evaluation):
         print(line)
@@ -295,23 +288,6 @@ def _thinned(evidence: "Evidence", most: int) -> "Evidence":
     if len(evidence) <= most:
         return evidence
     return evidence.rows(np.linspace(0, len(evidence) - 1, most).astype(np.intp))
-
-
-def _measured(paths: Sequence[Path]) -> list[str]:
-    """A section for each source of measured rows that has groups to compare."""
-    measured: Any = import_module("metainf.evaluation.measured")
-    text: Any = import_module("metainf.evaluation.report_sections")
-    sections = []
-    for path in paths:
-        table = measured.read_measured(path)
-        found = measured.measured_groups(table)
-        for source in dict.fromkeys(group.source for group in found):
-            groups = [group for group in found if group.source == source]
-            summary = measured.best_options(groups, repeat_deviation=measured.repeat_deviation(table))
-            sections.append(str(text.measured_section(groups, summary, source=source)))
-        if not found:
-            _say(f"{path}: no two options share model, GPU and load")
-    return sections
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:

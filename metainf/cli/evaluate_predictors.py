@@ -1,7 +1,7 @@
-"""The part of `metainf evaluate` about predictors: their intervals, calibrated decisions, and the operator's choice.
+"""The part of `metainf evaluate` about predictors: intervals, decisions, the operator's choice, picks on real rows.
 
 Separate from the command, which is about selectors of methods: this fits predictors and simulates what the operator
-would buy, on the rows of one world, and returns sections of the report.
+would buy, on the rows of one world, or asks them about measured rows, and returns sections of the report.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 from metainf.errors import InvalidWorkloadError
 
-__all__ = ["add_arguments", "check_arguments", "predictor_sections"]
+__all__ = ["add_arguments", "check_arguments", "measured_sections", "predictor_sections"]
 
 _LANES, _QUICK_LANES = 20_000, 1_500
 _FOLDS, _QUICK_FOLDS = 5, 2
@@ -46,6 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="measured kernels, where the world is a table: the operator's choice is simulated over them",
     )
+    parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        default=[],
+        help="rows of real servers, repeatable: gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, "
+        "or *.parquet of the measurement table; adds which options are best there, and which the analytical predictor "
+        "picks, source by source",
+    )
+    parser.add_argument(
+        "--measured-predictor",
+        metavar="FILE",
+        type=Path,
+        help="of `metainf train`: what it picks on the measured rows stands beside what the analytical predictor does",
+    )
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -54,8 +70,12 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises
     ------
     InvalidWorkloadError
-        A number is below 0, or there is no such store.
+        A number is below 0, or there is no such file or store.
     """
+    for flag, paths in (("measured", args.measured), ("measured-predictor", [args.measured_predictor])):
+        for path in paths:
+            if path is not None and not path.is_file():
+                raise InvalidWorkloadError(f"--{flag} {path}: there is no such file")
     for flag in ("predictor_lanes", "operator_workloads"):
         value = getattr(args, flag)
         if value is not None and value < 0:
@@ -135,3 +155,36 @@ def _oracle(world: str, table_store: Path | None) -> Any:
         found = worlds.TableWorld(store.TableStore(table_store))
         return found if found.name == world else None
     return None
+
+
+def measured_sections(args: argparse.Namespace, say: Say) -> list[str]:
+    """A section for each source of measured rows that has groups to compare."""
+    if not args.measured:
+        return []
+    measured: Any = import_module("metainf.evaluation.measured")
+    picking: Any = import_module("metainf.evaluation.measured_picks")
+    text: Any = import_module("metainf.evaluation.report_sections")
+    predictors = _predictors(args.measured_predictor)
+    sections = []
+    for path in args.measured:
+        table = measured.read_measured(path)
+        found = picking.asked_groups(table)
+        for source in dict.fromkeys(each.group.source for each in found):
+            asked = [each for each in found if each.group.source == source]
+            groups = [each.group for each in asked]
+            summary = measured.best_options(groups, repeat_deviation=measured.repeat_deviation(table))
+            picks = picking.measured_picks(asked, predictors)
+            sections.append(str(text.measured_section(groups, summary, source=source, picks=picks)))
+        if not found:
+            say(f"{path}: no two options share model, GPU and load")
+    return sections
+
+
+def _predictors(artifact: Path | None) -> dict[str, Any]:
+    """Who is asked about measured rows, by name."""
+    analytical: Any = import_module("metainf.predictors.analytical")
+    found = {"analytical": analytical.AnalyticalPredictor()}
+    if artifact is not None:
+        files: Any = import_module("metainf.artifact")
+        found[f"trained, {artifact.name}"] = files.load_predictor(artifact)
+    return found

@@ -10,6 +10,7 @@ import numpy as np
 from metainf.evaluation.calibration import HeldOutDecision
 from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import LEAST_GROUPS_FOR_AIMS, MeasuredGroup, MeasuredSummary
+from metainf.evaluation.measured_picks import MeasuredPicks
 from metainf.evaluation.operator_study import OperatorStudy
 from metainf.evaluation.report_text import figure_text, table_text
 
@@ -118,8 +119,10 @@ def operator_section(study: OperatorStudy) -> str:
     return _section("The operator's own choice", text, table_text(heads, rows))
 
 
-def measured_section(groups: Sequence[MeasuredGroup], summary: MeasuredSummary, *, source: str) -> str:
-    """Which options of one source are best on real rows that share model, GPU and load."""
+def measured_section(
+    groups: Sequence[MeasuredGroup], summary: MeasuredSummary, *, source: str, picks: MeasuredPicks | None = None
+) -> str:
+    """Which options of one source are best on real rows that share model, GPU and load, and who picks them."""
     options = [
         (each.option, str(each.groups), figure_text(each.best_share), figure_text(each.over_plain))
         for each in summary.options
@@ -134,10 +137,28 @@ def measured_section(groups: Sequence[MeasuredGroup], summary: MeasuredSummary, 
         "Intervals draw whole models; with fewer than three models there are none."
     )
     parts = [text, table_text(("option", "groups", "share where it is among the best", "over no flags (x)"), options)]
+    if picks is not None:
+        parts += _picks(picks)
     if not summary.aims_bind:
         single = [(each.model, each.gpu, each.load, ", ".join(each.best)) for each in groups]
         parts.append(table_text(("model", "GPU", "load", "among the best"), single))
     return _section(f"Measured rows alone: {source}", *parts)
+
+
+def _picks(picks: MeasuredPicks) -> list[str]:
+    heads = ("picked by", "within the tolerance of the best", "performance over the best's", "over no flags (x)")
+    rows = [
+        (name, figure_text(each.right), figure_text(each.of_best), figure_text(each.over_plain))
+        for name, each in picks.figures.items()
+    ]
+    text = (
+        f"What is picked without running anything, over the {picks.groups} groups in which the pick matters; in "
+        f"{picks.indifferent} more every option that can be asked about is within the tolerance, and of "
+        f"{picks.unasked} fewer than two options can be put as a question to a predictor. Geometric means. The "
+        "analytical predictor's constants, from which a trained one starts, were fitted on rows of these sets: for "
+        "neither is this unseen data."
+    )
+    return [text, table_text(heads, rows)]
 
 
 def _section(title: str, *parts: str) -> str:
