@@ -51,7 +51,8 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(corpus: Path, *more: str) -> int:
-    return main(["evaluate", "--corpus", str(corpus), "--out", str(corpus / "out"), "--predictor-lanes", "0", *more])
+    left_out = ("--predictor-lanes", "0", "--published-most", "0")
+    return main(["evaluate", "--corpus", str(corpus), "--out", str(corpus / "out"), *left_out, *more])
 
 
 def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +134,15 @@ def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
     assert "50 tasks" in (corpus / "out" / "report.md").read_text()
 
 
+def test_the_papers_figure_is_simulated_in_the_world_that_is_judged_by(corpus: Path) -> None:
+    more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--world", "world:1")
+    assert asked(corpus, *more, "--published-most", "4") == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert "simulated in world:1" in text
+    assert "](published-figure-batch.png)" in text
+    assert "\n| 4 | " in text and "\n| 8 | " not in text
+
+
 def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> None:
     path = corpus / "rows.parquet"
     row = Measurement(
@@ -182,6 +192,7 @@ def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> 
         pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),
         pytest.param(["--compared-tasks", "0"], "--compared-tasks must be at least 2", id="nothing to compare"),
         pytest.param(["--operator-workloads", "-1"], "--operator-workloads must be at least 0", id="too few"),
+        pytest.param(["--published-most", "-1"], "--published-most must be at least 0", id="less than no batch"),
         pytest.param(["--table-store", "absent"], "--table-store absent: there is no such folder", id="no store"),
         pytest.param(["--simulated-by", "mars"], "there is no such world", id="a world that is not there"),
         pytest.param(

@@ -20,14 +20,14 @@ from metainf.evaluation.leak_checks import leak_checks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
 from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
-from metainf.evaluation.published import PublishedPoint, published_points
+from metainf.evaluation.published import PublishedPoint
 from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate, with_all_tasks, with_simulations
 from metainf.evaluation.report_files import write_report
 from metainf.evaluation.report_text import markdown
 from metainf.evaluation.simulated import SIMULATOR_PAIRS, with_simulated
 from metainf.evaluation.splits import SplitKind, split
 from metainf.evaluation.studies import feature_importance, learning_curve, worst_failures
-from metainf.methods import Reading, published
+from metainf.methods import Reading
 from metainf.selectors.contract import MethodTable, TaskTable
 from selection_tables import (
     ACCELERATORS,
@@ -40,7 +40,6 @@ from selection_tables import (
 )
 
 TABLE = learnable_table(240)
-LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def ticks() -> "itertools.count[int]":
@@ -409,22 +408,6 @@ def test_pictures_leave_out_what_has_no_figure_and_mark_what_is_beyond(tmp_path:
     assert [label.get_text() for label in axe.get_yticklabels()] == ["two", "one"]
     assert [text.get_text() for text in axe.texts] == ["-7"]
     assert [path.suffix for path in save(figure, tmp_path, "forest")] == [".png", ".svg"]
-
-
-def test_published_figure_is_of_the_tasks_that_ran_all_four_methods() -> None:
-    names = ("default", *dict.fromkeys(each.method.name for reading in Reading for each in published(reading)))
-    columns = tuple(dict.fromkeys(names))
-    table = method_table([[float(place + 1) for place in range(len(columns))]] * 4, model=[LLAMA, LLAMA, "b/C", LLAMA])
-    table = replace(table, tasks=replace(table.tasks, methods=columns))
-    table.performance[1] *= 4.0
-    table.performance[3, 1:] = np.nan
-    points = published_points(Evidence(table, batch_size=np.array([8.0, 8.0, 8.0, 16.0])))
-    assert len(points) == 8
-    for point in points:
-        name = next(each.method.name for each in published(point.reading) if each.row == point.row)
-        assert (point.batch_size, point.performance) == (8.0, pytest.approx(2.0 * (columns.index(name) + 1)))
-    assert published_points(Evidence(table)) == ()
-    assert published_points(Evidence(TABLE, batch_size=np.ones(len(TABLE)))) == ()
 
 
 def test_published_figure_has_both_readings_and_rings_the_best(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from metainf.cli.evaluate_predictors import (
     check_arguments,
     measured_sections,
     predictor_sections,
+    published_sweeps,
 )
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
@@ -128,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         evaluation = _with_all_tasks(report, evaluation, more, makers, plan)
     if simulated is not None:
         evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
+    evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
     started = time.perf_counter()
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
     if sections:

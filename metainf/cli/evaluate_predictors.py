@@ -11,15 +11,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
 
-__all__ = ["add_arguments", "check_arguments", "measured_sections", "predictor_sections"]
+__all__ = ["add_arguments", "check_arguments", "measured_sections", "predictor_sections", "published_sweeps"]
 
 _LANES, _QUICK_LANES = 20_000, 1_500
 _FOLDS, _QUICK_FOLDS = 5, 2
 _STUDY_FOLDS = 2
 _TREES, _QUICK_TREES = 250, 40
 _WORKLOADS = 6
+_MOST_PUBLISHED, _QUICK_PUBLISHED = 1024, 64
 
 Say = Callable[[str], None]
 
@@ -45,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         type=Path,
         help="measured kernels, where the world is a table: the operator's choice is simulated over them",
+    )
+    parser.add_argument(
+        "--published-most",
+        metavar="N",
+        type=int,
+        help="requests at once up to which the papers' figure is simulated, in powers of two, on one place and in the "
+        f"world that is judged by; 0 leaves it out (default: {_MOST_PUBLISHED:,}; with --quick {_QUICK_PUBLISHED})",
     )
     parser.add_argument(
         "--measured",
@@ -76,7 +85,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         for path in paths:
             if path is not None and not path.is_file():
                 raise InvalidWorkloadError(f"--{flag} {path}: there is no such file")
-    for flag in ("predictor_lanes", "operator_workloads"):
+    for flag in ("predictor_lanes", "operator_workloads", "published_most"):
         value = getattr(args, flag)
         if value is not None and value < 0:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 0, got {value}")
@@ -142,6 +151,37 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
 
     found = study.study_operator(asked, oracle_of, predictors, study.StudyPlan(workloads=workloads), report=say)
     return [str(sections.operator_section(found))]
+
+
+def published_sweeps(args: argparse.Namespace, kinds: Sequence[TrafficKind], say: Say) -> dict[TrafficKind, Any]:
+    """The papers' figure of these kinds of traffic, in the first of the judging worlds that knows its place."""
+    most = args.published_most
+    if most is None:
+        most = _QUICK_PUBLISHED if args.quick else _MOST_PUBLISHED
+    asked = [kind for kind in kinds if kind is not TrafficKind.RATE]
+    if not most or not asked:
+        return {}
+    sweeping: Any = import_module("metainf.evaluation.published_sweep")
+    for world in _judging_worlds(args):
+        oracle = _oracle(world, args.table_store)
+        if oracle is None:
+            say(f"the papers' figure is not simulated in {world}: it is no truth, or needs --table-store")
+            continue
+        say(f"the papers' figure, simulated in {world}, up to {most:,} requests at once")
+        found = {kind: sweeping.published_sweep(oracle, kind, most=most) for kind in asked}
+        if all(found.values()):
+            return found
+        say(f"{world} knows nothing of the place of the papers' figure")
+    return {}
+
+
+def _judging_worlds(args: argparse.Namespace) -> Sequence[str]:
+    """The world that is judged by; of several those that may say what is true, in their order."""
+    tables: Any = import_module("metainf.corpus.tables")
+    build: Any = import_module("metainf.corpus.build")
+    if args.world is not None and args.world != tables.OWN:
+        return [args.world]
+    return [world.partition("@")[0] for world in build.read_plan(args.corpus).worlds]
 
 
 def _oracle(world: str, table_store: Path | None) -> Any:

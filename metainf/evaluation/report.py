@@ -35,7 +35,6 @@ from metainf.evaluation.outcomes import (
     reference_outcomes,
     run_selector,
 )
-from metainf.evaluation.published import published_points
 from metainf.evaluation.report_values import (
     LOSSLESS,
     Evaluation,
@@ -46,6 +45,7 @@ from metainf.evaluation.report_values import (
     Scope,
     named_split,
     with_all_tasks,
+    with_published,
     with_simulations,
 )
 from metainf.evaluation.splits import Split, SplitKind, split
@@ -61,6 +61,7 @@ __all__ = [
     "Scope",
     "evaluate",
     "with_all_tasks",
+    "with_published",
     "with_simulations",
 ]
 
@@ -133,7 +134,6 @@ class _Rows:
             spent_s=spent_s,
             studies_s=self.leaks_s,
             leaks=tuple(self.leaks),
-            published=published_points(evidence),
             guards=self.guards,
             single_best=self.single_best,
             lossless_methods=int((~lossy).sum()) if lossy.any() else 0,

@@ -63,9 +63,9 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
     if report.importance:
         figure = importance_plot(report.importance, f"What matters to {focus}: {report.kind}")
         paths += save(figure, folder, f"importance-{report.kind}")
-    if report.published:
-        title = f"The best of the papers' four methods for Llama-3.1-8B, on our data: {report.kind}"
-        figure = published_plot(report.published, title, "performance")
+    if report.published is not None:
+        title = f"The papers' four methods for Llama-3.1-8B, simulated: {report.kind}"
+        figure = published_plot(report.published.points, title, "performance")
         paths += save(figure, folder, f"published-figure-{report.kind}")
     return paths
 

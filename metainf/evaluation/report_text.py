@@ -11,10 +11,11 @@ from metainf.corpus.task import TrafficKind
 from metainf.evaluation.bootstrap import Comparison, Interval
 from metainf.evaluation.figures import FIGURE_TITLES, Figures
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST
-from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
+from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED, READINGS
 from metainf.evaluation.report_definitions import DEFINITIONS
 from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
+from metainf.methods import Reading
 
 __all__ = ["figure_text", "markdown", "table_text"]
 
@@ -85,7 +86,7 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             f"### {focus} over one request at a time",
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
-    return parts + _guards(report, focus) + _studies(report, focus)
+    return parts + _guards(report, focus) + _studies(report, focus) + _papers_figure(report)
 
 
 def _tables(results: Sequence[Result], focus: str, suffix: str = "") -> list[str]:
@@ -200,6 +201,19 @@ def _studies(report: KindReport, focus: str) -> list[str]:
         columns = ("model", "accelerator", "workload", "chosen", "best", "regret")
         parts += [f"### Worst failures of {focus}", table_text(columns, failures)]
     return parts
+
+
+def _papers_figure(report: KindReport) -> list[str]:
+    """Which of the papers' rows is the fastest at each size, and by how much."""
+    sweep = report.published
+    if sweep is None:
+        return []
+    rows = []
+    for size in sweep.sizes:
+        best = [sweep.best(reading, size) for reading in Reading]
+        rows.append((f"{size:g}", *("-" if each is None else each.row for each in best)))
+    heads = ("requests at once", *(f"fastest, {READINGS[reading]}" for reading in Reading))
+    return ["### The papers' figure, asked again", sweep.about, table_text(heads, rows)]
 
 
 def _published() -> str:

@@ -14,7 +14,7 @@ from metainf.evaluation.bootstrap import Comparison, WilcoxonResult
 from metainf.evaluation.figures import Figures
 from metainf.evaluation.guarding import GuardFigures
 from metainf.evaluation.leak_checks import LeakCheck
-from metainf.evaluation.published import PublishedPoint
+from metainf.evaluation.published import PublishedSweep
 from metainf.evaluation.splits import SplitKind
 from metainf.evaluation.studies import CurvePoint, Failure, Importance
 
@@ -28,6 +28,7 @@ __all__ = [
     "Scope",
     "named_split",
     "with_all_tasks",
+    "with_published",
     "with_simulations",
 ]
 
@@ -127,7 +128,7 @@ class KindReport:
     failures: tuple[Failure, ...] = ()
     leaks: tuple[LeakCheck, ...] = ()
     acceleration_by_batch: Mapping[float, float] | None = None
-    published: tuple[PublishedPoint, ...] = ()
+    published: PublishedSweep | None = None
     guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
     single_best: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Name of a split -> the method that was the single best of its train halves -> in how many folds."""
@@ -165,6 +166,12 @@ def with_all_tasks(evaluation: Evaluation, whole: Evaluation) -> Evaluation:
         return replace(report, every_task=other.tasks)
 
     return _with_rows(evaluation, whole, extended)
+
+
+def with_published(evaluation: Evaluation, sweeps: Mapping[TrafficKind, PublishedSweep]) -> Evaluation:
+    """The evaluation with the papers' figure, of the kinds of traffic that have one."""
+    kinds = tuple(replace(report, published=sweeps.get(report.kind, report.published)) for report in evaluation.kinds)
+    return replace(evaluation, kinds=kinds)
 
 
 def _with_rows(
