@@ -40,11 +40,12 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         known: dict[str, MethodTable] = {"other": OTHER, "roofline": SIMULATED}
         if not set(beside) <= set(known):
             raise InvalidWorkloadError("there is no such world")
+        table = known.get(world or "", TABLE)
         kept = np.arange(most_tasks or len(TABLE))
-        for name in also_in:
-            kept = kept[np.isfinite(known[name].performance[kept]).any(axis=1)]
-        seeds = TABLE.performance[kept, :, None] * np.ones(2)
-        return {TrafficKind.BATCH: Truth(TABLE.rows(kept), seeds, {name: known[name].rows(kept) for name in beside})}
+        for each in (table, *(known[name] for name in also_in)):
+            kept = kept[np.isfinite(each.performance[kept]).any(axis=1)]
+        seeds = table.performance[kept, :, None] * np.ones(2)
+        return {TrafficKind.BATCH: Truth(table.rows(kept), seeds, {name: known[name].rows(kept) for name in beside})}
 
     monkeypatch.setattr(metainf.corpus.tables, "load_truth", load_truth)
     return tmp_path
@@ -85,8 +86,28 @@ def test_learns_from_one_world_and_is_judged_by_another(corpus: Path, capsys: py
     assert asked(corpus, "--selectors", "nearest-neighbour", "--split", "leave-model-out", *worlds) == 0
     assert "batch, leave-model-out, trained on other: nearest-neighbour on" in capsys.readouterr().out
     text = (corpus / "out" / "report.md").read_text()
-    assert "80 tasks" in text
+    assert "120 tasks, " in text
+    assert "Another world is learnt from: 80 of its tasks" in text
     assert "| leave-model-out, trained on other | **nearest-neighbour** |" in text
+
+
+def test_what_another_world_knows_is_thinned_as_what_is_judged_is(corpus: Path) -> None:
+    more = ("--selectors", "nearest-neighbour", "--split", "leave-model-out", "--quick", "--compared-tasks", "50")
+    assert asked(corpus, *more, "--most-tasks", "100", "--world", "this", "--train-world", "other") == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert "50 tasks, " in text and "learnt from: 50 of its tasks" in text
+    assert '"All tasks" are 100' in text
+
+
+def test_simulations_are_told_of_what_is_learnt_from_too(corpus: Path) -> None:
+    worlds = ("--world", "this", "--train-world", "other", "--simulated-by", "roofline")
+    more = ("--selectors", "nearest-neighbour", "--split", "leave-model-out", "--quick")
+    assert asked(corpus, *more, *worlds) == 0
+    rows = list(csv.DictReader((corpus / "out" / "figures.csv").read_text().splitlines()))
+    split = "leave-model-out, trained on other, simulated by roofline"
+    found = {row["selector"]: row for row in rows if (row["split"], row["figure"]) == (split, "tolerant_accuracy")}
+    assert float(found["simulator-only"]["value"]) == 1.0
+    assert {row["tasks"] for row in found.values() if row["scope"] == "all"} == {"40"}
 
 
 def test_simulations_of_another_world_are_a_selector_on_the_tasks_that_have_them(
@@ -197,6 +218,9 @@ def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> 
         pytest.param(["--simulated-by", "mars"], "there is no such world", id="a world that is not there"),
         pytest.param(
             ["--world", "other", "--train-world", "other"], "it must be another than --world", id="one world twice"
+        ),
+        pytest.param(
+            ["--world", "own", "--train-world", "other"], "own takes tasks of every world", id="a world within another"
         ),
     ],
 )

@@ -15,6 +15,7 @@ from metainf.corpus.task import TrafficKind
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import FIGURE_TITLES, figures_of, judged_tasks
+from metainf.evaluation.groups import model_groups
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
 from metainf.evaluation.leak_checks import leak_checks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
@@ -525,6 +526,30 @@ def test_selectors_learn_from_one_world_and_are_judged_by_another() -> None:
     fixed = [metrics.single_best(other.rows(fold.train)) for fold in found.folds]
     assert across.single.tolist() == np.repeat(fixed, [len(fold.test) for fold in found.folds]).tolist()
     assert judged_tasks(evidence, across).gain.mean() < 0.0 < judged_tasks(evidence, within).gain.mean()
+
+
+def test_all_tasks_of_another_world_teach_but_those_of_held_out_groups() -> None:
+    few = TABLE.rows(np.arange(0, len(TABLE), 6))
+    evidence, seen = Evidence(few, learnt=TABLE), []
+    named = model_groups(MODELS)
+    groups = np.array([named[each] for each in TABLE.tasks.model.tolist()])
+
+    class Watching(NearestTasks):
+        def fit(self, table: MethodTable) -> "Watching":
+            seen.append(table.tasks)
+            return super().fit(table)
+
+    found = split(few.tasks, SplitKind.MODEL, taught=TABLE.tasks, most_folds=3)
+    run_selector("nearest", Watching, evidence, found, clock=lambda: 0.0)
+    for tasks, fold in zip(seen, found.folds, strict=True):
+        held = set(groups[::6][fold.test].tolist())
+        assert len(tasks) == sum(group not in held for group in groups.tolist())
+    plan = Plan("nearest", splits=(SplitKind.MODEL, SplitKind.RANDOM), most_folds=3, trained_on="world:0")
+    report = evaluate({TrafficKind.BATCH: evidence}, {"nearest": NearestTasks}, plan, clock=lambda: 0.0).kinds[0]
+    assert (report.tasks, report.taught_tasks) == (len(few), len(TABLE))
+    assert report.curve[-1].train_tasks > 2 * len(few)
+    accuracy = {each.split: each.figures for each in report.results if each.selector == "nearest"}
+    assert accuracy[SplitKind.MODEL].tolerant_accuracy.value > 0.6
 
 
 def test_a_report_says_which_world_was_learnt_from(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ best and the classes of the macro F1 are fixed on these too.
 
 Figures pool the folds: each task is judged once, by a selector that has seen nothing of its group.
 
-What is learnt from may be another truth about the same tasks than what is judged by: then it is asked what a selector
-is worth in a world whose efficiencies it has never met. The folds hold out the same groups as within one world.
+What is learnt from may be another truth than what is judged by, about the same and about other tasks: then it is asked
+what a selector is worth in a world whose efficiencies it has never met. The folds hold out the same groups as within
+one world.
 """
 
 from collections.abc import Callable
@@ -63,8 +64,9 @@ class Evidence:
         Column of that method.
     performance_by_seed : array of shape (n, m, seeds), or None
         For the ceiling, as `over_seeds` takes it; NaN for seeds that a task does not have.
-    learnt : table of the same n tasks, or None
-        What selectors learn from, where it is not the truth that they are judged by.
+    learnt : table of any tasks, or None
+        What selectors learn from, where it is another truth than they are judged by: all that it knows. The folds of a
+        split then have train rows of it.
     """
 
     table: MethodTable
@@ -84,11 +86,10 @@ class Evidence:
         return len(self.table)
 
     def rows(self, index: IntArray | BoolArray) -> "Evidence":
-        """The tasks that `index` picks."""
+        """The judged tasks that `index` picks; what is learnt from another truth stays whole."""
         arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed")
         picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
-        learnt = None if self.learnt is None else self.learnt.rows(index)
-        return replace(self, table=self.table.rows(index), learnt=learnt, **picked)
+        return replace(self, table=self.table.rows(index), **picked)
 
     def changed(self, change: Callable[[MethodTable], MethodTable]) -> "Evidence":
         """With this change of what is learnt from and of what is judged by."""

@@ -128,6 +128,7 @@ class _Rows:
         return KindReport(
             kind=kind,
             tasks=len(evidence),
+            taught_tasks=0 if evidence.learnt is None else len(evidence.learnt),
             decisive_share=self.decisive_share,
             methods=len(lossy),
             results=tuple(self.results),
@@ -152,8 +153,9 @@ def _kind(
     rows, spent = _Rows(plan), dict.fromkeys(selectors, 0.0)
     studied: _Judged | None = None
     lossless = without_lossy(evidence)
+    taught = None if evidence.learnt is None else evidence.learnt.tasks
     for each in plan.splits:
-        found = split(evidence.table.tasks, each, most_folds=plan.most_folds, seed=plan.seed)
+        found = split(evidence.table.tasks, each, taught=taught, most_folds=plan.most_folds, seed=plan.seed)
         if not found.folds:
             progress(f"{kind}, {each}: fewer than two groups, nothing to hold out")
             continue

@@ -48,8 +48,8 @@ _ENTRIES = (
     ),
     (
         '"Trained on" another world',
-        "fitted, single best and classes included, on that world's truth about the same tasks, and judged by this "
-        "one's.",
+        "fitted, single best and classes included, on that world's truth about all its tasks whose groups and draws "
+        "are not held out, and judged by this one's.",
     ),
     (
         '"Simulated by" a world',

@@ -62,6 +62,8 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name are over them alone."
         for name, tasks in report.simulated_tasks.items()
     ]
+    if report.taught_tasks:
+        parts += [f"Another world is learnt from: {report.taught_tasks:,} of its tasks, less what each fold holds out."]
     if report.every_task:
         parts += [f'"All tasks" are {report.every_task:,}; the rows of that name are over them.']
     if report.single_best:

@@ -137,6 +137,8 @@ class KindReport:
     lossless_methods: int = 0
     """How many of the methods cannot change answers; 0 where all are so, and the tables of these would be the same."""
     lossless_decisive_share: float = math.nan
+    taught_tasks: int = 0
+    """Tasks of another world that are learnt from, where it is not this one; 0 where it is."""
     every_task: int = 0
     """How many tasks the rows over all tasks are over; 0 where there are no such rows."""
 

@@ -139,7 +139,7 @@ def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
 
 def _thinned(fold: Fold, split: Split, share: float) -> IntArray:
     """Train rows of the first so many groups, by a checksum: an order that means nothing and never changes."""
-    groups = split.groups[0][fold.train]
+    groups = split.taught[0][fold.train]
     names = sorted(np.unique(groups).tolist(), key=lambda name: (zlib.crc32(name.encode()), name))
     kept = names[: max(1, round(share * len(names)))]
     return fold.train[np.isin(groups, kept)]
