@@ -117,6 +117,23 @@ def test_usd_is_compared_only_where_there_are_prices() -> None:
     assert first.against_focus is not None and first.usd_against_focus is None
 
 
+def test_usd_say_how_many_tasks_they_are_of_and_what_is_left_out() -> None:
+    priceless = ACCELERATORS[1]
+    price = np.where(TABLE.tasks.accelerator == priceless, np.nan, 3.6)
+    plan = Plan("nearest", splits=(SplitKind.MODEL,), most_folds=3, studies=False, leaks=False)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE, price_usd_per_hour=price)}
+    found = evaluate(evidence, {"nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    left_out = int(np.isnan(price).sum())
+    assert found.kinds[0].unpriced == {priceless: left_out}
+    rows = {each.selector: each.figures for each in found.kinds[0].results if each.scope is Scope.ALL}
+    assert rows["nearest"].priced_tasks == len(TABLE) - left_out < rows["nearest"].tasks
+    usd = rows["vllm-default"].total_usd
+    assert usd.value == pytest.approx(metrics.total_usd(TABLE, metrics.default_choice(TABLE), price))
+    assert usd.low < usd.value < usd.high
+    text = markdown(found)
+    assert f"{len(TABLE) - left_out:,} of {len(TABLE):,} tasks" in text and f"{priceless} ({left_out})" in text
+
+
 def test_a_report_says_who_surely_beats_the_focus(written: tuple[Path, ...]) -> None:
     text = written[0].read_text()
     assert "Surely better than nearest (paired draws of groups, 95 %): in closed gap nobody of 3 rows; in USD" in text

@@ -58,6 +58,8 @@ class Figures:
     seconds_per_decision: Interval = _UNDEFINED
     without_reference: int = 0
     """Tasks whose default does not run: no ratio to it exists."""
+    priced_tasks: int = 0
+    """Tasks that USD are of: those whose accelerator has a price and whose default runs."""
 
     def named(self) -> Iterator[tuple[str, Interval]]:
         """All figures that have an interval, in the order of the tables."""
@@ -152,7 +154,8 @@ def figures_of(judged: JudgedTasks, counted: BoolArray, draws: GroupDraws) -> Fi
         false_refusal_rate=_share(chosen < 0, feasible, draws),
         usd_ratio=interval_of_sums(np.stack([usd, default_usd], axis=1), _ratio, draws) if priced.any() else _UNDEFINED,
         seconds_per_decision=Interval(seconds, np.nan, np.nan) if seconds else _UNDEFINED,
-        total_usd=Interval(float(usd.sum()), np.nan, np.nan) if priced.any() else _UNDEFINED,
+        total_usd=interval_of_sums(usd[:, None], lambda sums: sums[..., 0], draws) if priced.any() else _UNDEFINED,
+        priced_tasks=int(priced.sum()),
         without_reference=int((counted & ~np.isfinite(judged.gain)).sum()),
     )
 

@@ -137,9 +137,18 @@ class _Rows:
             leaks=tuple(self.leaks),
             guards=self.guards,
             single_best=self.single_best,
+            unpriced=_unpriced(evidence),
             lossless_methods=int((~lossy).sum()) if lossy.any() else 0,
             lossless_decisive_share=self.lossless_decisive_share,
         )
+
+
+def _unpriced(evidence: Evidence) -> Mapping[str, int]:
+    """Accelerators without a price and their tasks; none where nobody asks for USD."""
+    price = evidence.price_usd_per_hour
+    if price is None:
+        return {}
+    return dict(Counter(evidence.table.tasks.accelerator[~np.isfinite(price)].tolist()).most_common())
 
 
 def _kind(

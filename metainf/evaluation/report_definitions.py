@@ -33,7 +33,9 @@ _ENTRIES = (
     ),
     (
         "USD",
-        "of the tasks whose accelerator has a list price, each accelerator at the node that asks least for it.",
+        'of the tasks whose accelerator has a list price, as many as stand under "with a price"; each accelerator at '
+        "the node that asks least for it. The interval of a total says how much it depends on which groups were held "
+        "out.",
     ),
     (
         "Better than",

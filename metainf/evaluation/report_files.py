@@ -79,14 +79,18 @@ def _write_csv(evaluation: Evaluation, path: Path) -> None:
             for each in report.results:
                 methods = "lossless" if each.lossless else "all"
                 key = (report.kind, each.split_name, each.scope, methods, each.selector, each.figures.tasks)
-                for name, interval in (*each.figures.named(), *_beside_focus(each)):
+                for name, interval in (*each.figures.named(), *_more_figures(each)):
                     ends = (interval.value, interval.low, interval.high)
                     shown = ("" if math.isnan(end) else f"{end:.6g}" for end in ends)
                     writer.writerow((*key, interval.groups, name, *shown))
 
 
-def _beside_focus(result: Result) -> Iterator[tuple[str, Interval]]:
-    """What is compared in pairs, as figures: log(P / P[default]) above the focus', and the share of its USD saved."""
+def _more_figures(result: Result) -> Iterator[tuple[str, Interval]]:
+    """How many tasks USD are of, and what is compared in pairs.
+
+    Of pairs log(P / P[default]) above the focus', and the share of its USD saved.
+    """
+    yield "priced_tasks", Interval(float(result.figures.priced_tasks), math.nan, math.nan)
     pairs = (("gain_over_focus", result.against_focus), ("usd_saved_over_focus", result.usd_against_focus))
     for name, comparison in pairs:
         if comparison is not None:

@@ -62,6 +62,13 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name are over them alone."
         for name, tasks in report.simulated_tasks.items()
     ]
+    if report.unpriced:
+        left_out = sum(report.unpriced.values())
+        named = ", ".join(f"{name} ({tasks:,})" for name, tasks in report.unpriced.items())
+        parts += [
+            f"USD are of {report.tasks - left_out:,} of {report.tasks:,} tasks at most. The accelerators of the others "
+            f"have no list price: {named}."
+        ]
     if report.taught_tasks:
         parts += [f"Another world is learnt from: {report.taught_tasks:,} of its tasks, less what each fold holds out."]
     if report.every_task:
@@ -109,15 +116,16 @@ def _single_best(report: KindReport) -> Iterable[str]:
 
 
 def _results(results: Sequence[Result], focus: str) -> str:
-    heads = ["split", "selector", "tasks", "groups", *FIGURE_TITLES.values(), f"better than {focus} (share of draws)"]
-    heads += [f"cheaper than {focus} (share of draws)", "Wilcoxon p over groups"]
+    heads = ["split", "selector", "tasks", "groups", "with a price", *FIGURE_TITLES.values()]
+    heads += [f"{what} than {focus} (share of draws)" for what in ("better", "cheaper")]
+    heads += ["Wilcoxon p over groups"]
     rows = []
     for each in results:
         name = f"**{each.selector}**" if each.selector == focus else each.selector
         against = [_confidence(each.against_focus), _confidence(each.usd_against_focus)]
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
-        counts = [f"{each.figures.tasks:,}", _groups(each.figures)]
+        counts = [f"{each.figures.tasks:,}", _groups(each.figures), f"{each.figures.priced_tasks:,}"]
         rows.append((_split_name(each), name, *counts, *figures, *against, ranks))
     return table_text(heads, rows)
 

@@ -137,6 +137,8 @@ class KindReport:
     lossless_methods: int = 0
     """How many of the methods cannot change answers; 0 where all are so, and the tables of these would be the same."""
     lossless_decisive_share: float = math.nan
+    unpriced: Mapping[str, int] = field(default_factory=dict)
+    """Accelerators without a list price -> how many tasks, which no USD are of; the most first."""
     taught_tasks: int = 0
     """Tasks of another world that are learnt from, where it is not this one; 0 where it is."""
     every_task: int = 0
