@@ -13,6 +13,7 @@ from typing import Any
 
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
+from metainf.workload import LossyPolicy
 
 __all__ = ["add_arguments", "check_arguments", "measured_sections", "predictor_sections", "published_sweeps"]
 
@@ -20,7 +21,7 @@ _LANES, _QUICK_LANES = 20_000, 1_500
 _FOLDS, _QUICK_FOLDS = 5, 2
 _STUDY_FOLDS = 2
 _TREES, _QUICK_TREES = 250, 40
-_WORKLOADS = 6
+_WORKLOADS = 50
 _MOST_PUBLISHED, _QUICK_PUBLISHED = 1024, 64
 
 Say = Callable[[str], None]
@@ -40,7 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="of each kind of traffic, for which the operator's own choice is made and then simulated, about a minute "
-        f"each for rates; 0 leaves it out (default: {_WORKLOADS}; with --quick 0)",
+        "each for rates, and up to twice that under both policies on lossy methods; 0 leaves it out (default: "
+        f"{_WORKLOADS}; with --quick 0)",
+    )
+    parser.add_argument(
+        "--operator-lossy",
+        action="append",
+        choices=[str(policy) for policy in LossyPolicy],
+        help="what these workloads say of lossy methods; repeatable (default: each of them)",
     )
     parser.add_argument(
         "--table-store",
@@ -149,8 +157,10 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
     def oracle_of(task: Any) -> Any:
         return oracles[world_of[task.key]]
 
-    found = study.study_operator(asked, oracle_of, predictors, study.StudyPlan(workloads=workloads), report=say)
-    return [str(sections.operator_section(found))]
+    policies = [policy for policy in LossyPolicy if not args.operator_lossy or str(policy) in args.operator_lossy]
+    size = study.StudyPlan(workloads=workloads)
+    found = study.study_policies(asked, oracle_of, predictors, size, policies=policies, report=say)
+    return [str(sections.operator_section(*found))]
 
 
 def published_sweeps(args: argparse.Namespace, kinds: Sequence[TrafficKind], say: Say) -> dict[TrafficKind, Any]:

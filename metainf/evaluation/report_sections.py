@@ -80,9 +80,13 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.1%}"
 
 
-def operator_section(study: OperatorStudy) -> str:
-    """What the operator's own choice costs, by kind of traffic and predictor."""
+def operator_section(*studies: OperatorStudy) -> str:
+    """What the operator's own choice costs, by policy on lossy methods, kind of traffic and predictor.
+
+    The studies are of the same pools and workloads.
+    """
     heads = [
+        "lossy methods",
         "traffic",
         "predictor",
         "workloads",
@@ -94,6 +98,7 @@ def operator_section(study: OperatorStudy) -> str:
     heads += ["USD of feasible choices", "USD of the cheapest for these", "choices of which nothing is known"]
     rows = [
         (
+            str(study.lossy),
             str(kind),
             name,
             f"{each.workloads:,}",
@@ -105,15 +110,18 @@ def operator_section(study: OperatorStudy) -> str:
             f"{each.cheapest_total_usd:,.2f}",
             str(each.unknown),
         )
+        for study in studies
         for kind, figures in study.figures.items()
         for name, each in figures.items()
     ]
+    pools, options = studies[0].pools, studies[0].options
     text = (
-        f"Method, layout, pool and replicas together, over {len(study.pools)} pools: {', '.join(study.pools)}. Shares "
+        f"Method, layout, pool and replicas together, over {len(pools)} pools: {', '.join(pools)}. Shares "
         "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour, of a batch in total; above the "
         "cheapest is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
-        f"{study.options} options which were simulated for each workload, so what stands above it is at least that. "
-        "Confidence as a workload has it by default, 0.9. Each workload is judged by the world of its task: pools and "
+        f"{options} options which were simulated for each workload, so what stands above it is at least that. "
+        "Confidence as a workload has it by default, 0.9. Where lossy methods are Never allowed, as by default, they "
+        "are neither offered nor tried. Each workload is judged by the world of its task: pools and "
         "options of which that world knows nothing are neither offered nor tried, and a choice of one is left out."
     )
     return _section("The operator's own choice", text, table_text(heads, rows))
