@@ -221,6 +221,9 @@ def test_report_is_written_whole(written: tuple[Path, ...], evaluation: Evaluati
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| leave-")}
     assert len(widths) == 3  # figures, the guard's, and leak checks
     assert "with and without a guard" in text
+    # What nobody would see from the figures: by hand, by nature, and of too few groups.
+    for part in ("fixed by hand", "they name a method wherever one is feasible", "5, and a guarantee at 90% over"):
+        assert part in text
 
 
 def test_tables_for_programs_hold_the_same_figures(written: tuple[Path, ...], evaluation: Evaluation) -> None:

@@ -3,7 +3,14 @@
 Separate from the tables, since it is read by people who decide whether a figure answers their question.
 """
 
+from metainf.corpus.places import MEASURED_ACCELERATORS
+from metainf.evaluation.calibration import least_groups
+from metainf.evaluation.groups import accelerator_group
+
 __all__ = ["DEFINITIONS"]
+
+_TABLE_GENERATIONS = len({accelerator_group(name) for name in MEASURED_ACCELERATORS})
+_GUARANTEED = 0.9
 
 _ENTRIES = (
     (
@@ -21,6 +28,11 @@ _ENTRIES = (
         "(SBS - s) / (SBS - VBS) on the mean of log(P / P[default]), with the single best fixed on train.",
     ),
     ("Regret", "1 - P[chosen] / P[best]."),
+    (
+        "False refusals",
+        "of selectors, none by their making: they name a method wherever one is feasible, and so the column only says "
+        "that they do. Predictors refuse, and theirs stand under the calibrated decisions.",
+    ),
     (
         "Decisive tasks",
         "the default is worse than the best by more than twice the tolerance; aims bind there.",
@@ -56,7 +68,8 @@ _ENTRIES = (
     (
         '"Simulated by" a world',
         "only the tasks that it simulated too, all selectors fitted and judged on these alone and told what the "
-        'simulation says of each method, but for the one that is "not told".',
+        'simulation says of each method, but for the one that is "not told". simulator-only has no rows but these: its '
+        'figures are of as many tasks as stand under "tasks", and are to be held against rows of that name alone.',
     ),
     (
         '"All tasks"',
@@ -73,6 +86,18 @@ _ENTRIES = (
         "What a world knows nothing of",
         "a method of which it has no row for a task, such as a number format without measured tables, can be picked by "
         "nobody there.",
+    ),
+    (
+        "Hyper-parameters",
+        "the weights of metainf's parts, and the gain for which it leaves the default, are fitted by nested folds that "
+        "hold groups out. Numbers of trees, leaves and neighbours, depths and learning rates are fixed by hand, the "
+        "same on every split, of every selector.",
+    ),
+    (
+        "Generations with measured tables",
+        f"{_TABLE_GENERATIONS}, and a guarantee at {_GUARANTEED:.0%} over unseen groups needs "
+        f"{least_groups(_GUARANTEED)}: in a world of tables what holds with accelerators left out is an observation "
+        "and cannot be guaranteed.",
     ),
     (
         "Twins",

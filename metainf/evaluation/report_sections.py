@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metainf.evaluation.calibration import HeldOutDecision
+from metainf.evaluation.calibration import HeldOutDecision, least_groups
 from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import LEAST_GROUPS_FOR_AIMS, MeasuredGroup, MeasuredSummary
 from metainf.evaluation.measured_picks import MeasuredPicks
@@ -32,11 +32,14 @@ def intervals_section(figures: Mapping[str, IntervalFigures], unit: str, *, abou
             f"{each.worst_coverage:.1%}",
             f"{each.median_width:.3g}",
             f"{each.interval_score:.3g}",
-            str(each.groups),
+            str(each.groups) if each.groups >= least_groups(each.confidence) else f"{each.groups}, not guaranteed",
         )
         for name, each in figures.items()
     ]
-    text = "Means over held-out groups, each counted alike. Lower scores are better (Winkler)."
+    text = (
+        "Means over held-out groups, each counted alike. Lower scores are better (Winkler). Not guaranteed: of so few "
+        "groups nothing follows for an unseen one at the confidence that is asked."
+    )
     return _section(f"Intervals: {about}", text, table_text(heads, rows))
 
 

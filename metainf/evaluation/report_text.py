@@ -59,7 +59,8 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"{report.decisive_share:.1%} of the tasks are decisive.",
     ]
     parts += [
-        f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name are over them alone."
+        f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name, and so all of simulator-only's, are "
+        "over them alone."
         for name, tasks in report.simulated_tasks.items()
     ]
     if report.unpriced:
