@@ -47,9 +47,14 @@ demo: setup ## the main job, live, on a cluster of its own
 bench: setup ## the operator's figures, at full size
 	@$(BIN)/python -m e2e.bench
 
-evaluate: setup ## a small corpus, and every selector judged on it, in minutes: build/evaluation/report.md
-	$(BIN)/metainf corpus build --out build/corpus --tasks 60 --worlds world:0
-	$(BIN)/metainf evaluate --corpus build/corpus --quick --out build/evaluation
+# Twice: every selector on all kinds of traffic; and, for four of them on one kind, all that --quick leaves out (learning
+# curve, importance, simulations, the operator's own choice). All tasks are in both worlds, since they are few.
+evaluate: setup ## a small corpus, every selector judged on it, and studies, in minutes: build/evaluation*/report.md
+	$(BIN)/metainf corpus build --out build/evaluation-corpus --tasks 60 --compared-every 1 --worlds world:0 roofline
+	$(BIN)/metainf evaluate --corpus build/evaluation-corpus --world world:0 --quick --out build/evaluation
+	$(BIN)/metainf evaluate --corpus build/evaluation-corpus --world world:0 --simulated-by roofline --kind concurrency \
+		--split leave-model-out --most-folds 2 --selectors single-best,roofline-only,nearest-neighbour,metainf \
+		--predictor-lanes 600 --operator-workloads 2 --published-most 64 --out build/evaluation-studies
 
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 

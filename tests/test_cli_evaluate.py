@@ -13,6 +13,7 @@ from metainf.corpus.tables import Truth
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.splits import SplitKind
+from metainf.measurements import Measurement, Purpose, Source, table_of, write_measurements
 from metainf.selectors.contract import MethodTable
 from selection_tables import learnable_table
 
@@ -39,18 +40,20 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         known: dict[str, MethodTable] = {"other": OTHER, "roofline": SIMULATED}
         if not set(beside) <= set(known):
             raise InvalidWorkloadError("there is no such world")
+        table = known.get(world or "", TABLE)
         kept = np.arange(most_tasks or len(TABLE))
-        for name in also_in:
-            kept = kept[np.isfinite(known[name].performance[kept]).any(axis=1)]
-        seeds = TABLE.performance[kept, :, None] * np.ones(2)
-        return {TrafficKind.BATCH: Truth(TABLE.rows(kept), seeds, {name: known[name].rows(kept) for name in beside})}
+        for each in (table, *(known[name] for name in also_in)):
+            kept = kept[np.isfinite(each.performance[kept]).any(axis=1)]
+        seeds = table.performance[kept, :, None] * np.ones(2)
+        return {TrafficKind.BATCH: Truth(table.rows(kept), seeds, {name: known[name].rows(kept) for name in beside})}
 
     monkeypatch.setattr(metainf.corpus.tables, "load_truth", load_truth)
     return tmp_path
 
 
 def asked(corpus: Path, *more: str) -> int:
-    return main(["evaluate", "--corpus", str(corpus), "--out", str(corpus / "out"), "--predictor-lanes", "0", *more])
+    left_out = ("--predictor-lanes", "0", "--published-most", "0")
+    return main(["evaluate", "--corpus", str(corpus), "--out", str(corpus / "out"), *left_out, *more])
 
 
 def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +67,8 @@ def test_writes_the_report_and_says_how_the_focus_did(corpus: Path, capsys: pyte
     text = (corpus / "out" / "report.md").read_text()
     assert "80 tasks" in text
     assert "| leave-model-out | ceiling |" in text
+    for kind in ("leave-model-out", "leave-accelerator-out"):
+        assert f"| {kind} | shuffled labels are no better than the single best | " in text
 
 
 def test_only_the_splits_and_folds_that_are_asked_for(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,8 +86,28 @@ def test_learns_from_one_world_and_is_judged_by_another(corpus: Path, capsys: py
     assert asked(corpus, "--selectors", "nearest-neighbour", "--split", "leave-model-out", *worlds) == 0
     assert "batch, leave-model-out, trained on other: nearest-neighbour on" in capsys.readouterr().out
     text = (corpus / "out" / "report.md").read_text()
-    assert "80 tasks" in text
+    assert "120 tasks, " in text
+    assert "Another world is learnt from: 80 of its tasks" in text
     assert "| leave-model-out, trained on other | **nearest-neighbour** |" in text
+
+
+def test_what_another_world_knows_is_thinned_as_what_is_judged_is(corpus: Path) -> None:
+    more = ("--selectors", "nearest-neighbour", "--split", "leave-model-out", "--quick", "--compared-tasks", "50")
+    assert asked(corpus, *more, "--most-tasks", "100", "--world", "this", "--train-world", "other") == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert "50 tasks, " in text and "learnt from: 50 of its tasks" in text
+    assert '"All tasks" are 100' in text
+
+
+def test_simulations_are_told_of_what_is_learnt_from_too(corpus: Path) -> None:
+    worlds = ("--world", "this", "--train-world", "other", "--simulated-by", "roofline")
+    more = ("--selectors", "nearest-neighbour", "--split", "leave-model-out", "--quick")
+    assert asked(corpus, *more, *worlds) == 0
+    rows = list(csv.DictReader((corpus / "out" / "figures.csv").read_text().splitlines()))
+    split = "leave-model-out, trained on other, simulated by roofline"
+    found = {row["selector"]: row for row in rows if (row["split"], row["figure"]) == (split, "tolerant_accuracy")}
+    assert float(found["simulator-only"]["value"]) == 1.0
+    assert {row["tasks"] for row in found.values() if row["scope"] == "all"} == {"40"}
 
 
 def test_simulations_of_another_world_are_a_selector_on_the_tasks_that_have_them(
@@ -130,6 +155,47 @@ def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
     assert "50 tasks" in (corpus / "out" / "report.md").read_text()
 
 
+def test_the_papers_figure_is_simulated_in_the_world_that_is_judged_by(corpus: Path) -> None:
+    more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--world", "world:1")
+    assert asked(corpus, *more, "--published-most", "4") == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert "simulated in world:1" in text
+    assert "](published-figure-batch.png)" in text
+    assert "\n| 4 | " in text and "\n| 8 | " not in text
+
+
+def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> None:
+    path = corpus / "rows.parquet"
+    row = Measurement(
+        source=Source.GPUSTACK,
+        source_version="1",
+        world="",
+        engine_version="0.11.0",
+        task="",
+        kind="batch",
+        model="qwen3-8b",
+        accelerator="H100-SXM-80GB",
+        tensor_parallel=1,
+        pipeline_parallel=1,
+        data_parallel=1,
+        expert_parallel=False,
+        method="default",
+        seed=0,
+        purpose=Purpose.LOAD,
+        batch_requests=1000,
+        input_tokens=200.0,
+        output_tokens=100.0,
+        output_tokens_per_second=1000.0,
+    )
+    slow = replace(row, method="max-num-seqs=1", output_tokens_per_second=10.0)
+    write_measurements(table_of([row, slow]), path)
+    more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--measured", str(path))
+    assert asked(corpus, *more) == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert "## Measured rows alone: gpustack" in text
+    assert "| analytical | 1.000 | 1.000 | 1.000 |" in text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -139,15 +205,22 @@ def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
             ["--selectors", "random", "--focus", "isac"], "--focus isac: it must be", id="a focus not among them"
         ),
         pytest.param(["--measured", "absent.csv"], "there is no such file", id="measured rows that are not there"),
+        pytest.param(
+            ["--measured-predictor", "absent.metainf"], "there is no such file", id="a predictor that is not there"
+        ),
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
         pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),
         pytest.param(["--compared-tasks", "0"], "--compared-tasks must be at least 2", id="nothing to compare"),
         pytest.param(["--operator-workloads", "-1"], "--operator-workloads must be at least 0", id="too few"),
+        pytest.param(["--published-most", "-1"], "--published-most must be at least 0", id="less than no batch"),
         pytest.param(["--table-store", "absent"], "--table-store absent: there is no such folder", id="no store"),
         pytest.param(["--simulated-by", "mars"], "there is no such world", id="a world that is not there"),
         pytest.param(
             ["--world", "other", "--train-world", "other"], "it must be another than --world", id="one world twice"
+        ),
+        pytest.param(
+            ["--world", "own", "--train-world", "other"], "own takes tasks of every world", id="a world within another"
         ),
     ],
 )

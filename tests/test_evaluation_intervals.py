@@ -11,6 +11,7 @@ from metainf.evaluation.bootstrap import (
     Interval,
     interval_of_sums,
     paired_comparison,
+    paired_saving,
     wilcoxon_over_groups,
 )
 from metainf.evaluation.calibration import (
@@ -84,6 +85,29 @@ def test_pairs_are_compared_on_the_tasks_that_both_have() -> None:
     assert paired_comparison(first, first, draws).confidence == 0.5
     with pytest.raises(UndefinedMetricError):
         paired_comparison(first, np.full(80, math.nan), draws)
+
+
+def test_what_is_saved_is_a_share_of_the_total_and_not_a_mean_of_ratios() -> None:
+    # Half the price on all tasks but one in each group, and double on that one, which is dear.
+    dear = np.arange(80) >= 72
+    other = np.where(dear, 1000.0, 1.0)
+    mine = np.where(dear, 2000.0, 0.5)
+    draws = GroupDraws([GROUPS])
+    found = paired_saving(mine, other, draws)
+    assert found.difference.value == pytest.approx((72 * 0.5 - 8 * 1000.0) / (72 * 1.0 + 8 * 1000.0))
+    assert found.difference.high < 0.0 and found.confidence == 0.0
+    assert paired_comparison(-np.log(mine), -np.log(other), draws).confidence == 1.0
+    assert paired_saving(other, mine, draws).confidence == 1.0
+
+
+def test_a_saving_is_over_the_tasks_whose_price_both_have() -> None:
+    mine, other = np.ones(80), np.full(80, 2.0)
+    mine[3], other[7] = math.nan, math.nan
+    draws = GroupDraws([GROUPS])
+    assert paired_saving(mine, other, draws).difference.value == pytest.approx(0.5)
+    assert paired_saving(mine, mine, draws).confidence == 0.5
+    with pytest.raises(UndefinedMetricError):
+        paired_saving(mine, np.full(80, math.nan), draws)
 
 
 def test_wilcoxon_counts_groups_not_tasks() -> None:

@@ -27,6 +27,7 @@ from metainf.evaluation.report_sections import (
     measured_section,
     operator_section,
 )
+from metainf.workload import LossyPolicy
 
 DATA = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 GPUSTACK = DATA / "measured" / "gpustack_perflab.csv"
@@ -180,7 +181,12 @@ def test_sections_say_what_is_not_guaranteed_and_that_no_aim_binds() -> None:
     assert "| metainf | 1.50 | 8.0% | <= 10% | 40.0% | 20.0% | 25.0% | 90 | 6 of 8 | not guaranteed |" in judged
     found = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 12)}, "ln", about="rate")
     assert "| metainf | 90% | 88.0% | g | 50.0% | 0.2 | 0.4 | 12 |" in found
+    few = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 5)}, "ln", about="rate")
+    assert "| 5, not guaranteed |" in few
     sure = Interval(0.1, 0.05, 0.2, groups=5)
     figures = {TrafficKind.RATE: {"metainf": OperatorFigures(7, sure, sure, sure, 11.0, 10.0)}}
     operator = operator_section(OperatorStudy(("l4",), 30, figures))
-    assert "| rate | metainf | 7 | 5 | 0.100 [0.050, 0.200] |" in operator
+    assert "| Never | rate | metainf | 7 | 5 | 0.100 [0.050, 0.200] |" in operator
+    allowed = OperatorStudy(("l4",), 30, figures, LossyPolicy.ALLOW)
+    both = operator_section(OperatorStudy(("l4",), 30, figures), allowed)
+    assert "| Never | rate | metainf |" in both and "| Allow | rate | metainf |" in both

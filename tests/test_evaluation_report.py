@@ -15,23 +15,32 @@ from metainf.corpus.task import TrafficKind
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import FIGURE_TITLES, figures_of, judged_tasks
+from metainf.evaluation.groups import model_groups
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
+from metainf.evaluation.leak_checks import leak_checks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST, Evidence, Outcome, ceiling_outcome, run_selector
 from metainf.evaluation.plots import ForestRow, forest_plot, published_plot, save
-from metainf.evaluation.published import PublishedPoint, published_points
+from metainf.evaluation.published import PublishedPoint
 from metainf.evaluation.report import Evaluation, Plan, Result, Scope, evaluate, with_all_tasks, with_simulations
 from metainf.evaluation.report_files import write_report
 from metainf.evaluation.report_text import markdown
 from metainf.evaluation.simulated import SIMULATOR_PAIRS, with_simulated
 from metainf.evaluation.splits import SplitKind, split
-from metainf.evaluation.studies import feature_importance, leak_checks, learning_curve, worst_failures
-from metainf.methods import Reading, published
+from metainf.evaluation.studies import feature_importance, learning_curve, worst_failures
+from metainf.methods import Reading
 from metainf.selectors.contract import MethodTable, TaskTable
-from selection_tables import AlwaysDefault, Broken, NearestTasks, learnable_table, method_table
+from selection_tables import (
+    ACCELERATORS,
+    MODELS,
+    AlwaysDefault,
+    Broken,
+    NearestTasks,
+    learnable_table,
+    method_table,
+)
 
 TABLE = learnable_table(240)
-LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def ticks() -> "itertools.count[int]":
@@ -88,6 +97,53 @@ def test_others_are_compared_with_the_focus_in_pairs(evaluation: Evaluation) -> 
     worse, bound = found["default-only"].against_focus, found[VIRTUAL_BEST].against_focus
     assert worse is not None and worse.difference.high < 0.0 and worse.confidence == 0.0
     assert bound is not None and bound.confidence == 1.0
+    dearer, cheapest = found["default-only"].usd_against_focus, found[VIRTUAL_BEST].usd_against_focus
+    assert found["nearest"].usd_against_focus is None
+    assert dearer is not None and dearer.difference.high < 0.0 and dearer.confidence == 0.0
+    assert cheapest is not None and cheapest.difference.low > 0.0 and cheapest.confidence == 1.0
+    ratio = found["default-only"].figures.total_usd.value / found["nearest"].figures.total_usd.value
+    assert dearer.difference.value == pytest.approx(1.0 - ratio)
+
+
+def test_usd_is_compared_only_where_there_are_prices() -> None:
+    found = evaluate(
+        {TrafficKind.BATCH: Evidence(TABLE)},
+        {"default-only": AlwaysDefault, "nearest": NearestTasks},
+        Plan("nearest", splits=(SplitKind.MODEL,), most_folds=2, studies=False),
+        clock=lambda: 0.0,
+    )
+    (first, *_) = found.kinds[0].results
+    assert first.selector == "default-only"
+    assert first.against_focus is not None and first.usd_against_focus is None
+
+
+def test_usd_say_how_many_tasks_they_are_of_and_what_is_left_out() -> None:
+    priceless = ACCELERATORS[1]
+    price = np.where(TABLE.tasks.accelerator == priceless, np.nan, 3.6)
+    plan = Plan("nearest", splits=(SplitKind.MODEL,), most_folds=3, studies=False, leaks=False)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE, price_usd_per_hour=price)}
+    found = evaluate(evidence, {"nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    left_out = int(np.isnan(price).sum())
+    assert found.kinds[0].unpriced == {priceless: left_out}
+    rows = {each.selector: each.figures for each in found.kinds[0].results if each.scope is Scope.ALL}
+    assert rows["nearest"].priced_tasks == len(TABLE) - left_out < rows["nearest"].tasks
+    usd = rows["vllm-default"].total_usd
+    assert usd.value == pytest.approx(metrics.total_usd(TABLE, metrics.default_choice(TABLE), price))
+    assert usd.low < usd.value < usd.high
+    text = markdown(found)
+    assert f"{len(TABLE) - left_out:,} of {len(TABLE):,} tasks" in text and f"{priceless} ({left_out})" in text
+
+
+def test_a_report_says_who_surely_beats_the_focus(written: tuple[Path, ...]) -> None:
+    text = written[0].read_text()
+    assert "Surely better than nearest (paired draws of groups, 95 %): in closed gap nobody of 3 rows; in USD" in text
+    plan = Plan("default-only", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE, price_usd_per_hour=np.full(len(TABLE), 3.6))}
+    beaten = evaluate(evidence, {"default-only": AlwaysDefault, "nearest": NearestTasks}, plan, clock=lambda: 0.0)
+    told = markdown(beaten)
+    assert "in closed gap nearest (leave-model-out)" in told
+    assert "in USD nearest (leave-model-out)" in told
+    assert VIRTUAL_BEST not in next(line for line in told.splitlines() if line.startswith("Surely better"))
 
 
 def test_noise_between_seeds_makes_the_ceiling(evaluation: Evaluation) -> None:
@@ -101,7 +157,9 @@ def test_studies_are_of_the_focus(evaluation: Evaluation) -> None:
     assert report.importance[0].feature == "feature_0"
     assert [point.share for point in report.curve] == sorted(point.share for point in report.curve)
     assert report.failures == tuple(sorted(report.failures, key=lambda each: -each.regret))
-    assert all(check.passed for check in report.leaks)
+    assert [check.split for check in report.leaks] == [kind for kind in SplitKind for _ in range(2)][:-2]
+    assert list(SplitKind)[-1] is SplitKind.RANDOM
+    assert all(check.passed for check in report.leaks), [check.note for check in report.leaks]
     assert report.acceleration_by_batch is not None and list(report.acceleration_by_batch) == [4.0, 64.0]
     assert 0.5 < report.decisive_share < 1.0
     assert report.spent_s["nearest"] > 0
@@ -161,8 +219,11 @@ def test_report_is_written_whole(written: tuple[Path, ...], evaluation: Evaluati
     for path in written:
         assert path.suffix != ".png" or f"]({path.name})" in text
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| leave-")}
-    assert len(widths) == 2  # figures, and the guard's
+    assert len(widths) == 3  # figures, the guard's, and leak checks
     assert "with and without a guard" in text
+    # What nobody would see from the figures: by hand, by nature, and of too few groups.
+    for part in ("fixed by hand", "they name a method wherever one is feasible", "5, and a guarantee at 90% over"):
+        assert part in text
 
 
 def test_tables_for_programs_hold_the_same_figures(written: tuple[Path, ...], evaluation: Evaluation) -> None:
@@ -172,6 +233,8 @@ def test_tables_for_programs_hold_the_same_figures(written: tuple[Path, ...], ev
     assert (float(gap["low"]), float(gap["value"]), float(gap["high"])) == pytest.approx(
         (expected.low, expected.value, expected.high), rel=1e-5
     )
+    saved = next(r for r in rows if (r["selector"], r["figure"]) == ("default-only", "usd_saved_over_focus"))
+    assert float(saved["high"]) < 0.0
     document = json.loads(written[2].read_text())
     assert document["focus"] == "nearest"
     assert {each["kind"] for each in document["kinds"]} == {"batch"}
@@ -257,6 +320,47 @@ def test_leak_checks_pass_an_honest_selector_and_catch_a_leak() -> None:
     assert not leaking[0].passed
 
 
+def best_by_workload(tasks: int = 480) -> MethodTable:
+    """The workload's name decides which method is best, and its features are noise."""
+    rng = np.random.default_rng(3)
+    workload = rng.integers(0, 4, size=tasks)
+    gain = rng.normal(0.0, 0.03, size=(tasks, 4)) + 0.5 * (workload[:, None] == np.arange(4))
+    return method_table(
+        np.exp(gain),
+        features=rng.uniform(size=(tasks, 3)),
+        model=rng.choice(MODELS, tasks).tolist(),
+        accelerator=rng.choice(ACCELERATORS, tasks).tolist(),
+        workload=[f"workload-{each}" for each in workload.tolist()],
+    )
+
+
+def test_a_selector_that_wins_by_ids_is_caught() -> None:
+    table = best_by_workload()
+    _, ids = leak_checks(NearestTasks, Evidence(table), split(table.tasks, SplitKind.MODEL), clock=lambda: 0.0)
+    assert (ids.name, ids.passed) == ("ids alone do not win", False)
+    assert "with ids alone" in ids.note
+
+
+def test_ids_that_say_as_much_as_features_do_not_win() -> None:
+    found = split(TABLE.tasks, SplitKind.MODEL)
+    _, ids = leak_checks(AlwaysDefault, Evidence(TABLE), found, clock=lambda: 0.0)
+    assert ids.passed
+    assert "which these groups do not tell from 0" in ids.note
+
+
+def test_a_leak_check_that_could_not_be_run_has_not_passed() -> None:
+    checks = leak_checks(Broken, Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL), clock=lambda: 0.0)
+    assert [(each.passed, each.note) for each in checks] == [(False, "could not be run: the matrix is singular")] * 2
+
+
+def test_a_column_of_ids_means_the_same_in_every_table() -> None:
+    few, other = TABLE.rows(TABLE.tasks.model == MODELS[2]), TABLE.rows(TABLE.tasks.model != MODELS[0])
+    bare, beside = with_ids_only(few, [other.tasks]).tasks, with_ids_only(other, [few.tasks]).tasks
+    assert bare.feature_names == beside.feature_names
+    same = np.flatnonzero(other.tasks.model == MODELS[2])
+    np.testing.assert_array_equal(bare.features, beside.features[same])
+
+
 def test_shuffled_labels_keep_what_is_true_of_methods_alone() -> None:
     table = replace(TABLE, performance=np.where(np.arange(len(TABLE))[:, None] % 7 == 3, np.nan, TABLE.performance))
     shuffled = with_shuffled_labels(table, 0)
@@ -325,22 +429,6 @@ def test_pictures_leave_out_what_has_no_figure_and_mark_what_is_beyond(tmp_path:
     assert [label.get_text() for label in axe.get_yticklabels()] == ["two", "one"]
     assert [text.get_text() for text in axe.texts] == ["-7"]
     assert [path.suffix for path in save(figure, tmp_path, "forest")] == [".png", ".svg"]
-
-
-def test_published_figure_is_of_the_tasks_that_ran_all_four_methods() -> None:
-    names = ("default", *dict.fromkeys(each.method.name for reading in Reading for each in published(reading)))
-    columns = tuple(dict.fromkeys(names))
-    table = method_table([[float(place + 1) for place in range(len(columns))]] * 4, model=[LLAMA, LLAMA, "b/C", LLAMA])
-    table = replace(table, tasks=replace(table.tasks, methods=columns))
-    table.performance[1] *= 4.0
-    table.performance[3, 1:] = np.nan
-    points = published_points(Evidence(table, batch_size=np.array([8.0, 8.0, 8.0, 16.0])))
-    assert len(points) == 8
-    for point in points:
-        name = next(each.method.name for each in published(point.reading) if each.row == point.row)
-        assert (point.batch_size, point.performance) == (8.0, pytest.approx(2.0 * (columns.index(name) + 1)))
-    assert published_points(Evidence(table)) == ()
-    assert published_points(Evidence(TABLE, batch_size=np.ones(len(TABLE)))) == ()
 
 
 def test_published_figure_has_both_readings_and_rings_the_best(tmp_path: Path) -> None:
@@ -458,6 +546,30 @@ def test_selectors_learn_from_one_world_and_are_judged_by_another() -> None:
     fixed = [metrics.single_best(other.rows(fold.train)) for fold in found.folds]
     assert across.single.tolist() == np.repeat(fixed, [len(fold.test) for fold in found.folds]).tolist()
     assert judged_tasks(evidence, across).gain.mean() < 0.0 < judged_tasks(evidence, within).gain.mean()
+
+
+def test_all_tasks_of_another_world_teach_but_those_of_held_out_groups() -> None:
+    few = TABLE.rows(np.arange(0, len(TABLE), 6))
+    evidence, seen = Evidence(few, learnt=TABLE), []
+    named = model_groups(MODELS)
+    groups = np.array([named[each] for each in TABLE.tasks.model.tolist()])
+
+    class Watching(NearestTasks):
+        def fit(self, table: MethodTable) -> "Watching":
+            seen.append(table.tasks)
+            return super().fit(table)
+
+    found = split(few.tasks, SplitKind.MODEL, taught=TABLE.tasks, most_folds=3)
+    run_selector("nearest", Watching, evidence, found, clock=lambda: 0.0)
+    for tasks, fold in zip(seen, found.folds, strict=True):
+        held = set(groups[::6][fold.test].tolist())
+        assert len(tasks) == sum(group not in held for group in groups.tolist())
+    plan = Plan("nearest", splits=(SplitKind.MODEL, SplitKind.RANDOM), most_folds=3, trained_on="world:0")
+    report = evaluate({TrafficKind.BATCH: evidence}, {"nearest": NearestTasks}, plan, clock=lambda: 0.0).kinds[0]
+    assert (report.tasks, report.taught_tasks) == (len(few), len(TABLE))
+    assert report.curve[-1].train_tasks > 2 * len(few)
+    accuracy = {each.split: each.figures for each in report.results if each.selector == "nearest"}
+    assert accuracy[SplitKind.MODEL].tolerant_accuracy.value > 0.6
 
 
 def test_a_report_says_which_world_was_learnt_from(tmp_path: Path) -> None:

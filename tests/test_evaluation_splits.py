@@ -140,6 +140,41 @@ def test_a_fold_that_leaves_nothing_to_learn_from_is_none() -> None:
     assert split(alike, SplitKind.ACCELERATOR).folds == ()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in SplitKind if kind is not SplitKind.RANDOM])
+def test_all_of_another_table_is_learnt_from_that_shares_no_group(kind: SplitKind) -> None:
+    few, other = TABLE.tasks.rows(np.arange(0, len(TABLE), 5)), learnable_table(400, seed=1).tasks
+    found = split(few, kind, taught=other)
+    assert sorted(np.concatenate([fold.test for fold in found.folds]).tolist()) == list(range(len(few)))
+    assert max(len(fold.train) for fold in found.folds) > len(few)
+    for fold in found.folds:
+        shared = [np.isin(theirs, mine[fold.test]) for mine, theirs in zip(found.groups, found.taught, strict=True)]
+        assert not any(each[fold.train].any() for each in shared)
+        if len(shared) == 1:
+            assert fold.train.tolist() == np.flatnonzero(~shared[0]).tolist()
+
+
+def test_families_are_told_over_both_tables() -> None:
+    # Two names of one shape: judged under one, learnt from under the other.
+    few = replace(TABLE.tasks.rows(np.arange(40)), model=np.array(["Qwen/Qwen3-32B", "Qwen/Qwen3-8B"] * 20))
+    other = replace(TABLE.tasks, model=np.full(len(TABLE), "Qwen/Qwen3-32B-FP8"))
+    assert split(few, SplitKind.MODEL, taught=other).folds == ()
+
+
+def test_the_random_split_never_learns_from_the_very_task_in_another_table() -> None:
+    few, again = TABLE.tasks.rows(np.arange(100)), TABLE.tasks.rows(np.arange(len(TABLE)))
+    for fold in split(few, SplitKind.RANDOM, taught=again).folds:
+        assert fold.train.tolist() == sorted(set(range(len(TABLE))) - set(fold.test.tolist()))
+
+
+def test_nobody_learns_in_another_table_from_the_draws_of_a_held_out_task() -> None:
+    draws = np.array([f"workload-{i // 2}" for i in range(len(TABLE))])
+    placed = replace(TABLE.tasks, draws=draws)
+    few = placed.rows(np.arange(0, len(TABLE), 3))
+    for kind in (SplitKind.MODEL, SplitKind.ACCELERATOR, SplitKind.BOTH, SplitKind.WORKLOAD):
+        for fold in split(few, kind, taught=placed).folds:
+            assert not set(draws[fold.train]) & set(draws[::3][fold.test])
+
+
 def test_splits_are_the_same_every_time_and_the_random_one_follows_its_seed() -> None:
     for kind in SplitKind:
         first, second = split(TABLE.tasks, kind), split(TABLE.tasks, kind)

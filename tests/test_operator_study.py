@@ -9,7 +9,7 @@ import pytest
 from metainf import accelerators
 from metainf.corpus.task import Task, TrafficKind
 from metainf.dtypes import DType
-from metainf.evaluation.operator_study import OperatorStudy, StudyPlan, study_operator
+from metainf.evaluation.operator_study import OperatorStudy, StudyPlan, study_operator, study_policies
 from metainf.evaluation.prices import accelerator_prices, assumed_usd_per_hour, replica_prices
 from metainf.layouts import Layout
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -21,6 +21,7 @@ from metainf.workload import (
     ConcurrencyLoad,
     LatencyMetric,
     Load,
+    LossyPolicy,
     Slo,
     SloBound,
     Statistic,
@@ -60,7 +61,8 @@ def predictors(_: str) -> Mapping[str, Predictor]:
 @pytest.fixture(scope="module")
 def study() -> OperatorStudy:
     tasks = [task(ConcurrencyLoad(16), 1.5), task(BatchLoad(64, 60.0)), task(ConcurrencyLoad(8))]
-    return study_operator(tasks, lambda _: HiddenWorld(1), predictors, StudyPlan(workloads=1, options=6))
+    plan = StudyPlan(workloads=1, options=6, lossy=LossyPolicy.ALLOW)
+    return study_operator(tasks, lambda _: HiddenWorld(1), predictors, plan)
 
 
 def test_a_boast_buys_what_breaks_its_promise(study: OperatorStudy) -> None:
@@ -103,12 +105,58 @@ def test_what_a_world_knows_nothing_of_is_neither_kept_nor_broken() -> None:
     def asked(_: str) -> Mapping[str, Predictor]:
         return {"analytical": Watching(), "choosy": Choosy()}
 
-    study = study_operator(tasks, lambda _: HopperWorld(0), asked, StudyPlan(workloads=1, options=6))
+    plan = StudyPlan(workloads=1, options=6, lossy=LossyPolicy.ALLOW)
+    study = study_operator(tasks, lambda _: HopperWorld(0), asked, plan)
     assert set.union(*offered) == {"H100-SXM-80GB"}
     found = study.figures[TrafficKind.CONCURRENCY]
     assert "choosy" not in found, "all that it chose is unknown"
     for figures in found.values():
         assert (figures.workloads, figures.unknown, figures.infeasible.value) == (1, 0, 0.0)
+
+
+@pytest.mark.parametrize("lossy", list(LossyPolicy))
+def test_lossy_methods_are_offered_only_where_they_are_allowed(lossy: LossyPolicy) -> None:
+    narrow: list[bool] = []
+
+    class Watching(AnalyticalPredictor):
+        def predict(self, questions: Sequence[Question]) -> Predictions:
+            settings = [question.replica.settings for question in questions]
+            narrow.append(any(DType.FP8 in (each.weight_dtype, each.kv_cache_dtype) for each in settings))
+            return super().predict(questions)
+
+    plan = StudyPlan(workloads=1, options=2, lossy=lossy)
+    found = study_operator(
+        [task(ConcurrencyLoad(16), 1.5)], lambda _: HiddenWorld(1), lambda _: {"analytical": Watching()}, plan
+    )
+    assert found.lossy is lossy
+    assert any(narrow) is (lossy is LossyPolicy.ALLOW)
+
+
+def test_policies_are_studied_on_the_same_workloads_and_nothing_is_simulated_twice() -> None:
+    seeds: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counting(HiddenWorld):
+        def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes]:
+            seeds.append(seed)
+            return super().times(replica, seed)
+
+    def studied(*policies: LossyPolicy) -> tuple[OperatorStudy, ...]:
+        seeds.clear()
+        plan = StudyPlan(workloads=1, options=4)
+        return study_policies(
+            [task(ConcurrencyLoad(16), 1.5)], lambda _: Counting(1), predictors, plan, policies=policies
+        )
+
+    (once,) = studied(LossyPolicy.NEVER)
+    simulated = sum(seed != 0 for seed in seeds)  # 0 asks what the world knows
+    first, again = studied(LossyPolicy.NEVER, LossyPolicy.NEVER)
+    assert sum(seed != 0 for seed in seeds) == simulated > 0
+    usd = [study.figures[TrafficKind.CONCURRENCY]["analytical"].total_usd for study in (once, first, again)]
+    assert usd[0] == usd[1] == usd[2]
+    both = studied(*LossyPolicy)
+    assert [study.lossy for study in both] == [LossyPolicy.NEVER, LossyPolicy.ALLOW]
+    assert {study.figures[TrafficKind.CONCURRENCY]["analytical"].workloads for study in both} == {1}
 
 
 def test_each_workload_is_judged_by_its_own_world() -> None:

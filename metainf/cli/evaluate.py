@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module, util
 from pathlib import Path
@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metainf.cli.evaluate_predictors import add_arguments, check_arguments, predictor_sections
+from metainf.cli.evaluate_predictors import (
+    add_arguments,
+    check_arguments,
+    measured_sections,
+    predictor_sections,
+    published_sweeps,
+)
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.evaluation.simulated import SIMULATOR_ONLY, NotTold, SimulatedPerformance, not_told, with_simulated
@@ -27,6 +33,9 @@ if TYPE_CHECKING:
     from metainf.corpus.tables import Truth
     from metainf.evaluation.outcomes import Evidence, SelectorFactory
     from metainf.evaluation.report import Evaluation, Plan
+    from metainf.selectors.contract import MethodTable
+
+    _Found = tuple[dict[TrafficKind, Evidence], list[MethodTable]]
 
 __all__ = ["add_parser", "run"]
 
@@ -58,7 +67,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="of the corpus's truths, where it has several; `own` takes of each task the first that knows it",
     )
-    parser.add_argument("--train-world", metavar="NAME", help="learn from this one, and judge by the other")
+    parser.add_argument(
+        "--train-world",
+        metavar="NAME",
+        help="learn from all that this one knows of groups that are not held out, and judge by the other",
+    )
     parser.add_argument(
         "--simulated-by",
         metavar="NAME",
@@ -70,15 +83,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
-    parser.add_argument(
-        "--measured",
-        metavar="FILE",
-        action="append",
-        type=Path,
-        default=[],
-        help="rows of real servers, repeatable: gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, "
-        "or *.parquet of the measurement table; adds which options are best there, source by source",
-    )
     add_arguments(parser)
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of selectors, intervals and the random split (default: 0)"
@@ -107,7 +111,7 @@ def add_parser(subparsers: Any) -> None:
         "--quick",
         action="store_true",
         help=f"to try it: {_QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
-        "learning curve, importance or leak checks",
+        "learning curve or importance",
     )
 
 
@@ -117,31 +121,29 @@ def run(args: argparse.Namespace) -> int:
     focus = args.focus or (_FOCUS if _FOCUS in names else names[-1])
     if focus not in names:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
-    for path in args.measured:
-        if not path.is_file():
-            raise InvalidWorkloadError(f"--measured {path}: there is no such file")
     for flag in ("most_folds", "most_tasks", "compared_tasks"):
         if getattr(args, flag) is not None and getattr(args, flag) < 2:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
     check_arguments(args)
-    truths = _truths(args)
-    simulated = None if args.simulated_by is None else _truths(args, simulated_by=args.simulated_by)
-    evidence = {kind: _known(kind, truth, args.train_world) for kind, truth in truths.items()}
+    _check_worlds(args)
+    evidence, _ = _evidence(args)
+    simulated = None if args.simulated_by is None else _evidence(args, simulated_by=args.simulated_by)
     report, files = _modules()
     plan = _plan(report, focus, args)
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed) for name in names}
     some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
     evaluation = report.evaluate(some, makers, plan, clock=time.perf_counter, progress=_say)
-    more = {kind: each for kind, each in evidence.items() if len(each) > len(some[kind])}
+    more = {kind: each for kind, each in evidence.items() if some[kind] is not each}
     if more:
         evaluation = _with_all_tasks(report, evaluation, more, makers, plan)
     if simulated is not None:
         evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
+    evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
     started = time.perf_counter()
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
     if sections:
         sections.append(f"Predictors and the operator's choice took {time.perf_counter() - started:.0f} s.\n")
-    sections += _measured(args.measured)
+    sections += measured_sections(args, _say)
     written = files.write_report(evaluation, args.out, sections)
     for line in _summary(evaluation):
         print(line)
@@ -160,7 +162,7 @@ def _with_all_tasks(
     found = report.evaluate(
         evidence,
         {name: make for name, make in makers.items() if name == plan.focus or name.startswith(_ON_ALL_TASKS)},
-        replace(plan, studies=False, every_task=True),
+        replace(plan, studies=False, leaks=False, every_task=True),
         clock=time.perf_counter,
         progress=lambda line: _say(f"all tasks: {line}"),
     )
@@ -171,19 +173,17 @@ def _with_all_tasks(
 def _with_simulations(
     report: Any,
     evaluation: "Evaluation",
-    truths: "Mapping[TrafficKind, Truth]",
+    simulated: "_Found",
     makers: "Mapping[str, SelectorFactory]",
     plan: "Plan",
     args: argparse.Namespace,
 ) -> "Evaluation":
     """With rows over the tasks that were simulated too: a corpus compares worlds on some of its tasks alone."""
-    name = args.simulated_by
-    said = SimulatedPerformance([truth.beside[name] for truth in truths.values()])
+    name, (known, tables) = args.simulated_by, simulated
+    said = SimulatedPerformance(tables)
     evidence = {
-        kind: _thinned(_known(kind, truth, args.train_world), args.compared_tasks).changed(
-            lambda table: with_simulated(table, said)
-        )
-        for kind, truth in truths.items()
+        kind: _thinned(each, args.compared_tasks).changed(lambda table: with_simulated(table, said))
+        for kind, each in known.items()
     }
     untold: dict[str, SelectorFactory] = {not_told(plan.focus): lambda: NotTold(makers[plan.focus]())}
     for kind, each in evidence.items():
@@ -191,7 +191,7 @@ def _with_simulations(
     found = report.evaluate(
         evidence,
         {**makers, **untold, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
-        replace(plan, studies=False, simulated_by=name),
+        replace(plan, studies=False, leaks=False, simulated_by=name),
         clock=time.perf_counter,
         progress=lambda line: _say(f"simulated by {name}: {line}"),
     )
@@ -246,32 +246,60 @@ def _selectors(asked: str | None) -> list[str]:
     return [name for name in SELECTORS if name in wanted]
 
 
-def _truths(args: argparse.Namespace, *, simulated_by: str | None = None) -> "Mapping[TrafficKind, Truth]":
-    """By kind that is asked for: tasks that are in every world that is needed, and few of them to try it."""
-    folder, kinds, train_world = args.corpus, args.kind, args.train_world
-    if not folder.is_dir():
-        raise InvalidWorkloadError(f"--corpus {folder}: there is no such folder")
-    if train_world is not None and train_world == args.world:
-        raise InvalidWorkloadError(f"--train-world {train_world}: it must be another than --world")
+def _check_worlds(args: argparse.Namespace) -> None:
+    """Refuse worlds between which nothing can be told, before anything is read."""
+    if not args.corpus.is_dir():
+        raise InvalidWorkloadError(f"--corpus {args.corpus}: there is no such folder")
     tables: Any = import_module("metainf.corpus.tables")
-    others = [name for name in (train_world, simulated_by) if name is not None]
+    worlds = (args.world, args.train_world)
+    if args.train_world is not None and args.train_world == args.world:
+        raise InvalidWorkloadError(f"--train-world {args.train_world}: it must be another than --world")
+    if args.train_world is not None and tables.OWN in worlds:
+        raise InvalidWorkloadError(
+            f"--train-world {args.train_world}: {tables.OWN} takes tasks of every world, so name two that are not"
+        )
+
+
+def _evidence(args: argparse.Namespace, *, simulated_by: str | None = None) -> "_Found":
+    """Of each kind that is asked for what is judged by and learnt from, and what was simulated of all its tasks.
+
+    What is learnt from another world is all that it knows, whether or not the judging one knows it too.
+    """
+    judged = _loaded(args, args.world, simulated_by)
+    taught = None if args.train_world is None else _loaded(args, args.train_world, simulated_by)
+    found = {}
+    for kind, truth in judged.items():
+        if taught is not None and kind not in taught:
+            _say(f"{kind} is left out: {args.train_world} holds no tasks of it")
+            continue
+        found[kind] = _known(kind, truth, None if taught is None else taught[kind])
+    if not found:
+        raise InvalidWorkloadError(f"--train-world {args.train_world}: it holds no tasks of {' or '.join(judged)}")
+    truths = [*judged.values(), *(taught or {}).values()]
+    return found, [] if simulated_by is None else [truth.beside[simulated_by] for truth in truths]
+
+
+def _loaded(args: argparse.Namespace, world: str | None, simulated_by: str | None) -> "Mapping[TrafficKind, Truth]":
+    """One world by kind that is asked for: tasks that were simulated too where it says so, and few of them to try."""
+    tables: Any = import_module("metainf.corpus.tables")
+    others = [] if simulated_by is None else [simulated_by]
     truths = tables.load_truth(
-        folder,
-        world=args.world,
+        args.corpus,
+        world=world,
         beside=others,
         also_in=others,
         most_tasks=args.most_tasks or (_QUICK_TASKS if args.quick else None),
     )
-    found: dict[TrafficKind, Truth] = {kind: each for kind, each in truths.items() if not kinds or str(kind) in kinds}
+    found = {kind: each for kind, each in truths.items() if not args.kind or str(kind) in args.kind}
     if not found:
-        every = f" in all of {', '.join(filter(None, [args.world, *others]))}" if others else ""
+        every = f" in all of {', '.join(filter(None, [world, *others]))}" if others else ""
         raise InvalidWorkloadError(
-            f"--corpus {folder}: it holds no tasks of {' or '.join(kinds or ['any kind'])}{every}"
+            f"--corpus {args.corpus}: it holds no tasks of {' or '.join(args.kind or ['any kind'])}{every}"
         )
     return found
 
 
-def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evidence":
+def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None") -> "Evidence":
     """The table with what it says about one-at-a-time serving and sizes of batches, to the nearest power of two."""
     outcomes: Any = import_module("metainf.evaluation.outcomes")
     prices: Any = import_module("metainf.evaluation.prices")
@@ -287,33 +315,22 @@ def _known(kind: TrafficKind, truth: "Truth", train_world: str | None) -> "Evide
         batch_size=sizes,
         one_at_a_time=static,
         performance_by_seed=truth.by_seed,
-        learnt=None if train_world is None else truth.beside[train_world],
+        learnt=None if taught is None else taught.table,
     )
     return evidence
 
 
 def _thinned(evidence: "Evidence", most: int) -> "Evidence":
-    """Evenly over all, in their order."""
-    if len(evidence) <= most:
-        return evidence
-    return evidence.rows(np.linspace(0, len(evidence) - 1, most).astype(np.intp))
+    """Evenly over all, in their order: what is judged, and what is learnt from another world."""
+    if len(evidence) > most:
+        evidence = evidence.rows(_evenly(len(evidence), most))
+    if evidence.learnt is not None and len(evidence.learnt) > most:
+        evidence = replace(evidence, learnt=evidence.learnt.rows(_evenly(len(evidence.learnt), most)))
+    return evidence
 
 
-def _measured(paths: Sequence[Path]) -> list[str]:
-    """A section for each source of measured rows that has groups to compare."""
-    measured: Any = import_module("metainf.evaluation.measured")
-    text: Any = import_module("metainf.evaluation.report_sections")
-    sections = []
-    for path in paths:
-        table = measured.read_measured(path)
-        found = measured.measured_groups(table)
-        for source in dict.fromkeys(group.source for group in found):
-            groups = [group for group in found if group.source == source]
-            summary = measured.best_options(groups, repeat_deviation=measured.repeat_deviation(table))
-            sections.append(str(text.measured_section(groups, summary, source=source)))
-        if not found:
-            _say(f"{path}: no two options share model, GPU and load")
-    return sections
+def _evenly(count: int, most: int) -> Any:
+    return np.linspace(0, count - 1, most).astype(np.intp)
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:
@@ -322,9 +339,9 @@ def _summary(evaluation: "Evaluation") -> list[str]:
     for report in evaluation.kinds:
         for each in report.results:
             if each.selector == evaluation.focus and each.scope == "decisive":
-                figures = each.figures
+                figures, lossless = each.figures, ", lossless methods" if each.lossless else ""
                 lines.append(
-                    f"{report.kind}, {each.split_name}: {each.selector} on {figures.tasks} decisive tasks: "
+                    f"{report.kind}, {each.split_name}{lossless}: {each.selector} on {figures.tasks} decisive tasks: "
                     f"accuracy {figures.tolerant_accuracy.value:.3f}, closed gap {figures.closed_gap.value:.3f}, "
                     f"acceleration {figures.acceleration_ratio.value:.2f}"
                 )

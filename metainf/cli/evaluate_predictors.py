@@ -1,7 +1,7 @@
-"""The part of `metainf evaluate` about predictors: their intervals, calibrated decisions, and the operator's choice.
+"""The part of `metainf evaluate` about predictors: intervals, decisions, the operator's choice, picks on real rows.
 
 Separate from the command, which is about selectors of methods: this fits predictors and simulates what the operator
-would buy, on the rows of one world, and returns sections of the report.
+would buy, on the rows of one world, or asks them about measured rows, and returns sections of the report.
 """
 
 import argparse
@@ -11,15 +11,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
+from metainf.workload import LossyPolicy
 
-__all__ = ["add_arguments", "check_arguments", "predictor_sections"]
+__all__ = ["add_arguments", "check_arguments", "measured_sections", "predictor_sections", "published_sweeps"]
 
 _LANES, _QUICK_LANES = 20_000, 1_500
 _FOLDS, _QUICK_FOLDS = 5, 2
 _STUDY_FOLDS = 2
 _TREES, _QUICK_TREES = 250, 40
-_WORKLOADS = 6
+_WORKLOADS = 50
+_MOST_PUBLISHED, _QUICK_PUBLISHED = 1024, 64
 
 Say = Callable[[str], None]
 
@@ -38,13 +41,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="of each kind of traffic, for which the operator's own choice is made and then simulated, about a minute "
-        f"each for rates; 0 leaves it out (default: {_WORKLOADS}; with --quick 0)",
+        "each for rates, and up to twice that under both policies on lossy methods; 0 leaves it out (default: "
+        f"{_WORKLOADS}; with --quick 0)",
+    )
+    parser.add_argument(
+        "--operator-lossy",
+        action="append",
+        choices=[str(policy) for policy in LossyPolicy],
+        help="what these workloads say of lossy methods; repeatable (default: each of them)",
     )
     parser.add_argument(
         "--table-store",
         metavar="FOLDER",
         type=Path,
         help="measured kernels, where the world is a table: the operator's choice is simulated over them",
+    )
+    parser.add_argument(
+        "--published-most",
+        metavar="N",
+        type=int,
+        help="requests at once up to which the papers' figure is simulated, in powers of two, on one place and in the "
+        f"world that is judged by; 0 leaves it out (default: {_MOST_PUBLISHED:,}; with --quick {_QUICK_PUBLISHED})",
+    )
+    parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        default=[],
+        help="rows of real servers, repeatable: gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, "
+        "or *.parquet of the measurement table; adds which options are best there, and which the analytical predictor "
+        "picks, source by source",
+    )
+    parser.add_argument(
+        "--measured-predictor",
+        metavar="FILE",
+        type=Path,
+        help="of `metainf train`: what it picks on the measured rows stands beside what the analytical predictor does",
     )
 
 
@@ -54,9 +87,13 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises
     ------
     InvalidWorkloadError
-        A number is below 0, or there is no such store.
+        A number is below 0, or there is no such file or store.
     """
-    for flag in ("predictor_lanes", "operator_workloads"):
+    for flag, paths in (("measured", args.measured), ("measured-predictor", [args.measured_predictor])):
+        for path in paths:
+            if path is not None and not path.is_file():
+                raise InvalidWorkloadError(f"--{flag} {path}: there is no such file")
+    for flag in ("predictor_lanes", "operator_workloads", "published_most"):
         value = getattr(args, flag)
         if value is not None and value < 0:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 0, got {value}")
@@ -120,8 +157,41 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
     def oracle_of(task: Any) -> Any:
         return oracles[world_of[task.key]]
 
-    found = study.study_operator(asked, oracle_of, predictors, study.StudyPlan(workloads=workloads), report=say)
-    return [str(sections.operator_section(found))]
+    policies = [policy for policy in LossyPolicy if not args.operator_lossy or str(policy) in args.operator_lossy]
+    size = study.StudyPlan(workloads=workloads)
+    found = study.study_policies(asked, oracle_of, predictors, size, policies=policies, report=say)
+    return [str(sections.operator_section(*found))]
+
+
+def published_sweeps(args: argparse.Namespace, kinds: Sequence[TrafficKind], say: Say) -> dict[TrafficKind, Any]:
+    """The papers' figure of these kinds of traffic, in the first of the judging worlds that knows its place."""
+    most = args.published_most
+    if most is None:
+        most = _QUICK_PUBLISHED if args.quick else _MOST_PUBLISHED
+    asked = [kind for kind in kinds if kind is not TrafficKind.RATE]
+    if not most or not asked:
+        return {}
+    sweeping: Any = import_module("metainf.evaluation.published_sweep")
+    for world in _judging_worlds(args):
+        oracle = _oracle(world, args.table_store)
+        if oracle is None:
+            say(f"the papers' figure is not simulated in {world}: it is no truth, or needs --table-store")
+            continue
+        say(f"the papers' figure, simulated in {world}, up to {most:,} requests at once")
+        found = {kind: sweeping.published_sweep(oracle, kind, most=most) for kind in asked}
+        if all(found.values()):
+            return found
+        say(f"{world} knows nothing of the place of the papers' figure")
+    return {}
+
+
+def _judging_worlds(args: argparse.Namespace) -> Sequence[str]:
+    """The world that is judged by; of several those that may say what is true, in their order."""
+    tables: Any = import_module("metainf.corpus.tables")
+    build: Any = import_module("metainf.corpus.build")
+    if args.world is not None and args.world != tables.OWN:
+        return [args.world]
+    return [world.partition("@")[0] for world in build.read_plan(args.corpus).worlds]
 
 
 def _oracle(world: str, table_store: Path | None) -> Any:
@@ -135,3 +205,36 @@ def _oracle(world: str, table_store: Path | None) -> Any:
         found = worlds.TableWorld(store.TableStore(table_store))
         return found if found.name == world else None
     return None
+
+
+def measured_sections(args: argparse.Namespace, say: Say) -> list[str]:
+    """A section for each source of measured rows that has groups to compare."""
+    if not args.measured:
+        return []
+    measured: Any = import_module("metainf.evaluation.measured")
+    picking: Any = import_module("metainf.evaluation.measured_picks")
+    text: Any = import_module("metainf.evaluation.report_sections")
+    predictors = _predictors(args.measured_predictor)
+    sections = []
+    for path in args.measured:
+        table = measured.read_measured(path)
+        found = picking.asked_groups(table)
+        for source in dict.fromkeys(each.group.source for each in found):
+            asked = [each for each in found if each.group.source == source]
+            groups = [each.group for each in asked]
+            summary = measured.best_options(groups, repeat_deviation=measured.repeat_deviation(table))
+            picks = picking.measured_picks(asked, predictors)
+            sections.append(str(text.measured_section(groups, summary, source=source, picks=picks)))
+        if not found:
+            say(f"{path}: no two options share model, GPU and load")
+    return sections
+
+
+def _predictors(artifact: Path | None) -> dict[str, Any]:
+    """Who is asked about measured rows, by name."""
+    analytical: Any = import_module("metainf.predictors.analytical")
+    found = {"analytical": analytical.AnalyticalPredictor()}
+    if artifact is not None:
+        files: Any = import_module("metainf.artifact")
+        found[f"trained, {artifact.name}"] = files.load_predictor(artifact)
+    return found

@@ -26,6 +26,7 @@ __all__ = [
     "WilcoxonResult",
     "interval_of_sums",
     "paired_comparison",
+    "paired_saving",
     "wilcoxon_over_groups",
 ]
 
@@ -152,9 +153,37 @@ def paired_comparison(
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
         raise UndefinedMetricError("comparing two selectors: no task has both figures")
-    columns = np.stack([np.where(both, first - second, 0.0), both.astype(np.float64)], axis=1)
-    interval = interval_of_sums(columns, _mean, draws, confidence=confidence)
-    drawn = _mean(draws.sums(columns))
+    return _compared(np.where(both, first - second, 0.0), both.astype(np.float64), draws, confidence)
+
+
+def paired_saving(
+    first_usd: FloatArray, second_usd: FloatArray, draws: GroupDraws, *, confidence: float = 0.95
+) -> Comparison:
+    """Share of the second's total that the first saves, by draws that both share: above 0 where the first is cheaper.
+
+    Totals, as they are paid: a dear task counts for more than a cheap one, which a mean of ratios would hide.
+
+    Parameters
+    ----------
+    first_usd, second_usd : arrays of shape (n,)
+        What each task costs under two selectors; a task with a NaN in either does not count.
+
+    Raises
+    ------
+    UndefinedMetricError
+        No task has both.
+    """
+    both = np.isfinite(first_usd) & np.isfinite(second_usd)
+    if not both.any():
+        raise UndefinedMetricError("comparing what two selectors cost: no task has both prices")
+    return _compared(np.where(both, second_usd - first_usd, 0.0), np.where(both, second_usd, 0.0), draws, confidence)
+
+
+def _compared(better: FloatArray, over: FloatArray, draws: GroupDraws, confidence: float) -> Comparison:
+    """The ratio of two sums over tasks, and the share of draws in which it is above 0."""
+    columns = np.stack([better, over], axis=1)
+    interval = interval_of_sums(columns, _ratio, draws, confidence=confidence)
+    drawn = _ratio(draws.sums(columns))
     drawn = drawn[np.isfinite(drawn)]
     # Equal selectors are neither better nor worse: half of the draws each.
     share = float(np.mean(np.where(drawn == 0.0, 0.5, drawn > 0.0))) if len(drawn) else np.nan
@@ -171,7 +200,7 @@ def wilcoxon_over_groups(first: FloatArray, second: FloatArray, groups: StringAr
     return WilcoxonResult(p_value, len(names), int((means > 0.0).sum()), int((means < 0.0).sum()))
 
 
-def _mean(sums: FloatArray) -> FloatArray:
+def _ratio(sums: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         found: FloatArray = sums[..., 0] / sums[..., 1]
     return found

@@ -15,7 +15,7 @@ from metainf.evaluation.bootstrap import GroupDraws, Interval, interval_of_sums
 from metainf.evaluation.outcomes import Evidence, Outcome
 from metainf.selectors.contract import BoolArray, FloatArray
 
-__all__ = ["FIGURE_TITLES", "Figures", "JudgedTasks", "figures_of", "judged_tasks"]
+__all__ = ["FIGURE_TITLES", "Figures", "JudgedTasks", "figures_of", "judged_tasks", "usd_of"]
 
 IntArray = NDArray[np.intp]
 _UNDEFINED = Interval(np.nan, np.nan, np.nan)
@@ -58,6 +58,8 @@ class Figures:
     seconds_per_decision: Interval = _UNDEFINED
     without_reference: int = 0
     """Tasks whose default does not run: no ratio to it exists."""
+    priced_tasks: int = 0
+    """Tasks that USD are of: those whose accelerator has a price and whose default runs."""
 
     def named(self) -> Iterator[tuple[str, Interval]]:
         """All figures that have an interval, in the order of the tables."""
@@ -134,7 +136,9 @@ def figures_of(judged: JudgedTasks, counted: BoolArray, draws: GroupDraws) -> Fi
     feasible = counted & usable.any(axis=1)
     lost = judged.lost[counted & np.isfinite(judged.lost)]
     p95 = float(np.quantile(lost, 0.95)) if len(lost) else np.nan
-    usd, default_usd = _usd(judged, known)
+    usd, default_usd = usd_of(judged), usd_of(judged, metrics.default_choice(judged.evidence.table))
+    priced = known & np.isfinite(usd)
+    usd, default_usd = np.where(priced, usd, 0.0), np.where(priced, default_usd, 0.0)
     seconds = judged.outcome.decide_s / len(chosen)
     return Figures(
         tasks=int(counted.sum()),
@@ -148,9 +152,10 @@ def figures_of(judged: JudgedTasks, counted: BoolArray, draws: GroupDraws) -> Fi
         regret_p95=Interval(p95, np.nan, np.nan),
         violation_rate=_share(broke, picked, draws),
         false_refusal_rate=_share(chosen < 0, feasible, draws),
-        usd_ratio=interval_of_sums(np.stack([usd, default_usd], axis=1), _ratio, draws) if usd.any() else _UNDEFINED,
+        usd_ratio=interval_of_sums(np.stack([usd, default_usd], axis=1), _ratio, draws) if priced.any() else _UNDEFINED,
         seconds_per_decision=Interval(seconds, np.nan, np.nan) if seconds else _UNDEFINED,
-        total_usd=Interval(float(usd.sum()), np.nan, np.nan) if usd.any() else _UNDEFINED,
+        total_usd=interval_of_sums(usd[:, None], lambda sums: sums[..., 0], draws) if priced.any() else _UNDEFINED,
+        priced_tasks=int(priced.sum()),
         without_reference=int((counted & ~np.isfinite(judged.gain)).sum()),
     )
 
@@ -201,15 +206,15 @@ def _macro_f1(judged: JudgedTasks, labelled: BoolArray, draws: GroupDraws) -> In
     return interval_of_sums(np.concatenate([hits, claims], axis=1), finish, draws)
 
 
-def _usd(judged: JudgedTasks, known: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Shape (k,) twice: of the choice and of the default, 0 where not counted or without prices."""
+def usd_of(judged: JudgedTasks, chosen: IntArray | None = None) -> FloatArray:
+    """Shape (k,): USD of a unit of work of each task, by the outcome's choices or by these.
+
+    NaN where the accelerator has no price, and where the default does not run: what is chosen has no value there.
+    """
     price = judged.evidence.price_usd_per_hour
     if price is None:
-        return np.zeros(len(known)), np.zeros(len(known))
-    counted = known & np.isfinite(price)
-    table, broken = judged.evidence.table, judged.evidence.broken
-    both = []
-    for chosen in (judged.outcome.chosen, metrics.default_choice(table)):
-        delivered = np.where(counted, metrics.score(table, chosen, broken), 1.0)
-        both.append(np.where(counted, price / _SECONDS_PER_HOUR / delivered, 0.0))
-    return both[0], both[1]
+        return np.full(len(judged.gain), np.nan)
+    counted = np.isfinite(judged.gain) & np.isfinite(price)
+    picked = judged.outcome.chosen if chosen is None else chosen
+    delivered = np.where(counted, metrics.score(judged.evidence.table, picked, judged.evidence.broken), 1.0)
+    return np.where(counted, price / _SECONDS_PER_HOUR / delivered, np.nan)

@@ -1,16 +1,17 @@
-"""Spoilt tables that show whether an evaluation leaks: with shuffled truth, or with ids alone, nobody may win.
+"""Spoilt tables for the checks of `leak_checks`: with shuffled truth, or with ids alone, nobody may win.
 
-Separate from the outcomes, which these only feed. Physics is taken out of both: a selector that
+Separate from these, which only feed them to selectors. Physics is taken out of both: a selector that
 computes instead of learning is rightly untouched by shuffled labels, and would hide a leak beside it.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.selectors.contract import FloatArray, MethodTable
+from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 
 __all__ = ["with_ids_only", "with_shuffled_labels", "without_physics"]
 
@@ -46,13 +47,21 @@ def with_shuffled_labels(table: MethodTable, seed: int) -> MethodTable:
     return replace(table, performance=shuffled)
 
 
-def with_ids_only(table: MethodTable) -> MethodTable:
-    """The table whose features say only which model, accelerator and workload it is, and nothing of what they are."""
+def with_ids_only(table: MethodTable, known: Sequence[TaskTable] = ()) -> MethodTable:
+    """The table whose features say only which model, accelerator and workload it is, and nothing of what they are.
+
+    Parameters
+    ----------
+    known : tables of tasks
+        Whose ids have columns too: where one table is learnt from and another judged by, a column must mean the same in
+        both.
+    """
     tasks = table.tasks
     buckets = np.array([zlib.crc32(each.encode()) % _BUCKETS for each in tasks.workload.tolist()])
+    every = (tasks, *known)
     blocks = {
-        "model": _one_hot(tasks.model),
-        "accelerator": _one_hot(tasks.accelerator),
+        "model": _one_hot(tasks.model, np.concatenate([each.model for each in every])),
+        "accelerator": _one_hot(tasks.accelerator, np.concatenate([each.accelerator for each in every])),
         "workload": (buckets[:, None] == np.arange(_BUCKETS)).astype(np.float64),
     }
     names = tuple(f"{block}_{place}" for block, values in blocks.items() for place in range(values.shape[1]))
@@ -67,7 +76,7 @@ def _zeros(values: FloatArray) -> FloatArray:
     return np.where(np.isnan(values), np.nan, 0.0)
 
 
-def _one_hot(ids: StringArray) -> FloatArray:
-    """Shape (n, number of ids). The columns are named by place: the width is the same for train and test."""
-    found: FloatArray = (ids[:, None] == np.unique(ids)[None, :]).astype(np.float64)
+def _one_hot(ids: StringArray, known: StringArray) -> FloatArray:
+    """Shape (n, number of known ids). The columns are named by place: the width is the same for train and test."""
+    found: FloatArray = (ids[:, None] == np.unique(known)[None, :]).astype(np.float64)
     return found

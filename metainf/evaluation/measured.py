@@ -30,7 +30,10 @@ __all__ = [
     "MeasuredSummary",
     "OptionFigures",
     "best_options",
+    "groups_with_rows",
+    "mean_over_models",
     "measured_groups",
+    "ratio_over_models",
     "read_measured",
     "repeat_deviation",
 ]
@@ -117,14 +120,21 @@ def read_measured(path: Path) -> pa.Table:
 
 def measured_groups(table: pa.Table) -> tuple[MeasuredGroup, ...]:
     """The groups with two options or more, sorted by source, model, GPU and load; simulated rows are left out."""
-    rows: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    return tuple(group for group, _ in groups_with_rows(table))
+
+
+def groups_with_rows(table: pa.Table) -> tuple[tuple[MeasuredGroup, Mapping[str, Mapping[str, Any]]], ...]:
+    """The groups as `measured_groups` has them, each with the first row of every option: how it was run."""
+    rates: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    first: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for row in table.to_pylist():
         performance = _performance(row)
         if row["source"] != Source.SIMULATION and performance > 0.0:
-            rows[_key(row)][_option(row)].append(performance)
-    usual = {source: _usual_deviation(rows, source) for source in {key[0] for key in rows}}
-    found = [_group(key, rows[key], usual[key[0]]) for key in sorted(rows) if len(rows[key]) > 1]
-    return tuple(found)
+            rates[_key(row)][_option(row)].append(performance)
+            first[_key(row)].setdefault(_option(row), row)
+    usual = {source: _usual_deviation(rates, source) for source in {key[0] for key in rates}}
+    several = [key for key in sorted(rates) if len(rates[key]) > 1]
+    return tuple((_group(key, rates[key], usual[key[0]]), first[key]) for key in several)
 
 
 def best_options(
@@ -139,7 +149,7 @@ def best_options(
     plain = [group for group in groups if PLAIN in group.performance]
     return MeasuredSummary(
         groups=len(groups),
-        plain_is_best_share=_mean([float(PLAIN in group.best) for group in plain], plain, seed),
+        plain_is_best_share=mean_over_models([float(PLAIN in group.best) for group in plain], plain, seed),
         options=tuple(sorted(figures, key=lambda each: (-each.groups, each.option))),
         repeat_deviation=repeat_deviation,
     )
@@ -224,16 +234,22 @@ def _option_figures(option: str, groups: Sequence[MeasuredGroup], seed: int) -> 
     having = [group for group in groups if option in group.performance]
     both = [group for group in having if PLAIN in group.performance]
     gains = [math.log(group.performance[option] / group.performance[PLAIN]) for group in both]
-    log_gain = _mean(gains, both, seed)
     return OptionFigures(
         option=option,
         groups=len(having),
-        best_share=_mean([float(option in group.best) for group in having], having, seed),
-        over_plain=Interval(math.exp(log_gain.value), math.exp(log_gain.low), math.exp(log_gain.high), log_gain.groups),
+        best_share=mean_over_models([float(option in group.best) for group in having], having, seed),
+        over_plain=ratio_over_models(gains, both, seed),
     )
 
 
-def _mean(values: Iterable[float], groups: Sequence[MeasuredGroup], seed: int) -> Interval:
+def ratio_over_models(logs: Iterable[float], groups: Sequence[MeasuredGroup], seed: int = 0) -> Interval:
+    """The geometric mean over groups of ratios that are given as logarithms, with its interval over models."""
+    found = mean_over_models(logs, groups, seed)
+    return Interval(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.groups)
+
+
+def mean_over_models(values: Iterable[float], groups: Sequence[MeasuredGroup], seed: int = 0) -> Interval:
+    """The mean over groups of a value of each, with a 95 % interval by draws of whole models."""
     if not groups:
         return Interval(math.nan, math.nan, math.nan)
     columns = np.stack([np.array(list(values)), np.ones(len(groups))], axis=1)

@@ -46,7 +46,7 @@ from metainf.workload import (
     Workload,
 )
 
-__all__ = ["OperatorStudy", "StudyPlan", "study_operator"]
+__all__ = ["OperatorStudy", "StudyPlan", "study_operator", "study_policies"]
 
 PredictorsOf = Callable[[str], Mapping[str, Predictor]]
 """From a model's id to the predictors by name, the same names for all; what was trained has not seen its group."""
@@ -64,9 +64,11 @@ _MOST_REPLICAS = 64
 class StudyPlan:
     """How many workloads of each kind, evenly over the tasks, and how many options of each are simulated."""
 
-    workloads: int = 8
+    workloads: int = 50
     options: int = 40
     confidence: float = 0.9
+    lossy: LossyPolicy = LossyPolicy.NEVER
+    """Whether the workloads allow methods that can change answers: what is neither offered nor tried otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class OperatorStudy:
     pools: tuple[str, ...]
     options: int
     figures: Mapping[TrafficKind, Mapping[str, OperatorFigures]]
+    lossy: LossyPolicy = LossyPolicy.NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,27 @@ class _Unknown:
 _UNKNOWN = _Unknown()
 
 
+def study_policies(
+    tasks: Sequence[Task],
+    oracle_of: OracleOf,
+    predictors: PredictorsOf,
+    plan: StudyPlan = StudyPlan(),
+    *,
+    policies: Sequence[LossyPolicy] = tuple(LossyPolicy),
+    report: Callable[[str], None] = lambda what: None,
+) -> tuple[OperatorStudy, ...]:
+    """The study under each of these policies on lossy methods, on the same workloads; nothing is simulated twice."""
+    truths: dict[str, _Truth] = {}
+
+    def studied(lossy: LossyPolicy) -> OperatorStudy:
+        def say(line: str) -> None:
+            report(f"lossy methods {lossy}: {line}")
+
+        return study_operator(tasks, oracle_of, predictors, replace(plan, lossy=lossy), report=say, truths=truths)
+
+    return tuple(studied(lossy) for lossy in policies)
+
+
 def study_operator(
     tasks: Sequence[Task],
     oracle_of: OracleOf,
@@ -100,12 +124,15 @@ def study_operator(
     plan: StudyPlan = StudyPlan(),
     *,
     report: Callable[[str], None] = lambda what: None,
+    truths: "dict[str, _Truth] | None" = None,
 ) -> OperatorStudy:
     """Let the operator's selection choose for workloads of these tasks, and judge that by each task's own world.
 
-    The first predictor of each mapping says which options are simulated.
+    The first predictor of each mapping says which options are simulated. `truths` keeps what was simulated, for other
+    studies of the same tasks.
     """
     pools = _pools()
+    simulated: dict[str, _Truth] = {} if truths is None else truths
     figures: dict[TrafficKind, Mapping[str, OperatorFigures]] = {}
     for kind in TrafficKind:
         mine = [task for task in tasks if task.kind is kind and (task.slo.bounds or kind is TrafficKind.BATCH)]
@@ -116,13 +143,14 @@ def study_operator(
         for number, place in enumerate(places):
             report(f"operator's choice, {kind}: workload {number + 1} of {len(places)}")
             task, oracle = mine[place], oracle_of(mine[place])
-            offered = _known_pools(task, oracle, pools)
+            offered = _known_pools(task, oracle, pools, plan.lossy)
             if offered:
-                judged.append(_judged(task, oracle, offered, predictors(task.model), plan))
+                truth = simulated.setdefault(task.key, _Truth(task, oracle))
+                judged.append(_judged(truth, offered, predictors(task.model), plan))
                 names.append(groups[task.model])
         if judged:
             figures[kind] = _figures(judged, names)
-    return OperatorStudy(tuple(pool.name for pool in pools), plan.options, figures)
+    return OperatorStudy(tuple(pool.name for pool in pools), plan.options, figures, plan.lossy)
 
 
 def _pools() -> tuple[NodePool, ...]:
@@ -152,20 +180,19 @@ _Judged = tuple[Mapping[str, _Priced | _Unknown | None], Sequence[_Priced]]
 """What each predictor chose, None where it refused, and everything that was simulated."""
 
 
-def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool]) -> tuple[NodePool, ...]:
+def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool], lossy: LossyPolicy) -> tuple[NodePool, ...]:
     """Those of which the world knows an option."""
     known: set[str] = set()
-    for option in (sized.option for sized in _sized(_request(task, pools, 0.5))):
+    for option in (sized.option for sized in _sized(_allowing(_request(task, pools, 0.5), lossy))):
         if option.pool.name not in known and oracle.times(option.replica, 0) is not None:
             known.add(option.pool.name)
     return tuple(pool for pool in pools if pool.name in known)
 
 
 def _judged(
-    task: Task, oracle: StepOracle, pools: Sequence[NodePool], predictors: Mapping[str, Predictor], plan: StudyPlan
+    truth: "_Truth", pools: Sequence[NodePool], predictors: Mapping[str, Predictor], plan: StudyPlan
 ) -> _Judged:
-    request = _request(task, pools, plan.confidence)
-    truth = _Truth(task, oracle)
+    request = _allowing(_request(truth.task, pools, plan.confidence), plan.lossy)
     chosen: dict[str, _Priced | _Unknown | None] = {}
     for name, predictor in predictors.items():
         found = select(request, predictor)
@@ -192,6 +219,12 @@ def _request(task: Task, pools: Sequence[NodePool], confidence: float) -> Reques
         draft_model=task.draft_model,
     )
     return Request(workload, architecture, tuple(pools), task.engine_version)
+
+
+def _allowing(request: Request, lossy: LossyPolicy) -> Request:
+    """The request under this policy on lossy methods."""
+    methods = replace(request.workload.methods, lossy=lossy)
+    return replace(request, workload=replace(request.workload, methods=methods))
 
 
 def _likely(request: Request, predictor: Predictor, most: int) -> Sequence[Option]:

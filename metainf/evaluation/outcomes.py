@@ -6,12 +6,13 @@ best and the classes of the macro F1 are fixed on these too.
 
 Figures pool the folds: each task is judged once, by a selector that has seen nothing of its group.
 
-What is learnt from may be another truth about the same tasks than what is judged by: then it is asked what a selector
-is worth in a world whose efficiencies it has never met. The folds hold out the same groups as within one world.
+What is learnt from may be another truth than what is judged by, about the same and about other tasks: then it is asked
+what a selector is worth in a world whose efficiencies it has never met. The folds hold out the same groups as within
+one world.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,9 @@ class Evidence:
         Column of that method.
     performance_by_seed : array of shape (n, m, seeds), or None
         For the ceiling, as `over_seeds` takes it; NaN for seeds that a task does not have.
-    learnt : table of the same n tasks, or None
-        What selectors learn from, where it is not the truth that they are judged by.
+    learnt : table of any tasks, or None
+        What selectors learn from, where it is another truth than they are judged by: all that it knows. The folds of a
+        split then have train rows of it.
     """
 
     table: MethodTable
@@ -84,11 +86,10 @@ class Evidence:
         return len(self.table)
 
     def rows(self, index: IntArray | BoolArray) -> "Evidence":
-        """The tasks that `index` picks."""
+        """The judged tasks that `index` picks; what is learnt from another truth stays whole."""
         arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed")
         picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
-        learnt = None if self.learnt is None else self.learnt.rows(index)
-        return replace(self, table=self.table.rows(index), learnt=learnt, **picked)
+        return replace(self, table=self.table.rows(index), **picked)
 
     def changed(self, change: Callable[[MethodTable], MethodTable]) -> "Evidence":
         """With this change of what is learnt from and of what is judged by."""
@@ -113,6 +114,8 @@ class Outcome:
         What that single best was.
     fit_s, decide_s : seconds, all folds together
     failure : why it has no choices, empty where it has
+    scores : array of shape (k, m), or None
+        What a selector chose by: for choices among fewer methods. None of a failure, and of what is no selector.
     """
 
     selector: str
@@ -123,7 +126,8 @@ class Outcome:
     single_methods: tuple[str, ...] = ()
     fit_s: float = 0.0
     decide_s: float = 0.0
-    failure: str = field(default="")
+    failure: str = ""
+    scores: FloatArray | None = None
 
 
 def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock) -> Outcome:
@@ -133,6 +137,7 @@ def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Sp
     hours. Nothing but our own errors and numbers that do not work out is taken for that.
     """
     chosen: list[IntArray] = []
+    every_score: list[FloatArray] = []
     fit_s = decide_s = 0.0
     try:
         for fold in split.folds:
@@ -141,13 +146,15 @@ def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Sp
             fitted = make().fit(train)
             fit_s += clock() - start
             start = clock()
-            scores = fitted.scores(test.tasks)
-            chosen.append(choose(test.tasks, _checked(name, scores, test.tasks)))
+            scores = _checked(name, fitted.scores(test.tasks), test.tasks)
+            chosen.append(choose(test.tasks, scores))
             decide_s += clock() - start
+            every_score.append(scores)
     except (ValueError, np.linalg.LinAlgError) as error:
         return replace(_blank(name, evidence, split), failure=str(error), fit_s=fit_s, decide_s=decide_s)
+    scored = np.concatenate(every_score) if every_score else None
     blank = _blank(name, evidence, split)
-    return replace(blank, chosen=_joined(chosen), fit_s=fit_s, decide_s=decide_s)
+    return replace(blank, chosen=_joined(chosen), fit_s=fit_s, decide_s=decide_s, scores=scored)
 
 
 def reference_outcomes(evidence: Evidence, split: Split) -> tuple[Outcome, ...]:

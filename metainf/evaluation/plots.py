@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metainf.evaluation.bootstrap import Interval
-from metainf.evaluation.published import PublishedPoint
+from metainf.evaluation.published import READINGS, PublishedPoint
 from metainf.evaluation.studies import CurvePoint, Importance
 from metainf.methods import Reading
 
@@ -28,10 +28,6 @@ _GREY = "#666666"
 _FORMATS = ("png", "svg")
 _ROW_IN = 0.27
 _SHOWN_FEATURES = 20
-_READINGS = {
-    Reading.ALONE: "each alone, over one request at a time",
-    Reading.ON_BATCHING: "each on continuous batching",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +145,7 @@ def published_plot(points: Sequence[PublishedPoint], title: str, unit: str) -> F
         axe.set_xticks(sorted(best), [f"{size:g}" for size in sorted(best)])
         axe.minorticks_off()
         axe.tick_params(labelsize=8)
-        axe.set_title(_READINGS[reading], fontsize=9)
+        axe.set_title(READINGS[reading], fontsize=9)
         axe.set_xlabel("batch size (requests at once)", fontsize=9)
     axes[0].set_ylabel(f"{unit} relative to the best\n(ringed: the best at that size)", fontsize=9)
     axes[0].set_ylim(bottom=0.0, top=1.08)

@@ -6,14 +6,15 @@ Separate from the values and from the drawing: this alone touches the disk.
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from metainf.evaluation.bootstrap import Interval
 from metainf.evaluation.outcomes import VIRTUAL_BEST
 from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, published_plot, save
-from metainf.evaluation.report import Evaluation, KindReport, Scope
+from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 from metainf.evaluation.report_text import markdown
 
 __all__ = ["write_report"]
@@ -24,6 +25,7 @@ _PLOTTED = {
     "tolerant_accuracy": ("Accuracy on decisive tasks", "share of tasks within the tolerance of the best", (0.0, 1.0)),
     "acceleration_ratio": ("Acceleration on decisive tasks", "geometric mean of P[chosen] / P[default]", None),
 }
+_CSV_COLUMNS = ("kind", "split", "scope", "methods", "selector", "tasks", "groups", "figure", "value", "low", "high")
 
 
 def write_report(evaluation: Evaluation, folder: Path, sections: Sequence[str] = ()) -> tuple[Path, ...]:
@@ -43,23 +45,27 @@ def write_report(evaluation: Evaluation, folder: Path, sections: Sequence[str] =
 
 def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
     paths: list[Path] = []
-    for name, (title, axis, bounds) in _PLOTTED.items():
+    for name, lossless in (*((name, False) for name in _PLOTTED), ("closed_gap", True)):
+        title, axis, bounds = _PLOTTED[name]
         rows = [
             ForestRow(each.split_name, each.selector, dict(each.figures.named())[name])
             for each in report.results
-            if each.scope is Scope.DECISIVE and not (name == "closed_gap" and each.selector == VIRTUAL_BEST)
+            if each.scope is Scope.DECISIVE
+            and each.lossless is lossless
+            and not (name == "closed_gap" and each.selector == VIRTUAL_BEST)
         ]
         if any(math.isfinite(row.interval.value) for row in rows):
-            figure = forest_plot(rows, f"{title}: {report.kind}", axis, focus=focus, bounds=bounds)
-            paths += save(figure, folder, f"{name.replace('_', '-')}-{report.kind}")
+            kinds = f"{report.kind}, {LOSSLESS}" if lossless else str(report.kind)
+            figure = forest_plot(rows, f"{title}: {kinds}", axis, focus=focus, bounds=bounds)
+            paths += save(figure, folder, f"{name.replace('_', '-')}{'-lossless' if lossless else ''}-{report.kind}")
     if report.curve:
         paths += save(learning_plot(report.curve, f"{focus}: {report.kind}"), folder, f"learning-curve-{report.kind}")
     if report.importance:
         figure = importance_plot(report.importance, f"What matters to {focus}: {report.kind}")
         paths += save(figure, folder, f"importance-{report.kind}")
-    if report.published:
-        title = f"The best of the papers' four methods for Llama-3.1-8B, on our data: {report.kind}"
-        figure = published_plot(report.published, title, "performance")
+    if report.published is not None:
+        title = f"The papers' four methods for Llama-3.1-8B, simulated: {report.kind}"
+        figure = published_plot(report.published.points, title, "performance")
         paths += save(figure, folder, f"published-figure-{report.kind}")
     return paths
 
@@ -68,14 +74,27 @@ def _write_csv(evaluation: Evaluation, path: Path) -> None:
     """One line per figure: easy to filter, and new figures change no column."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("kind", "split", "scope", "selector", "tasks", "groups", "figure", "value", "low", "high"))
+        writer.writerow(_CSV_COLUMNS)
         for report in evaluation.kinds:
             for each in report.results:
-                key = (report.kind, each.split_name, each.scope, each.selector, each.figures.tasks)
-                for name, interval in each.figures.named():
+                methods = "lossless" if each.lossless else "all"
+                key = (report.kind, each.split_name, each.scope, methods, each.selector, each.figures.tasks)
+                for name, interval in (*each.figures.named(), *_more_figures(each)):
                     ends = (interval.value, interval.low, interval.high)
                     shown = ("" if math.isnan(end) else f"{end:.6g}" for end in ends)
                     writer.writerow((*key, interval.groups, name, *shown))
+
+
+def _more_figures(result: Result) -> Iterator[tuple[str, Interval]]:
+    """How many tasks USD are of, and what is compared in pairs.
+
+    Of pairs log(P / P[default]) above the focus', and the share of its USD saved.
+    """
+    yield "priced_tasks", Interval(float(result.figures.priced_tasks), math.nan, math.nan)
+    pairs = (("gain_over_focus", result.against_focus), ("usd_saved_over_focus", result.usd_against_focus))
+    for name, comparison in pairs:
+        if comparison is not None:
+            yield name, comparison.difference
 
 
 def _plain(value: Any) -> Any:

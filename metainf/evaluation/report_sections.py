@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metainf.evaluation.calibration import HeldOutDecision
+from metainf.evaluation.calibration import HeldOutDecision, least_groups
 from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import LEAST_GROUPS_FOR_AIMS, MeasuredGroup, MeasuredSummary
+from metainf.evaluation.measured_picks import MeasuredPicks
 from metainf.evaluation.operator_study import OperatorStudy
 from metainf.evaluation.report_text import figure_text, table_text
 
@@ -31,11 +32,14 @@ def intervals_section(figures: Mapping[str, IntervalFigures], unit: str, *, abou
             f"{each.worst_coverage:.1%}",
             f"{each.median_width:.3g}",
             f"{each.interval_score:.3g}",
-            str(each.groups),
+            str(each.groups) if each.groups >= least_groups(each.confidence) else f"{each.groups}, not guaranteed",
         )
         for name, each in figures.items()
     ]
-    text = "Means over held-out groups, each counted alike. Lower scores are better (Winkler)."
+    text = (
+        "Means over held-out groups, each counted alike. Lower scores are better (Winkler). Not guaranteed: of so few "
+        "groups nothing follows for an unseen one at the confidence that is asked."
+    )
     return _section(f"Intervals: {about}", text, table_text(heads, rows))
 
 
@@ -79,9 +83,13 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.1%}"
 
 
-def operator_section(study: OperatorStudy) -> str:
-    """What the operator's own choice costs, by kind of traffic and predictor."""
+def operator_section(*studies: OperatorStudy) -> str:
+    """What the operator's own choice costs, by policy on lossy methods, kind of traffic and predictor.
+
+    The studies are of the same pools and workloads.
+    """
     heads = [
+        "lossy methods",
         "traffic",
         "predictor",
         "workloads",
@@ -93,6 +101,7 @@ def operator_section(study: OperatorStudy) -> str:
     heads += ["USD of feasible choices", "USD of the cheapest for these", "choices of which nothing is known"]
     rows = [
         (
+            str(study.lossy),
             str(kind),
             name,
             f"{each.workloads:,}",
@@ -104,22 +113,27 @@ def operator_section(study: OperatorStudy) -> str:
             f"{each.cheapest_total_usd:,.2f}",
             str(each.unknown),
         )
+        for study in studies
         for kind, figures in study.figures.items()
         for name, each in figures.items()
     ]
+    pools, options = studies[0].pools, studies[0].options
     text = (
-        f"Method, layout, pool and replicas together, over {len(study.pools)} pools: {', '.join(study.pools)}. Shares "
+        f"Method, layout, pool and replicas together, over {len(pools)} pools: {', '.join(pools)}. Shares "
         "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour, of a batch in total; above the "
         "cheapest is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
-        f"{study.options} options which were simulated for each workload, so what stands above it is at least that. "
-        "Confidence as a workload has it by default, 0.9. Each workload is judged by the world of its task: pools and "
+        f"{options} options which were simulated for each workload, so what stands above it is at least that. "
+        "Confidence as a workload has it by default, 0.9. Where lossy methods are Never allowed, as by default, they "
+        "are neither offered nor tried. Each workload is judged by the world of its task: pools and "
         "options of which that world knows nothing are neither offered nor tried, and a choice of one is left out."
     )
     return _section("The operator's own choice", text, table_text(heads, rows))
 
 
-def measured_section(groups: Sequence[MeasuredGroup], summary: MeasuredSummary, *, source: str) -> str:
-    """Which options of one source are best on real rows that share model, GPU and load."""
+def measured_section(
+    groups: Sequence[MeasuredGroup], summary: MeasuredSummary, *, source: str, picks: MeasuredPicks | None = None
+) -> str:
+    """Which options of one source are best on real rows that share model, GPU and load, and who picks them."""
     options = [
         (each.option, str(each.groups), figure_text(each.best_share), figure_text(each.over_plain))
         for each in summary.options
@@ -134,10 +148,28 @@ def measured_section(groups: Sequence[MeasuredGroup], summary: MeasuredSummary, 
         "Intervals draw whole models; with fewer than three models there are none."
     )
     parts = [text, table_text(("option", "groups", "share where it is among the best", "over no flags (x)"), options)]
+    if picks is not None:
+        parts += _picks(picks)
     if not summary.aims_bind:
         single = [(each.model, each.gpu, each.load, ", ".join(each.best)) for each in groups]
         parts.append(table_text(("model", "GPU", "load", "among the best"), single))
     return _section(f"Measured rows alone: {source}", *parts)
+
+
+def _picks(picks: MeasuredPicks) -> list[str]:
+    heads = ("picked by", "within the tolerance of the best", "performance over the best's", "over no flags (x)")
+    rows = [
+        (name, figure_text(each.right), figure_text(each.of_best), figure_text(each.over_plain))
+        for name, each in picks.figures.items()
+    ]
+    text = (
+        f"What is picked without running anything, over the {picks.groups} groups in which the pick matters; in "
+        f"{picks.indifferent} more every option that can be asked about is within the tolerance, and of "
+        f"{picks.unasked} fewer than two options can be put as a question to a predictor. Geometric means. The "
+        "analytical predictor's constants, from which a trained one starts, were fitted on rows of these sets: for "
+        "neither is this unseen data."
+    )
+    return [text, table_text(heads, rows)]
 
 
 def _section(title: str, *parts: str) -> str:

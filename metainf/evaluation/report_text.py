@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from metainf.corpus.task import TrafficKind
-from metainf.evaluation.bootstrap import Interval
+from metainf.evaluation.bootstrap import Comparison, Interval
 from metainf.evaluation.figures import FIGURE_TITLES, Figures
-from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
-from metainf.evaluation.report import Evaluation, KindReport, Result, Scope
+from metainf.evaluation.outcomes import CEILING, VIRTUAL_BEST
+from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED, READINGS
+from metainf.evaluation.report_definitions import DEFINITIONS
+from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
+from metainf.methods import Reading
 
 __all__ = ["figure_text", "markdown", "table_text"]
 
@@ -22,29 +25,11 @@ _PERFORMANCE = {
     TrafficKind.BATCH: "1 / makespan",
 }
 _SHOWN_FEATURES = 15
-_DEFINITIONS = """\
-Label: the simplest method within the tolerance of the best. A pick within the tolerance is right (tolerant accuracy;
-macro F1 over labels of at least 1 % of the train tasks). Acceleration ratio: geometric mean of P[chosen] / P[default];
-a pick that is infeasible or breaks an SLO or the budget counts as a tenth of the default, a refusal as the default.
-Closed gap: (SBS - s) / (SBS - VBS) on the mean of log(P / P[default]), with the single best fixed on train. Regret: 1 -
-P[chosen] / P[best]. Decisive tasks: the default is worse than the best by more than twice the tolerance; aims bind
-there. In brackets 95 % intervals over held-out groups (1,000 draws of whole groups); where the tasks that count are of
-fewer than three groups there are none. Groups: those behind the figures of a row, from the column with the fewest to
-that with the most; figures.csv has each column's own. USD: of the tasks whose accelerator has a list price, each
-accelerator at the node that asks least for it. "-" is undefined, never 0. The random split only shows how much it
-flatters. Ceiling: chosen by every other seed, scored on the rest, for tasks with several seeds; what it misses is noise
-that nobody can predict. "Trained on" another world: fitted, single best and classes included, on that world's truth
-about the same tasks, and judged by this one's. "Simulated by" a world: only the tasks that it simulated too, all
-selectors fitted and judged on these alone and told what the simulation says of each method, but for the one that is
-"not told". "All tasks": selectors fitted and judged on every task; the rows without that name are over some of them,
-on which all selectors are compared. A method of which the world has no row for a task, such as a number format without
-measured tables, can be picked by nobody there. Where groups are held out, nobody learns from a task whose lengths,
-arrivals and acceptance were drawn as those of a held-out one: one workload on several places."""
 
 
 def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
     """The report; `pictures` are file names, each shown in the section whose kind its name ends with."""
-    parts = ["# Evaluation of selectors", _DEFINITIONS]
+    parts = ["# Evaluation of selectors", DEFINITIONS]
     for report in evaluation.kinds:
         mine = [name for name in pictures if name.removesuffix(".png").endswith(f"-{report.kind}")]
         parts += _kind(report, evaluation.focus, mine)
@@ -74,16 +59,31 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"{report.decisive_share:.1%} of the tasks are decisive.",
     ]
     parts += [
-        f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name are over them alone."
+        f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name, and so all of simulator-only's, are "
+        "over them alone."
         for name, tasks in report.simulated_tasks.items()
     ]
+    if report.unpriced:
+        left_out = sum(report.unpriced.values())
+        named = ", ".join(f"{name} ({tasks:,})" for name, tasks in report.unpriced.items())
+        parts += [
+            f"USD are of {report.tasks - left_out:,} of {report.tasks:,} tasks at most. The accelerators of the others "
+            f"have no list price: {named}."
+        ]
+    if report.taught_tasks:
+        parts += [f"Another world is learnt from: {report.taught_tasks:,} of its tasks, less what each fold holds out."]
     if report.every_task:
         parts += [f'"All tasks" are {report.every_task:,}; the rows of that name are over them.']
     if report.single_best:
         parts += ["Single best, of the train halves: " + "; ".join(_single_best(report)) + "."]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
-    for scope in Scope:
-        parts += [f"### {scope.value.capitalize()} tasks", _results(report.results, scope, focus)]
+    parts += _tables([each for each in report.results if not each.lossless], focus)
+    if report.lossless_methods:
+        parts += [
+            f"{report.lossless_methods} of the methods are lossless, and by default a workload gets one of these; "
+            f"among them {report.lossless_decisive_share:.1%} of the tasks are decisive."
+        ]
+        parts += _tables([each for each in report.results if each.lossless], focus, f", {LOSSLESS} alone")
     failed = {f"{each.selector}, {each.split_name}: {each.failure}" for each in report.results if each.failure}
     if failed:
         parts += ["Without figures:\n" + "\n".join(f"- {each}" for each in sorted(failed))]
@@ -96,7 +96,16 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             f"### {focus} over one request at a time",
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
-    return parts + _guards(report, focus) + _studies(report, focus)
+    return parts + _guards(report, focus) + _studies(report, focus) + _papers_figure(report)
+
+
+def _tables(results: Sequence[Result], focus: str, suffix: str = "") -> list[str]:
+    """A table for each scope, with who beats the focus."""
+    parts = []
+    for scope in Scope:
+        mine = [each for each in results if each.scope is scope]
+        parts += [f"### {scope.value.capitalize()} tasks{suffix}", _results(mine, focus), _surely_better(mine, focus)]
+    return parts
 
 
 def _single_best(report: KindReport) -> Iterable[str]:
@@ -107,18 +116,40 @@ def _single_best(report: KindReport) -> Iterable[str]:
         yield f"{split}: {named}"
 
 
-def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
-    heads = ["split", "selector", "tasks", "groups", *FIGURE_TITLES.values(), f"better than {focus} (share of draws)"]
+def _results(results: Sequence[Result], focus: str) -> str:
+    heads = ["split", "selector", "tasks", "groups", "with a price", *FIGURE_TITLES.values()]
+    heads += [f"{what} than {focus} (share of draws)" for what in ("better", "cheaper")]
     heads += ["Wilcoxon p over groups"]
     rows = []
-    for each in (each for each in results if each.scope is scope):
+    for each in results:
         name = f"**{each.selector}**" if each.selector == focus else each.selector
-        against = "-" if each.against_focus is None else f"{each.against_focus.confidence:.3f}"
+        against = [_confidence(each.against_focus), _confidence(each.usd_against_focus)]
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
-        counts = [f"{each.figures.tasks:,}", _groups(each.figures)]
-        rows.append((_split_name(each), name, *counts, *figures, against, ranks))
+        counts = [f"{each.figures.tasks:,}", _groups(each.figures), f"{each.figures.priced_tasks:,}"]
+        rows.append((_split_name(each), name, *counts, *figures, *against, ranks))
     return table_text(heads, rows)
+
+
+def _confidence(comparison: Comparison | None) -> str:
+    return "-" if comparison is None or np.isnan(comparison.confidence) else f"{comparison.confidence:.3f}"
+
+
+def _surely_better(results: Sequence[Result], focus: str) -> str:
+    """Who beats the focus beyond the 95 % interval of pairs, in performance or in USD; bounds are none of them."""
+    shown = [each for each in results if each.selector not in (VIRTUAL_BEST, CEILING, focus)]
+    parts = []
+    for what, comparisons in (
+        ("closed gap", [(each, each.against_focus) for each in shown]),
+        ("USD", [(each, each.usd_against_focus) for each in shown]),
+    ):
+        known = [(each, found.difference) for each, found in comparisons if found is not None]
+        with_ends = [(each, difference) for each, difference in known if np.isfinite(difference.low)]
+        better = [f"{each.selector} ({_split_name(each)})" for each, difference in with_ends if difference.low > 0.0]
+        told = f"in {what} {', '.join(better) or 'nobody'} of {len(with_ends)} rows"
+        few = len(known) - len(with_ends)
+        parts.append(told + (f" ({few} more have too few groups to tell)" if few else ""))
+    return f"Surely better than {focus} (paired draws of groups, 95 %): {'; '.join(parts)}."
 
 
 def _groups(figures: Figures) -> str:
@@ -162,8 +193,8 @@ def _guards(report: KindReport, focus: str) -> list[str]:
 def _studies(report: KindReport, focus: str) -> list[str]:
     parts: list[str] = []
     if report.leaks:
-        rows = [(each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
-        parts += [f"### Leak checks of {focus}", table_text(("check", "holds", "figures"), rows)]
+        rows = [(str(each.split), each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
+        parts += [f"### Leak checks of {focus}", table_text(("split", "check", "holds", "figures"), rows)]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")
@@ -181,6 +212,19 @@ def _studies(report: KindReport, focus: str) -> list[str]:
         columns = ("model", "accelerator", "workload", "chosen", "best", "regret")
         parts += [f"### Worst failures of {focus}", table_text(columns, failures)]
     return parts
+
+
+def _papers_figure(report: KindReport) -> list[str]:
+    """Which of the papers' rows is the fastest at each size, and by how much."""
+    sweep = report.published
+    if sweep is None:
+        return []
+    rows = []
+    for size in sweep.sizes:
+        best = [sweep.best(reading, size) for reading in Reading]
+        rows.append((f"{size:g}", *("-" if each is None else each.row for each in best)))
+    heads = ("requests at once", *(f"fastest, {READINGS[reading]}" for reading in Reading))
+    return ["### The papers' figure, asked again", sweep.about, table_text(heads, rows)]
 
 
 def _published() -> str:

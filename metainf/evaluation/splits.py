@@ -22,7 +22,6 @@ from metainf.architecture import ModelArchitecture
 from metainf.evaluation.groups import accelerator_group, model_groups
 from metainf.known_models import known_model
 from metainf.selectors.contract import TaskTable
-from metainf.selectors.group_folds import taught_beside
 
 __all__ = ["Fold", "Split", "SplitKind", "grouped_folds", "split"]
 
@@ -61,17 +60,21 @@ class Split:
     ----------
     groups : one array of shape (n,) per factor that is held out
         What intervals resample: tasks of a group stand or fall together. Leave-both-out has two factors.
+    taught : the same of the rows that are learnt from
+        Equal to `groups` where these are the same tasks.
     """
 
     kind: SplitKind
     folds: tuple[Fold, ...]
     groups: tuple[StringArray, ...]
+    taught: tuple[StringArray, ...]
 
 
 def split(
     tasks: TaskTable,
     kind: SplitKind,
     *,
+    taught: TaskTable | None = None,
     most_folds: int | None = None,
     seed: int = 0,
     lookup: Callable[[str], ModelArchitecture | None] = known_model,
@@ -80,6 +83,8 @@ def split(
 
     Parameters
     ----------
+    taught : TaskTable or None
+        What is learnt from, where it is another table than the tasks that are judged: train rows are of it.
     most_folds : int or None
         None: 8, and 3 by 3 for leave-both-out, which has 2 by 2 with any number.
     seed : int
@@ -87,24 +92,29 @@ def split(
     lookup : function
         The architecture of a model's id, for shape twins.
     """
-    families = model_groups(tasks.model.tolist(), lookup)
-    models = np.array([families[each] for each in tasks.model.tolist()], dtype=np.str_)
-    devices = np.array([accelerator_group(each) for each in tasks.accelerator.tolist()], dtype=np.str_)
-    if kind is SplitKind.BOTH:
-        most_each = _MOST_FOLDS_EACH if most_folds is None else _FEW_FOLDS_EACH
-        return Split(kind, _apart(_both(models, devices, most_each), tasks), (models, devices))
-    groups: Mapping[SplitKind, StringArray] = {
-        SplitKind.MODEL: models,
-        SplitKind.ACCELERATOR: devices,
-        SplitKind.WORKLOAD: tasks.workload,
-        # Single tasks would make intervals as if they were independent, which near copies are not.
-        SplitKind.RANDOM: models,
-    }
+    lessons = tasks if taught is None else taught
+    families = model_groups([*tasks.model.tolist(), *lessons.model.tolist()], lookup)
+    factors, taught_factors = _factors(tasks, kind, families), _factors(lessons, kind, families)
     if kind is SplitKind.RANDOM:
-        folds = _random(len(tasks), most_folds or _MOST_FOLDS, seed)
+        folds = _random(tasks, lessons, most_folds or _MOST_FOLDS, seed)
     else:
-        folds = _apart(grouped_folds(groups[kind], most_folds or _MOST_FOLDS), tasks)
-    return Split(kind, folds, (groups[kind],))
+        most = most_folds or _MOST_FOLDS
+        if kind is SplitKind.BOTH:
+            most = _MOST_FOLDS_EACH if most_folds is None else _FEW_FOLDS_EACH
+        folds = _apart(_held_out(factors, taught_factors, most), tasks, lessons)
+    return Split(kind, folds, factors, taught_factors)
+
+
+def _factors(tasks: TaskTable, kind: SplitKind, families: Mapping[str, str]) -> tuple[StringArray, ...]:
+    """The groups of each task under what a kind of split holds out."""
+    if kind is SplitKind.WORKLOAD:
+        return (tasks.workload,)
+    models = np.array([families[each] for each in tasks.model.tolist()], dtype=np.str_)
+    # Single tasks would make intervals as if they were independent, which near copies are not.
+    if kind in (SplitKind.MODEL, SplitKind.RANDOM):
+        return (models,)
+    devices = np.array([accelerator_group(each) for each in tasks.accelerator.tolist()], dtype=np.str_)
+    return (devices,) if kind is SplitKind.ACCELERATOR else (models, devices)
 
 
 def grouped_folds(groups: Sequence[str] | StringArray, most_folds: int) -> tuple[Fold, ...]:
@@ -113,47 +123,56 @@ def grouped_folds(groups: Sequence[str] | StringArray, most_folds: int) -> tuple
     Also for choosing hyper-parameters inside of a train half. Empty where there are fewer than two groups.
     """
     names = np.asarray(groups, dtype=np.str_)
-    bins = _bins(names, most_folds)
-    if len(bins) < 2:
-        return ()
-    everything = np.arange(len(names))
-    found = []
-    for held in bins:
-        inside = np.isin(names, held)
-        found.append(Fold(_title(held), everything[~inside], everything[inside]))
-    return tuple(found)
+    return _held_out((names,), (names,), most_folds)
 
 
-def _both(models: StringArray, devices: StringArray, most_folds: int) -> tuple[Fold, ...]:
-    everything = np.arange(len(models))
+def _held_out(factors: tuple[StringArray, ...], taught: tuple[StringArray, ...], most_folds: int) -> tuple[Fold, ...]:
+    """A fold for each bin of groups, or pair of bins of two factors, that leaves something to learn from and to judge.
+
+    Train rows share no group of any factor with those that are judged; what shares some is in neither half.
+    """
     found = []
-    for held_models, held_devices in product(_bins(models, most_folds), _bins(devices, most_folds)):
-        model, device = np.isin(models, held_models), np.isin(devices, held_devices)
-        train, test = everything[~model & ~device], everything[model & device]
+    for held in product(*(_bins(names, most_folds) for names in factors)):
+        inside = np.all([np.isin(names, each) for names, each in zip(factors, held, strict=True)], axis=0)
+        apart = np.all([~np.isin(names, each) for names, each in zip(taught, held, strict=True)], axis=0)
+        train, test = np.flatnonzero(apart), np.flatnonzero(inside)
         if len(train) and len(test):
-            found.append(Fold(f"{_title(held_models)} on {_title(held_devices)}", train, test))
+            found.append(Fold(" on ".join(_title(each) for each in held), train, test))
     return tuple(found)
 
 
-def _apart(folds: Sequence[Fold], tasks: TaskTable) -> tuple[Fold, ...]:
+def _apart(folds: Sequence[Fold], tasks: TaskTable, lessons: TaskTable) -> tuple[Fold, ...]:
     """The folds without train tasks whose draws are held out, and without those that leave nothing to learn from."""
+    if tasks.draws is None or lessons.draws is None:
+        return tuple(folds)
     found = []
     for fold in folds:
-        held = np.zeros(len(tasks), dtype=np.bool_)
-        held[fold.test] = True
-        train = fold.train[taught_beside(tasks.draws, held)[fold.train]]
-        if len(train):
-            found.append(replace(fold, train=train))
+        drawn_alike = np.isin(lessons.draws[fold.train], tasks.draws[fold.test])
+        if not drawn_alike.all():
+            found.append(replace(fold, train=fold.train[~drawn_alike]))
     return tuple(found)
 
 
-def _random(tasks: int, most_folds: int, seed: int) -> tuple[Fold, ...]:
-    order = np.random.default_rng(seed).permutation(tasks)
-    parts = [part for part in np.array_split(order, min(most_folds, tasks)) if len(part)] if tasks > 1 else []
-    everything = np.arange(tasks)
-    return tuple(
-        Fold(f"part {place + 1}", np.setdiff1d(everything, part), np.sort(part)) for place, part in enumerate(parts)
-    )
+def _random(tasks: TaskTable, lessons: TaskTable, most_folds: int, seed: int) -> tuple[Fold, ...]:
+    """Any tasks, whatever is like them; of another table those that are the very same tasks are not learnt from."""
+    count = len(tasks)
+    order = np.random.default_rng(seed).permutation(count)
+    parts = [np.sort(part) for part in np.array_split(order, min(most_folds, count)) if len(part)] if count > 1 else []
+    everything = np.arange(count)
+    if lessons is tasks:
+        halves = [(np.setdiff1d(everything, part), part) for part in parts]
+    else:
+        judged, learnt = _names(tasks), _names(lessons)
+        halves = [(np.flatnonzero(~np.isin(learnt, judged[part])), part) for part in parts]
+    return tuple(Fold(f"part {place + 1}", train, test) for place, (train, test) in enumerate(halves) if len(train))
+
+
+def _names(tasks: TaskTable) -> StringArray:
+    """What tells tasks apart, shape (n,): place and draws, or without draws all that is known of them."""
+    rows = np.ascontiguousarray(tasks.features)
+    own = [row.tobytes().hex() for row in rows] if tasks.draws is None else tasks.draws.tolist()
+    named = zip(tasks.model.tolist(), tasks.accelerator.tolist(), tasks.workload.tolist(), own, strict=True)
+    return np.array(["/".join(each) for each in named], dtype=np.str_)
 
 
 def _bins(names: StringArray, most: int) -> list[list[str]]:

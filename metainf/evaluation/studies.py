@@ -1,4 +1,4 @@
-"""Why a selector does as it does: learning curves, importance of features, worst failures, and the leak checks.
+"""Why a selector does as it does: learning curves, importance of features, worst failures.
 
 Separate from the outcomes, which are the figures themselves: each study fits one selector several times, so a report
 asks for them by name and for few selectors.
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
-from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
-from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, reference_outcomes, run_selector
+from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, run_selector
 from metainf.evaluation.splits import Fold, Split
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable, choose
 
@@ -23,9 +22,7 @@ __all__ = [
     "CurvePoint",
     "Failure",
     "Importance",
-    "LeakCheck",
     "feature_importance",
-    "leak_checks",
     "learning_curve",
     "worst_failures",
 ]
@@ -64,15 +61,6 @@ class Failure:
     chosen: str
     best: str
     regret: float
-
-
-@dataclass(frozen=True, slots=True)
-class LeakCheck:
-    """A closed gap that must not show a win. `passed` as the check's name says; `note` has the numbers."""
-
-    name: str
-    passed: bool
-    note: str
 
 
 def learning_curve(
@@ -145,55 +133,13 @@ def worst_failures(judged: JudgedTasks, most: int = 20) -> tuple[Failure, ...]:
     )
 
 
-def leak_checks(
-    make: SelectorFactory,
-    evidence: Evidence,
-    split: Split,
-    *,
-    clock: Clock,
-    seed: int = 0,
-    whole: Outcome | None = None,
-) -> tuple[LeakCheck, LeakCheck]:
-    """Whether shuffled labels fall to no better than the single best, and whether ids alone fail to win.
-
-    A closed gap above 0 counts as better only where its interval is above 0 too: among noise, half of all are.
-    `whole` is the selector's honest outcome on the split where that is known.
-    """
-    honest = _gap(whole or run_selector("", make, evidence, split, clock=clock), evidence, split)
-    spoilt = evidence.changed(lambda table: with_shuffled_labels(without_physics(table), seed))
-    shuffled = _gap(run_selector("", make, spoilt, split, clock=clock), evidence, split)
-    ids = _gap(run_selector("", make, evidence.changed(with_ids_only), split, clock=clock), evidence, split)
-    better = shuffled.low > 0.0 if np.isfinite(shuffled.low) else shuffled.value > 0.0
-    return (
-        LeakCheck(
-            "shuffled labels are no better than the single best",
-            not better,
-            f"closed gap {shuffled.value:.2f} ({shuffled.low:.2f} to {shuffled.high:.2f})",
-        ),
-        LeakCheck(
-            "ids alone do not win",
-            bool(ids.value < honest.value),
-            f"closed gap {ids.value:.2f} with ids alone, {honest.value:.2f} with features",
-        ),
-    )
-
-
-def _gap(outcome: Outcome, truth: Evidence, split: Split) -> Interval:
-    """Of choices that were learnt from whatever, judged by the truth, single best included."""
-    single = reference_outcomes(truth, split)[0].single
-    judged = judged_tasks(truth, replace(outcome, single=single))
-    # All tasks, not the decisive ones: on those anything but the default does better by their definition.
-    everything = np.ones(len(judged.gain), dtype=np.bool_)
-    return figures_of(judged, everything, _draws(split, judged)).closed_gap
-
-
 def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
     return GroupDraws([factor[judged.outcome.judged] for factor in split.groups])
 
 
 def _thinned(fold: Fold, split: Split, share: float) -> IntArray:
     """Train rows of the first so many groups, by a checksum: an order that means nothing and never changes."""
-    groups = split.groups[0][fold.train]
+    groups = split.taught[0][fold.train]
     names = sorted(np.unique(groups).tolist(), key=lambda name: (zlib.crc32(name.encode()), name))
     kept = names[: max(1, round(share * len(names)))]
     return fold.train[np.isin(groups, kept)]

@@ -1,0 +1,111 @@
+"""Whether an evaluation leaks: with shuffled truth, or with ids alone, nobody may win.
+
+Separate from the spoilt tables that this feeds to a selector (`leaks`), and from the studies, which explain a selector:
+this one judges the evaluation itself, on every split that holds groups out. On a random split ids alone may well win,
+which is what is wrong with it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from metainf.errors import UndefinedMetricError
+from metainf.evaluation.bootstrap import GroupDraws, Interval, paired_comparison
+from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
+from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, reference_outcomes, run_selector
+from metainf.evaluation.splits import Split, SplitKind
+
+__all__ = ["LeakCheck", "leak_checks"]
+
+_SHUFFLED = "shuffled labels are no better than the single best"
+_IDS = "ids alone do not win"
+
+
+@dataclass(frozen=True, slots=True)
+class LeakCheck:
+    """What must not happen on a split. `passed` as the check's name says; `note` has the numbers.
+
+    A check that could not be run has not passed.
+    """
+
+    split: SplitKind
+    name: str
+    passed: bool
+    note: str
+
+
+def leak_checks(
+    make: SelectorFactory,
+    evidence: Evidence,
+    split: Split,
+    *,
+    clock: Clock,
+    seed: int = 0,
+    whole: Outcome | None = None,
+) -> tuple[LeakCheck, LeakCheck]:
+    """Whether shuffled labels fall to no better than the single best, and whether ids alone fail to win.
+
+    Only what is so beyond its interval counts: among noise half of all closed gaps are above 0, and ids that say as
+    much as features are as often above as below these. Where there are too few groups for an interval the value counts.
+    `whole` is the selector's honest outcome on the split where that is known.
+    """
+    honest = _judged(whole or run_selector("", make, evidence, split, clock=clock), evidence, split)
+    shuffled = evidence.changed(lambda table: with_shuffled_labels(without_physics(table), seed))
+    known = (evidence.table.tasks, evidence.lessons.tasks)
+    bare = evidence.changed(lambda table: with_ids_only(table, known))
+    by_chance, by_ids = (
+        _judged(run_selector("", make, spoilt, split, clock=clock), evidence, split) for spoilt in (shuffled, bare)
+    )
+    return _chance_check(by_chance, split), _ids_check(by_ids, honest, split)
+
+
+def _judged(outcome: Outcome, truth: Evidence, split: Split) -> JudgedTasks:
+    """Choices that were learnt from whatever, judged by the truth, single best included."""
+    single = reference_outcomes(truth, split)[0].single
+    return judged_tasks(truth, replace(outcome, single=single))
+
+
+def _chance_check(shuffled: JudgedTasks, split: Split) -> LeakCheck:
+    if shuffled.outcome.failure:
+        return _not_run(_SHUFFLED, shuffled, split)
+    gap = _gap(shuffled, split)
+    better = gap.low > 0.0 if np.isfinite(gap.low) else gap.value > 0.0
+    note = f"closed gap {gap.value:.2f}{_ends(gap)} with shuffled labels"
+    return LeakCheck(split.kind, _SHUFFLED, not better, note)
+
+
+def _ids_check(ids: JudgedTasks, honest: JudgedTasks, split: Split) -> LeakCheck:
+    for each in (ids, honest):
+        if each.outcome.failure:
+            return _not_run(_IDS, each, split)
+    try:
+        beside = paired_comparison(ids.gain, honest.gain, _draws(split, honest)).difference
+    except UndefinedMetricError as error:
+        return LeakCheck(split.kind, _IDS, False, f"could not be run: {error}")
+    wins = beside.low > 0.0 if np.isfinite(beside.low) else beside.value > 0.0
+    unsure = np.isfinite(beside.low) and beside.low <= 0.0 <= beside.high
+    told = ", which these groups do not tell from 0" if unsure else ""
+    note = (
+        f"log(P / P[default]) of ids alone less that of features {beside.value:.3f}{_ends(beside, 3)}{told}; closed gap "
+        f"{_gap(ids, split).value:.2f} with ids alone, {_gap(honest, split).value:.2f} with features"
+    )
+    return LeakCheck(split.kind, _IDS, not wins, note)
+
+
+def _not_run(name: str, judged: JudgedTasks, split: Split) -> LeakCheck:
+    return LeakCheck(split.kind, name, False, f"could not be run: {judged.outcome.failure}")
+
+
+def _gap(judged: JudgedTasks, split: Split) -> Interval:
+    # All tasks, not the decisive ones: on those anything but the default does better by their definition.
+    everything = np.ones(len(judged.gain), dtype=np.bool_)
+    return figures_of(judged, everything, _draws(split, judged)).closed_gap
+
+
+def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
+    return GroupDraws([factor[judged.outcome.judged] for factor in split.groups])
+
+
+def _ends(interval: Interval, digits: int = 2) -> str:
+    return f" ({interval.low:.{digits}f} to {interval.high:.{digits}f})" if np.isfinite(interval.low) else ""

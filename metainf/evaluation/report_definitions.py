@@ -1,0 +1,110 @@
+"""What the figures of a report mean, as it prints them: definitions that bind.
+
+Separate from the tables, since it is read by people who decide whether a figure answers their question.
+"""
+
+from metainf.corpus.places import MEASURED_ACCELERATORS
+from metainf.evaluation.calibration import least_groups
+from metainf.evaluation.groups import accelerator_group
+
+__all__ = ["DEFINITIONS"]
+
+_TABLE_GENERATIONS = len({accelerator_group(name) for name in MEASURED_ACCELERATORS})
+_GUARANTEED = 0.9
+
+_ENTRIES = (
+    (
+        "Label",
+        "the simplest method within the tolerance of the best. A pick within the tolerance is right (tolerant "
+        "accuracy; macro F1 over labels of at least 1 % of the train tasks).",
+    ),
+    (
+        "Acceleration ratio",
+        "geometric mean of P[chosen] / P[default]; a pick that is infeasible or breaks an SLO or the budget counts as "
+        "a tenth of the default, a refusal as the default.",
+    ),
+    (
+        "Closed gap",
+        "(SBS - s) / (SBS - VBS) on the mean of log(P / P[default]), with the single best fixed on train.",
+    ),
+    ("Regret", "1 - P[chosen] / P[best]."),
+    (
+        "False refusals",
+        "of selectors, none by their making: they name a method wherever one is feasible, and so the column only says "
+        "that they do. Predictors refuse, and theirs stand under the calibrated decisions.",
+    ),
+    (
+        "Decisive tasks",
+        "the default is worse than the best by more than twice the tolerance; aims bind there.",
+    ),
+    (
+        "Intervals",
+        "in brackets, 95 % over held-out groups (1,000 draws of whole groups); where the tasks that count are of fewer "
+        "than three groups there are none. Groups: those behind the figures of a row, from the column with the fewest "
+        'to that with the most; figures.csv has them for each column. "-" is undefined, never 0.',
+    ),
+    (
+        "USD",
+        'of the tasks whose accelerator has a list price, as many as stand under "with a price"; each accelerator at '
+        "the node that asks least for it. The interval of a total says how much it depends on which groups were held "
+        "out.",
+    ),
+    (
+        "Better than",
+        "the share of draws of whole groups, the same ones for both, in which the mean of log(P / P[default]) is "
+        "higher, and with it the closed gap. Cheaper than: in which the total USD is lower.",
+    ),
+    ("The random split", "only shows how much it flatters."),
+    (
+        "Ceiling",
+        "chosen by every other seed, scored on the rest, for tasks with several seeds; what it misses is noise that "
+        "nobody can predict.",
+    ),
+    (
+        '"Trained on" another world',
+        "fitted, single best and classes included, on that world's truth about all its tasks whose groups and draws "
+        "are not held out, and judged by this one's.",
+    ),
+    (
+        '"Simulated by" a world',
+        "only the tasks that it simulated too, all selectors fitted and judged on these alone and told what the "
+        'simulation says of each method, but for the one that is "not told". simulator-only has no rows but these: its '
+        'figures are of as many tasks as stand under "tasks", and are to be held against rows of that name alone.',
+    ),
+    (
+        '"All tasks"',
+        "selectors fitted and judged on every task; the rows without that name are over some of them, on which all "
+        "selectors are compared.",
+    ),
+    (
+        "Lossless methods alone",
+        "those that cannot change answers, which is what a workload gets whose methods.lossy is Never, as by default. "
+        "Labels, classes, single and virtual best are among these; selectors were fitted on all methods, and of their "
+        "scores the best of these is taken.",
+    ),
+    (
+        "What a world knows nothing of",
+        "a method of which it has no row for a task, such as a number format without measured tables, can be picked by "
+        "nobody there.",
+    ),
+    (
+        "Hyper-parameters",
+        "the weights of metainf's parts, and the gain for which it leaves the default, are fitted by nested folds that "
+        "hold groups out. Numbers of trees, leaves and neighbours, depths and learning rates are fixed by hand, the "
+        "same on every split, of every selector.",
+    ),
+    (
+        "Generations with measured tables",
+        f"{_TABLE_GENERATIONS}, and a guarantee at {_GUARANTEED:.0%} over unseen groups needs "
+        f"{least_groups(_GUARANTEED)}: in a world of tables what holds with accelerators left out is an observation "
+        "and cannot be guaranteed.",
+    ),
+    (
+        "Twins",
+        "where groups are held out, nobody learns from a task whose lengths, arrivals and acceptance were drawn as "
+        "those of a held-out one: one workload on several places.",
+    ),
+)
+
+DEFINITIONS = "\n".join(f"- **{name}**: {text}" for name, text in _ENTRIES)
+"""As a list of Markdown."""
