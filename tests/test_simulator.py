@@ -165,10 +165,8 @@ def test_the_same_question_has_the_same_answer(engine: EngineModel, requests: Re
         np.testing.assert_array_equal(getattr(first, item.name), getattr(second, item.name))
 
 
-@given(engines(), traffic(), hosts, st.integers(0, 3))
-@settings(max_examples=200, deadline=None)
-def test_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host: HostTimes, seed: int):
-    fast = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host, seed=seed)
+def assert_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host: HostTimes, seed: int = 0) -> None:
+    fast = simulate(engine, table_times(), requests, host=host, seed=seed)
     limits = simulator_engine._limits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -176,9 +174,42 @@ def test_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host
             "_limits",
             lambda *of: limits(*of)._replace(counting=False, coasting=False, striding=False, plain=False),
         )
-        slow = simulate(replace(engine, draft_tokens=0), table_times(), requests, host=host, seed=seed)
+        slow = simulate(engine, table_times(), requests, host=host, seed=seed)
     for item in fields(SimulationResult):
         np.testing.assert_array_equal(getattr(fast, item.name), getattr(slow, item.name))
+
+
+@given(engines(), traffic(), hosts, st.integers(0, 3))
+@settings(max_examples=200, deadline=None)
+def test_short_cuts_change_nothing(engine: EngineModel, requests: Requests, host: HostTimes, seed: int):
+    assert_short_cuts_change_nothing(replace(engine, draft_tokens=0), requests, host, seed)
+
+
+@given(engines(), traffic(), hosts, st.sampled_from([2, 3]), st.integers(4, 16))
+@settings(max_examples=200, deadline=None)
+def test_short_cuts_change_nothing_where_batches_under_way_run_out_of_blocks(
+    engine: EngineModel, requests: Requests, host: HostTimes, stages: int, blocks: int
+):
+    crowded = replace(engine, draft_tokens=0, offload_blocks=0, pipeline_stages=stages, block_tokens=4)
+    assert_short_cuts_change_nothing(replace(crowded, kv_blocks=blocks, max_num_seqs=6), requests, host)
+
+
+@given(engines(), traffic(), hosts, st.sampled_from([2, 3]))
+@settings(max_examples=100, deadline=None)
+def test_short_cuts_change_nothing_where_ranks_wait_for_each_other(
+    engine: EngineModel, requests: Requests, host: HostTimes, ranks: int
+):
+    together = replace(engine, draft_tokens=0, offload_blocks=0, pipeline_stages=1, stream_interval=1, block_tokens=8)
+    together = replace(together, data_parallel=ranks, lock_step=True, kv_blocks=60, max_num_seqs=6)
+    assert_short_cuts_change_nothing(together, replace(requests, output_tokens=requests.output_tokens + 12), host)
+
+
+def test_short_cuts_change_nothing_where_a_prompt_preempts_the_only_answer_and_messages_wait_for_others():
+    engine = EngineModel(2, 10, 6, 4, MODEL_LEN, long_prefill_token_threshold=3, prefix_caching=False)
+    requests = Requests(np.zeros(2), input_tokens=np.array([18, 1]), output_tokens=np.array([2, 14]))
+    for asynchronous in (True, False):
+        waiting = replace(engine, asynchronous=asynchronous, stream_interval=3)
+        assert_short_cuts_change_nothing(waiting, requests, HostTimes())
 
 
 @given(engines(), traffic(), hosts, st.integers(0, 3))
