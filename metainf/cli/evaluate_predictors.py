@@ -110,6 +110,7 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
         say(f"{whose} is left out: {' and '.join(absent)} needs --table-store to be simulated")
     if not asked:
         return []
+    budgets: Any = import_module("metainf.evaluation.budgets")
     study: Any = import_module("metainf.evaluation.operator_study")
     held_out: Any = import_module("metainf.training.held_out_predictors")
     train: Any = import_module("metainf.training.train")
@@ -120,7 +121,9 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
     def oracle_of(task: Any) -> Any:
         return oracles[world_of[task.key]]
 
-    found = study.study_operator(asked, oracle_of, predictors, study.StudyPlan(workloads=workloads), report=say)
+    drawn = budgets.task_budgets(rows, asked)
+    much = study.StudyPlan(workloads=workloads)
+    found = study.study_operator(asked, oracle_of, predictors, much, budgets=drawn, report=say)
     return [str(sections.operator_section(found))]
 
 

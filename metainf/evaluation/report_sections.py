@@ -109,8 +109,10 @@ def operator_section(study: OperatorStudy) -> str:
     ]
     text = (
         f"Method, layout, pool and replicas together, over {len(study.pools)} pools: {', '.join(study.pools)}. Shares "
-        "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour, of a batch in total; above the "
-        "cheapest is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
+        "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour for rates, per million output "
+        "tokens for clients, of a batch in total; each workload has a budget in that unit, drawn around what the "
+        "default costs on its task's own place, and infeasible is what breaks it or another limit. Above the cheapest "
+        "is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
         f"{study.options} options which were simulated for each workload, so what stands above it is at least that. "
         "Confidence as a workload has it by default, 0.9. Each workload is judged by the world of its task: pools and "
         "options of which that world knows nothing are neither offered nor tried, and a choice of one is left out."
