@@ -11,7 +11,7 @@ import pytest
 from metainf.errors import NotFittedError
 from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.contract import choose
-from selector_problems import METHODS, halves, locked, permuted, problem, small
+from selector_problems import METHODS, halves, locked, named, permuted, problem, small
 
 EACH = [
     pytest.param(
@@ -21,7 +21,7 @@ EACH = [
     for name, entry in SELECTORS.items()
 ]
 each_selector = pytest.mark.parametrize("name", EACH)
-TABLE = problem(90, holes=0.15)
+TABLE = named(problem(90, holes=0.15))
 TRAIN, TEST = halves(TABLE)
 
 

@@ -76,7 +76,9 @@ class Plan:
     most_folds: int | None = None
     curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     studies: bool = True
-    """Learning curve, importance of features and leak checks: each fits the focus several times more."""
+    """Learning curve, importance of features and leak checks: each fits a selector several times more."""
+    studied: str | None = None
+    """Whose features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
@@ -141,6 +143,8 @@ class KindReport:
     importance: tuple[Importance, ...] = ()
     failures: tuple[Failure, ...] = ()
     leaks: tuple[LeakCheck, ...] = ()
+    studied: str = ""
+    """The selector whose importance and leaks these are; everything else is the focus'."""
     acceleration_by_batch: Mapping[float, float] | None = None
     published: tuple[PublishedPoint, ...] = ()
     guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
@@ -274,7 +278,7 @@ def _kind(
         return report
     if plan.studies:
         progress(f"{kind}, {studied.split.kind}: studies of {plan.focus}")
-    return _with_studies(report, evidence, studied, selectors[plan.focus], plan, clock=clock)
+    return _with_studies(report, evidence, studied, selectors, plan, clock=clock)
 
 
 def _prefixed(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
@@ -356,7 +360,13 @@ def _against(
 
 
 def _with_studies(
-    report: KindReport, evidence: Evidence, studied: _Judged, make: SelectorFactory, plan: Plan, *, clock: Clock
+    report: KindReport,
+    evidence: Evidence,
+    studied: _Judged,
+    selectors: Mapping[str, SelectorFactory],
+    plan: Plan,
+    *,
+    clock: Clock,
 ) -> KindReport:
     start, focus = clock(), studied.tasks[plan.focus]
     by_batch = None
@@ -366,11 +376,16 @@ def _with_studies(
     report = replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
     if not plan.studies:
         return report
-    whole = focus.outcome
-    found = replace(
-        report,
-        curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole),
-        importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
-        leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed, whole=whole),
-    )
-    return replace(found, studies_s=clock() - start)
+    make, whole = selectors[plan.focus], focus.outcome
+    curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole)
+    report = replace(report, curve=curve)
+    name = plan.focus if plan.studied is None else plan.studied
+    if name in selectors and not studied.tasks[name].outcome.failure:
+        make, whole = selectors[name], studied.tasks[name].outcome
+        report = replace(
+            report,
+            studied=name,
+            importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
+            leaks=leak_checks(make, evidence, studied.split, clock=clock, seed=plan.seed, whole=whole),
+        )
+    return replace(report, studies_s=clock() - start)

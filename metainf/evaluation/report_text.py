@@ -13,6 +13,7 @@ from metainf.evaluation.figures import FIGURE_TITLES, Figures
 from metainf.evaluation.published import NOT_COMPARABLE, PUBLISHED
 from metainf.evaluation.report import Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
+from metainf.selectors.catalogue import SELECTORS
 
 __all__ = ["figure_text", "markdown", "table_text"]
 
@@ -39,7 +40,11 @@ selectors fitted and judged on these alone and told what the simulation says of 
 "not told". "All tasks": selectors fitted and judged on every task; the rows without that name are over some of them,
 on which all selectors are compared. A method of which the world has no row for a task, such as a number format without
 measured tables, can be picked by nobody there. Where groups are held out, nobody learns from a task whose lengths,
-arrivals and acceptance were drawn as those of a held-out one: one workload on several places."""
+arrivals and acceptance were drawn as those of a held-out one: one workload on several places. Budget: drawn for each
+task by a checksum of its workload, log-uniform between 0.8 and 2.5 times what the default truly costs there; a method
+breaks it by more than the tolerance, and tasks on which nothing keeps it are left out. What ships: the artifact's
+predictor, trained on the train tasks, written to a file, loaded again, and asked what the operator asks; it chooses by
+the operator's rule at confidence 0.9. The ensemble called metainf is another selector and ships nowhere."""
 
 
 def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
@@ -112,13 +117,20 @@ def _results(results: Sequence[Result], scope: Scope, focus: str) -> str:
     heads += ["Wilcoxon p over groups"]
     rows = []
     for each in (each for each in results if each.scope is scope):
-        name = f"**{each.selector}**" if each.selector == focus else each.selector
+        name = _named(each.selector, focus)
         against = "-" if each.against_focus is None else f"{each.against_focus.confidence:.3f}"
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
         counts = [f"{each.figures.tasks:,}", _groups(each.figures)]
         rows.append((_split_name(each), name, *counts, *figures, against, ranks))
     return table_text(heads, rows)
+
+
+def _named(selector: str, focus: str) -> str:
+    """The selector's name, bold for the focus, with what the catalogue remarks of it."""
+    remark = SELECTORS[selector].remark if selector in SELECTORS else ""
+    name = f"**{selector}**" if selector == focus else selector
+    return f"{name} ({remark})" if remark else name
 
 
 def _groups(figures: Figures) -> str:
@@ -136,7 +148,7 @@ def _guards(report: KindReport, focus: str) -> list[str]:
     rows = []
     for split, guard in report.guards.items():
         for each in guard.figures:
-            name = f"**{each.selector}**" if each.selector == focus else each.selector
+            name = _named(each.selector, focus)
             everywhere = (each.without, each.to_physics, each.to_default)
             there = (each.flagged_without, each.flagged_to_physics, each.flagged_to_default)
             rows.append(
@@ -163,7 +175,7 @@ def _studies(report: KindReport, focus: str) -> list[str]:
     parts: list[str] = []
     if report.leaks:
         rows = [(each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
-        parts += [f"### Leak checks of {focus}", table_text(("check", "holds", "figures"), rows)]
+        parts += [f"### Leak checks of {report.studied or focus}", table_text(("check", "holds", "figures"), rows)]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")
@@ -172,7 +184,8 @@ def _studies(report: KindReport, focus: str) -> list[str]:
         shown = report.importance[:_SHOWN_FEATURES]
         rows = [(each.feature, f"{each.lost_gain:.4f}", f"{each.standard_error:.4f}") for each in shown]
         heads = ("feature", "gain lost, log(P / P[default])", "standard error")
-        parts += [f"### What matters to {focus}, permuted on test tasks", table_text(heads, rows)]
+        title = f"### What matters to {report.studied or focus}, permuted on test tasks"
+        parts += [title, table_text(heads, rows)]
     if report.failures:
         failures = [
             (each.model, each.accelerator, each.workload, each.chosen, each.best, f"{each.regret:.3f}")
