@@ -104,6 +104,7 @@ def _joined(first: MethodTable, second: MethodTable) -> MethodTable:
     tasks = replace(
         first.tasks,
         draws=None,
+        keys=None,
         **{n: np.concatenate([getattr(first.tasks, n), getattr(second.tasks, n)]) for n in names},
     )
     both = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in ("performance", "tolerance")}

@@ -1,11 +1,14 @@
 """Tables of tasks with a known truth, for the tests of the selectors."""
 
 from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 
+from distorted_corpus import corpus
 from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.contract import FloatArray, MethodTable, Selector, TaskTable
+from metainf.selectors.shipped import Lessons
 
 METHODS = ("default", "throughput", "ngram", "fp8-kv", "latency", "mtp")
 RULE_FEATURES = (
@@ -35,6 +38,7 @@ SMALL: dict[str, dict[str, object]] = {
     "metainf-two-part": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
     "metainf-pairwise": {"trees": 40, "leaves": 15, "smallest_leaf": 5},
     "metainf-ranking": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
+    "metainf-shipped": {"trees": 5, "folds": 2},
 }
 SMALL["metainf"] = {
     "trees": 40,
@@ -47,8 +51,24 @@ SMALL["metainf"] = {
 
 
 def small(name: str, random_state: int = 0, **parameters: object) -> Selector:
-    """A selector of the catalogue with parameters that fit in a moment."""
-    return SELECTORS[name](random_state, **{**SMALL.get(name, {}), **parameters})
+    """A selector of the catalogue with parameters that fit in a moment, and with rows where it learns from these."""
+    entry = SELECTORS[name]
+    rows = {"corpus": lessons()} if entry.from_rows else {}
+    return entry(random_state, **{**SMALL.get(name, {}), **rows, **parameters})
+
+
+@cache
+def lessons() -> Lessons:
+    """Rows about some seventy tasks of all kinds of traffic."""
+    table, tasks = corpus(2)
+    return Lessons(table, {task.key: task for task in tasks})
+
+
+def named(table: MethodTable) -> MethodTable:
+    """The same table under the names of the tasks of `lessons`, in turns."""
+    names = list(lessons().tasks)
+    keys = np.array([names[row % len(names)] for row in range(len(table))])
+    return locked(replace(table, tasks=replace(table.tasks, keys=keys)))
 
 
 def problem(n: int = 300, seed: int = 0, *, holes: float = 0.0, noise: float = 0.0) -> MethodTable:

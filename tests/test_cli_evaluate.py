@@ -8,7 +8,7 @@ import pytest
 
 import metainf.corpus.tables
 from metainf.cli import main
-from metainf.cli.evaluate import _SPLITS
+from metainf.cli.evaluate import _SPLITS, _learner
 from metainf.corpus.tables import Truth
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
@@ -212,6 +212,7 @@ def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> 
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
         pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),
         pytest.param(["--compared-tasks", "0"], "--compared-tasks must be at least 2", id="nothing to compare"),
+        pytest.param(["--shipped-lanes", "0"], "--shipped-lanes must be at least 1", id="nothing to train on"),
         pytest.param(["--operator-workloads", "-1"], "--operator-workloads must be at least 0", id="too few"),
         pytest.param(["--published-most", "-1"], "--published-most must be at least 0", id="less than no batch"),
         pytest.param(["--table-store", "absent"], "--table-store absent: there is no such folder", id="no store"),
@@ -229,6 +230,18 @@ def test_bad_input_is_a_sentence_and_2(
 ) -> None:
     assert asked(corpus, *more) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("focus", "names", "learner"),
+    [
+        pytest.param("isac", ["isac", "metainf", "metainf-shipped"], "isac", id="the focus learns from tables"),
+        pytest.param("metainf-shipped", ["isac", "metainf", "metainf-shipped"], "metainf", id="what ships does not"),
+        pytest.param("metainf-shipped", ["metainf-shipped"], "", id="nobody does"),
+    ],
+)
+def test_leaks_are_looked_for_in_what_learns_from_tables(focus: str, names: list[str], learner: str) -> None:
+    assert _learner(focus, names) == learner
 
 
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

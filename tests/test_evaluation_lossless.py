@@ -13,6 +13,7 @@ from metainf.evaluation.lossless import lossless_outcome, lossy_columns, without
 from metainf.evaluation.outcomes import CEILING, DEFAULT, SINGLE_BEST, VIRTUAL_BEST, Evidence, Outcome
 from metainf.evaluation.report import KindReport, Plan, Result, Scope, evaluate
 from metainf.evaluation.report_files import write_report
+from metainf.evaluation.report_text import markdown
 from metainf.evaluation.splits import SplitKind, split
 from metainf.selectors.contract import MethodTable, choose
 from selection_tables import AlwaysDefault, NearestTasks, learnable_table, method_table
@@ -108,6 +109,30 @@ def test_where_only_a_lossy_method_can_run_nothing_is_chosen() -> None:
     failed = replace(outcome, failure="the matrix is singular")
     found = lossless_outcome(failed, outcome, allowed.table.tasks)
     assert (found.failure, found.chosen.tolist()) == ("the matrix is singular", [-1, -1])
+
+
+def test_tasks_that_only_a_lossy_method_serves_are_left_out_and_counted() -> None:
+    hopeless = np.arange(len(TABLE)) % 7 == 0
+    broken = hopeless[:, None] & (np.arange(4) != 2)
+    evidence = Evidence(TABLE, broken=broken, performance_by_seed=TABLE.performance[:, :, None] * np.ones(4))
+    found = evaluate({TrafficKind.BATCH: evidence}, {"nearest": NearestTasks}, PLAN, clock=lambda: 0.0)
+    (report,) = found.kinds
+    assert report.lossless_left_out == hopeless.sum() > 0
+    assert {each.figures.tasks for each in rows(report).values()} == {len(TABLE) - report.lossless_left_out}
+    every = {each.figures.tasks for each in report.results if not each.lossless and each.scope is Scope.ALL}
+    assert every == {len(TABLE)}
+    assert report.lossless_decisive_share == metrics.decisive(masked(TABLE).rows(~hopeless)).mean()
+    assert f"{report.lossless_left_out} tasks are left out of these tables" in markdown(found)
+
+
+def test_where_lossless_methods_serve_nothing_their_tables_are_empty() -> None:
+    broken = np.broadcast_to(np.arange(4) != 2, TABLE.performance.shape)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE, broken=broken)}
+    found = evaluate(evidence, {"nearest": NearestTasks}, PLAN, clock=lambda: 0.0)
+    (report,) = found.kinds
+    assert report.lossless_left_out == len(TABLE) and np.isnan(report.lossless_decisive_share)
+    assert {each.figures.tasks for each in rows(report).values()} == {0}
+    assert "240 tasks are left out of these tables" in markdown(found)
 
 
 def test_where_no_method_is_lossy_there_is_no_second_table(tmp_path: Path) -> None:

@@ -584,6 +584,29 @@ def test_a_report_says_which_world_was_learnt_from(tmp_path: Path) -> None:
     assert "leave-model-out, trained on world:0" in written[1].read_text()
 
 
+def test_features_and_leaks_are_of_the_selector_that_is_named_and_the_rest_of_the_focus() -> None:
+    plan = Plan("default-only", splits=(SplitKind.MODEL,), most_folds=3, studied="nearest")
+    makers = {"default-only": AlwaysDefault, "nearest": NearestTasks}
+    report = evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0)
+    (found,) = report.kinds
+    assert found.studied == "nearest" and found.importance[0].feature == "feature_0"
+    assert {each.chosen for each in found.failures} == {"default"}
+    text = markdown(report)
+    assert "Leak checks of nearest" in text and "What matters to nearest" in text
+    assert "Learning curve of default-only" in text and "Worst failures of default-only" in text
+    plan = replace(plan, studied="")
+    (nobody,) = evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0).kinds
+    assert (nobody.studied, nobody.importance, nobody.leaks) == ("", (), ()) and nobody.curve
+
+
+def test_a_report_says_which_row_is_what_ships_and_which_is_not() -> None:
+    makers = {"metainf": NearestTasks, "metainf-shipped": NearestTasks}
+    plan = Plan("metainf-shipped", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
+    text = markdown(evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0))
+    assert "| leave-model-out | **metainf-shipped** (what ships, exported and reloaded) |" in text
+    assert "| leave-model-out | metainf (LightGBM ensemble, does not ship) |" in text
+
+
 def test_the_single_best_of_a_report_is_the_zero_of_the_closed_gap() -> None:
     found = evaluate(
         {TrafficKind.BATCH: Evidence(TABLE)},

@@ -595,9 +595,12 @@ def test_shares_of_a_normal_distribution(z: float, share: float) -> None:
 def test_one_workload_on_several_places_has_the_same_draws() -> None:
     longer = replace(task().traffic, output_tokens=TokenLengths(201, 500))
     places = [task(), task(accelerator=ACCELERATORS[1]), task(layout=Layout(tensor_parallel=2)), task(traffic=longer)]
-    draws = task_table(places).draws
-    assert draws is not None
+    table = task_table(places)
+    draws, keys = table.draws, table.keys
+    assert draws is not None and keys is not None
     assert draws[0] == draws[1] == draws[2] != draws[3]
+    assert keys.tolist() == [place.key for place in places]
+    assert table.rows(np.array([2, 0])).keys.tolist() == [places[2].key, places[0].key]
 
 
 def test_what_a_served_predictor_sees_is_no_pair_feature() -> None:

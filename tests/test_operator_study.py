@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from metainf.simulator.contract import HostTimes, StepTimes
 from metainf.step_times.worlds import HiddenWorld
 from metainf.workload import (
     BatchLoad,
+    Budget,
+    BudgetKind,
     ConcurrencyLoad,
     LatencyMetric,
     Load,
@@ -34,7 +37,7 @@ MODEL = "Qwen/Qwen2.5-7B-Instruct"
 
 
 class Boaster:
-    """Says that everything takes no time."""
+    """Says that everything takes no time, so that whatever costs least by the hour does all there is to do."""
 
     identity = PredictorIdentity("boaster", "sha256:0")
 
@@ -44,6 +47,7 @@ class Boaster:
             found,
             latency_s=found.latency_s * 1e-6,
             capacity_requests_per_second=found.capacity_requests_per_second * 1e6,
+            output_tokens_per_second=np.full(len(questions), 1e6),
             makespan_s=found.makespan_s * 1e-6,
         )
 
@@ -89,8 +93,11 @@ class Choosy:
 
     def predict(self, questions: Sequence[Question]) -> Predictions:
         found = AnalyticalPredictor().predict(questions)
-        narrow = np.array([q.replica.settings.weight_dtype is DType.FP8 for q in questions])
-        return replace(found, latency_s=found.latency_s * np.where(narrow, 1.0, 1e6)[:, None, None])
+        return replace(found, latency_s=found.latency_s * np.where(narrow(questions), 1.0, 1e6)[:, None, None])
+
+
+def narrow(questions: Sequence[Question]) -> np.ndarray:
+    return np.array([q.replica.settings.weight_dtype is DType.FP8 for q in questions])
 
 
 def test_what_a_world_knows_nothing_of_is_neither_kept_nor_broken() -> None:
@@ -98,9 +105,13 @@ def test_what_a_world_knows_nothing_of_is_neither_kept_nor_broken() -> None:
     offered: list[set[str]] = []
 
     class Watching(AnalyticalPredictor):
+        """Thinks nothing of FP8 weights."""
+
         def predict(self, questions: Sequence[Question]) -> Predictions:
             offered.append({q.replica.accelerator.name for q in questions})
-            return super().predict(questions)
+            found = super().predict(questions)
+            tokens = np.where(narrow(questions), 1e-6, found.output_tokens_per_second)
+            return replace(found, output_tokens_per_second=tokens)
 
     def asked(_: str) -> Mapping[str, Predictor]:
         return {"analytical": Watching(), "choosy": Choosy()}
@@ -116,12 +127,12 @@ def test_what_a_world_knows_nothing_of_is_neither_kept_nor_broken() -> None:
 
 @pytest.mark.parametrize("lossy", list(LossyPolicy))
 def test_lossy_methods_are_offered_only_where_they_are_allowed(lossy: LossyPolicy) -> None:
-    narrow: list[bool] = []
+    seen: list[bool] = []
 
     class Watching(AnalyticalPredictor):
         def predict(self, questions: Sequence[Question]) -> Predictions:
             settings = [question.replica.settings for question in questions]
-            narrow.append(any(DType.FP8 in (each.weight_dtype, each.kv_cache_dtype) for each in settings))
+            seen.append(any(DType.FP8 in (each.weight_dtype, each.kv_cache_dtype) for each in settings))
             return super().predict(questions)
 
     plan = StudyPlan(workloads=1, options=2, lossy=lossy)
@@ -129,7 +140,7 @@ def test_lossy_methods_are_offered_only_where_they_are_allowed(lossy: LossyPolic
         [task(ConcurrencyLoad(16), 1.5)], lambda _: HiddenWorld(1), lambda _: {"analytical": Watching()}, plan
     )
     assert found.lossy is lossy
-    assert any(narrow) is (lossy is LossyPolicy.ALLOW)
+    assert any(seen) is (lossy is LossyPolicy.ALLOW)
 
 
 def test_policies_are_studied_on_the_same_workloads_and_nothing_is_simulated_twice() -> None:
@@ -183,6 +194,35 @@ def test_a_batch_is_counted_in_total(study: OperatorStudy) -> None:
     found = study.figures[TrafficKind.BATCH]["analytical"]
     assert found.infeasible.value == 0.0
     assert 0.0 < found.cheapest_total_usd <= found.total_usd < 0.5
+
+
+def test_a_choice_that_breaks_its_budget_is_infeasible_and_what_cannot_keep_it_is_not_made() -> None:
+    batch = task(BatchLoad(64, 60.0))
+    budgets = {batch.key: Budget(BudgetKind.TOTAL, Decimal("0.0001"))}
+    plan = StudyPlan(workloads=1, options=2)
+    found = study_operator([batch], lambda _: HiddenWorld(1), predictors, plan, budgets=budgets)
+    figures = found.figures[TrafficKind.BATCH]
+    assert figures["boaster"].infeasible.value == 1.0
+    assert np.isnan(figures["analytical"].infeasible.value), "it buys nothing"
+    assert np.isnan(figures["analytical"].false_refusals.value), "and nothing would have done"
+
+
+def test_budgets_are_the_same_under_both_policies() -> None:
+    batch = task(BatchLoad(64, 60.0))
+    budgets = {batch.key: Budget(BudgetKind.TOTAL, Decimal("0.0001"))}
+    plan = StudyPlan(workloads=1, options=2)
+    found = study_policies([batch], lambda _: HiddenWorld(1), predictors, plan, budgets=budgets)
+    assert [each.lossy for each in found] == list(LossyPolicy)
+    assert [each.figures[TrafficKind.BATCH]["boaster"].infeasible.value for each in found] == [1.0, 1.0]
+
+
+def test_a_workload_with_a_budget_alone_has_a_limit() -> None:
+    free = task(ConcurrencyLoad(8))
+    plan = StudyPlan(workloads=1, options=2)
+    assert study_operator([free], lambda _: HiddenWorld(1), predictors, plan).figures == {}
+    budgets = {free.key: Budget(BudgetKind.PER_MILLION_TOKENS, Decimal(1000))}
+    found = study_operator([free], lambda _: HiddenWorld(1), predictors, plan, budgets=budgets)
+    assert found.figures[TrafficKind.CONCURRENCY]["analytical"].infeasible.value == 0.0
 
 
 def test_every_price_is_of_an_accelerator_of_the_catalogue_and_the_least_of_its_nodes() -> None:

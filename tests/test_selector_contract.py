@@ -15,9 +15,9 @@ from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.contract import choose
 from metainf.selectors.simulator_only import SimulatorOnly
 from metainf.selectors.virtual_best import VirtualBest
-from selector_problems import METHODS, halves, locked, permuted, problem, small
+from selector_problems import METHODS, halves, locked, named, permuted, problem, small
 
-TABLE = problem(90, holes=0.15)
+TABLE = named(problem(90, holes=0.15))
 TRAIN, TEST = halves(TABLE)
 SIMULATED = SimulatedPerformance([problem(90, holes=0.15, noise=0.1)])
 LEARNERS = [

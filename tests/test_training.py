@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,8 @@ from metainf.predictors.inputs import lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
 from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
-from metainf.training.decisions import CAUTIONS, caution_of, decided, decision_cases, every_case
+from metainf.training.decision_pairs import pairs_of
+from metainf.training.decisions import CAUTIONS, CONFIDENCE, caution_of, decided, decision_cases, every_case
 from metainf.training.held_out import HeldOut, analytical_only, groups_of, held_out, trusted
 from metainf.training.rows import ALONE, TrainingRows, inputs_of, training_rows
 from metainf.training.spreads import Scored, fit_spread, held_out_reach, own_widths, shape_of
@@ -214,15 +216,57 @@ def test_few_groups_promise_nothing() -> None:
     report = trained()[1]
     assert report.groups["model"] < 9
     assert report.guarantee == Guarantee.NOT_GUARANTEED.value
-    assert set(report.decisions["model"]) == {"rate", "batch"}  # the closed loops of this corpus promise nothing
+    assert set(report.decisions["model"]) == set(KINDS)  # the closed loops promise nothing, but have a budget
     assert report.decisions["model"]["rate"]["guarantee"] == Guarantee.NOT_GUARANTEED.value
     assert tuple(report.caution) == CATEGORIES
     for split, kinds in zip(("model", "accelerator"), report.caution.values(), strict=True):
         assert tuple(kinds) == KINDS
         told = {kind: each["caution"] for kind, each in report.decisions[split].items()}
         assert {kind: kinds[kind] for kind in told} == told, "each kind has its own"
-        assert kinds["concurrency"] == max(1.0, *told.values()), "what nobody knows is as careful as any"
         assert all(1.0 <= each <= CAUTIONS[1] for each in kinds.values())
+
+
+def test_what_nobody_knows_of_a_kind_of_traffic_is_as_careful_as_any() -> None:
+    table, tasks = corpus(2)
+    some = table.filter([kind != "concurrency" for kind in table.column("kind").to_pylist()])
+    report = train(some, tasks, replace(PLAN, growth=SMALL, most_folds=2))[1]
+    for split, kinds in zip(("model", "accelerator"), report.caution.values(), strict=True):
+        told = {kind: each["caution"] for kind, each in report.decisions[split].items()}
+        assert set(told) == {"rate", "batch"}
+        assert kinds["concurrency"] == max(1.0, *told.values())
+
+
+@pytest.mark.parametrize("kind", TrafficKind)
+def test_a_budget_binds_for_some_candidates_and_is_one_for_each_choice(
+    rows: TrainingRows, twins: tuple[TrainingRows, pa.Table, dict[str, Task]], kind: TrafficKind
+) -> None:
+    table, tasks = corpus()
+    alone = pairs_of(table, {task.key: task for task in tasks}, rows, kind, None)
+    together = pairs_of(twins[1], twins[2], twins[0], kind, groups_of(twins[0])[0])
+    for pairs in (alone, together):
+        assert np.isfinite(pairs.budget_usd).all()
+        over = pairs.usd > pairs.budget_usd[:, None]
+        assert over.any() and not over.all()
+        assert not pairs.kept[over].any()
+        for case in np.unique(pairs.case).tolist():
+            assert len(np.unique(pairs.budget_usd[pairs.case == case])) == 1
+
+
+def test_the_budget_of_clients_is_held_against_what_their_tokens_are_predicted_to_cost(rows: TrainingRows) -> None:
+    table, tasks = corpus()
+    by_key, found = {task.key: task for task in tasks}, analytical_only(len(rows.questions))
+    kind, groups = TrafficKind.CONCURRENCY, groups_of(rows)[0]
+    pairs = pairs_of(table, by_key, rows, kind, None)
+    case = decision_cases(table, by_key, rows, found, sure_spreads, groups=groups, kind=kind)
+    assert case is not None
+    questions = [rows.questions[lane] for lane in pairs.lane.tolist()]
+    tokens = AnalyticalPredictor().predict(questions).output_tokens_per_second
+    room = np.log(pairs.budget_usd / (pairs.usd_per_hour / 3600.0 / tokens * 1e6))
+    place = [int((pairs.case[:row] == own).sum()) for row, own in enumerate(pairs.case.tolist())]
+    margin = case.margin[pairs.case, place] * 0.1 * NormalDist().inv_cdf(CONFIDENCE)  # the budget is the only limit
+    assert np.median(np.abs(margin - room)) < 0.05
+    clear = np.abs(room) > 0.2
+    assert (np.sign(margin) == np.sign(room))[clear].all()
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +419,7 @@ def test_cases_are_of_every_kind_of_choice(twins: tuple[TrainingRows, pa.Table, 
     rows, table, tasks = twins
     found, groups = analytical_only(len(rows.questions)), groups_of(rows)[0]
     each = {kind: every_case(table, tasks, rows, found, sure_spreads, groups=groups, kind=kind) for kind in TrafficKind}
-    assert [len(each[kind]) for kind in TrafficKind] == [2, 0, 2], "on its own and among places, where there are limits"
+    assert [len(each[kind]) for kind in TrafficKind] == [2, 2, 2], "on its own and among places"
     timid = [replace(case, kept=np.ones_like(case.kept)) for case in each[TrafficKind.RATE]]
     caution, inflation = caution_of(timid)
     assert inflation.value < 1.0 == caution, "few groups promise nothing"

@@ -54,17 +54,16 @@ def test_intervals_of_every_kind_and_split_hold_about_what_they_say(judgement: J
 
 
 def test_decisions_are_judged_where_there_are_limits(judgement: Judgement) -> None:
-    kinds = {each.kind for each in judgement.decisions}
-    assert kinds == {TrafficKind.RATE, TrafficKind.BATCH}  # the closed loops of this corpus promise nothing
+    # The closed loops of this corpus promise nothing, but a budget is a limit too.
+    assert {each.kind for each in judgement.decisions} == set(TrafficKind)
     for each in judgement.decisions:
-        assert 0.0 <= each.figures.violation_rate <= 1.0
+        assert each.figures.groups_with_picks == 0 or 0.0 <= each.figures.violation_rate <= 1.0
         assert each.figures.groups >= 2
 
 
 def test_every_kind_has_its_sections(judgement: Judgement) -> None:
     titles = [section.splitlines()[0] for section in judgement_sections(judgement)]
-    assert titles[:3] == ["## Intervals: rate", "## Calibrated decision: rate", "## Intervals: concurrency"]
-    assert titles[-1] == "## Calibrated decision: batch"
+    assert titles == [f"## {what}: {kind}" for kind in TrafficKind for what in ("Intervals", "Calibrated decision")]
 
 
 def test_the_report_of_the_command_holds_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module, util
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metainf.cli import evaluate_rows
 from metainf.cli.evaluate_predictors import (
     add_arguments,
     check_arguments,
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-_FOCUS = "metainf"
-_ON_ALL_TASKS = (_FOCUS, "roofline-only")
-"""How the names begin of what is judged on all tasks: metainf, its parts, and the physics that they begin from."""
+_FOCUS = "metainf-shipped"
+"""The headline: what the operator loads, after export and reload."""
+_ON_ALL_TASKS = ("metainf", "roofline-only")
+"""How the names begin of what is judged on all tasks: metainf, its parts, what ships, and the physics below them."""
 _COMPARED_TASKS = 2000
 _QUICK_TASKS = 80
 _QUICK_FOLDS = 2
@@ -77,13 +79,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="world whose step times are those of datasheets, such as roofline: adds rows over the tasks that it "
         f"simulated too, with {SIMULATOR_ONLY}, with all others told what the simulator says over them, and with the "
-        "focus that is not",
+        "focus, or the ensemble where the focus is what ships, that is not",
     )
     parser.add_argument("--kind", action="append", choices=[str(k) for k in TrafficKind], help="of traffic; repeatable")
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
     add_arguments(parser)
+    evaluate_rows.add_arguments(parser)
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of selectors, intervals and the random split (default: 0)"
     )
@@ -105,7 +108,7 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         default=_COMPARED_TASKS,
         help="of each kind, on which all selectors are compared and the focus is studied; where there are more, "
-        f"{_FOCUS}, its parts and roofline-only are judged on all of them too (default: {_COMPARED_TASKS:,})",
+        f"metainf, its parts, {_FOCUS} and roofline-only are judged on all of them too (default: {_COMPARED_TASKS:,})",
     )
     parser.add_argument(
         "--quick",
@@ -125,17 +128,19 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, flag) is not None and getattr(args, flag) < 2:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
     check_arguments(args)
+    evaluate_rows.check_arguments(args)
     _check_worlds(args)
     evidence, _ = _evidence(args)
     simulated = None if args.simulated_by is None else _evidence(args, simulated_by=args.simulated_by)
     report, files = _modules()
-    plan = _plan(report, focus, args)
-    makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed) for name in names}
+    plan = _plan(report, focus, _learner(focus, names), args)
+    more = evaluate_rows.parameters(args, names)
+    makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed, more.get(name, {})) for name in names}
     some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
     evaluation = report.evaluate(some, makers, plan, clock=time.perf_counter, progress=_say)
-    more = {kind: each for kind, each in evidence.items() if some[kind] is not each}
-    if more:
-        evaluation = _with_all_tasks(report, evaluation, more, makers, plan)
+    whole = {kind: each for kind, each in evidence.items() if some[kind] is not each}
+    if whole:
+        evaluation = _with_all_tasks(report, evaluation, whole, makers, plan)
     if simulated is not None:
         evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
     evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
@@ -185,7 +190,9 @@ def _with_simulations(
         kind: _thinned(each, args.compared_tasks).changed(lambda table: with_simulated(table, said))
         for kind, each in known.items()
     }
-    untold: dict[str, SelectorFactory] = {not_told(plan.focus): lambda: NotTold(makers[plan.focus]())}
+    # What does not learn from tables hears nothing of simulations anyway.
+    learner = plan.learner
+    untold: dict[str, SelectorFactory] = {not_told(learner): lambda: NotTold(makers[learner]())} if learner else {}
     for kind, each in evidence.items():
         _say(f"{kind}: {len(each)} tasks were simulated by {name}")
     found = report.evaluate(
@@ -199,10 +206,16 @@ def _with_simulations(
     return both
 
 
-def _plan(report: Any, focus: str, args: argparse.Namespace) -> "Plan":
+def _learner(focus: str, names: Sequence[str]) -> str:
+    """The focus if it learns from tables, else the last that does: leaks and features can be looked at in no other."""
+    return next((name for name in (focus, *reversed(names)) if not SELECTORS[name].from_rows), "")
+
+
+def _plan(report: Any, focus: str, studied: str, args: argparse.Namespace) -> "Plan":
     asked = args.split or (_QUICK_SPLITS if args.quick else _SPLITS)
     plan: Plan = report.Plan(
         focus=focus,
+        studied=studied,
         splits=tuple(each for each in report.SplitKind if str(each) in asked),
         most_folds=args.most_folds or (_QUICK_FOLDS if args.quick else None),
         studies=not args.quick,
@@ -215,12 +228,13 @@ def _plan(report: Any, focus: str, args: argparse.Namespace) -> "Plan":
 class _Seeded:
     """Makes the selector of that name anew for each fold."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, parameters: Mapping[str, object]) -> None:
         self._name = name
         self._seed = seed
+        self._parameters = parameters
 
     def __call__(self) -> Any:
-        return SELECTORS[self._name](random_state=self._seed)
+        return SELECTORS[self._name](random_state=self._seed, **self._parameters)
 
 
 def _modules() -> tuple[Any, Any]:
@@ -299,8 +313,8 @@ def _loaded(args: argparse.Namespace, world: str | None, simulated_by: str | Non
     return found
 
 
-def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None") -> "Evidence":
-    """The table with what it says about one-at-a-time serving and sizes of batches, to the nearest power of two."""
+def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None", args: argparse.Namespace) -> "Evidence":
+    """What can be served within its budget, with one-at-a-time serving and sizes of batches, to a power of two."""
     outcomes: Any = import_module("metainf.evaluation.outcomes")
     prices: Any = import_module("metainf.evaluation.prices")
     tasks = truth.table.tasks
@@ -317,7 +331,11 @@ def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None") -> "Eviden
         performance_by_seed=truth.by_seed,
         learnt=None if taught is None else taught.table,
     )
-    return evidence
+    within = evaluate_rows.budgeted(args, evidence, truth.tasks)
+    if len(within) < len(evidence):
+        dear = len(evidence) - len(within)
+        _say(f"{kind}: {dear} of {len(evidence)} tasks are left out: no method is within the budget drawn for them")
+    return within
 
 
 def _thinned(evidence: "Evidence", most: int) -> "Evidence":

@@ -147,6 +147,7 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
         say(f"{whose} is left out: {' and '.join(absent)} needs --table-store to be simulated")
     if not asked:
         return []
+    budgets: Any = import_module("metainf.evaluation.budgets")
     study: Any = import_module("metainf.evaluation.operator_study")
     held_out: Any = import_module("metainf.training.held_out_predictors")
     train: Any = import_module("metainf.training.train")
@@ -159,7 +160,8 @@ def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: 
 
     policies = [policy for policy in LossyPolicy if not args.operator_lossy or str(policy) in args.operator_lossy]
     size = study.StudyPlan(workloads=workloads)
-    found = study.study_policies(asked, oracle_of, predictors, size, policies=policies, report=say)
+    drawn = budgets.task_budgets(rows, asked)
+    found = study.study_policies(asked, oracle_of, predictors, size, policies=policies, budgets=drawn, report=say)
     return [str(sections.operator_section(*found))]
 
 

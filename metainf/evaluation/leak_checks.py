@@ -87,8 +87,8 @@ def _ids_check(ids: JudgedTasks, honest: JudgedTasks, split: Split) -> LeakCheck
     unsure = np.isfinite(beside.low) and beside.low <= 0.0 <= beside.high
     told = ", which these groups do not tell from 0" if unsure else ""
     note = (
-        f"log(P / P[default]) of ids alone less that of features {beside.value:.3f}{_ends(beside, 3)}{told}; closed gap "
-        f"{_gap(ids, split).value:.2f} with ids alone, {_gap(honest, split).value:.2f} with features"
+        f"log(P / P[default]) of ids alone less that of features {beside.value:.3f}{_ends(beside, 3)}{told}; closed "
+        f"gap {_gap(ids, split).value:.2f} with ids alone, {_gap(honest, split).value:.2f} with features"
     )
     return LeakCheck(split.kind, _IDS, not wins, note)
 

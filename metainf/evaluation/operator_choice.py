@@ -25,7 +25,8 @@ class OperatorTasks:
     Attributes
     ----------
     usd : array of shape (n, c)
-        What a candidate costs, per hour or for the whole batch; NaN where there is no such candidate.
+        What a candidate costs, per hour, per million output tokens or for the whole batch; NaN where there is no such
+        candidate.
     kept : array of shape (n, c), bool
         Whether it keeps every SLO and the budget in truth.
     groups : array of shape (n,)

@@ -4,6 +4,10 @@ Separate from the figures (`operator_choice`), which need only costs and truths,
 stand on one accelerator: here a task's workload may go to every accelerator that has a price, in every layout, under
 every method and number of replicas, and the truth of that is simulated when it is asked for.
 
+Each workload has the budget that is drawn for its task (`budgets`), around what the default truly costs on the task's
+own place: per hour for rates, per million output tokens for clients, in total for batches. What is chosen has to keep
+it at the asked confidence, and in truth. A task without one may spend anything.
+
 What is not known. A world of measured tables knows some accelerators and number formats alone. A workload is judged by
 the world that says what is true of its task; pools of which that world knows nothing are not offered, an option of
 which it knows nothing is not tried, and a choice of one is left out and counted: neither kept nor broken.
@@ -17,6 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,6 +31,7 @@ from metainf.corpus.measuring import measured_task
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import StepOracle
+from metainf.evaluation.budgets import budget_kind, closed_loop_usd
 from metainf.evaluation.groups import model_groups
 from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
 from metainf.evaluation.prices import accelerator_prices
@@ -38,7 +44,6 @@ from metainf.selection import Request, Selection, select
 from metainf.workload import (
     BatchLoad,
     Budget,
-    BudgetKind,
     ConcurrencyLoad,
     LossyPolicy,
     MethodLimits,
@@ -56,7 +61,7 @@ OracleOf = Callable[[Task], StepOracle]
 _GIB = 1 << 30
 _PER_NODE = 8
 _NODES = 32
-_ANY_BUDGET = Decimal(1_000_000)
+_ANY_AMOUNT = Decimal(1_000_000)  # what nobody would come near
 _MOST_REPLICAS = 64
 
 
@@ -83,7 +88,7 @@ class OperatorStudy:
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """A number of replicas of one option: USD per hour or of the whole batch, and whether it keeps every limit."""
+    """A number of replicas of one option: USD in the unit of the budget, and whether it keeps every limit."""
 
     usd: float
     kept: bool
@@ -103,16 +108,21 @@ def study_policies(
     plan: StudyPlan = StudyPlan(),
     *,
     policies: Sequence[LossyPolicy] = tuple(LossyPolicy),
+    budgets: Mapping[str, Budget] = MappingProxyType({}),
     report: Callable[[str], None] = lambda what: None,
 ) -> tuple[OperatorStudy, ...]:
-    """The study under each of these policies on lossy methods, on the same workloads; nothing is simulated twice."""
+    """The study under each of these policies on lossy methods, on the same workloads; nothing is simulated twice.
+
+    `budgets` are by the tasks' keys.
+    """
     truths: dict[str, _Truth] = {}
 
     def studied(lossy: LossyPolicy) -> OperatorStudy:
         def say(line: str) -> None:
             report(f"lossy methods {lossy}: {line}")
 
-        return study_operator(tasks, oracle_of, predictors, replace(plan, lossy=lossy), report=say, truths=truths)
+        mine = replace(plan, lossy=lossy)
+        return study_operator(tasks, oracle_of, predictors, mine, budgets=budgets, report=say, truths=truths)
 
     return tuple(studied(lossy) for lossy in policies)
 
@@ -123,19 +133,20 @@ def study_operator(
     predictors: PredictorsOf,
     plan: StudyPlan = StudyPlan(),
     *,
+    budgets: Mapping[str, Budget] = MappingProxyType({}),
     report: Callable[[str], None] = lambda what: None,
     truths: "dict[str, _Truth] | None" = None,
 ) -> OperatorStudy:
     """Let the operator's selection choose for workloads of these tasks, and judge that by each task's own world.
 
-    The first predictor of each mapping says which options are simulated. `truths` keeps what was simulated, for other
-    studies of the same tasks.
+    The first predictor of each mapping says which options are simulated. `budgets` are by the tasks' keys. `truths`
+    keeps what was simulated, for other studies of the same tasks under the same budgets.
     """
     pools = _pools()
     simulated: dict[str, _Truth] = {} if truths is None else truths
     figures: dict[TrafficKind, Mapping[str, OperatorFigures]] = {}
     for kind in TrafficKind:
-        mine = [task for task in tasks if task.kind is kind and (task.slo.bounds or kind is TrafficKind.BATCH)]
+        mine = [task for task in tasks if task.kind is kind and _is_limited(task, budgets)]
         places = np.unique(np.linspace(0, len(mine) - 1, plan.workloads).astype(np.intp)).tolist() if mine else []
         judged: list[_Judged] = []
         names: list[str] = []
@@ -145,12 +156,17 @@ def study_operator(
             task, oracle = mine[place], oracle_of(mine[place])
             offered = _known_pools(task, oracle, pools, plan.lossy)
             if offered:
-                truth = simulated.setdefault(task.key, _Truth(task, oracle))
-                judged.append(_judged(truth, offered, predictors(task.model), plan))
+                request = _request(task, offered, plan.confidence, budgets.get(task.key))
+                truth = simulated.setdefault(task.key, _Truth(task, oracle, request.workload.budget))
+                judged.append(_judged(truth, _allowing(request, plan.lossy), predictors(task.model), plan.options))
                 names.append(groups[task.model])
         if judged:
             figures[kind] = _figures(judged, names)
     return OperatorStudy(tuple(pool.name for pool in pools), plan.options, figures, plan.lossy)
+
+
+def _is_limited(task: Task, budgets: Mapping[str, Budget]) -> bool:
+    return bool(task.slo.bounds) or task.kind is TrafficKind.BATCH or task.key in budgets
 
 
 def _pools() -> tuple[NodePool, ...]:
@@ -189,30 +205,26 @@ def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool], loss
     return tuple(pool for pool in pools if pool.name in known)
 
 
-def _judged(
-    truth: "_Truth", pools: Sequence[NodePool], predictors: Mapping[str, Predictor], plan: StudyPlan
-) -> _Judged:
-    request = _allowing(_request(truth.task, pools, plan.confidence), plan.lossy)
+def _judged(truth: "_Truth", request: Request, predictors: Mapping[str, Predictor], options: int) -> _Judged:
     chosen: dict[str, _Priced | _Unknown | None] = {}
     for name, predictor in predictors.items():
         found = select(request, predictor)
         picked = found.chosen.candidate if isinstance(found, Selection) else None
         chosen[name] = None if picked is None else truth.of(picked.option, picked.replicas)
     tried = [each for each in chosen.values() if isinstance(each, _Priced)]
-    for option in _likely(request, next(iter(predictors.values())), plan.options):
+    for option in _likely(request, next(iter(predictors.values())), options):
         cheapest = truth.cheapest(option)
         if cheapest is not None:
             tried.append(cheapest)
     return chosen, tried
 
 
-def _request(task: Task, pools: Sequence[NodePool], confidence: float) -> Request:
+def _request(task: Task, pools: Sequence[NodePool], confidence: float, budget: Budget | None = None) -> Request:
     architecture = known_model(task.model)
     assert architecture is not None, f"{task.model} is bundled"
-    kind = BudgetKind.TOTAL if task.kind is TrafficKind.BATCH else BudgetKind.PER_HOUR
     workload = Workload(
         traffic=task.traffic,
-        budget=Budget(kind, _ANY_BUDGET),
+        budget=budget or Budget(budget_kind(task.kind), _ANY_AMOUNT),
         slo=task.slo,
         methods=MethodLimits(lossy=LossyPolicy.ALLOW),
         confidence=confidence,
@@ -228,8 +240,12 @@ def _allowing(request: Request, lossy: LossyPolicy) -> Request:
 
 
 def _likely(request: Request, predictor: Predictor, most: int) -> Sequence[Option]:
-    """The options by what they are predicted to cost, at even odds: the first of each pool, layout and method."""
-    even = replace(request, workload=replace(request.workload, confidence=0.5))
+    """The options by what they are predicted to cost, at even odds: the first of each pool, layout and method.
+
+    Whatever may be spent: what is truly cheapest must not hang on what is thought to be too dear.
+    """
+    budget = replace(request.workload.budget, amount=_ANY_AMOUNT)
+    even = replace(request, workload=replace(request.workload, confidence=0.5, budget=budget))
     found = select(even, predictor)
     named = [found.chosen, *found.alternatives] if isinstance(found, Selection) else list(found.nearest)
     first = [each.candidate.option for each in named]
@@ -250,9 +266,10 @@ def _sized(request: Request) -> Sequence[SizedOption]:
 class _Truth:
     """What replicas of options come to in the world, each simulated once."""
 
-    def __init__(self, task: Task, oracle: StepOracle) -> None:
+    def __init__(self, task: Task, oracle: StepOracle, budget: Budget) -> None:
         self.task = task
         self.oracle = oracle
+        self.most_usd = float(budget.amount)
         self._scores: dict[tuple[str, str, str, int], Measurement | _Unknown | None] = {}
 
     def of(self, option: Option, replicas: int) -> _Priced | _Unknown:
@@ -265,11 +282,16 @@ class _Truth:
         if score is None:
             return _Priced(per_hour, False)
         if isinstance(load, RateLoad):
-            return _Priced(per_hour, _rate(option, score) * replicas >= load.requests_per_second)
+            return self._priced(per_hour, _rate(option, score) * replicas >= load.requests_per_second)
         if isinstance(load, BatchLoad):
             makespan_s = score.makespan_s or math.inf
-            return _Priced(per_hour * makespan_s / 3600.0, makespan_s <= load.deadline_s)
-        return _Priced(per_hour, _keeps(self.task, score))
+            return self._priced(per_hour * makespan_s / 3600.0, makespan_s <= load.deadline_s)
+        tokens = score.output_tokens or self.task.traffic.output_tokens.mean_tokens
+        usd = closed_loop_usd(per_hour, load.concurrency, score.e2e_mean_s, tokens)
+        return self._priced(usd, _keeps(self.task, score))
+
+    def _priced(self, usd: float, performs: bool) -> _Priced:
+        return _Priced(usd, performs and usd <= self.most_usd)
 
     def cheapest(self, option: Option) -> _Priced | None:
         """The cheapest number of replicas that keeps every limit; None where none of those tried does, or is known."""
@@ -279,7 +301,7 @@ class _Truth:
             rate = _rate(option, score) if isinstance(score, Measurement) else 0.0
             count = math.ceil(load.requests_per_second / rate - 1e-9) if rate > 0.0 else 0
             found = self.of(option, count) if 0 < count <= min(_MOST_REPLICAS, option.room.replicas) else None
-            return found if isinstance(found, _Priced) else None
+            return found if isinstance(found, _Priced) and found.kept else None
         most = min(_MOST_REPLICAS, option.room.replicas)
         most = min(most, load.concurrency if isinstance(load, ConcurrencyLoad) else load.requests)
         kept: list[_Priced] = []
@@ -292,6 +314,8 @@ class _Truth:
                 kept.append(found)
                 if not isinstance(load, BatchLoad) or len(kept) > 1:
                     break
+            if math.isfinite(found.usd) and found.usd > self.most_usd:
+                break  # twice the replicas do not halve the time, so they only cost more
             count *= 2
         return min(kept, key=lambda each: each.usd, default=None)
 

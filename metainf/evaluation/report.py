@@ -116,14 +116,17 @@ class _Rows:
         fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
         named = named_split(judged.split.kind, self.plan)
         self.single_best[f"{named}, {LOSSLESS}" if lossless else named] = dict(fixed.most_common())
-        share = float(next(iter(judged.tasks.values())).decisive.mean())
+        first = next(iter(judged.tasks.values()))
         if lossless:
-            self.lossless_decisive_share = share
+            counted = first.decisive[_servable(first.evidence)]
+            self.lossless_decisive_share = float(counted.mean()) if len(counted) else np.nan
         else:
-            self.decisive_share = share
+            self.decisive_share = float(first.decisive.mean())
 
-    def report(self, kind: TrafficKind, evidence: Evidence, spent_s: Mapping[str, float]) -> KindReport:
-        """All of it, without studies."""
+    def report(
+        self, kind: TrafficKind, evidence: Evidence, lossless: Evidence | None, spent_s: Mapping[str, float]
+    ) -> KindReport:
+        """All of it, without studies; `spent_s` is by selector."""
         lossy = lossy_columns(evidence.table.tasks.methods)
         return KindReport(
             kind=kind,
@@ -135,12 +138,20 @@ class _Rows:
             spent_s=spent_s,
             studies_s=self.leaks_s,
             leaks=tuple(self.leaks),
+            studied=self.plan.learner if self.plan.learner in spent_s else "",
             guards=self.guards,
             single_best=self.single_best,
             unpriced=_unpriced(evidence),
             lossless_methods=int((~lossy).sum()) if lossy.any() else 0,
             lossless_decisive_share=self.lossless_decisive_share,
+            lossless_left_out=0 if lossless is None else int((~_servable(lossless)).sum()),
         )
+
+
+def _servable(evidence: Evidence) -> BoolArray:
+    """Shape (n,): tasks on which some method keeps every limit."""
+    found: BoolArray = np.any(good(evidence.table, evidence.broken), axis=1)
+    return found
 
 
 def _unpriced(evidence: Evidence) -> Mapping[str, int]:
@@ -179,12 +190,12 @@ def _kind(
         rows.leaks += _leaks(evidence, judged, selectors, plan, clock)
         rows.leaks_s += clock() - start
         studied = studied or (judged if plan.focus in judged.tasks else None)
-    report = rows.report(kind, evidence, spent)
+    report = rows.report(kind, evidence, lossless, spent)
     if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
         return report
     if plan.studies:
         progress(f"{kind}, {studied.split.kind}: studies of {plan.focus}")
-    return _with_studies(report, evidence, studied, selectors[plan.focus], plan, clock=clock)
+    return _with_studies(report, evidence, studied, selectors, plan, clock=clock)
 
 
 def _prefixed(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
@@ -241,11 +252,12 @@ def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, Select
 def _leaks(
     evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory], plan: Plan, clock: Clock
 ) -> tuple[LeakCheck, ...]:
-    """Of the focus; none of a random split, which is known to leak, and none of a focus that is no selector here."""
-    if not plan.leaks or judged.split.kind is SplitKind.RANDOM or plan.focus not in selectors:
+    """Of who learns from tables; none of a random split, which is known to leak, and none of who is not run here."""
+    name = plan.learner
+    if not plan.leaks or judged.split.kind is SplitKind.RANDOM or name not in selectors:
         return ()
-    whole = judged.tasks[plan.focus].outcome
-    return leak_checks(selectors[plan.focus], evidence, judged.split, clock=clock, seed=plan.seed, whole=whole)
+    whole = judged.tasks[name].outcome
+    return leak_checks(selectors[name], evidence, judged.split, clock=clock, seed=plan.seed, whole=whole)
 
 
 def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
@@ -253,8 +265,10 @@ def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
     base = judged.tasks.get(plan.focus)
     decisive = next(iter(judged.tasks.values())).decisive
     for name, each in judged.tasks.items():
-        # The ceiling knows nothing of tasks with one seed, and less of which tasks are decisive.
-        told = np.any(good(each.evidence.table), axis=1) if name == CEILING else np.ones(len(each.gain), dtype=np.bool_)
+        # The ceiling knows nothing of tasks with one seed, and less of which tasks are decisive. Where only a lossy
+        # method keeps every limit, nothing lossless is to be chosen.
+        limited = lossless or name == CEILING
+        told = _servable(each.evidence) if limited else np.ones(len(each.gain), dtype=np.bool_)
         for scope in Scope:
             counted = told & decisive if scope is Scope.DECISIVE else told
             against = _Against()
@@ -304,7 +318,13 @@ def _against(each: JudgedTasks, base: JudgedTasks, counted: BoolArray, judged: _
 
 
 def _with_studies(
-    report: KindReport, evidence: Evidence, studied: _Judged, make: SelectorFactory, plan: Plan, *, clock: Clock
+    report: KindReport,
+    evidence: Evidence,
+    studied: _Judged,
+    selectors: Mapping[str, SelectorFactory],
+    plan: Plan,
+    *,
+    clock: Clock,
 ) -> KindReport:
     start, focus = clock(), studied.tasks[plan.focus]
     by_batch = None
@@ -314,10 +334,11 @@ def _with_studies(
     report = replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
     if not plan.studies:
         return report
-    whole = focus.outcome
-    found = replace(
-        report,
-        curve=learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole),
-        importance=feature_importance(make, evidence, studied.split, seed=plan.seed),
-    )
-    return replace(found, studies_s=report.studies_s + clock() - start)
+    make = selectors[plan.focus]
+    curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=focus.outcome)
+    report = replace(report, curve=curve)
+    name = plan.learner
+    if name in selectors and not studied.tasks[name].outcome.failure:
+        importance = feature_importance(selectors[name], evidence, studied.split, seed=plan.seed)
+        report = replace(report, importance=importance)
+    return replace(report, studies_s=report.studies_s + clock() - start)

@@ -61,7 +61,7 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
     if report.curve:
         paths += save(learning_plot(report.curve, f"{focus}: {report.kind}"), folder, f"learning-curve-{report.kind}")
     if report.importance:
-        figure = importance_plot(report.importance, f"What matters to {focus}: {report.kind}")
+        figure = importance_plot(report.importance, f"What matters to {report.studied or focus}: {report.kind}")
         paths += save(figure, folder, f"importance-{report.kind}")
     if report.published is not None:
         title = f"The papers' four methods for Llama-3.1-8B, simulated: {report.kind}"

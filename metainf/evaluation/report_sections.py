@@ -120,8 +120,10 @@ def operator_section(*studies: OperatorStudy) -> str:
     pools, options = studies[0].pools, studies[0].options
     text = (
         f"Method, layout, pool and replicas together, over {len(pools)} pools: {', '.join(pools)}. Shares "
-        "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour, of a batch in total; above the "
-        "cheapest is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
+        "from 0 to 1, with 95 % intervals over held-out model groups. USD per hour for rates, per million output "
+        "tokens for clients, of a batch in total; each workload has a budget in that unit, drawn around what the "
+        "default costs on its task's own place, and infeasible is what breaks it or another limit. Above the cheapest "
+        "is over the choices that are truly feasible, all summed before dividing. The cheapest is that of the "
         f"{options} options which were simulated for each workload, so what stands above it is at least that. "
         "Confidence as a workload has it by default, 0.9. Where lossy methods are Never allowed, as by default, they "
         "are neither offered nor tried. Each workload is judged by the world of its task: pools and "

@@ -16,6 +16,7 @@ from metainf.evaluation.report_definitions import DEFINITIONS
 from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 from metainf.evaluation.splits import SplitKind
 from metainf.methods import Reading
+from metainf.selectors.catalogue import SELECTORS
 
 __all__ = ["figure_text", "markdown", "table_text"]
 
@@ -78,12 +79,7 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         parts += ["Single best, of the train halves: " + "; ".join(_single_best(report)) + "."]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
     parts += _tables([each for each in report.results if not each.lossless], focus)
-    if report.lossless_methods:
-        parts += [
-            f"{report.lossless_methods} of the methods are lossless, and by default a workload gets one of these; "
-            f"among them {report.lossless_decisive_share:.1%} of the tasks are decisive."
-        ]
-        parts += _tables([each for each in report.results if each.lossless], focus, f", {LOSSLESS} alone")
+    parts += _lossless(report, focus)
     failed = {f"{each.selector}, {each.split_name}: {each.failure}" for each in report.results if each.failure}
     if failed:
         parts += ["Without figures:\n" + "\n".join(f"- {each}" for each in sorted(failed))]
@@ -97,6 +93,23 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
     return parts + _guards(report, focus) + _studies(report, focus) + _papers_figure(report)
+
+
+def _lossless(report: KindReport, focus: str) -> list[str]:
+    """The tables of lossless methods alone, with what is left out of them; nothing where all methods are lossless."""
+    if not report.lossless_methods:
+        return []
+    share = report.lossless_decisive_share
+    decisive = f"; among them {share:.1%} of the tasks are decisive" if np.isfinite(share) else ""
+    parts = [
+        f"{report.lossless_methods} of the methods are lossless, and by default a workload gets one of these{decisive}."
+    ]
+    if report.lossless_left_out:
+        parts += [
+            f"{report.lossless_left_out:,} tasks are left out of these tables: only a lossy method keeps every limit "
+            "of theirs, the budget included."
+        ]
+    return parts + _tables([each for each in report.results if each.lossless], focus, f", {LOSSLESS} alone")
 
 
 def _tables(results: Sequence[Result], focus: str, suffix: str = "") -> list[str]:
@@ -122,7 +135,7 @@ def _results(results: Sequence[Result], focus: str) -> str:
     heads += ["Wilcoxon p over groups"]
     rows = []
     for each in results:
-        name = f"**{each.selector}**" if each.selector == focus else each.selector
+        name = _named(each.selector, focus)
         against = [_confidence(each.against_focus), _confidence(each.usd_against_focus)]
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
@@ -135,6 +148,14 @@ def _confidence(comparison: Comparison | None) -> str:
     return "-" if comparison is None or np.isnan(comparison.confidence) else f"{comparison.confidence:.3f}"
 
 
+def _named(selector: str, focus: str, *more: str) -> str:
+    """The selector's name, bold for the focus, with what the catalogue remarks of it and what more there is to say."""
+    remark = SELECTORS[selector].remark if selector in SELECTORS else ""
+    name = f"**{selector}**" if selector == focus else selector
+    remarks = "; ".join(filter(None, (remark, *more)))
+    return f"{name} ({remarks})" if remarks else name
+
+
 def _surely_better(results: Sequence[Result], focus: str) -> str:
     """Who beats the focus beyond the 95 % interval of pairs, in performance or in USD; bounds are none of them."""
     shown = [each for each in results if each.selector not in (VIRTUAL_BEST, CEILING, focus)]
@@ -145,7 +166,7 @@ def _surely_better(results: Sequence[Result], focus: str) -> str:
     ):
         known = [(each, found.difference) for each, found in comparisons if found is not None]
         with_ends = [(each, difference) for each, difference in known if np.isfinite(difference.low)]
-        better = [f"{each.selector} ({_split_name(each)})" for each, difference in with_ends if difference.low > 0.0]
+        better = [_named(row.selector, focus, _split_name(row)) for row, beside in with_ends if beside.low > 0.0]
         told = f"in {what} {', '.join(better) or 'nobody'} of {len(with_ends)} rows"
         few = len(known) - len(with_ends)
         parts.append(told + (f" ({few} more have too few groups to tell)" if few else ""))
@@ -167,7 +188,7 @@ def _guards(report: KindReport, focus: str) -> list[str]:
     rows = []
     for split, guard in report.guards.items():
         for each in guard.figures:
-            name = f"**{each.selector}**" if each.selector == focus else each.selector
+            name = _named(each.selector, focus)
             everywhere = (each.without, each.to_physics, each.to_default)
             there = (each.flagged_without, each.flagged_to_physics, each.flagged_to_default)
             rows.append(
@@ -193,8 +214,9 @@ def _guards(report: KindReport, focus: str) -> list[str]:
 def _studies(report: KindReport, focus: str) -> list[str]:
     parts: list[str] = []
     if report.leaks:
-        rows = [(str(each.split), each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
-        parts += [f"### Leak checks of {focus}", table_text(("split", "check", "holds", "figures"), rows)]
+        checks = [(str(each.split), each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
+        text = table_text(("split", "check", "holds", "figures"), checks)
+        parts += [f"### Leak checks of {report.studied or focus}", text]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")
@@ -203,7 +225,8 @@ def _studies(report: KindReport, focus: str) -> list[str]:
         shown = report.importance[:_SHOWN_FEATURES]
         rows = [(each.feature, f"{each.lost_gain:.4f}", f"{each.standard_error:.4f}") for each in shown]
         heads = ("feature", "gain lost, log(P / P[default])", "standard error")
-        parts += [f"### What matters to {focus}, permuted on test tasks", table_text(heads, rows)]
+        title = f"### What matters to {report.studied or focus}, permuted on test tasks"
+        parts += [title, table_text(heads, rows)]
     if report.failures:
         failures = [
             (each.model, each.accelerator, each.workload, each.chosen, each.best, f"{each.regret:.3f}")

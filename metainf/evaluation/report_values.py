@@ -53,9 +53,11 @@ class Plan:
     most_folds: int | None = None
     curve_shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     studies: bool = True
-    """Learning curve and importance of features, on the first split: each fits the focus several times more."""
+    """Learning curve and importance of features, on the first split: each fits a selector several times more."""
     leaks: bool = True
-    """Leak checks, on every split but the random one: the focus is fitted twice more for each."""
+    """Leak checks, on every split but the random one: a selector is fitted twice more for each."""
+    studied: str | None = None
+    """Whose features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
@@ -63,6 +65,11 @@ class Plan:
     """Where all tasks were simulated by somebody and selectors are told what that said: the name, as above."""
     every_task: bool = False
     """Whether these are all tasks of the corpus, beside an evaluation on some of them that compares all selectors."""
+
+    @property
+    def learner(self) -> str:
+        """The selector whose features and leaks are looked at; empty where there is none."""
+        return self.focus if self.studied is None else self.studied
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,8 @@ class KindReport:
     importance: tuple[Importance, ...] = ()
     failures: tuple[Failure, ...] = ()
     leaks: tuple[LeakCheck, ...] = ()
+    studied: str = ""
+    """The selector whose importance and leaks these are; everything else is the focus'."""
     acceleration_by_batch: Mapping[float, float] | None = None
     published: PublishedSweep | None = None
     guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
@@ -137,6 +146,8 @@ class KindReport:
     lossless_methods: int = 0
     """How many of the methods cannot change answers; 0 where all are so, and the tables of these would be the same."""
     lossless_decisive_share: float = math.nan
+    lossless_left_out: int = 0
+    """Tasks on which none of these keeps every limit, the budget included: they count in no lossless row."""
     unpriced: Mapping[str, int] = field(default_factory=dict)
     """Accelerators without a list price -> how many tasks, which no USD are of; the most first."""
     taught_tasks: int = 0

@@ -1,7 +1,7 @@
 """What simulations said of tasks, for the selector "simulator only": looked up, since simulating takes hours.
 
 Separate from that selector, which takes any function from tasks to log performance, and from the corpus, whose rows
-these are. A selector is given no names of tasks, so a task is found again by all that it is given of it.
+these are. A task is found again by all that a selector may learn of it, since not every table has keys.
 
 What it does not flatter. A world that stands for who predicts draws lengths and arrivals of its own, and takes a
 drafter's acceptance as its class has it: it knows what is declared, and nothing that is latent in the truth's draws. A

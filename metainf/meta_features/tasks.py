@@ -142,6 +142,7 @@ def task_table(
         accelerator=np.array([task.accelerator for task in tasks], dtype=np.str_),
         workload=np.array([_workload(task) for task in tasks], dtype=np.str_),
         draws=np.array([task.draws_key for task in tasks], dtype=np.str_),
+        keys=np.array([task.key for task in tasks], dtype=np.str_),
     )
 
 

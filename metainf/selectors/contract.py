@@ -48,6 +48,8 @@ class TaskTable:
         Equal where what is latent (lengths, arrivals, acceptance) was drawn alike, as for one workload on several
         places: where groups are held out, nobody learns from a task whose draws are held out. Never a feature. None:
         every task has its own.
+    keys : array of shape (n,), str, or None
+        Names of the corpus's tasks, for who asks what a table does not hold, such as a task's rows. Never a feature.
     """
 
     features: FloatArray
@@ -64,6 +66,7 @@ class TaskTable:
     accelerator: StringArray
     workload: StringArray
     draws: StringArray | None = None
+    keys: StringArray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -72,7 +75,8 @@ class TaskTable:
         """The tasks that `index` picks."""
         names = ("features", "pair_features", "analytical", "feasible", "model", "accelerator", "workload")
         draws = None if self.draws is None else self.draws[index]
-        return replace(self, draws=draws, **{name: getattr(self, name)[index] for name in names})
+        keys = None if self.keys is None else self.keys[index]
+        return replace(self, draws=draws, keys=keys, **{name: getattr(self, name)[index] for name in names})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,16 +3,19 @@
 Separate from the spreads, which are right for all candidates and so not for the chosen one, which was chosen for having
 been predicted too well.
 
-A case is a task of the corpus with limits, and the cheapest candidate that seems to keep every one is taken. A rate is
-asked for at a multiple of itself: candidates are the methods times a number of replicas, and the corpus knows the
-highest rate at which each method truly keeps its promises. Closed loops with promises and batches with deadlines are
-known under their own load alone: candidates are the methods on one replica, and the cheapest is that which is predicted
-to do most for the money.
+A case is a task of the corpus with its limits, which are promises, the load or the deadline, and the budget that is
+drawn for it (`evaluation.budgets`). The cheapest candidate that seems to keep every one is taken. A rate is asked for
+at a multiple of itself: candidates are the methods times a number of replicas, and the corpus knows the highest rate at
+which each method truly keeps its promises. Closed loops and batches are known under their own load alone: candidates
+are the methods on one replica, and the cheapest is that which is predicted to do most for the money. What replicas cost
+per hour is known, and a budget of that kind rules candidates out; what a token or a batch costs is predicted, and such
+a budget is one more limit that the chosen one may break.
 
 An operator chooses among places too, whose errors have less in common than those of methods on one place, so that the
 chosen one is more often one that was predicted too well. The corpus has twins for that: one workload on several places,
-which together are a case as well. Where accelerators are held out, the places of a case are those of one generation: a
-guarantee is about a group that was not seen, and all of a case has to be of one.
+which together are a case as well, with a budget around what the default costs on the cheapest of these. Where
+accelerators are held out, the places of a case are those of one generation: a guarantee is about a group that was not
+seen, and all of a case has to be of one.
 
 A caution is one for each kind of traffic, and for generations of accelerators that were trained on (from held-out model
 families) and for others (from held-out generations): a workload is promised its confidence whatever its kind, and one
@@ -39,27 +42,20 @@ picks bear it out, down to what that explains (`CAUTIONS`).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from metainf.corpus.task import Task, TrafficKind, twin_groups
+from metainf.corpus.task import Task, TrafficKind
 from metainf.evaluation.calibration import CalibrationCase, Guarantee, Inflation, cheapest_with, fit_inflation
-from metainf.evaluation.prices import assumed_usd_per_hour
-from metainf.measurements import Purpose, Source
-from metainf.meta_features.answers import slo_bounds
-from metainf.methods import portfolio
 from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, THROUGHPUT
-from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
-from metainf.predictors.corrections import Corrections, responses
+from metainf.predictors.corrections import Corrections, Responses, responses
+from metainf.training.decision_pairs import RATE_REPLICAS, Pairs, pairs_of
 from metainf.training.predicted_spreads import Spreads
 from metainf.training.rows import BLOCK, TrainingRows, inputs_of
-from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad
 
 __all__ = [
     "CAUTIONS",
@@ -81,30 +77,8 @@ CAUTIONS = (0.5, 4.0)
 """Least and largest factor. Limits that all break together explain a factor of 0.53, were there thirteen of them; what
 seems to do with less does so by the luck of few cases, whose next best candidate was far off. Where even the largest
 does not do, what is left is said in the figures."""
-_RATE_FACTOR = 4.0
-_RATE_REPLICAS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
-_TOLERANCE = 1.01  # the width of the corpus's last bracket
-_MOST_TASKS = 3000
-_LATENCY_COLUMNS = tuple(f"{metric}_{statistic}_s" for metric in LATENCY_METRICS for statistic in STATISTICS)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """p (task, method) pairs of one kind of traffic with the truth, at each of r numbers of replicas."""
-
-    case: IntArray
-    lane: IntArray
-    complexity: FloatArray
-    usd_per_hour: FloatArray
-    """Of one replica, shape (p,)."""
-    load: FloatArray
-    """Of one replica, shape (p, r): requests per second, clients or requests."""
-    kept: BoolArray
-    """Shape (p, r)."""
-    bounds_s: FloatArray
-    """Shape (p, 12)."""
-    deadline_s: FloatArray
-    """Shape (p,), infinite for others than batches."""
+_SECONDS_PER_HOUR = 3600.0
+_MILLION = 1e6
 
 
 def decision_cases(
@@ -126,7 +100,7 @@ def decision_cases(
     groups : array of shape (m,), of the lanes
     twins : whether a case is a workload on all of its places, and not a task on its own
     """
-    pairs = _pairs(table, tasks, rows, kind, groups if twins else None)
+    pairs = pairs_of(table, tasks, rows, kind, groups if twins else None)
     if not len(pairs.case):
         return None
     margin, work = _margins(pairs, rows, found, spreads)
@@ -137,7 +111,7 @@ def decision_cases(
     margins, costs, kept = np.full(shape, -np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.bool_)
     margins[of, place] = margin
     # Logarithms: so many replicas, or hours for the work and their price; of equal ones the simpler.
-    amount = np.log(_RATE_REPLICAS)[None] if kind is TrafficKind.RATE else work
+    amount = np.log(RATE_REPLICAS)[None] if kind is TrafficKind.RATE else work
     costs[of, place] = np.log(pairs.usd_per_hour)[:, None] + amount + 1e-3 * pairs.complexity[:, None]
     kept[of, place] = pairs.kept
     case_groups = np.empty(len(names), dtype=groups.dtype)
@@ -213,94 +187,6 @@ def decided(cases: Sequence[CalibrationCase], caution: float) -> Decided:
     )
 
 
-_CaseKey = tuple[object, ...]
-
-
-def _pairs(
-    table: pa.Table, tasks: Mapping[str, Task], rows: TrainingRows, kind: TrafficKind, groups: StringArray | None
-) -> _Pairs:
-    """Of tasks with limits, in one repeat each, in one world; with `groups` the twins of one group under one repeat."""
-    keep = pc.and_(
-        pc.equal(table.column("source"), Source.SIMULATION.value),
-        pc.and_(pc.equal(table.column("purpose"), Purpose.SCORE.value), pc.equal(table.column("kind"), kind.value)),
-    )
-    names = ["task", "method", "world", "seed", "performance", "makespan_s", *_LATENCY_COLUMNS]
-    scores = table.filter(keep).select(names).to_pylist()
-    lanes = {key: lane for lane, key in reversed(list(enumerate(rows.key))) if tasks[key[0]].kind is kind}
-    complexity = {method.name: float(method.complexity) for method in portfolio()}
-    twin_of = {} if groups is None else _twins(tasks, kind)
-    cases: dict[_CaseKey, int] = {}
-    found: list[tuple[int, int, float, float]] = []
-    loads, kept, slos, deadlines = [], [], [], []
-    for score in scores:
-        task = tasks.get(score["task"])
-        lane = lanes.get((score["task"], score["method"]))
-        if task is None or lane is None or not (task.slo.bounds or isinstance(task.traffic.load, BatchLoad)):
-            continue
-        key: _CaseKey = (score["task"], score["world"], score["seed"])
-        if groups is not None:
-            if task.key not in twin_of:
-                continue
-            key = (twin_of[task.key], score["seed"], str(groups[lane]))
-        case = cases.setdefault(key, len(cases))
-        if case >= _MOST_TASKS:
-            continue
-        load, keeps = _truth(task, score)
-        usd = assumed_usd_per_hour(task.accelerator) * task.layout.accelerators
-        found.append((case, lane, complexity.get(score["method"], 99.0), usd))
-        loads.append(load)
-        kept.append(keeps)
-        slos.append(task.slo)
-        deadlines.append(task.traffic.load.deadline_s if isinstance(task.traffic.load, BatchLoad) else math.inf)
-    columns = np.array(found, dtype=np.float64).reshape(-1, 4).T
-    each = len(_RATE_REPLICAS) if kind is TrafficKind.RATE else 1
-    pairs = _Pairs(
-        case=columns[0].astype(np.intp),
-        lane=columns[1].astype(np.intp),
-        complexity=columns[2],
-        usd_per_hour=columns[3],
-        load=np.array(loads, dtype=np.float64).reshape(-1, each),
-        kept=np.array(kept, dtype=np.bool_).reshape(-1, each),
-        bounds_s=slo_bounds(slos).reshape(-1, LATENCIES),
-        deadline_s=np.array(deadlines, dtype=np.float64),
-    )
-    return pairs if groups is None else _on_several_places(pairs, rows)
-
-
-def _twins(tasks: Mapping[str, Task], kind: TrafficKind) -> Mapping[str, int]:
-    """The number of the group of each task of that kind that has twins."""
-    every = twin_groups([task for task in tasks.values() if task.kind is kind])
-    return {task.key: number for number, group in enumerate(every) for task in group}
-
-
-def _on_several_places(pairs: _Pairs, rows: TrainingRows) -> _Pairs:
-    """Without cases of which one place alone is left, and without what stands twice because two worlds know it."""
-    if not len(pairs.case):
-        return pairs
-    _, first = np.unique(np.stack([pairs.case, pairs.lane], axis=1), axis=0, return_index=True)
-    task_of = np.array([rows.key[lane][0] for lane in pairs.lane.tolist()], dtype=np.str_)
-    places = {case: len(set(task_of[pairs.case == case].tolist())) for case in np.unique(pairs.case).tolist()}
-    several = np.array([places[case] > 1 for case in pairs.case.tolist()], dtype=np.bool_)
-    kept = np.sort(first[several[first]])
-    return _Pairs(*(getattr(pairs, each.name)[kept] for each in fields(_Pairs)))
-
-
-def _truth(task: Task, score: Mapping[str, Any]) -> tuple[FloatArray, BoolArray]:
-    """Loads of one replica, shape (r,), and whether it keeps every limit under each."""
-    load = task.traffic.load
-    if isinstance(load, RateLoad):
-        wanted = _RATE_FACTOR * load.requests_per_second / np.array(_RATE_REPLICAS)
-        return wanted, score["performance"] * task.layout.accelerators * _TOLERANCE >= wanted
-    if isinstance(load, BatchLoad):
-        makespan_s = score["makespan_s"]
-        return np.array([load.requests]), np.array([bool(makespan_s) and makespan_s <= load.deadline_s])
-    assert isinstance(load, ConcurrencyLoad), "there are three kinds of load"
-    latency_s = np.array([score[name] for name in _LATENCY_COLUMNS], dtype=np.float64)
-    bounds_s = slo_bounds([task.slo]).ravel()
-    keeps = bool(np.all((latency_s <= bounds_s) | np.isinf(bounds_s)))
-    return np.array([load.concurrency]), np.array([keeps])
-
-
 def _place_within(of: IntArray) -> IntArray:
     """Number of each entry among those of equal value."""
     order = np.argsort(of, kind="stable")
@@ -310,7 +196,7 @@ def _place_within(of: IntArray) -> IntArray:
     return place
 
 
-def _margins(pairs: _Pairs, rows: TrainingRows, found: Corrections, spreads: Spreads) -> tuple[FloatArray, FloatArray]:
+def _margins(pairs: Pairs, rows: TrainingRows, found: Corrections, spreads: Spreads) -> tuple[FloatArray, FloatArray]:
     """How far the nearest limit is, in what the confidence asks for, and seconds of work as predicted; (p, r) each.
 
     Where the analytical model has a part in an answer the caution is at least 1 (see `predictors.trained`): what is
@@ -319,7 +205,8 @@ def _margins(pairs: _Pairs, rows: TrainingRows, found: Corrections, spreads: Spr
     margin, work = np.empty(pairs.load.shape), np.empty(pairs.load.shape)
     is_batch = np.isfinite(pairs.deadline_s)
     is_open = ~np.isnan(np.asarray(rows.lanes.traffic.rate))[pairs.lane]
-    limits = np.isfinite(pairs.bounds_s).sum(axis=1) + is_open + is_batch
+    is_predicted = np.isfinite(pairs.budget_usd) & ~is_open  # what the budget is held against; per hour it is known
+    limits = np.isfinite(pairs.bounds_s).sum(axis=1) + is_open + is_batch + is_predicted
     normal = NormalDist()
     z = np.array([normal.inv_cdf(1.0 - (1.0 - CONFIDENCE) / count) for count in limits.tolist()])
     for start in range(0, len(pairs.case), BLOCK):
@@ -327,6 +214,7 @@ def _margins(pairs: _Pairs, rows: TrainingRows, found: Corrections, spreads: Spr
         inputs, numbers = inputs_of(rows, pairs.lane[part])
         own = Corrections(found.residual[numbers], found.distance[numbers], found.fade[numbers])
         distance = own.distance[inputs.lanes.of]
+        tokens = np.asarray(inputs.lanes.traffic.output_tokens)[inputs.lanes.of] * inputs.lanes.lanes
         for column in range(pairs.load.shape[1]):
             load = pairs.load[part, column] / inputs.lanes.lanes
             load = np.where(is_batch[part], np.ceil(load), load)
@@ -337,11 +225,30 @@ def _margins(pairs: _Pairs, rows: TrainingRows, found: Corrections, spreads: Spr
                 nearest = np.where(np.isfinite(pairs.bounds_s[part]), room / sd[:, :LATENCIES], np.inf).min(axis=1)
                 carried = (answer.answer[:, CAPACITY] - np.log(load)) / sd[:, CAPACITY]
                 early = (np.log(pairs.deadline_s[part]) - answer.answer[:, MAKESPAN]) / sd[:, MAKESPAN]
+                hours = np.log(pairs.budget_usd[part] / pairs.usd_per_hour[part])
+                spare = hours - _hours(answer, tokens, is_batch[part])
+                within = spare / np.where(is_batch[part], sd[:, MAKESPAN], sd[:, THROUGHPUT])
             nearest = np.minimum(nearest, np.where(is_open[part], carried, np.inf))
             nearest = np.minimum(nearest, np.where(is_batch[part], early, np.inf))
-            nearest = np.where(inputs.lanes.feasible[inputs.lanes.of], nearest / z[part], -np.inf)
+            nearest = np.minimum(nearest, np.where(is_predicted[part], within, np.inf))
+            possible = inputs.lanes.feasible[inputs.lanes.of]
+            possible &= ~is_open[part] | (pairs.usd[part, column] <= pairs.budget_usd[part])
+            nearest = np.where(possible, nearest / z[part], -np.inf)
             margin[part, column] = np.where((distance > 1.0) & (nearest < 1.0), -np.inf, nearest)
             work[part, column] = np.where(
                 is_batch[part], answer.answer[:, MAKESPAN], -answer.answer[:, THROUGHPUT] - np.log(inputs.lanes.lanes)
             )
     return np.nan_to_num(margin, nan=-np.inf, posinf=np.inf, neginf=-np.inf), work
+
+
+def _hours(answer: Responses, tokens: FloatArray, is_batch: BoolArray) -> FloatArray:
+    """Log of the predicted hours of one replica for a batch, or for a million output tokens of clients, shape (n,).
+
+    Parameters
+    ----------
+    tokens : array of shape (n,)
+        Output tokens of a request of each lane, added up over the replica's lanes.
+    """
+    delivered = np.minimum(answer.answer[:, THROUGHPUT], answer.answer[:, CAPACITY]) + np.log(tokens)
+    work = np.where(is_batch, answer.answer[:, MAKESPAN], np.log(_MILLION) - delivered)
+    return np.asarray(work - np.log(_SECONDS_PER_HOUR))

@@ -1,0 +1,83 @@
+"""What `metainf evaluate` takes from a corpus's rows beside its tables: what ships learns from them, and budgets.
+
+Separate from the command, which joins what is judged: tables hold performance alone, and only what is asked for here
+reads the rows again.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metainf.errors import InvalidWorkloadError
+from metainf.selectors.catalogue import SELECTORS
+
+if TYPE_CHECKING:
+    from metainf.corpus.task import Task
+    from metainf.evaluation.outcomes import Evidence
+
+__all__ = ["add_arguments", "budgeted", "check_arguments", "parameters"]
+
+_LANES = 6000
+_QUICK = {"trees": 40, "folds": 2}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What of this can be asked for."""
+    shipped = ", ".join(name for name, entry in SELECTORS.items() if entry.from_rows)
+    parser.add_argument(
+        "--shipped-lanes",
+        metavar="N",
+        type=int,
+        default=_LANES,
+        help=f"(task, method) pairs that {shipped} is trained on in each fold, evenly over its tasks; its time grows "
+        f"with them, about two hours of one core for all splits of rates with the default (default: {_LANES:,})",
+    )
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before anything runs.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        There would be nothing to train on.
+    """
+    if args.shipped_lanes < 1:
+        raise InvalidWorkloadError(f"--shipped-lanes must be at least 1, got {args.shipped_lanes}")
+
+
+def parameters(args: argparse.Namespace, names: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
+    """What selectors of these names are made with beside a seed; rows are read once, and only for who needs them."""
+    asked = [name for name in names if SELECTORS[name].from_rows]
+    if not asked:
+        return {}
+    build: Any = import_module("metainf.corpus.build")
+    shipped: Any = import_module("metainf.selectors.shipped")
+    store: Any = import_module("metainf.corpus.task_store")
+    tables: Any = import_module("metainf.corpus.tables")
+    rows = tables.load_rows(args.corpus, world=args.train_world or args.world)
+    tasks = {task.key: task for task in store.read_tasks(args.corpus / build.TASKS)}
+    more = {"corpus": shipped.Lessons(rows, tasks), "most_lanes": args.shipped_lanes}
+    return dict.fromkeys(asked, more | _QUICK if args.quick else more)
+
+
+def budgeted(args: argparse.Namespace, evidence: "Evidence", tasks: "Sequence[Task]") -> "Evidence":
+    """The evidence within the tasks' budgets; unchanged where nobody says which tasks these are."""
+    if not tasks:
+        return evidence
+    within: Any = import_module("metainf.evaluation.within_budget")
+    found: Evidence = within.with_budgets(evidence, tasks, _scores(args.corpus, args.world))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _scores(folder: Path, world: str | None) -> Any:
+    """Score rows with the columns that costs need; each kind of traffic asks for them."""
+    budgets: Any = import_module("metainf.evaluation.budgets")
+    measurements: Any = import_module("metainf.measurements")
+    tables: Any = import_module("metainf.corpus.tables")
+    rows = tables.load_rows(folder, world=world, purpose=measurements.Purpose.SCORE)
+    return rows.select([*budgets.COST_COLUMNS, "source", "purpose"])

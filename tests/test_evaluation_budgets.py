@@ -1,0 +1,188 @@
+"""What a task may cost: drawn from its key, in the unit of its traffic, and held against what methods truly cost."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from metainf.corpus.task import Task, TrafficKind
+from metainf.evaluation.budgets import (
+    FACTORS,
+    budget_factor,
+    budget_kind,
+    expected_costs,
+    task_budgets,
+    usd_of,
+)
+from metainf.evaluation.outcomes import Evidence
+from metainf.evaluation.prices import assumed_usd_per_hour
+from metainf.evaluation.within_budget import usd_table, with_budgets
+from metainf.layouts import Layout
+from metainf.measurements import Measurement, Purpose, Source, table_of
+from metainf.workload import BatchLoad, BudgetKind, ConcurrencyLoad, Load, RateLoad, TokenLengths, Traffic
+from selection_tables import method_table
+
+PLACE = "L4-PCIe-24GB"
+HOUR = assumed_usd_per_hour(PLACE)
+
+
+def task(load: Load, *, ranks: int = 1, accelerator: str = PLACE) -> Task:
+    traffic = Traffic(load, TokenLengths(400.0), TokenLengths(100.0))
+    return Task("Qwen/Qwen2.5-7B-Instruct", accelerator, Layout(tensor_parallel=ranks), traffic)
+
+
+def score(of: Task, method: str, seed: int = 0, **known: float | None) -> Measurement:
+    blank = Measurement(
+        source=Source.SIMULATION,
+        source_version="test",
+        world="world:0",
+        engine_version=of.engine_version,
+        task=of.key,
+        kind=of.kind.value,
+        model=of.model,
+        accelerator=of.accelerator,
+        tensor_parallel=of.layout.tensor_parallel,
+        pipeline_parallel=1,
+        data_parallel=1,
+        expert_parallel=False,
+        method=method,
+        seed=seed,
+        purpose=Purpose.SCORE,
+        performance=1.0,
+    )
+    return replace(blank, **known)
+
+
+def batch_with(least: float, most: float, *, but: int = 0) -> Task:
+    """A batch of more than `but` requests whose budget is so many times what is expected."""
+    every = (task(BatchLoad(requests, 900.0)) for requests in range(but + 1, 10_000))
+    return next(each for each in every if least <= budget_factor(each) <= most)
+
+
+def test_a_budget_is_drawn_from_the_workload_and_is_the_same_on_every_place() -> None:
+    one = task(ConcurrencyLoad(8))
+    assert budget_factor(one) == budget_factor(task(ConcurrencyLoad(8)))
+    assert budget_factor(one) == budget_factor(task(ConcurrencyLoad(8), ranks=2, accelerator="H100-SXM-80GB"))
+    assert budget_factor(one) != budget_factor(task(ConcurrencyLoad(9)))
+
+
+def test_factors_are_log_uniform_and_a_fifth_is_below_what_the_default_costs() -> None:
+    low, high = FACTORS
+    found = np.array([budget_factor(task(ConcurrencyLoad(clients))) for clients in range(1, 2001)])
+    assert low <= found.min() and found.max() <= high
+    ranks = np.sort(np.log(found / low) / np.log(high / low))
+    assert np.abs(ranks - np.linspace(0.0, 1.0, len(ranks))).max() < 0.05
+    assert np.mean(found < 1.0) == pytest.approx(0.196, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [
+        pytest.param(TrafficKind.RATE, BudgetKind.PER_HOUR, id="a rate -> per hour"),
+        pytest.param(TrafficKind.CONCURRENCY, BudgetKind.PER_MILLION_TOKENS, id="clients -> per million tokens"),
+        pytest.param(TrafficKind.BATCH, BudgetKind.TOTAL, id="a batch -> in total"),
+    ],
+)
+def test_each_kind_of_traffic_has_its_kind_of_budget(kind: TrafficKind, unit: BudgetKind) -> None:
+    assert budget_kind(kind) is unit
+
+
+CLIENTS, RATE, BATCH = ConcurrencyLoad(10), RateLoad(9.0), BatchLoad(50, 900.0)
+
+
+@pytest.mark.parametrize(
+    ("load", "ranks", "known", "asked", "hours"),
+    [
+        pytest.param(BATCH, 1, {"makespan_s": 1800.0}, None, 0.5, id="a batch of half an hour"),
+        pytest.param(BATCH, 4, {"makespan_s": 1800.0}, None, 2.0, id="on four accelerators"),
+        pytest.param(BATCH, 1, {"makespan_s": 0.0}, None, math.inf, id="a batch with a refused request"),
+        pytest.param(
+            CLIENTS, 1, {"e2e_mean_s": 2.0, "output_tokens": 125.0}, None, 1e6 / 625.0 / 3600.0, id="625 tokens/s"
+        ),
+        pytest.param(CLIENTS, 1, {"e2e_mean_s": 2.0}, None, 1e6 / 500.0 / 3600.0, id="tokens as declared"),
+        pytest.param(CLIENTS, 1, {}, None, math.inf, id="clients that nobody answers"),
+        pytest.param(RATE, 2, {"performance": 2.0}, None, 2.0 / 4.0, id="a rate: for each request per second"),
+        pytest.param(RATE, 2, {"performance": 2.0}, 9.0, 2.0 * 3.0, id="a rate that three whole replicas carry"),
+        pytest.param(RATE, 2, {"performance": 2.25}, 9.0, 2.0 * 2.0, id="a rate that two carry exactly"),
+        pytest.param(RATE, 2, {"performance": 0.0}, 9.0, math.inf, id="no load keeps the promises"),
+    ],
+)
+def test_a_cost_is_hours_of_a_replica(
+    load: Load, ranks: int, known: Mapping[str, float], asked: float | None, hours: float
+) -> None:
+    of = task(load, ranks=ranks)
+    (row,) = table_of([score(of, "default", **known)]).to_pylist()
+    assert usd_of(of, row, requests_per_second=asked) == pytest.approx(HOUR * hours)
+
+
+def test_what_is_expected_is_what_the_default_costs_or_the_median_of_those_that_work() -> None:
+    found = expected_costs(
+        [
+            *(("plain", "default", 2.0), ("plain", "default", 8.0), ("plain", "latency", 1.0)),
+            *(("broken", "default", math.inf), ("broken", "a", 1.0), ("broken", "b", 3.0), ("broken", "c", math.inf)),
+            *(("once", "default", 2.0), ("once", "default", math.inf), ("once", "a", 5.0)),
+            ("never", "default", math.inf),
+        ]
+    )
+    assert found == pytest.approx({"plain": 4.0, "broken": 2.0, "once": 5.0})
+
+
+def test_tasks_have_budgets_for_the_declared_load() -> None:
+    tasks = [task(RATE), task(CLIENTS), task(BATCH), task(BatchLoad(7, 900.0))]
+    rows = [
+        score(tasks[0], "default", performance=4.0),
+        score(tasks[1], "default", e2e_mean_s=2.0),
+        score(tasks[2], "default", makespan_s=1800.0),
+        replace(score(tasks[2], "default", makespan_s=9e9), purpose=Purpose.LOAD),
+    ]
+    found = task_budgets(table_of(rows), tasks)
+    hours = [3.0, 1e6 / 500.0 / 3600.0, 0.5]
+    for each, expected in zip(tasks, hours, strict=False):
+        budget = found[each.key]
+        assert budget.kind is budget_kind(each.kind)
+        assert float(budget.amount) == pytest.approx(budget_factor(each) * expected * HOUR, abs=1e-6)
+        assert budget.amount == round(budget.amount, 6) and isinstance(budget.amount, Decimal)
+    assert tasks[3].key not in found, "of which nothing is known"
+
+
+def test_costs_over_repeats_are_means_as_those_of_performance_are() -> None:
+    of = task(BATCH)
+    rows = [
+        score(of, "default", 0, makespan_s=3600.0),
+        score(of, "default", 1, makespan_s=14400.0),
+        score(of, "latency", 0, makespan_s=3600.0),
+        score(of, "latency", 1, makespan_s=0.0),
+    ]
+    found = usd_table([of], ["default", "latency", "ngram"], table_of(rows))
+    np.testing.assert_allclose(found, [[2.0 * HOUR, np.inf, np.nan]])
+
+
+def test_what_is_over_the_budget_is_broken_and_tasks_that_nothing_serves_are_left_out() -> None:
+    generous = batch_with(1.5, 1.6)
+    tight = batch_with(0.85, 0.9)
+    hopeless = batch_with(0.85, 0.9, but=tight.traffic.load.requests)  # type: ignore[union-attr]
+    tasks, methods = [generous, tight, hopeless], ["default", "method-1", "method-2"]
+    makespans = np.array([[100.0, 140.0, 200.0], [100.0, 80.0, 99.0], [100.0, 95.0, 200.0]])
+    rows = [
+        score(each, method, makespan_s=makespan)
+        for each, own in zip(tasks, makespans.tolist(), strict=True)
+        for method, makespan in zip(methods, own, strict=True)
+    ]
+    evidence = Evidence(method_table(1.0 / makespans), price_usd_per_hour=np.array([1.0, 2.0, 3.0]))
+    found = with_budgets(evidence, tasks, table_of(rows))
+    assert found.broken is not None
+    assert found.broken.tolist() == [[False, False, True], [True, False, True]]
+    assert found.price_usd_per_hour is not None and found.price_usd_per_hour.tolist() == [1.0, 2.0]
+    np.testing.assert_array_equal(found.table.performance, 1.0 / makespans[:2])
+
+
+def test_what_cannot_be_told_from_the_best_is_never_forbidden_beside_it() -> None:
+    tight = batch_with(0.85, 0.9)
+    most = 100.0 * budget_factor(tight)
+    makespans = [[100.0, most, most * 1.019]]
+    rows = [score(tight, f"method-{a}" if a else "default", makespan_s=s) for a, s in enumerate(makespans[0])]
+    found = with_budgets(Evidence(method_table(1.0 / np.array(makespans))), [tight], table_of(rows))
+    assert found.broken is not None and found.broken.tolist() == [[True, False, False]]
