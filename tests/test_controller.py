@@ -1,5 +1,6 @@
 """Passes of the controller over a cluster in memory: what is written, in which order, and that it comes to an end."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -874,24 +875,67 @@ def test_what_runs_in_a_pool_that_takes_no_new_pods_keeps_to_its_budget(budget: 
     assert around.running() == {"cheap": 1 if budget == "2" else 0}
 
 
-def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def too_little_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """From when it is called, no model fits any accelerator."""
+
+    def now() -> None:
+        monkeypatch.setattr("metainf.memory._CACHE_MARGIN_RATIO", 1e4)
+        candidates._replicas_of_shape.cache_clear()
+
+    yield now
+    monkeypatch.undo()
+    candidates._replicas_of_shape.cache_clear()
+
+
+def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(
+    too_little_memory: Callable[[], None],
+) -> None:
     around = with_pools(Around(), cheap=2, fast=1)
     around.apply(workload(policy={"onViolation": "Stop"}))
     around.settle()
     before = len(around.cluster.writes)
-    monkeypatch.setattr("metainf.memory._CACHE_MARGIN_RATIO", 1e4)
-    candidates._replicas_of_shape.cache_clear()
-    try:
-        around.resync()
-        assert "exceeds the usable" in around.message("Decided")
-        around.apply(workload("second"))
-        around.settle("second", "chat")
-        assert around.condition("Feasible", "second")[1] == "ModelDoesNotFit"
-    finally:
-        monkeypatch.undo()
-        candidates._replicas_of_shape.cache_clear()
+    too_little_memory()
+    around.resync()
+    assert "exceeds the usable" in around.message("Decided")
+    around.apply(workload("second"))
+    around.settle("second", "chat")
+    assert around.condition("Feasible", "second")[1] == "ModelDoesNotFit"
     assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
     assert around.condition("Ready", "chat") == ("True", "Serving")
+
+
+@pytest.mark.parametrize(("policy", "left"), [("Keep", {"cheap": 1}), ("Stop", {"cheap": 0})])
+def test_what_serves_shows_no_memory_for_longer_requests_than_it_was_made_for(
+    too_little_memory: Callable[[], None], policy: str, left: dict[str, int]
+) -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload(policy={"onViolation": policy}))
+    around.settle()
+    too_little_memory()
+    around.edit(traffic={"inputTokens": {"mean": 30000}})
+    around.settle()
+    assert around.running() == left
+    assert around.condition("Feasible") == ("False", "ModelDoesNotFit")
+    assert around.condition("Ready") == ("False", "ModelDoesNotFit")
+
+
+def test_what_is_asked_anew_and_finds_no_place_is_said_and_stops_nothing() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    close(around, 2, CLOSED)
+    around.edit(engine={"image": "mine:1"})
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Ready") == ("False", "NoMatchingPool")
+    assert around.condition("Available") == ("True", "Serving")
+    for number in range(2):
+        around.cluster.edit(NODE, f"cheap-{number}", {"spec": {"taints": []}})
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    (body,) = around.deployments()
+    assert body["spec"]["template"]["spec"]["containers"][0]["image"] == "mine:1"
 
 
 # Nodes that are selected by their labels

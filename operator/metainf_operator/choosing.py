@@ -62,7 +62,7 @@ class Chooser:
         workload, sides = understood.workload, self.sides
         asked = serving_inputs(workload)
         pools = sides.world.pools_for(state.key, state.created_at)
-        running = what_runs(sides.world, state, active)
+        running = what_runs(sides.world, state, active, asked=asked)
         made = await self._planned(understood, pools, revision, active, running)
         spent = overspent(workload.workload.budget, accrued)
         room = None

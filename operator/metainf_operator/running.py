@@ -11,11 +11,12 @@ from metainf_operator.world import World
 __all__ = ["what_runs"]
 
 
-def what_runs(world: World, state: WorkloadState, active: DecisionState | None) -> Running | None:
+def what_runs(world: World, state: WorkloadState, active: DecisionState | None, *, asked: str) -> Running | None:
     """The candidate in force as it runs; None where no pod of it has a node of its pool.
 
     Pods of another Deployment of the workload are of another decision. They are told apart by what they serve, where
-    Deployments are seen.
+    Deployments are seen. Those that were made for something else than is `asked` now (`serving_inputs`), such as
+    shorter requests, show nothing of the memory that this takes.
     """
     if active is None or not active.holds:
         return None
@@ -36,6 +37,6 @@ def what_runs(world: World, state: WorkloadState, active: DecisionState | None) 
         choice,
         kept.request,
         placed=len(pods) >= choice.replicas,
-        answers=any(use.engine is not None for use in pods),
+        answers=active.serving_inputs == asked and any(use.engine is not None for use in pods),
         tolerations=tuple(dict.fromkeys(toleration for use in pods for toleration in use.tolerations)),
     )
