@@ -1550,6 +1550,19 @@ def test_a_reservation_whose_record_is_not_written_is_told_to_be_free_again() ->
     assert told == [0]
 
 
+def test_a_write_that_fails_is_tried_again_by_the_queue_and_not_for_the_room_that_it_gives_back() -> None:
+    around = with_pools(Around())
+    told: list[set[WorkloadKey]] = []
+    around.controller._capacity_freed = lambda: told.append(set(around.world.held_back))
+    around.apply(workload())
+    others = {WorkloadKey("team", "other")}
+    around.world.held_back |= {WorkloadKey("team", "chat"), *others}
+    around.cluster.fail(UnreachableError("away"), verb=Verb.APPLY)
+    with pytest.raises(UnreachableError):
+        around.reconcile()
+    assert told == [others]
+
+
 def test_what_is_suspended_is_told_to_be_free_once_it_is() -> None:
     around = serving()
     told = told_of(around)

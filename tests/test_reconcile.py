@@ -361,9 +361,7 @@ STOPS: dict[str, Any] = {"policy": {"onViolation": "Stop"}}
         pytest.param({}, ("cheap",), True, "else", Activate, MoveReason.ASKED, id="asked anew -> where pods may start"),
         pytest.param({}, ("cheap", "fast"), True, "else", Hold, AT_REST, id="asked anew, nowhere to start -> hold"),
         pytest.param(STOPS, ("cheap", "fast"), True, "else", Hold, AT_REST, id="nor is it stopped for that"),
-        pytest.param(
-            RECOMMEND, ("cheap",), True, "else", Propose, None, id="asked anew, Recommend -> propose where pods may start"
-        ),
+        pytest.param(RECOMMEND, ("cheap",), True, "else", Propose, None, id="asked anew, Recommend -> propose another"),
         pytest.param(
             {"scaling": {"replicas": 2}}, ("cheap",), True, None, Activate, MoveReason.SCALED, id="scaled -> move"
         ),
