@@ -970,6 +970,22 @@ def test_a_selector_that_a_part_of_a_pool_matches_leaves_that_part() -> None:
     assert "cheap has no label zone=c" in around.message("Ready", "fourth")
 
 
+def test_two_workloads_never_count_on_one_node_that_only_one_of_them_selects() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    for name, zone in (("cheap-0", "a"), ("cheap-1", "b")):
+        in_zone(around, name, zone)
+    around.apply(workload("anywhere"))
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {"cheap": 1}
+    around.apply(workload(placement={"nodeSelector": {"zone": "b"}}))
+    around.reconcile()
+    assert around.running() == {}
+    assert around.condition("Feasible") == ("False", "NoCapacity")  # the pod of the other has no node yet
+    around.settle("anywhere", "chat")
+    assert {p["spec"]["nodeName"] for p in around.cluster.all(POD)} == {"cheap-0", "cheap-1"}
+    assert around.condition("Ready") == ("True", "Serving")
+
+
 @pytest.mark.parametrize("zone", [pytest.param(None, id="without the label"), pytest.param("a", id="of another zone")])
 def test_a_node_that_joins_a_pool_moves_nobody_who_selects_others_of_it(zone: str | None) -> None:
     around = with_pools(Around(), cheap=1, fast=1)

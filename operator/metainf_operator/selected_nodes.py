@@ -1,8 +1,9 @@
 """Which nodes of a pool a workload may use that asks for nodes with certain labels, and the pool as it sees it.
 
 Separate from the inventory, whose pools are the same for everybody: nodes of one kind may stand in several zones, and a
-selector that a part of them matches leaves that part. The pods carry the selector, so that they go nowhere else; what
-others without one have reserved, and have no pods for yet, may still come to take a node that is selected here.
+selector that a part of them matches leaves that part. The pods carry the selector, so that they go nowhere else. What
+others without one have reserved, and have no pods for yet, may come to take a node that is selected here: the `ledger`
+says how that is counted.
 """
 
 from collections.abc import Callable

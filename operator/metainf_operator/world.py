@@ -237,6 +237,7 @@ class World:
         uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
+            names = self._selected(key, record)
             free = pool_for_workload(
                 record.pool,
                 uses,
@@ -245,8 +246,9 @@ class World:
                 created_at=created_at,
                 own_pods_count=own_pods_count,
                 members=record.members,
+                names=names or None,
             )
-            free = of_these_nodes(free, self._selector(key), self._selected(key, record))
+            free = of_these_nodes(free, self._selector(key), names)
             name = known_as.get(free.name, free.name)
             pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
