@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller_passes import workload as manifest
 from metainf.candidates import CandidateName
-from metainf.manifests import DecisionHead
+from metainf.manifests import DecisionHead, parse_workload
 from metainf.manifests.decision_record import Reservation
 from metainf.placement import ReplicaRequest
 from metainf_operator.ledger import PodUse, WorkloadKey
@@ -170,6 +171,17 @@ def test_pods_of_a_pool_are_those_on_its_nodes_and_all_where_nodes_are_not_seen(
     known.use_fixed_pools((record.pool,))
     (fixed,) = known.inventory.pools
     assert list(known.pods_in(fixed)) == [inside, outside]
+
+
+def test_what_is_reserved_takes_room_where_no_node_is_seen_that_its_selector_matches() -> None:
+    known = world()
+    asks = parse_workload(manifest("a", placement={"nodeSelector": {"zone": "b"}}))
+    known.workloads.upsert(WorkloadKey("team", "a"), replace(workload("a", "new"), manifest=asks))
+    known.decisions.upsert(("team", "d1"), decision("d1", "a", "new", 2, released=False))
+    (record,) = known.inventory.pools
+    known.use_fixed_pools((record.pool,))
+    (others,) = known.pools_for(WorkloadKey("team", "b"), T0)
+    assert sum(each.accelerators_free for each in others.nodes) == 14
 
 
 def test_a_pool_goes_by_the_name_that_a_workload_was_put_in_it_by() -> None:

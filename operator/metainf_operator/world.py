@@ -268,8 +268,9 @@ class World:
         return self._matching[question]
 
     def _on_its_nodes(self, hold: Hold, record: PoolRecord) -> Hold:
+        """The hold with the nodes that it may go to; any, where none is known that has the labels, so that it stays."""
         nodes = self._selected(hold.workload, record)
-        return hold if nodes is None else replace(hold, nodes=nodes)
+        return replace(hold, nodes=nodes) if nodes else hold
 
     def pods_in(self, record: PoolRecord) -> Iterator[PodUse]:
         """Pods on the pool's nodes; all pods where nodes, and so which are the pool's, are not seen."""
