@@ -13,10 +13,17 @@ from metainf.pools import NodePool
 from metainf_operator.inventory import PoolRecord
 from metainf_operator.projections import NodeFacts
 
-__all__ = ["Selector", "matching_nodes", "of_these_nodes"]
+__all__ = ["Labels", "Selector", "matching_nodes", "of_these_nodes", "selects"]
 
+Labels = tuple[tuple[str, str], ...]
+"""Labels of one node."""
 Selector = tuple[tuple[str, str], ...]
 """Labels that a node must have, all of them."""
+
+
+def selects(selector: Selector, labels: Labels) -> bool:
+    """Whether a node with these labels is meant."""
+    return set(selector).issubset(labels)
 
 
 def matching_nodes(
