@@ -181,8 +181,10 @@ def test_a_node_of_no_pool_that_comes_or_goes_is_looked_at_by_nobody() -> None:
     assert run(main, on=on) == [set(), set()]
 
 
-def someones_pod(on: str) -> dict[str, Any]:
-    return {"metadata": {"name": "p", "namespace": "x"}, "spec": {"nodeName": on, "containers": []}}
+def someones_pod(on: str, name: str = "p", *, accelerators: int = 1) -> dict[str, Any]:
+    requests = {"nvidia.com/gpu": str(accelerators)} if accelerators else {"cpu": "1"}
+    containers = [{"name": "c", "resources": {"requests": requests}}]
+    return {"metadata": {"name": name, "namespace": "x"}, "spec": {"nodeName": on, "containers": containers}}
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,28 @@ def test_who_is_held_back_for_room_looks_again_when_a_pod_leaves_and_not_when_on
         return [*found, await queued(runtime), set(anew)]
 
     assert run(main) == [{PoolKey("cheap")}, set(), looks_at, looks_at & {A}]
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "least", "most"),
+    [pytest.param(1, 60, 60, id="with accelerators"), pytest.param(0, 1, 4, id="without: twice a minute at most")],
+)
+def test_pods_that_leave_without_accelerators_have_nobody_look_again_all_the_time(
+    accelerators: int, least: int, most: int
+) -> None:
+    async def main(runtime: Runtime) -> int:
+        await runtime.sync()
+        await queued(runtime)
+        runtime.world.held_back.add(A)
+        looks = 0
+        for number in range(60):
+            body = someones_pod("cheap-0", f"p{number}", accelerators=accelerators)
+            runtime.feeds.pods.saw({"type": "ADDED", "object": body})
+            runtime.feeds.pods.saw({"type": "DELETED", "object": body})
+            looks += A in await queued(runtime, 2.0)
+        return looks
+
+    assert least <= run(main) <= most
 
 
 def test_who_is_held_back_for_room_looks_again_when_a_claim_is_given_up() -> None:

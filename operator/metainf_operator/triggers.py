@@ -25,6 +25,7 @@ Key = WorkloadKey | PoolKey
 
 _INVENTORY_QUIET_S = 0.5  # bursts of node events fold into one inventory change
 _CAPACITY_QUIET_S = 1.0
+_OTHERS_QUIET_S = 30.0  # pods without accelerators end all the time on nodes that CPU pools share with others
 
 
 class Triggers:
@@ -73,7 +74,10 @@ class Triggers:
         self.capacity_changed()
         if old is not None and old.node and (new is None or new.node != old.node):
             self._left.add(old.node)
-            self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
+            if old.accelerators or old.workload is not None:
+                self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
+            else:
+                self._soon("left by others", _OTHERS_QUIET_S, self._queue_those_whose_room_it_may_be)
         goes = old is not None and (new is None or (new.terminating and not old.terminating))
         owner = old.workload if old is not None and goes else None
         if owner is not None and owner in self._world.workloads:
