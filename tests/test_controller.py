@@ -1067,11 +1067,18 @@ def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, 
     assert around.condition("Ready") == ("True", "Serving")
 
 
-@pytest.mark.parametrize("elsewhere", [pytest.param(False, id="nothing else"), pytest.param(True, id="another kind")])
-def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(elsewhere: bool) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param([], id="nothing else"),
+        pytest.param([host("h0", "10", like="gke-h100")], id="another kind"),
+        pytest.param([host("d0", "1", taints=[DEDICATED])], id="nodes of the kind that are dedicated"),
+    ],
+)
+def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(others: list[dict[str, Any]]) -> None:
     around = with_nodes(g0="1", g1="1")
-    if elsewhere:
-        around.cluster.put(NODE, host("h0", "10", like="gke-h100"))
+    for each in others:
+        around.cluster.put(NODE, each)
     around.apply(workload(policy={"onViolation": "Stop"}))
     around.settle()
     before = len(around.cluster.writes)

@@ -188,6 +188,7 @@ def test_a_pool_goes_by_the_name_that_a_workload_was_put_in_it_by() -> None:
     known = world()
     known.workloads.upsert(WorkloadKey("team", "a"), workload("a", "new"))
     known.decisions.upsert(("team", "d1"), decision("d1", "a", "new", 2, released=False))
+    known.pods.upsert(("team", "p1"), PodUse("n1", 1, 4.0, 1 << 30, WorkloadKey("team", "a")))
     before = known.inventory.pools[0].pool.name
     for name in NODES:
         closed = node(name, price="27.40", taints=[{"key": "maintenance", "effect": "NoSchedule"}])
@@ -201,3 +202,26 @@ def test_a_pool_goes_by_the_name_that_a_workload_was_put_in_it_by() -> None:
     assert mine.taints == others.taints
     free = [sum(each.accelerators_free for each in where.nodes) for where in (mine, others)]
     assert free == [16, 14]
+
+
+def test_whose_former_name_a_pool_has_shows_in_whose_pods_run_there() -> None:
+    known = world()
+    before = known.inventory.pools[0].pool.name
+    taints = {"n1": "maintenance", "n2": "maintenance", "n3": "dedicated"}
+    for name, key in taints.items():
+        body = node(name, price="27.40", taints=[{"key": key, "effect": "NoSchedule"}])
+        known.nodes.upsert(name, project_node(body))
+    known.inventory_changed()
+    a, b, c = (WorkloadKey("team", name) for name in NAMES)
+    for name, on, key in (("p1", "n1", a), ("p2", "n2", a), ("p3", "n3", a), ("p4", "n3", b)):
+        known.pods.upsert(("team", name), PodUse(on, 1, 4.0, 1 << 30, key))
+    found = [known.pool_of(key, before) for key in (a, b, c)]
+    assert [None if record is None else record.members for record in found] == [{"n1", "n2"}, {"n3"}, None]
+    known.workloads.upsert(c, workload("c", "new"))
+    known.decisions.upsert(("team", "d1"), decision("d1", "c", "new", 2, released=False))
+    free = [sum(each.accelerators_free for each in pool.nodes) for pool in known.pools_for(c, T0)]
+    assert sorted(free) == [6, 14]
+    assert known.known_as(c) == {}
+    for pod in ("p1", "p2", "p3"):
+        known.pods.delete(("team", pod))
+    assert known.pool_of(a, before) is None

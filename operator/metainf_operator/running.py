@@ -21,7 +21,7 @@ def what_runs(world: World, state: WorkloadState, active: DecisionState | None, 
     if active is None or not active.holds:
         return None
     choice, kept = active.head.choice, active.head.reservation
-    record = None if choice is None else world.inventory.get(choice.pool)
+    record = None if choice is None else world.pool_of(state.key, choice.pool)
     if choice is None or kept is None or record is None:
         return None
     children = world.children(state.key, world.deployments, state.uid)
