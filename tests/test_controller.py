@@ -1090,6 +1090,36 @@ def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(ot
             assert around.condition("Ready") == ("True", "Serving")
 
 
+def placed_in(pool: str) -> dict[str, Any]:
+    return {"placement": {"pools": [pool]}}
+
+
+def pinned_to(pool: str) -> dict[str, Any]:
+    candidate = {"pool": pool, "method": "default", "replicas": 1}
+    return {"policy": {"mode": "Pinned", "pinned": {"candidate": candidate}}}
+
+
+@pytest.mark.parametrize("spec", [placed_in, pinned_to])
+@pytest.mark.parametrize("today", [pytest.param(True, id="by today's name"), pytest.param(False, id="by the former")])
+def test_a_pool_that_a_taint_renamed_is_meant_by_either_of_its_names(
+    spec: Callable[[str], dict[str, Any]], today: bool
+) -> None:
+    around = with_nodes(g0="1", g1="1")
+    around.apply(workload())
+    around.settle()
+    (before,) = around.running()
+    writes = len(around.cluster.writes)
+    for name in ("g0", "g1"):
+        around.cluster.put(NODE, host(name, "1", taints=[CLOSED]))
+        around.settle()
+    (record,) = around.world.inventory.pools
+    assert record.pool.name != before
+    around.edit(**spec(record.pool.name if today else before))
+    around.settle()
+    assert [call for call in around.cluster.writes[writes:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready") == ("True", "Serving")
+
+
 def test_what_is_suspended_is_not_written_for_a_node_either() -> None:
     around = with_nodes(g0="1", g1="1", x0="3")
     around.apply(workload())

@@ -208,15 +208,15 @@ def test_whose_former_name_a_pool_has_shows_in_whose_pods_run_there() -> None:
     known = world()
     before = known.inventory.pools[0].pool.name
     taints = {"n1": "maintenance", "n2": "maintenance", "n3": "dedicated"}
-    for name, key in taints.items():
-        body = node(name, price="27.40", taints=[{"key": key, "effect": "NoSchedule"}])
+    for name, taint in taints.items():
+        body = node(name, price="27.40", taints=[{"key": taint, "effect": "NoSchedule"}])
         known.nodes.upsert(name, project_node(body))
     known.inventory_changed()
     a, b, c = (WorkloadKey("team", name) for name in NAMES)
     for name, on, key in (("p1", "n1", a), ("p2", "n2", a), ("p3", "n3", a), ("p4", "n3", b)):
         known.pods.upsert(("team", name), PodUse(on, 1, 4.0, 1 << 30, key))
     found = [known.pool_of(key, before) for key in (a, b, c)]
-    assert [None if record is None else record.members for record in found] == [{"n1", "n2"}, {"n3"}, None]
+    assert [record and sorted(record.members) for record in found] == [["n1", "n2"], ["n3"], None]
     known.workloads.upsert(c, workload("c", "new"))
     known.decisions.upsert(("team", "d1"), decision("d1", "c", "new", 2, released=False))
     free = [sum(each.accelerators_free for each in pool.nodes) for pool in known.pools_for(c, T0)]
