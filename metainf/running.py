@@ -32,8 +32,8 @@ class Running:
     """What is seen of the pods of the candidate in force.
 
     `request` is what a replica takes of its node, `tolerations` what its pods tolerate. `placed`: each of its replicas
-    has a node of the pool, so that none has to find one. `answers`: at least one of them is ready, and was made for
-    what is asked now: its memory is enough for that.
+    has a node of the pool, so that none has to find one. `answers`: they were made for what is asked now, and any of
+    them is ready, or all were once: their memory is enough for that.
     """
 
     name: CandidateName

@@ -905,6 +905,25 @@ def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(
     assert around.condition("Ready", "chat") == ("True", "Serving")
 
 
+def test_an_engine_that_loads_again_after_memory_was_limited_is_waited_for(
+    too_little_memory: Callable[[], None],
+) -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    (body,), (pod,) = around.deployments(), around.cluster.all(POD)
+    around.cluster.edit(POD, pod["metadata"]["name"], {"status": {"conditions": []}}, "team")
+    reached = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    patch = {"status": {"availableReplicas": 0, "conditions": [reached]}}
+    around.cluster.edit(DEPLOYMENT, body["metadata"]["name"], patch, "team")
+    before = len(around.cluster.writes)
+    too_little_memory()
+    around.controller.decide_anew()
+    around.reconcile()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.running() == {"cheap": 1}
+
+
 @pytest.mark.parametrize(("policy", "left"), [("Keep", {"cheap": 1}), ("Stop", {"cheap": 0})])
 def test_what_serves_shows_no_memory_for_longer_requests_than_it_was_made_for(
     too_little_memory: Callable[[], None], policy: str, left: dict[str, int]

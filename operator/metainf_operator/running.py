@@ -16,7 +16,8 @@ def what_runs(world: World, state: WorkloadState, active: DecisionState | None, 
 
     Pods of another Deployment of the workload are of another decision. They are told apart by what they serve, where
     Deployments are seen. Those that were made for something else than is `asked` now (`serving_inputs`), such as
-    shorter requests, show nothing of the memory that this takes.
+    shorter requests, show nothing of the memory that this takes. Those that all answered once show it still: an engine
+    that ended and loads again is no reason to leave.
     """
     if active is None or not active.holds:
         return None
@@ -26,6 +27,11 @@ def what_runs(world: World, state: WorkloadState, active: DecisionState | None, 
         return None
     children = world.children(state.key, world.deployments, state.uid)
     others = {child.serving for child in children if child.decision != active.head.name}
+    served = any(
+        child.deployment is not None and child.deployment.served
+        for child in children
+        if child.decision == active.head.name
+    )
     pods = [
         use
         for use in world.pods_in(record)
@@ -37,6 +43,6 @@ def what_runs(world: World, state: WorkloadState, active: DecisionState | None, 
         choice,
         kept.request,
         placed=len(pods) >= choice.replicas,
-        answers=active.serving_inputs == asked and any(use.engine is not None for use in pods),
+        answers=active.serving_inputs == asked and (served or any(use.engine is not None for use in pods)),
         tolerations=tuple(dict.fromkeys(toleration for use in pods for toleration in use.tolerations)),
     )
