@@ -928,7 +928,7 @@ def test_an_engine_that_loads_again_after_memory_was_limited_is_waited_for(
 def test_what_serves_shows_no_memory_for_longer_requests_than_it_was_made_for(
     too_little_memory: Callable[[], None], policy: str, left: dict[str, int]
 ) -> None:
-    around = with_pools(Around(), cheap=2, fast=0)
+    around = with_pools(Around(), cheap=2, fast=1)
     around.apply(workload(policy={"onViolation": policy}))
     around.settle()
     too_little_memory()
@@ -941,7 +941,7 @@ def test_what_serves_shows_no_memory_for_longer_requests_than_it_was_made_for(
 
 def test_what_is_asked_anew_and_finds_no_place_is_said_and_stops_nothing() -> None:
     around = with_pools(Around(), cheap=2, fast=0)
-    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.apply(workload(policy={"onViolation": "Stop"}, placement={"pools": ["cheap"]}))
     around.settle()
     close(around, 2, CLOSED)
     around.edit(engine={"image": "mine:1"})

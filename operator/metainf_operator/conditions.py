@@ -108,12 +108,11 @@ class Facts:
 
     `limit`/`limit_message` are set where the selection refused; `running` is the candidate in force as a person
     writes it, `outdated` where nothing can serve what is asked now and its pods serve what was asked before; `broken`
-    is the first limit that it breaks today, `over_budget` how it breaks the budget;
-    `keep_message` says why a better one was not taken; `slo` is how the promises stand by what was seen, None where
-    nothing was. `unwatched` says why nothing can be, empty where engines are watched. `predictor_fault` says why the
-    analytical predictor stands in for a trained one; empty where what is wanted is loaded. `version_remark` says which
-    catalogue stands for an engine's version that has none, `traffic_remark` why traffic is decided by otherwise than
-    the policy has it.
+    is the first limit that it breaks today, `over_budget` how it breaks the budget; `keep_message` says why a better
+    one was not taken; `slo` is how the promises stand by what was seen, None where nothing was. `unwatched` says why
+    nothing can be, empty where engines are watched. `predictor_fault` says why the analytical predictor stands in for a
+    trained one; empty where what is wanted is loaded. `version_remark` says which catalogue stands for an engine's
+    version that has none, `traffic_remark` why traffic is decided by otherwise than the policy has it.
     """
 
     mode: PolicyMode

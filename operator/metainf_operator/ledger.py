@@ -243,19 +243,20 @@ def _less_reserved(
 
     Who may go elsewhere too is put on the `names` of the asking workload first, beside what that has reserved (`mine`).
     """
-    bound = [hold for hold in others if hold.nodes is not None and (names is None or hold.nodes <= names)]
-    for hold in sorted(bound, key=lambda hold: len(hold.nodes or ())):
+    bound: list[Hold] = []
+    free: list[Hold] = []
+    for hold in sorted(others, key=lambda hold: (hold.nodes is None, len(hold.nodes or ()))):
+        stays = hold.nodes is not None and (names is None or hold.nodes <= names)
+        (bound if stays else free).append(hold)
+    for hold in bound:
         pool = _reserve(pool, hold.request, hold.replicas, hold.nodes)
-    free = [hold for hold in others if hold not in bound]
-    if names is None:
-        mine = ()
     taken = pool
-    for hold in mine:
+    for hold in mine if names is not None else ():
         taken = _reserve(taken, hold.request, hold.replicas, hold.nodes)
     less = taken
-    for hold in sorted(free, key=lambda hold: (hold.nodes is None, len(hold.nodes or ()))):
+    for hold in free:
         less = _reserve(less, hold.request, hold.replicas, hold.nodes, first=names)
-    if not mine:
+    if taken is pool:
         return less
     given_back = tuple(_given_back(*each) for each in zip(pool.nodes, taken.nodes, less.nodes, strict=False))
     return replace(less, nodes=given_back + less.nodes[len(pool.nodes) :])

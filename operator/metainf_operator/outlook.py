@@ -24,8 +24,7 @@ class Outlook:
     `cost`, `broken` and `confidence` are of what is in force, as assessed with today's prices; `over_budget` is apart
     since a latency that is missed too would hide it. `gone` says that it could not be assessed, its pool being there no
     more; `outdated`, that nothing can serve what is asked of its pods now. `limit` is set where nothing keeps the
-    limits. `version_remark` says what stands for the flags of an engine's
-    version that has no catalogue.
+    limits. `version_remark` says what stands for the flags of an engine's version that has no catalogue.
     """
 
     considered: int
