@@ -257,7 +257,7 @@ class World:
         uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
-            names = self._selected(key, record)
+            selected = self._selected(key, record)
             free = pool_for_workload(
                 record.pool,
                 uses,
@@ -266,9 +266,9 @@ class World:
                 created_at=created_at,
                 own_pods_count=own_pods_count,
                 members=record.members,
-                names=names or None,
+                names=selected or None,
             )
-            free = of_these_nodes(free, self._selector(key), names)
+            free = of_these_nodes(free, self._selector(key), selected)
             name = known_as.get(free.name, free.name)
             pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
