@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from metainf.architecture import ModelArchitecture
 from metainf.candidates import Candidate, CandidateName, Enumeration, Option, enumerate_candidates
 from metainf.placement import ReplicaRequest, Room, evicting_taints, room_for
-from metainf.pools import NodeCapacity, NodePool
+from metainf.pools import Billing, NodeCapacity, NodePool
 from metainf.rejections import Rejection, RejectionReason
 from metainf.workload import ReplicaLimits, Toleration, Workload
 
@@ -32,7 +32,8 @@ class Running:
     """What is seen of the pods of the candidate in force.
 
     `request` is what a replica takes of its node, `tolerations` what its pods tolerate. `placed`: each of its replicas
-    has a node of the pool, so that none has to find one. `answers`: at least one of them is ready.
+    has a node of the pool, so that none has to find one. `answers`: they were made for what is asked now, and any of
+    them is ready, or all were once: their memory is enough for that.
     """
 
     name: CandidateName
@@ -77,16 +78,18 @@ def _memory_short(found: Enumeration) -> float | None:
 
 
 def _as_it_stands(option: Option, pool: NodePool, running: Running) -> Candidate:
-    """The option with what its replicas take, priced; those that the pool shows no room for as on nodes of their own.
+    """The option with what its replicas take, priced, those included that the pool shows no room for.
 
-    Such a node costs whole: what is not known to be cheaper must not pass for it.
+    They have their nodes, so that each costs its share of one, as when it came. Where whole nodes are billed, what is
+    not known to be cheaper must not pass for it: they count as on nodes of their own.
     """
     replicas, request = running.name.replicas, running.request
     room = room_for(pool, request)
-    missing = replicas - room.replicas
-    if missing > 0:
+    if pool.billing is Billing.NODE and (missing := replicas - room.replicas) > 0:
         more = replace(pool, addable_nodes=pool.addable_nodes + missing)
         room = Room(more, room.standing, room.on_standing, max(1, room.per_added_node), room.share)
+    elif pool.billing is Billing.SHARE and (missing := replicas - room.on_standing) > 0:
+        room = Room(pool, (*room.standing, *[1] * missing), replicas, room.per_added_node, room.share)
     held = replace(option, pool=pool, request=request, room=room)
     return Candidate(held, replicas, room.cost_per_hour(replicas))
 

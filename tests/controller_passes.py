@@ -26,6 +26,7 @@ from metainf_operator.plugin.inventory import read_world
 from metainf_operator.plugin.planner import Planner, Proposal
 from metainf_operator.pool_reporter import PoolKey, PoolReporter
 from metainf_operator.projections import project_node, project_pod
+from metainf_operator.reconcile import serving_inputs
 from metainf_operator.reporter import Reporter
 from metainf_operator.resources import (
     ACCELERATOR_POOL,
@@ -221,7 +222,9 @@ class Around:
             await self._see()
             state = self.world.workloads.get(WorkloadKey("team", name))
             assert state is not None
-            return what_runs(self.world, state, self.world.active_decision(state.key, state.uid))
+            assert state.manifest is not None
+            active = self.world.active_decision(state.key, state.uid)
+            return what_runs(self.world, state, active, asked=serving_inputs(state.manifest))
 
         return asyncio.run(main())
 

@@ -1,5 +1,6 @@
 """Passes of the controller over a cluster in memory: what is written, in which order, and that it comes to an end."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -874,24 +875,86 @@ def test_what_runs_in_a_pool_that_takes_no_new_pods_keeps_to_its_budget(budget: 
     assert around.running() == {"cheap": 1 if budget == "2" else 0}
 
 
-def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def too_little_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """From when it is called, no model fits any accelerator."""
+
+    def now() -> None:
+        monkeypatch.setattr("metainf.memory._CACHE_MARGIN_RATIO", 1e4)
+        candidates._replicas_of_shape.cache_clear()
+
+    yield now
+    monkeypatch.undo()
+    candidates._replicas_of_shape.cache_clear()
+
+
+def test_a_limit_on_memory_that_a_new_version_adds_moves_nobody_who_serves(
+    too_little_memory: Callable[[], None],
+) -> None:
     around = with_pools(Around(), cheap=2, fast=1)
     around.apply(workload(policy={"onViolation": "Stop"}))
     around.settle()
     before = len(around.cluster.writes)
-    monkeypatch.setattr("metainf.memory._CACHE_MARGIN_RATIO", 1e4)
-    candidates._replicas_of_shape.cache_clear()
-    try:
-        around.resync()
-        assert "exceeds the usable" in around.message("Decided")
-        around.apply(workload("second"))
-        around.settle("second", "chat")
-        assert around.condition("Feasible", "second")[1] == "ModelDoesNotFit"
-    finally:
-        monkeypatch.undo()
-        candidates._replicas_of_shape.cache_clear()
+    too_little_memory()
+    around.resync()
+    assert "exceeds the usable" in around.message("Decided")
+    around.apply(workload("second"))
+    around.settle("second", "chat")
+    assert around.condition("Feasible", "second")[1] == "ModelDoesNotFit"
     assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
     assert around.condition("Ready", "chat") == ("True", "Serving")
+
+
+def test_an_engine_that_loads_again_after_memory_was_limited_is_waited_for(
+    too_little_memory: Callable[[], None],
+) -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload(policy={"onViolation": "Stop"}))
+    around.settle()
+    (body,), (pod,) = around.deployments(), around.cluster.all(POD)
+    around.cluster.edit(POD, pod["metadata"]["name"], {"status": {"conditions": []}}, "team")
+    reached = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    patch = {"status": {"availableReplicas": 0, "conditions": [reached]}}
+    around.cluster.edit(DEPLOYMENT, body["metadata"]["name"], patch, "team")
+    before = len(around.cluster.writes)
+    too_little_memory()
+    around.controller.decide_anew()
+    around.reconcile()
+    assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
+    assert around.running() == {"cheap": 1}
+
+
+@pytest.mark.parametrize(("policy", "left"), [("Keep", {"cheap": 1}), ("Stop", {"cheap": 0})])
+def test_what_serves_shows_no_memory_for_longer_requests_than_it_was_made_for(
+    too_little_memory: Callable[[], None], policy: str, left: dict[str, int]
+) -> None:
+    around = with_pools(Around(), cheap=2, fast=1)
+    around.apply(workload(policy={"onViolation": policy}))
+    around.settle()
+    too_little_memory()
+    around.edit(traffic={"inputTokens": {"mean": 30000}})
+    around.settle()
+    assert around.running() == left
+    assert around.condition("Feasible") == ("False", "ModelDoesNotFit")
+    assert around.condition("Ready") == ("False", "ModelDoesNotFit")
+
+
+def test_what_is_asked_anew_and_finds_no_place_is_said_and_stops_nothing() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    around.apply(workload(policy={"onViolation": "Stop"}, placement={"pools": ["cheap"]}))
+    around.settle()
+    close(around, 2, CLOSED)
+    around.edit(engine={"image": "mine:1"})
+    around.settle()
+    assert around.running() == {"cheap": 1}
+    assert around.condition("Ready") == ("False", "NoMatchingPool")
+    assert around.condition("Available") == ("True", "Serving")
+    for number in range(2):
+        around.cluster.edit(NODE, f"cheap-{number}", {"spec": {"taints": []}})
+    around.settle()
+    assert around.condition("Ready") == ("True", "Serving")
+    (body,) = around.deployments()
+    assert body["spec"]["template"]["spec"]["containers"][0]["image"] == "mine:1"
 
 
 # Nodes that are selected by their labels
@@ -924,6 +987,22 @@ def test_a_selector_that_a_part_of_a_pool_matches_leaves_that_part() -> None:
     around.settle("fourth")
     assert around.condition("Ready", "fourth") == ("False", "NoMatchingPool")
     assert "cheap has no label zone=c" in around.message("Ready", "fourth")
+
+
+def test_two_workloads_never_count_on_one_node_that_only_one_of_them_selects() -> None:
+    around = with_pools(Around(), cheap=2, fast=0)
+    for name, zone in (("cheap-0", "a"), ("cheap-1", "b")):
+        in_zone(around, name, zone)
+    around.apply(workload("anywhere"))
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {"cheap": 1}
+    around.apply(workload(placement={"nodeSelector": {"zone": "b"}}))
+    around.reconcile()
+    assert around.running() == {}
+    assert around.condition("Feasible") == ("False", "NoCapacity")  # the pod of the other has no node yet
+    around.settle("anywhere", "chat")
+    assert {p["spec"]["nodeName"] for p in around.cluster.all(POD)} == {"cheap-0", "cheap-1"}
+    assert around.condition("Ready") == ("True", "Serving")
 
 
 @pytest.mark.parametrize("zone", [pytest.param(None, id="without the label"), pytest.param("a", id="of another zone")])
@@ -1007,11 +1086,18 @@ def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, 
     assert around.condition("Ready") == ("True", "Serving")
 
 
-@pytest.mark.parametrize("elsewhere", [pytest.param(False, id="nothing else"), pytest.param(True, id="another kind")])
-def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(elsewhere: bool) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param([], id="nothing else"),
+        pytest.param([host("h0", "10", like="gke-h100")], id="another kind"),
+        pytest.param([host("d0", "1", taints=[DEDICATED])], id="nodes of the kind that are dedicated"),
+    ],
+)
+def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(others: list[dict[str, Any]]) -> None:
     around = with_nodes(g0="1", g1="1")
-    if elsewhere:
-        around.cluster.put(NODE, host("h0", "10", like="gke-h100"))
+    for each in others:
+        around.cluster.put(NODE, each)
     around.apply(workload(policy={"onViolation": "Stop"}))
     around.settle()
     before = len(around.cluster.writes)
@@ -1021,6 +1107,36 @@ def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(el
             around.settle()
             assert [call for call in around.cluster.writes[before:] if call.resource == DEPLOYMENT] == []
             assert around.condition("Ready") == ("True", "Serving")
+
+
+def placed_in(pool: str) -> dict[str, Any]:
+    return {"placement": {"pools": [pool]}}
+
+
+def pinned_to(pool: str) -> dict[str, Any]:
+    candidate = {"pool": pool, "method": "default", "replicas": 1}
+    return {"policy": {"mode": "Pinned", "pinned": {"candidate": candidate}}}
+
+
+@pytest.mark.parametrize("spec", [placed_in, pinned_to])
+@pytest.mark.parametrize("today", [pytest.param(True, id="by today's name"), pytest.param(False, id="by the former")])
+def test_a_pool_that_a_taint_renamed_is_meant_by_either_of_its_names(
+    spec: Callable[[str], dict[str, Any]], today: bool
+) -> None:
+    around = with_nodes(g0="1", g1="1")
+    around.apply(workload())
+    around.settle()
+    (before,) = around.running()
+    writes = len(around.cluster.writes)
+    for name in ("g0", "g1"):
+        around.cluster.put(NODE, host(name, "1", taints=[CLOSED]))
+        around.settle()
+    (record,) = around.world.inventory.pools
+    assert record.pool.name != before
+    around.edit(**spec(record.pool.name if today else before))
+    around.settle()
+    assert [call for call in around.cluster.writes[writes:] if call.resource == DEPLOYMENT] == []
+    assert around.condition("Ready") == ("True", "Serving")
 
 
 def test_what_is_suspended_is_not_written_for_a_node_either() -> None:
@@ -1504,6 +1620,19 @@ def test_a_reservation_whose_record_is_not_written_is_told_to_be_free_again() ->
     with pytest.raises(UnreachableError):
         around.reconcile()
     assert told == [0]
+
+
+def test_a_write_that_fails_is_tried_again_by_the_queue_and_not_for_the_room_that_it_gives_back() -> None:
+    around = with_pools(Around())
+    told: list[set[WorkloadKey]] = []
+    around.controller._capacity_freed = lambda: told.append(set(around.world.held_back))
+    around.apply(workload())
+    others = {WorkloadKey("team", "other")}
+    around.world.held_back |= {WorkloadKey("team", "chat"), *others}
+    around.cluster.fail(UnreachableError("away"), verb=Verb.APPLY)
+    with pytest.raises(UnreachableError):
+        around.reconcile()
+    assert told == [others]
 
 
 def test_what_is_suspended_is_told_to_be_free_once_it_is() -> None:

@@ -213,28 +213,26 @@ def named(**taints: list[dict[str, str]]) -> str:
     return only(tainted(**taints)).pool.name
 
 
-def test_a_pool_answers_to_the_name_that_it_had_before_a_taint_was_on_all_of_its_nodes() -> None:
+def test_a_pool_says_what_it_was_called_before_a_taint_was_on_all_of_its_nodes() -> None:
     before = named(n0=[], n1=[])
-    assert tainted(n0=[], n1=[CLOSED]).renamed == {}
     closed = tainted(n0=[CLOSED], n1=[CLOSED])
     record = only(closed)
-    assert closed.get(before) == record
+    assert closed.get(before) is None
+    assert closed.formerly(before) == (record,)
     assert record.pool.name == named(n0=[CLOSED], n1=[CLOSED]) != before
     assert [t.key for t in record.pool.taints] == ["maintenance"]
     both = tainted(n0=[CLOSED, DEDICATED], n1=[CLOSED, DEDICATED])
     former = (before, record.pool.name, named(n0=[DEDICATED], n1=[DEDICATED]))
-    assert all(both.get(name) == only(both) for name in former)
+    assert all(both.formerly(name) == (only(both),) for name in former)
+    assert both.formerly("another") == ()
 
 
-def test_of_pools_that_may_have_had_a_name_the_one_that_changed_least_answers_to_it() -> None:
+def test_several_pools_may_have_had_a_name_and_the_one_that_changed_least_is_said_first() -> None:
     plain, dedicated = named(n0=[]), named(n1=[DEDICATED])
     inventory = tainted(n0=[CLOSED], n1=[CLOSED, DEDICATED])
-    found, other = inventory.get(plain), inventory.get(dedicated)
-    assert found is not None
-    assert other is not None
-    assert [n.name for n in found.pool.nodes] == ["n0"]
-    assert [n.name for n in other.pool.nodes] == ["n1"]
-    assert tainted(n0=[DEDICATED], n1=[{**DEDICATED, "value": "vision"}]).get(plain) is None
+    assert [[n.name for n in r.pool.nodes] for r in inventory.formerly(plain)] == [["n0"], ["n1"]]
+    assert [[n.name for n in r.pool.nodes] for r in inventory.formerly(dedicated)] == [["n1"]]
+    assert len(tainted(n0=[DEDICATED], n1=[{**DEDICATED, "value": "vision"}]).formerly(plain)) == 2
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,29 @@ def test_what_others_hold_is_taken_of_the_nodes_that_they_may_use(held: Hold, fr
     assert left.addable_nodes == 1
 
 
+FIRST, SECOND = (frozenset({f"{GPU}-{i}"}) for i in range(2))
+
+
+@pytest.mark.parametrize(
+    ("held", "names", "free"),
+    [
+        pytest.param([hold(B, 1)], None, [0, 1], id="who may use any node counts what is left of all"),
+        pytest.param([hold(B, 1)], SECOND, [1, 0], id="what others reserved may come to the nodes that are selected"),
+        pytest.param([replace(hold(B, 1), nodes=FIRST)], SECOND, [0, 1], id="not of those who select others"),
+        pytest.param([hold(B, 1), hold(C, 1)], SECOND, [0, 0], id="two who may go anywhere"),
+        pytest.param([replace(hold(A, 1), nodes=SECOND), hold(B, 1)], SECOND, [0, 1], id="nor to what it has reserved"),
+        pytest.param([hold(B, 1), replace(hold(C, 1), nodes=FIRST)], None, [0, 0], id="who has no choice goes first"),
+        pytest.param([hold(B, 1, waiting=True, at=1)], SECOND, [0, 1], id="a claim is to any room that there is"),
+    ],
+)
+def test_who_selects_nodes_counts_on_none_that_others_may_come_to_take(
+    held: list[Hold], names: frozenset[str] | None, free: list[int]
+) -> None:
+    where = pool(GPU, per_node=1, nodes=2)
+    left = pool_for_workload(where, {}, held, A, created_at=T0 + timedelta(minutes=9), names=names)
+    assert [node.accelerators_free for node in left.nodes] == free
+
+
 def test_a_claim_leaves_room_on_the_nodes_that_are_selected_by_what_is_reserved() -> None:
     where = pool(GPU, nodes=2)
     held = [replace(hold(A, 8), nodes=frozenset({f"{GPU}-0"})), hold(B, 16, waiting=True, at=1)]

@@ -21,6 +21,7 @@ from metainf.running import Running
 from metainf.selection import Selection
 from metainf.switching import MoveReason
 from metainf.workload import Budget, BudgetKind
+from metainf_operator.outlook import outlook_of
 from metainf_operator.reconcile import (
     Activate,
     Choice,
@@ -359,6 +360,8 @@ STOPS: dict[str, Any] = {"policy": {"onViolation": "Stop"}}
         pytest.param(STOPS, ("cheap", "fast"), False, None, Stop, None, id="its pods are not there, Stop -> stop"),
         pytest.param({}, ("cheap",), True, "else", Activate, MoveReason.ASKED, id="asked anew -> where pods may start"),
         pytest.param({}, ("cheap", "fast"), True, "else", Hold, AT_REST, id="asked anew, nowhere to start -> hold"),
+        pytest.param(STOPS, ("cheap", "fast"), True, "else", Hold, AT_REST, id="nor is it stopped for that"),
+        pytest.param(RECOMMEND, ("cheap",), True, "else", Propose, None, id="asked anew, Recommend -> propose another"),
         pytest.param(
             {"scaling": {"replicas": 2}}, ("cheap",), True, None, Activate, MoveReason.SCALED, id="scaled -> move"
         ),
@@ -396,6 +399,8 @@ def test_what_runs_in_a_pool_that_takes_no_new_pods(
         assert choice.plan.chosen.candidate.name.pool == "fast"
     if isinstance(choice, Hold):
         assert choice.message.startswith(str(says))
+        assert choice.outdated is (asked is not None)
+        assert outlook_of(made, choice, active).outdated is (asked is not None)
 
 
 def test_what_runs_where_it_could_not_start_is_left_for_a_gain_as_any_other() -> None:

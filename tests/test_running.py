@@ -150,7 +150,9 @@ def test_the_limits_hold_for_what_runs_as_for_any_other(
     [
         pytest.param(pool("l4", free=(8,), price="80"), "20", id="the share that it takes of a node"),
         pytest.param(pool("l4", free=(1, 1), price="80"), "20", id="shares of two"),
-        pytest.param(pool("l4", free=(1, 0), price="80"), "90", id="what is not seen to fit costs a node"),
+        pytest.param(pool("l4", free=(1, 0), price="80"), "20", id="one that is not seen to fit has its share as well"),
+        pytest.param(pool("l4", free=(0,), price="80", addable=1), "20", id="nor does it need a node to be added"),
+        pytest.param(pool("l4", free=(1, 0), price="80", billing=Billing.NODE), "160", id="billed whole, on its own"),
         pytest.param(pool("l4", free=(1, 1), price="80", billing=Billing.NODE), "160", id="nodes billed whole"),
     ],
 )

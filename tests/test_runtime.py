@@ -135,23 +135,56 @@ def test_a_change_is_looked_at_by_those_it_concerns(
     assert run(main, on=on) == looks_at
 
 
-def test_a_label_of_one_node_is_looked_at_by_those_who_select_nodes() -> None:
+@pytest.mark.parametrize(
+    ("name", "labels", "looks_at"),
+    [
+        pytest.param("cheap-1", {"zone": "b"}, {A}, id="a node that is selected now"),
+        pytest.param("cheap-2", {"zone": "c"}, {A}, id="a node that was selected"),
+        pytest.param("cheap-2", {"zone": None}, {A}, id="a node that lost the label"),
+        pytest.param("cheap-1", {"rack": "7"}, set(), id="a label that nobody asks for"),
+        pytest.param("cheap-1", {"zone": "c"}, set(), id="another value of it"),
+        pytest.param("plain", {"zone": "b"}, set(), id="a node of no pool"),
+    ],
+)
+def test_a_label_of_one_node_is_looked_at_by_those_to_whom_it_matters(
+    name: str, labels: dict[str, str | None], looks_at: set[Any]
+) -> None:
     on = cluster()
     on.put(NODE, node("cheap-1", labels={"pool": "cheap"}))
+    on.put(NODE, node("cheap-2", labels={"pool": "cheap", "zone": "b"}))
+    on.put(NODE, {"metadata": {"name": "plain", "labels": {"kubernetes.io/arch": "amd64"}}})
     on.edit(INFERENCE_WORKLOAD, "a", {"spec": {"placement": {"nodeSelector": {"zone": "b"}}}}, "team")
 
     async def main(runtime: Runtime) -> set[Any]:
         await runtime.sync()
         await queued(runtime)
-        body = on.edit(NODE, "cheap-1", {"metadata": {"labels": {"zone": "b"}}})
+        body = on.edit(NODE, name, {"metadata": {"labels": labels}})
         runtime.feeds.nodes.saw({"type": "MODIFIED", "object": body})
         return await queued(runtime)
 
-    assert run(main, on=on) == {A}
+    assert run(main, on=on) == looks_at
 
 
-def someones_pod(on: str) -> dict[str, Any]:
-    return {"metadata": {"name": "p", "namespace": "x"}, "spec": {"nodeName": on, "containers": []}}
+def test_a_node_of_no_pool_that_comes_or_goes_is_looked_at_by_nobody() -> None:
+    on = cluster()
+    on.edit(INFERENCE_WORKLOAD, "a", {"spec": {"placement": {"nodeSelector": {"zone": "b"}}}}, "team")
+
+    async def main(runtime: Runtime) -> list[set[Any]]:
+        await runtime.sync()
+        await queued(runtime)
+        body = on.put(NODE, {"metadata": {"name": "plain", "labels": {"zone": "b"}}})
+        runtime.feeds.nodes.saw({"type": "ADDED", "object": body})
+        found = [await queued(runtime)]
+        runtime.feeds.nodes.saw({"type": "DELETED", "object": body})
+        return [*found, await queued(runtime)]
+
+    assert run(main, on=on) == [set(), set()]
+
+
+def someones_pod(on: str, name: str = "p", *, accelerators: int = 1) -> dict[str, Any]:
+    requests = {"nvidia.com/gpu": str(accelerators)} if accelerators else {"cpu": "1"}
+    containers = [{"name": "c", "resources": {"requests": requests}}]
+    return {"metadata": {"name": name, "namespace": "x"}, "spec": {"nodeName": on, "containers": containers}}
 
 
 @pytest.mark.parametrize(
@@ -180,6 +213,28 @@ def test_who_is_held_back_for_room_looks_again_when_a_pod_leaves_and_not_when_on
         return [*found, await queued(runtime), set(anew)]
 
     assert run(main) == [{PoolKey("cheap")}, set(), looks_at, looks_at & {A}]
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "least", "most"),
+    [pytest.param(1, 60, 60, id="with accelerators"), pytest.param(0, 1, 4, id="without: twice a minute at most")],
+)
+def test_pods_that_leave_without_accelerators_have_nobody_look_again_all_the_time(
+    accelerators: int, least: int, most: int
+) -> None:
+    async def main(runtime: Runtime) -> int:
+        await runtime.sync()
+        await queued(runtime)
+        runtime.world.held_back.add(A)
+        looks = 0
+        for number in range(60):
+            body = someones_pod("cheap-0", f"p{number}", accelerators=accelerators)
+            runtime.feeds.pods.saw({"type": "ADDED", "object": body})
+            runtime.feeds.pods.saw({"type": "DELETED", "object": body})
+            looks += A in await queued(runtime, 2.0)
+        return looks
+
+    assert least <= run(main) <= most
 
 
 def test_who_is_held_back_for_room_looks_again_when_a_claim_is_given_up() -> None:

@@ -96,6 +96,30 @@ def test_what_is_in_place_and_not_ready_runs_and_does_not_answer() -> None:
     assert (found.name, found.placed, found.answers) == (TWO, True, False)
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "behind", "answers"),
+    [
+        pytest.param("True", "NewReplicaSetAvailable", 0, True, id="all replicas answered once"),
+        pytest.param("True", "NewReplicaSetAvailable", 1, False, id="those of a template before"),
+        pytest.param("True", "ReplicaSetUpdated", 0, False, id="they start"),
+        pytest.param("False", "ProgressDeadlineExceeded", 0, False, id="they did not start in their time"),
+    ],
+)
+def test_what_answered_once_and_loads_again_has_shown_that_its_memory_is_enough(
+    status: str, reason: str, behind: int, answers: bool
+) -> None:
+    around = serving()
+    (body,), (pod,) = around.deployments(), pods(around)
+    edit(around, pod, {"status": {"conditions": []}})
+    said = {"type": "Progressing", "status": status, "reason": reason}
+    seen = body["metadata"]["generation"] - behind
+    patch = {"status": {"observedGeneration": seen, "availableReplicas": 0, "conditions": [said]}}
+    around.cluster.edit(DEPLOYMENT, body["metadata"]["name"], patch, "team")
+    found = around.runs()
+    assert found is not None
+    assert (found.placed, found.answers) == (True, answers)
+
+
 def test_a_workload_that_runs_nothing_has_nothing_running() -> None:
     around = serving()
     around.apply(workload("poor", budget="0.5"))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller_passes import workload as manifest
 from metainf.candidates import CandidateName
-from metainf.manifests import DecisionHead
+from metainf.manifests import DecisionHead, parse_workload
 from metainf.manifests.decision_record import Reservation
 from metainf.placement import ReplicaRequest
 from metainf_operator.ledger import PodUse, WorkloadKey
@@ -172,10 +173,22 @@ def test_pods_of_a_pool_are_those_on_its_nodes_and_all_where_nodes_are_not_seen(
     assert list(known.pods_in(fixed)) == [inside, outside]
 
 
+def test_what_is_reserved_takes_room_where_no_node_is_seen_that_its_selector_matches() -> None:
+    known = world()
+    asks = parse_workload(manifest("a", placement={"nodeSelector": {"zone": "b"}}))
+    known.workloads.upsert(WorkloadKey("team", "a"), replace(workload("a", "new"), manifest=asks))
+    known.decisions.upsert(("team", "d1"), decision("d1", "a", "new", 2, released=False))
+    (record,) = known.inventory.pools
+    known.use_fixed_pools((record.pool,))
+    (others,) = known.pools_for(WorkloadKey("team", "b"), T0)
+    assert sum(each.accelerators_free for each in others.nodes) == 14
+
+
 def test_a_pool_goes_by_the_name_that_a_workload_was_put_in_it_by() -> None:
     known = world()
     known.workloads.upsert(WorkloadKey("team", "a"), workload("a", "new"))
     known.decisions.upsert(("team", "d1"), decision("d1", "a", "new", 2, released=False))
+    known.pods.upsert(("team", "p1"), PodUse("n1", 1, 4.0, 1 << 30, WorkloadKey("team", "a")))
     before = known.inventory.pools[0].pool.name
     for name in NODES:
         closed = node(name, price="27.40", taints=[{"key": "maintenance", "effect": "NoSchedule"}])
@@ -189,3 +202,26 @@ def test_a_pool_goes_by_the_name_that_a_workload_was_put_in_it_by() -> None:
     assert mine.taints == others.taints
     free = [sum(each.accelerators_free for each in where.nodes) for where in (mine, others)]
     assert free == [16, 14]
+
+
+def test_whose_former_name_a_pool_has_shows_in_whose_pods_run_there() -> None:
+    known = world()
+    before = known.inventory.pools[0].pool.name
+    taints = {"n1": "maintenance", "n2": "maintenance", "n3": "dedicated"}
+    for name, taint in taints.items():
+        body = node(name, price="27.40", taints=[{"key": taint, "effect": "NoSchedule"}])
+        known.nodes.upsert(name, project_node(body))
+    known.inventory_changed()
+    a, b, c = (WorkloadKey("team", name) for name in NAMES)
+    for name, on, key in (("p1", "n1", a), ("p2", "n2", a), ("p3", "n3", a), ("p4", "n3", b)):
+        known.pods.upsert(("team", name), PodUse(on, 1, 4.0, 1 << 30, key))
+    found = [known.pool_of(key, before) for key in (a, b, c)]
+    assert [record and sorted(record.members) for record in found] == [["n1", "n2"], ["n3"], None]
+    known.workloads.upsert(c, workload("c", "new"))
+    known.decisions.upsert(("team", "d1"), decision("d1", "c", "new", 2, released=False))
+    free = [sum(each.accelerators_free for each in pool.nodes) for pool in known.pools_for(c, T0)]
+    assert sorted(free) == [6, 14]
+    assert known.known_as(c) == {}
+    for pod in ("p1", "p2", "p3"):
+        known.pods.delete(("team", pod))
+    assert known.pool_of(a, before) is None

@@ -128,6 +128,9 @@ class _Server:
 def _with_context(server: _Server, input_tokens: TokenLengths, output_tokens: TokenLengths) -> ReplicaSpec:
     """The replica with the context that the flags say, else the one that the operator would tell it.
 
+    On accelerators, that is. Of a CPU the operator knows the node, so that it gives a replica whole cores of it and a
+    cache of its own, which its context then rests on; here neither is known, and the CPU of the catalogue is meant.
+
     Raises
     ------
     InvalidWorkloadError

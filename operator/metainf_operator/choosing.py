@@ -59,10 +59,12 @@ class Chooser:
         TroubleError
             The spec names a method or an argument that the engine's version does not know, or would undo the decision.
         """
-        workload, sides = understood.workload, self.sides
+        sides = self.sides
+        understood = understood.with_pools_known_as(sides.world.known_as(state.key))
+        workload = understood.workload
         asked = serving_inputs(workload)
         pools = sides.world.pools_for(state.key, state.created_at)
-        running = what_runs(sides.world, state, active)
+        running = what_runs(sides.world, state, active, asked=asked)
         made = await self._planned(understood, pools, revision, active, running)
         spent = overspent(workload.workload.budget, accrued)
         room = None

@@ -107,12 +107,12 @@ class Facts:
     """What the conditions are computed from.
 
     `limit`/`limit_message` are set where the selection refused; `running` is the candidate in force as a person
-    writes it; `broken` is the first limit that it breaks today, `over_budget` how it breaks the budget;
-    `keep_message` says why a better one was not taken; `slo` is how the promises stand by what was seen, None where
-    nothing was. `unwatched` says why nothing can be, empty where engines are watched. `predictor_fault` says why the
-    analytical predictor stands in for a trained one; empty where what is wanted is loaded. `version_remark` says which
-    catalogue stands for an engine's version that has none, `traffic_remark` why traffic is decided by otherwise than
-    the policy has it.
+    writes it, `outdated` where nothing can serve what is asked now and its pods serve what was asked before; `broken`
+    is the first limit that it breaks today, `over_budget` how it breaks the budget; `keep_message` says why a better
+    one was not taken; `slo` is how the promises stand by what was seen, None where nothing was. `unwatched` says why
+    nothing can be, empty where engines are watched. `predictor_fault` says why the analytical predictor stands in for a
+    trained one; empty where what is wanted is loaded. `version_remark` says which catalogue stands for an engine's
+    version that has none, `traffic_remark` why traffic is decided by otherwise than the policy has it.
     """
 
     mode: PolicyMode
@@ -127,6 +127,7 @@ class Facts:
     proposed: str | None = None
     running: str | None = None
     running_gone: bool = False
+    outdated: bool = False
     broken: Rejection | None = None
     over_budget: str = ""
     keep_message: str = ""
@@ -200,7 +201,8 @@ def _prices_known(facts: Facts) -> Condition:
 def _feasible(facts: Facts) -> Condition:
     if facts.considered is None:
         return _undecided("Feasible", facts)
-    if facts.limit is not None and (facts.running is None or facts.broken is not None or facts.running_gone):
+    serves_as_asked = facts.running is not None and not (facts.running_gone or facts.outdated)
+    if facts.limit is not None and not (serves_as_asked and facts.broken is None):
         return Condition("Feasible", FALSE, facts.limit, facts.limit_message)
     if facts.running_gone:
         message = f"{facts.running} runs on a pool that is there no more"

@@ -191,8 +191,12 @@ class Controller:
             active = await self._apply(state, understood, made, choice, active)
             recorded = True
         finally:
-            if self.world.reserving.pop(state.key, None) is not None and not recorded:
-                self._capacity_freed()
+            reserved = self.world.reserving.pop(state.key, None) is not None
+            if not recorded:
+                # Whose write failed looks again by the queue's back-off, not for the room that it gives back.
+                self.world.held_back.discard(state.key)
+                if reserved:
+                    self._capacity_freed()
         outlook = outlook_of(made, choice, active)
         self._outlooks[state.key] = (self._situation(understood, replace(seen, active=active)), outlook)
         if isinstance(choice, Hold) and choice.awaits_turn:

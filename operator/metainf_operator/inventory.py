@@ -9,8 +9,9 @@ while they start, and a pool that lets in less because of one of them would move
 that carries more than the others is no capacity, and stays a member so that pods which run there keep their room.
 
 A derived pool is named after the taints of its nodes, among other things, since that is what tells dedicated nodes from
-the rest. Where a taint comes to be on all of them, one after the other, the pool is the same and its name is not: it
-answers to the name that it had without that taint too, for the sake of what was put in it before.
+the rest. Where a taint comes to be on all of them, one after the other, the pool is the same and its name is not. Each
+pool says what it may have been called without some of its taints, which nodes that were dedicated all along may say as
+well: whose former name it is shows in whose pods its nodes run (`world`).
 """
 
 import hashlib
@@ -37,7 +38,7 @@ class PoolRecord:
 
     `pool.nodes` are the members that take new pods. A node is capacity of one pool at most; one with taints of its own,
     or whose price is not known just now, is a member of those as well that its pods may have been put in before.
-    `former` are names that it had before some of its taints came, each with how many taints fewer that was.
+    `former` are names that it may have had before some of its taints came, each with how many taints fewer that was.
     """
 
     pool: NodePool
@@ -56,21 +57,13 @@ class Inventory:
     overlapping: tuple[tuple[str, str], ...] = ()
 
     def get(self, name: str) -> PoolRecord | None:
-        """The pool that is called so, or was, where none is now."""
-        name = self.renamed.get(name, name)
+        """The pool that is called so."""
         return next((record for record in self.pools if record.pool.name == name), None)
 
-    @property
-    def renamed(self) -> dict[str, str]:
-        """Names that pools had and none has now, with those of today; of several pools the one that changed least."""
-        names = {record.pool.name for record in self.pools}
-        claimed: dict[str, list[tuple[int, str]]] = {}
-        for record in self.pools:
-            for old, fewer in record.former:
-                if old not in names:
-                    claimed.setdefault(old, []).append((fewer, record.pool.name))
-        firsts = {old: sorted(found) for old, found in claimed.items()}
-        return {old: found[0][1] for old, found in firsts.items() if len(found) == 1 or found[0][0] < found[1][0]}
+    def formerly(self, name: str) -> tuple[PoolRecord, ...]:
+        """Pools that may have been called so; those first that changed least since."""
+        found = [(dict(record.former)[name], record) for record in self.pools if name in dict(record.former)]
+        return tuple(record for _, record in sorted(found, key=lambda each: (each[0], each[1].pool.name)))
 
 
 def take_inventory(

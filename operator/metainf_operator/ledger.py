@@ -8,6 +8,12 @@ sides of a switch count until they are gone.
 Why claims of the waiting count: without them a workload that needs a whole node would wait for ever behind small
 ones that come after it. Rejected: moving the small ones away, which would break their service for another's start. So
 a claim is to room that nobody holds: what a workload runs on, or has reserved, is its own whoever came first.
+
+Where the scheduler will put what is reserved and has no pods yet is not known. For a workload that may use a part of
+the nodes alone, what others have reserved without choosing nodes is taken of that part first, so that it counts on
+nothing that they may come to take; but not what it has reserved itself. That it can still lose: a pod of one who comes
+later and may go anywhere may be bound before its own, to the node that it counts on. Then it is decided anew. Rejected:
+to keep whoever comes later off all the other nodes until its pods are bound, which may take as long as a switch.
 """
 
 import math
@@ -164,6 +170,7 @@ def pool_for_workload(
     created_at: datetime,
     own_pods_count: bool = False,
     members: frozenset[str] = frozenset(),
+    names: frozenset[str] | None = None,
 ) -> NodePool:
     """The pool with what is free for this workload.
 
@@ -171,7 +178,8 @@ def pool_for_workload(
     itself holds counts as free, and nobody's reservation or claim is counted into it; with `own_pods_count` the room
     of its pods is not free, as for the new side of a switch that starts beside the old. `members` name all nodes of
     the pool, those that are no capacity now (cordoned, not ready) included: pods of the workload that still run there
-    keep their room.
+    keep their room. `names` are those that the workload may use, None where that is any; what is free on the others is
+    shown all the same.
     """
     usable = {node.name: node for node in pool.nodes}
     ours: dict[WorkloadKey, Counter[ReplicaSize]] = {}
@@ -190,7 +198,7 @@ def pool_for_workload(
             left.append(NodeCapacity(name, 0, 0.0, 0))
             own.append(NodeCapacity(name, mine.accelerators, mine.cpu_cores, mine.memory_bytes))
     unmet = _unmet(pool.name, holds, ours)
-    free = _less_held(replace(pool, nodes=tuple(left)), unmet, workload, created_at)
+    free = _less_held(replace(pool, nodes=tuple(left)), unmet, workload, created_at, names)
     given_back = tuple(_given_back(*each) for each in zip(own, left, free.nodes, strict=False))
     return replace(free, nodes=given_back + free.nodes[len(left) :])
 
@@ -211,16 +219,47 @@ def _unmet(pool: str, holds: Iterable[Hold], ours: Mapping[WorkloadKey, Mapping[
     return sorted(found, key=lambda hold: hold.turn)
 
 
-def _less_held(pool: NodePool, unmet: Sequence[Hold], workload: WorkloadKey, created_at: datetime) -> NodePool:
+def _less_held(
+    pool: NodePool,
+    unmet: Sequence[Hold],
+    workload: WorkloadKey,
+    created_at: datetime,
+    names: frozenset[str] | None,
+) -> NodePool:
     """The pool less what others have reserved of it, and less the claims that come before the workload."""
-    for hold in unmet:
-        if not hold.waiting and hold.workload != workload:
-            pool = _reserve(pool, hold.request, hold.replicas, hold.nodes)
-    mine = [hold for hold in unmet if not hold.waiting and hold.workload == workload]
+    reserved = [hold for hold in unmet if not hold.waiting]
+    mine = [hold for hold in reserved if hold.workload == workload]
+    pool = _less_reserved(pool, [hold for hold in reserved if hold.workload != workload], mine, names)
     for hold in unmet:
         if hold.waiting and hold.workload != workload and hold.turn < (created_at, workload):
             pool = _claimed(pool, hold, mine)
     return pool
+
+
+def _less_reserved(
+    pool: NodePool, others: Sequence[Hold], mine: Sequence[Hold], names: frozenset[str] | None
+) -> NodePool:
+    """The pool less what others have reserved: those first who have the fewest nodes to choose from.
+
+    Who may go elsewhere too is put on the `names` of the asking workload first, beside what that has reserved (`mine`).
+    """
+    bound: list[Hold] = []
+    free: list[Hold] = []
+    for hold in sorted(others, key=lambda hold: (hold.nodes is None, len(hold.nodes or ()))):
+        stays = hold.nodes is not None and (names is None or hold.nodes <= names)
+        (bound if stays else free).append(hold)
+    for hold in bound:
+        pool = _reserve(pool, hold.request, hold.replicas, hold.nodes)
+    taken = pool
+    for hold in mine if names is not None else ():
+        taken = _reserve(taken, hold.request, hold.replicas, hold.nodes)
+    less = taken
+    for hold in free:
+        less = _reserve(less, hold.request, hold.replicas, hold.nodes, first=names)
+    if taken is pool:
+        return less
+    given_back = tuple(_given_back(*each) for each in zip(pool.nodes, taken.nodes, less.nodes, strict=False))
+    return replace(less, nodes=given_back + less.nodes[len(pool.nodes) :])
 
 
 def _claimed(pool: NodePool, claim: Hold, mine: Sequence[Hold]) -> NodePool:
@@ -295,15 +334,27 @@ def _may_use(node: NodeCapacity, names: frozenset[str] | None) -> bool:
     return names is None or node.name in names
 
 
-def _reserve(pool: NodePool, request: ReplicaRequest, replicas: int, names: frozenset[str] | None = None) -> NodePool:
+def _reserve(
+    pool: NodePool,
+    request: ReplicaRequest,
+    replicas: int,
+    names: frozenset[str] | None = None,
+    *,
+    first: frozenset[str] | None = None,
+) -> NodePool:
     """The pool less so many replicas: each on the fullest node that has room, then on nodes to be added.
 
-    Where `names` are given, on nodes of these alone, and on none to be added. The fullest stays the fullest while it is
-    filled, so that one look at the nodes is enough.
+    Where `names` are given, on nodes of these alone, and on none to be added; those that are `first` before the others.
+    The fullest stays the fullest while it is filled, so that one look at the nodes is enough.
     """
     nodes, left = list(pool.nodes), max(0, replicas)
+
+    def in_turn(i: int) -> tuple[bool, int, float, str]:
+        node = nodes[i]
+        return not _may_use(node, first), node.accelerators_free, node.cpu_free_cores, node.name
+
     fitting = (i for i, node in enumerate(nodes) if _may_use(node, names) and node_slots(node, request) > 0)
-    for i in sorted(fitting, key=lambda i: (nodes[i].accelerators_free, nodes[i].cpu_free_cores, nodes[i].name)):
+    for i in sorted(fitting, key=in_turn):
         if left == 0:
             break
         nodes[i], left = _filled(nodes[i], request, left)

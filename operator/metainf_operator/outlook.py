@@ -23,8 +23,8 @@ class Outlook:
 
     `cost`, `broken` and `confidence` are of what is in force, as assessed with today's prices; `over_budget` is apart
     since a latency that is missed too would hide it. `gone` says that it could not be assessed, its pool being there no
-    more. `limit` is set where nothing keeps the limits. `version_remark` says what stands for the flags of an engine's
-    version that has no catalogue.
+    more; `outdated`, that nothing can serve what is asked of its pods now. `limit` is set where nothing keeps the
+    limits. `version_remark` says what stands for the flags of an engine's version that has no catalogue.
     """
 
     considered: int
@@ -41,6 +41,7 @@ class Outlook:
     over_budget: Rejection | None = None
     confidence: float | None = None
     gone: bool = False
+    outdated: bool = False
     keep_message: str = ""
     version_remark: str = ""
 
@@ -66,6 +67,7 @@ def outlook_of(plan: Plan, choice: Choice, active: DecisionState | None) -> Outl
         over_budget=None if current is None else current.assessment.over_budget(current.row),
         confidence=None if current is None else confidence_kept(current),
         gone=runs and current is None,
+        outdated=isinstance(choice, Hold) and choice.outdated,
         keep_message=choice.message if isinstance(choice, Hold) else "",
         version_remark=version_remark(plan.inputs.engine_version),
     )

@@ -327,6 +327,7 @@ def project_deployment(body: Mapping[str, Any]) -> ChildState | None:
         available=int(status.get("availableReplicas") or 0),
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
         message=str(failure.get("message") or progressing.get("message") or "")[:512],
+        served=_served(progressing, body["metadata"], status),
     )
     affinity = ((spec.get("template") or {}).get("spec") or {}).get("affinity") or {}
     return replace(
@@ -337,6 +338,16 @@ def project_deployment(body: Mapping[str, Any]) -> ChildState | None:
         hostnames=_hostnames(affinity.get("nodeAffinity") or {}),
         packed=packs(affinity),
     )
+
+
+def _served(progressing: Mapping[str, Any], metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether all replicas of the newest template were available at once.
+
+    Kubernetes sets the reason then, and it outlives pods that are not ready any more. Of a template that was changed
+    since it says nothing. Source: kubernetes, pkg/controller/deployment/progress.go.
+    """
+    current = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
+    return current and progressing.get("status") == "True" and progressing.get("reason") == "NewReplicaSetAvailable"
 
 
 def _hostnames(node_affinity: Mapping[str, Any]) -> tuple[str, ...]:

@@ -57,11 +57,13 @@ class Hold:
     """Keep running what is in force; the message says why nothing better was taken, empty where it is the best.
 
     `awaits_turn`: a better one is taken as soon as fewer workloads switch; `awaits_room`: as soon as both fit.
+    `outdated`: its pods were made for what was asked of them before, and nothing can serve what is asked now.
     """
 
     message: str = ""
     awaits_turn: bool = False
     awaits_room: bool = False
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,19 +150,22 @@ def decide(
     if overspent:
         kept = runs and not halts(workload, overspent=True)
         return Hold("the batch has cost its budget") if kept else Stop(plan)
-    if isinstance(outcome, NoSelection):
-        return _refused(workload, plan, outcome, runs)
     anew = active is not None and active.serving_inputs != asked
+    if isinstance(outcome, NoSelection):
+        return _refused(workload, plan, outcome, runs, anew)
     room = _room_needed(workload, room, anew)
     verdict = _weighed(workload, outcome, active, now, room)
+    no_place_anew = anew and outcome.current is not None and outcome.current.barred is not None
     if workload.policy.mode is PolicyMode.RECOMMEND:
-        return Propose(retargeted(plan, verdict.target)) if isinstance(verdict, Move) else Hold()
+        if isinstance(verdict, Move):
+            return Propose(retargeted(plan, verdict.target))
+        return Propose(plan) if no_place_anew else Hold()
     if isinstance(verdict, Move):
         return _moved(plan, outcome, verdict, room)
     if anew and outcome.current is not None:
         # The same candidate, asked for differently: a new image, revision or argument has to reach the pods. Where new
         # pods of it would find no place, those of the best other one are to have it.
-        target = outcome.current if outcome.current.barred is None else outcome.chosen
+        target = outcome.chosen if no_place_anew else outcome.current
         return Activate(retargeted(plan, target), MoveReason.ASKED)
     no_place = room is not None and not room.has_place(*_asks(outcome.chosen.candidate))
     held = verdict.reason is KeepReason.NO_ROOM_BESIDE
@@ -258,12 +263,12 @@ def _moved(plan: Plan, outcome: Selection, verdict: Move, room: SwitchRoom | Non
     return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, keeps_old=keeps_old)
 
 
-def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool) -> Choice:
+def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool, anew: bool) -> Choice:
     if not runs:
         return Refuse(plan, claims=workload.policy.mode is not PolicyMode.RECOMMEND)
     if workload.policy.on_violation is OnViolation.STOP and _known_broken(workload, outcome):
         return Stop(plan)
-    return Hold(_in_its_place(outcome) or "no candidate keeps every limit")
+    return Hold(_in_its_place(outcome) or "no candidate keeps every limit", outdated=anew)
 
 
 def _in_its_place(outcome: Selection | NoSelection) -> str:

@@ -114,6 +114,7 @@ def facts_of(seen: Seen, decision: Decision | None) -> Facts:
         limit_message=outlook.limit_message,
         proposed=outlook.proposed,
         running_gone=outlook.gone,
+        outdated=outlook.outdated,
         broken=outlook.broken if runs else None,
         over_budget=outlook.over_budget.detail if runs and outlook.over_budget is not None else "",
         keep_message=outlook.keep_message,

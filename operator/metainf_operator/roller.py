@@ -94,7 +94,7 @@ class Roller:
         `accrued` is what a batch has cost so far. `keeps_old`: the decision was made in this pass for a gain alone, on
         the ground that both sides fit and that its turn has come; neither is asked again, and nothing stops for it.
         """
-        serving = self._serving(workload, active, decision, weight_bytes)
+        serving = self._serving(state, workload, active, decision, weight_bytes)
         deployments = self.world.children(state.key, self.world.deployments, state.uid)
         if serving is None or active.head.choice is None:
             if stopped:
@@ -138,10 +138,15 @@ class Roller:
         return Rolled(Stage.SERVING if best.settled else stage, message, best.serving, best.replicas)
 
     def _serving(
-        self, workload: InferenceWorkload, active: DecisionState, decision: Decision, weight_bytes: float
+        self,
+        state: WorkloadState,
+        workload: InferenceWorkload,
+        active: DecisionState,
+        decision: Decision,
+        weight_bytes: float,
     ) -> Serving | None:
         choice, kept = active.head.choice, active.head.reservation
-        record = None if choice is None else self.world.inventory.get(choice.pool)
+        record = None if choice is None else self.world.pool_of(state.key, choice.pool)
         if choice is None or kept is None or record is None or decision.chosen is None:
             return None
         pool = record.pool

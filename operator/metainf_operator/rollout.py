@@ -108,6 +108,8 @@ class ObservedDeployment:
     available: int
     deadline_exceeded: bool = False
     message: str = ""
+    served: bool = False
+    """Whether all replicas of its newest template were available once, though none may be now."""
 
     @property
     def settled(self) -> bool:

@@ -1,8 +1,9 @@
 """Which nodes of a pool a workload may use that asks for nodes with certain labels, and the pool as it sees it.
 
 Separate from the inventory, whose pools are the same for everybody: nodes of one kind may stand in several zones, and a
-selector that a part of them matches leaves that part. The pods carry the selector, so that they go nowhere else; what
-others without one have reserved, and have no pods for yet, may still come to take a node that is selected here.
+selector that a part of them matches leaves that part. The pods carry the selector, so that they go nowhere else. What
+others without one have reserved, and have no pods for yet, may come to take a node that is selected here: the `ledger`
+says how that is counted.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,17 @@ from metainf.pools import NodePool
 from metainf_operator.inventory import PoolRecord
 from metainf_operator.projections import NodeFacts
 
-__all__ = ["Selector", "matching_nodes", "of_these_nodes"]
+__all__ = ["Labels", "Selector", "matching_nodes", "of_these_nodes", "selects"]
 
+Labels = tuple[tuple[str, str], ...]
+"""Labels of one node."""
 Selector = tuple[tuple[str, str], ...]
 """Labels that a node must have, all of them."""
+
+
+def selects(selector: Selector, labels: Labels) -> bool:
+    """Whether a node with these labels is meant."""
+    return set(selector).issubset(labels)
 
 
 def matching_nodes(

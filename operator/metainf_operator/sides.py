@@ -65,17 +65,17 @@ class Sides:
         found: list[Side] = []
         for child in children:
             if child.name != but and child.deployment is not None and child.deployment.replicas > 0:
-                found.append(await self._side(child, child.deployment))
+                found.append(await self._side(state.key, child, child.deployment))
         return tuple(found)
 
-    async def _side(self, child: ChildState, deployment: ObservedDeployment) -> Side:
+    async def _side(self, key: WorkloadKey, child: ChildState, deployment: ObservedDeployment) -> Side:
         answers = deployment.available > 0
         record = None if child.decision is None else self.world.decisions.get((child.namespace, child.decision))
         decision = None if record is None else await self.records.read(record)
         if decision is None or decision.chosen is None:
             return Side(child.name, answers)
         chosen = decision.chosen
-        pool = self.world.inventory.get(chosen.candidate.pool)
+        pool = self.world.pool_of(key, chosen.candidate.pool)
         today = None if pool is None else pool.pool.price
         tokens = dict(chosen.predicted).get("outputTokensPerSecond")
         return Side(

@@ -47,7 +47,7 @@ def _bound(world: World, state: WorkloadState, standing: ChildState) -> int:
 
 def _strays(world: World, state: WorkloadState, serving: Serving, standing: ChildState) -> bool:
     """Whether a pod of the Deployment runs on a node that is there and not of the pool."""
-    record = world.inventory.get(serving.pool)
+    record = world.pool_of(state.key, serving.pool)
     return record is not None and any(
         use.workload == state.key and use.serving == standing.serving and use.node not in record.members
         for use in world.pods.values()

@@ -6,12 +6,13 @@ a trigger that is missed costs the time until the next resync, and nothing else.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from metainf_operator.inventory import Inventory
 from metainf_operator.ledger import PodUse, WorkloadKey
 from metainf_operator.pool_reporter import PoolKey
-from metainf_operator.projections import ChildState
+from metainf_operator.projections import ChildState, NodeFacts
+from metainf_operator.selected_nodes import Labels, selects
 from metainf_operator.workqueue import Priority, WorkQueue
 from metainf_operator.world import DecisionState, ObjectKey, PoolState, WorkloadState, World
 
@@ -24,6 +25,7 @@ Key = WorkloadKey | PoolKey
 
 _INVENTORY_QUIET_S = 0.5  # bursts of node events fold into one inventory change
 _CAPACITY_QUIET_S = 1.0
+_OTHERS_QUIET_S = 30.0  # pods without accelerators end all the time on nodes that CPU pools share with others
 
 
 class Triggers:
@@ -39,6 +41,7 @@ class Triggers:
         self._pending: dict[str, asyncio.TimerHandle] = {}
         self._left: set[str] = set()  # nodes that pods have left since those who are held back were looked at
         self._stock: Inventory | None = None
+        self._relabelled: dict[str, Labels] = {}  # what nodes had before, since stock was taken
 
     def listen(self) -> None:
         """Be told of every change from now on."""
@@ -47,7 +50,7 @@ class Triggers:
         for store in (world.deployments, world.services, world.budgets):
             store.listen(self._child_changed)
         world.decisions.listen(self._decision_changed)
-        world.nodes.listen(lambda *_: self.inventory_changed())
+        world.nodes.listen(self._node_changed)
         world.pools.listen(self._pool_changed)
         world.pods.listen(self._pod_changed)
 
@@ -71,7 +74,10 @@ class Triggers:
         self.capacity_changed()
         if old is not None and old.node and (new is None or new.node != old.node):
             self._left.add(old.node)
-            self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
+            if old.accelerators or old.workload is not None:
+                self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
+            else:
+                self._soon("left by others", _OTHERS_QUIET_S, self._queue_those_whose_room_it_may_be)
         goes = old is not None and (new is None or (new.terminating and not old.terminating))
         owner = old.workload if old is not None and goes else None
         if owner is not None and owner in self._world.workloads:
@@ -88,6 +94,11 @@ class Triggers:
     def _decision_changed(self, key: ObjectKey, old: DecisionState | None, new: DecisionState | None) -> None:
         if new is None and old is not None:  # what we write ourselves needs no second look
             self._queue.add(WorkloadKey(key[0], old.head.workload))
+
+    def _node_changed(self, name: str, old: NodeFacts | None, new: NodeFacts | None) -> None:
+        if old is not None and (new is None or new.labels != old.labels):
+            self._relabelled.setdefault(name, old.labels)
+        self.inventory_changed()
 
     def _pool_changed(self, name: str, old: PoolState | None, new: PoolState | None) -> None:
         self._queue.add(PoolKey(name))
@@ -118,14 +129,28 @@ class Triggers:
 
     def _queue_everybody(self) -> None:
         stock = self._world.inventory
+        relabelled, self._relabelled = self._relabelled, {}
         if stock == self._stock:
-            # Labels of single nodes are no part of it, and some look for those.
-            self._look_anew(state for state in self._world.workloads.values() if state.node_selector)
+            self._queue_those_who_select(relabelled)
             return
         self._stock = stock
         for problem in stock.problems:
             logger.warning("a node or pool cannot be used", extra={"problem": problem})
         self.queue_all(Priority.CHANGE)
+
+    def _queue_those_who_select(self, relabelled: Mapping[str, Labels]) -> None:
+        """Labels of single nodes are no part of the stock: those look anew to whom such a node came or is lost."""
+        members = frozenset[str]().union(*(record.members for record in self._world.inventory.pools))
+        moved = [
+            (before, facts.labels)
+            for name, before in relabelled.items()
+            if name in members and (facts := self._world.nodes.get(name)) is not None
+        ]
+        if not moved:
+            return
+        selectors = {state.node_selector for state in self._world.workloads.values()}
+        concerned = {s for s in selectors if any(selects(s, before) != selects(s, now) for before, now in moved)}
+        self._look_anew(state for state in self._world.workloads.values() if state.node_selector in concerned)
 
     def queue_all(self, priority: Priority) -> None:
         """Everybody looks again, who came first before who came later."""

@@ -4,7 +4,8 @@ Separate from the pass, since most of what users get wrong comes out here, befor
 a fault and a sentence to act on. It writes nothing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from metainf.candidates import CandidateName
 from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
@@ -44,6 +45,32 @@ class Understood:
     model: KnownModel
     pinned: CandidateName | None
     observed: ObservedTraffic | None = None
+
+    def with_pools_known_as(self, names: Mapping[str, str]) -> "Understood":
+        """The same for pools that go by other names: each of today's that the spec or a pin says, by what it goes by.
+
+        A name that the spec says stays allowed: it may be the one that the pool goes by.
+        """
+        if not names:
+            return self
+        workload, pin = self.workload, self.workload.policy.pinned
+        placement = workload.workload.placement
+        pools = placement.pools | {names[name] for name in placement.pools if name in names}
+        if pin is not None:
+            pin = replace(pin, candidate=_known_as(pin.candidate, names))
+        return replace(
+            self,
+            workload=replace(
+                workload,
+                workload=replace(workload.workload, placement=replace(placement, pools=pools)),
+                policy=replace(workload.policy, pinned=pin),
+            ),
+            pinned=_known_as(self.pinned, names),
+        )
+
+
+def _known_as(candidate: CandidateName | None, names: Mapping[str, str]) -> CandidateName | None:
+    return None if candidate is None else replace(candidate, pool=names.get(candidate.pool, candidate.pool))
 
 
 async def understand(

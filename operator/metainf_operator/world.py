@@ -51,6 +51,7 @@ class World:
         self._fixed: tuple[NodePool, ...] | None = None
         self._matching: dict[tuple[Selector, str], frozenset[str] | None] = {}
         self._on_node: dict[str, dict[ObjectKey, PodUse]] = {}
+        self._node_of: dict[WorkloadKey, dict[ObjectKey, str]] = {}
         self._uses: dict[str, NodeUse] = {}
         self._stale_nodes: set[str] = set()
         self._troubled: dict[WorkloadKey, dict[ObjectKey, PodTrouble]] = {}
@@ -117,9 +118,15 @@ class World:
         if old is not None:
             self._on_node.get(old.node, {}).pop(key, None)
             self._stale_nodes.add(old.node)
+            if old.workload is not None and (mine := self._node_of.get(old.workload)) is not None:
+                mine.pop(key, None)
+                if not mine:
+                    del self._node_of[old.workload]
         if new is not None:
             self._on_node.setdefault(new.node, {})[key] = new
             self._stale_nodes.add(new.node)
+            if new.workload is not None and new.node:
+                self._node_of.setdefault(new.workload, {})[key] = new.node
 
     def _node_uses(self) -> dict[str, NodeUse]:
         """What runs on each node, added up anew only where a pod came, went or changed."""
@@ -156,6 +163,20 @@ class World:
         if self._inventory is None:
             raise AssertionError("stock was taken just now")
         return self._inventory
+
+    def pool_of(self, key: WorkloadKey, name: str) -> PoolRecord | None:
+        """The pool that the workload knows by this name; None where there is none any more.
+
+        That is the one that is called so, or, where none is, that of those which may have been called so that most of
+        the workload's pods run in: what has none there was put in none of them for all that is seen.
+        """
+        found = self.inventory.get(name)
+        mine = self._node_of.get(key)
+        if found is not None or mine is None:
+            return found
+        counts = [(sum(node in r.members for node in mine.values()), r) for r in self.inventory.formerly(name)]
+        most, record = max(counts, key=lambda each: each[0], default=(0, None))
+        return record if most else None
 
     def _take_stock(self) -> Inventory:
         if self._fixed is not None:
@@ -226,17 +247,17 @@ class World:
         Each goes by the name that the workload's own record has.
         """
         by_pool: dict[str, list[Hold]] = {}
-        known_as: dict[str, str] = {}
+        known_as = self.known_as(key)
         own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
-        renamed = self.inventory.renamed
+        names = {record.pool.name for record in self.inventory.pools}
         for hold in (*self.holds(), *own):
-            name = renamed.get(hold.pool, hold.pool)
-            by_pool.setdefault(name, []).append(hold if name == hold.pool else replace(hold, pool=name))
-            if hold.workload == key and not hold.waiting:
-                known_as[name] = hold.pool
+            today = None if hold.pool in names else self.pool_of(hold.workload, hold.pool)
+            held = hold if today is None else replace(hold, pool=today.pool.name)
+            by_pool.setdefault(held.pool, []).append(held)
         uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
+            selected = self._selected(key, record)
             free = pool_for_workload(
                 record.pool,
                 uses,
@@ -245,11 +266,18 @@ class World:
                 created_at=created_at,
                 own_pods_count=own_pods_count,
                 members=record.members,
+                names=selected or None,
             )
-            free = of_these_nodes(free, self._selector(key), self._selected(key, record))
+            free = of_these_nodes(free, self._selector(key), selected)
             name = known_as.get(free.name, free.name)
             pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
+
+    def known_as(self, key: WorkloadKey) -> dict[str, str]:
+        """Pools of today that the workload has reserved in by a name that they had, with that name."""
+        held = {hold.pool for hold in self.held_by(key) if not hold.waiting}
+        found = ((self.pool_of(key, name), name) for name in sorted(held))
+        return {record.pool.name: name for record, name in found if record is not None and record.pool.name != name}
 
     def _selector(self, key: WorkloadKey) -> Selector:
         state = self.workloads.get(key)
@@ -266,8 +294,9 @@ class World:
         return self._matching[question]
 
     def _on_its_nodes(self, hold: Hold, record: PoolRecord) -> Hold:
+        """The hold with the nodes that it may go to; any, where none is known that has the labels, so that it stays."""
         nodes = self._selected(hold.workload, record)
-        return hold if nodes is None else replace(hold, nodes=nodes)
+        return replace(hold, nodes=nodes) if nodes else hold
 
     def pods_in(self, record: PoolRecord) -> Iterator[PodUse]:
         """Pods on the pool's nodes; all pods where nodes, and so which are the pool's, are not seen."""
@@ -287,7 +316,7 @@ class World:
         Those that were told to go, and those of a Deployment that is gone and were not told yet. Only on nodes that
         pods may go to: a lost node never says that its pods are gone.
         """
-        record = self.inventory.get(pool)
+        record = self.pool_of(key, pool)
         kept = {c.serving for c in self.children(key, self.deployments, uid) if not c.terminating}
         return record is not None and any(
             use.workload == key and (use.terminating or use.serving not in kept)
