@@ -25,6 +25,8 @@ _BOUNDLESS = NodeCapacity("", 1 << 20, 1e9, 1 << 60)
 """A node that has room for whatever runs: larger than any machine, and finite."""
 _MORE_MEMORY_RATIO = 1.03
 """Beyond what is missing: the margin that `memory` asks for is a fiftieth of the memory, so that it grows with it."""
+_MOST_ROUNDS = 3
+"""So does what the runtime takes: where much is missing, once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ def running_candidate(
     asked = replace(workload, replicas=ReplicaLimits())
     opened = replace(pool, taints=(), nodes=(_BOUNDLESS,), addable_nodes=0) if running.placed else pool
     found = enumerate_candidates(asked, architecture, (opened,), engine_version=engine_version, only=running.name)
-    if not found.options and running.answers and (short := _memory_short(found)) is not None:
-        memory = math.ceil(pool.accelerator.memory_bytes * (1.0 + short) * _MORE_MEMORY_RATIO)
+    for _ in range(_MOST_ROUNDS if running.answers else 0):
+        if found.options or (short := _memory_short(found)) is None:
+            break
+        memory = math.ceil(opened.accelerator.memory_bytes * (1.0 + short) * _MORE_MEMORY_RATIO)
         opened = replace(opened, accelerator=replace(pool.accelerator, memory_bytes=memory))
         found = enumerate_candidates(asked, architecture, (opened,), engine_version=engine_version, only=running.name)
     if not found.options:

@@ -146,7 +146,9 @@ class Said:
 def test_scaled_numbers_count_by_their_spread_and_what_is_unknown_is_the_mean() -> None:
     fitted = Scaled(Said([(1.0, 5e9), (3.0, 1e9), (np.nan, 3e9)])).fit([task()] * 3)
     assert fitted.feature_names == ("small", "large")
-    np.testing.assert_allclose(fitted.transform([task()] * 3), [[-1.5**0.5, 1.5**0.5], [1.5**0.5, -(1.5**0.5)], [0, 0]])
+    np.testing.assert_allclose(
+        fitted.transform([task()] * 3), [[-(1.5**0.5), 1.5**0.5], [1.5**0.5, -(1.5**0.5)], [0, 0]]
+    )
 
 
 def test_the_control_tells_strings_apart_and_says_nothing_of_them() -> None:

@@ -286,7 +286,7 @@ def _evidence(args: argparse.Namespace, *, simulated_by: str | None = None) -> "
         if taught is not None and kind not in taught:
             _say(f"{kind} is left out: {args.train_world} holds no tasks of it")
             continue
-        found[kind] = _known(kind, truth, None if taught is None else taught[kind])
+        found[kind] = _known(kind, truth, None if taught is None else taught[kind], args)
     if not found:
         raise InvalidWorkloadError(f"--train-world {args.train_world}: it holds no tasks of {' or '.join(judged)}")
     truths = [*judged.values(), *(taught or {}).values()]

@@ -180,7 +180,7 @@ def published_sweeps(args: argparse.Namespace, kinds: Sequence[TrafficKind], say
             say(f"the papers' figure is not simulated in {world}: it is no truth, or needs --table-store")
             continue
         say(f"the papers' figure, simulated in {world}, up to {most:,} requests at once")
-        found = {kind: sweeping.published_sweep(oracle, kind, most=most) for kind in asked}
+        found: dict[TrafficKind, Any] = {kind: sweeping.published_sweep(oracle, kind, most=most) for kind in asked}
         if all(found.values()):
             return found
         say(f"{world} knows nothing of the place of the papers' figure")

@@ -31,7 +31,7 @@ from metainf.corpus.traffic import drawn_acceptance
 from metainf.corpus.worlds import StepOracle
 from metainf.measurements import Measurement, Purpose, Source, as_written
 from metainf.methods import Method, portfolio
-from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
+from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, ReplicaSpec
 from metainf.simulator.builder import engine_model
 from metainf.speculation import acceptance_ratio, drafting_context_tokens
 from metainf.workload import BatchLoad, ConcurrencyLoad

@@ -43,7 +43,8 @@ class AskedGroup:
     def right(self) -> FloatArray:
         """1 for each of them that is within the tolerance of the best of them, shape (o,)."""
         rates = self.rates
-        return (rates >= rates.max() * (1.0 - self.group.tolerance)).astype(np.float64)
+        right: FloatArray = (rates >= rates.max() * (1.0 - self.group.tolerance)).astype(np.float64)
+        return right
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ def _expected(asked: AskedGroup, predictor: Predictor) -> FloatArray:
     questions = list(asked.questions.values())
     rates = predictor.predict(questions).output_tokens_per_second
     accelerators = np.array([question.replica.layout.accelerators for question in questions])
-    return np.nan_to_num(rates / accelerators, nan=0.0, posinf=0.0, neginf=0.0)
+    known: FloatArray = np.nan_to_num(rates / accelerators, nan=0.0, posinf=0.0, neginf=0.0)
+    return known
 
 
 def _fewness(asked: AskedGroup) -> FloatArray:
@@ -119,7 +121,8 @@ def _chosen(asked: AskedGroup, expected: FloatArray) -> FloatArray:
     options = list(asked.questions)
     close = np.flatnonzero(expected >= expected.max() * (1.0 - _SAME_RATIO))
     place = min(close.tolist(), key=lambda at: (options[at] != PLAIN, options[at]))
-    return (np.arange(len(options)) == place).astype(np.float64)
+    pick: FloatArray = (np.arange(len(options)) == place).astype(np.float64)
+    return pick
 
 
 def _figures(groups: Sequence[AskedGroup], weights: Sequence[FloatArray], seed: int) -> PickFigures:

@@ -101,7 +101,7 @@ def _traffic(row: Mapping[str, Any]) -> Traffic | None:
 
 def _context_tokens(row: Mapping[str, Any], architecture: ModelArchitecture) -> int:
     """What the server was told, or room for the longest request where that is not known."""
-    longest = 2 * round(row["input_tokens"] + row["output_tokens"]) + _SPARE_TOKENS
+    longest: int = 2 * round(row["input_tokens"] + row["output_tokens"]) + _SPARE_TOKENS
     return min(_CONTEXT_TOKENS.get(row["source"], longest), architecture.max_context_tokens)
 
 

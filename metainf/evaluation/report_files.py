@@ -14,8 +14,8 @@ from typing import Any
 from metainf.evaluation.bootstrap import Interval
 from metainf.evaluation.outcomes import VIRTUAL_BEST
 from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, published_plot, save
-from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 from metainf.evaluation.report_text import markdown
+from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 
 __all__ = ["write_report"]
 

@@ -147,8 +147,8 @@ def _check(engine: EngineModel, requests: Requests) -> None:
 
 def _limits(engine: EngineModel, requests: Requests, host: HostTimes, seed: int) -> Limits:
     n = max(1, len(requests.arrival_s))
-    # Coasting counts no messages that wait for others: they cost time, and whether a step of prompts sends at once hangs
-    # on whether the step before it sent anything.
+    # Coasting counts no messages that wait for others: they cost time, and whether a step of prompts sends at once
+    # hangs on whether the step before it sent anything.
     uncounted = host.frontend_token_s == 0.0 and (not engine.asynchronous or engine.pipeline_stages > 1)
     coasting = engine.draft_tokens == 0 and engine.offload_blocks == 0 and (engine.stream_interval == 1 or uncounted)
     states = sum(group.state for group in engine.groups)
