@@ -1,6 +1,6 @@
 """Records what asf 0.1.8 says of a problem that it is right about, into answers.json beside this file.
 
-    python -m venv /tmp/asf && /tmp/asf/bin/pip install asf==0.1.8
+    python -m venv /tmp/asf && /tmp/asf/bin/pip install asf==0.1.8 pyarrow numba
     PYTHONPATH=.:tests /tmp/asf/bin/python tests/data/asf/record.py
 
 Separate from the tests, which read the answers: no extra has asf, a second library of selectors for two comparisons.
@@ -23,7 +23,7 @@ from metainf.selectors.scaling import Scaler
 from metainf.selectors.targets import log_gains
 from selector_problems import halves, problem
 
-TASKS, SEED, TREES = 240, 4, 25
+TASKS, SEED, TREES = 240, 4, 200
 ANSWERS = Path(__file__).with_name("answers.json")
 
 
