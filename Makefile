@@ -35,8 +35,9 @@ types: setup
 contracts: setup
 	$(BIN)/lint-imports
 
-test: setup ## the fast tests: no cluster, no GPU, no network
-	$(BIN)/pytest
+# A file of tests stays in one process: many share what is dear to make.
+test: setup ## the fast tests, a process for each core: no cluster, no GPU, no network
+	$(BIN)/pytest -n auto --dist loadfile
 
 e2e: setup ## the stories, on a cluster that this brings up and takes down (see e2e/cluster/README.md)
 	$(BIN)/pytest -m e2e e2e
