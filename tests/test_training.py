@@ -244,7 +244,7 @@ def test_a_budget_binds_for_some_candidates_and_is_one_for_each_choice(
     alone = pairs_of(table, {task.key: task for task in tasks}, rows, kind, None)
     together = pairs_of(twins[1], twins[2], twins[0], kind, groups_of(twins[0])[0])
     for pairs in (alone, together):
-        known = np.isfinite(pairs.budget_usd)  # nothing is, where the default carries the load under no number of replicas
+        known = np.isfinite(pairs.budget_usd)  # not where the default carries the load under no number of replicas
         assert known.mean() > 0.8 and (known.all() or kind is TrafficKind.RATE)
         over = pairs.usd > pairs.budget_usd[:, None]
         assert over.any() and not over.all()
