@@ -9,12 +9,14 @@ import pytest
 import yaml
 from rich.console import Console
 
+from metainf.binding_limits import BindingLimit
 from metainf.cli import main
 from metainf.cli.tables import plan_view
 from metainf.known_models import known_model, known_model_config
 from metainf.manifests import parse_pool, parse_workload, read_documents, standing_pool
 from metainf.planning import plan
 from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.prices import bundled_prices
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "crds/examples"
@@ -294,12 +296,44 @@ def test_a_reader_that_goes_away_is_no_fault(written):
     assert (process.wait(), errors) == (0, "")
 
 
-def test_the_readme_shows_what_the_plan_of_the_chat_prints(capsys):
-    root = Path(__file__).parents[1]
-    examples = root / "crds" / "examples"
-    assert main(["plan", "-f", str(examples / "chat.yaml"), "--pools", str(examples / "acceleratorpools.yaml")]) == 0
+def readme():
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("example", "code", "before", "lines"),
+    [
+        pytest.param("chat", 0, "(`metainf plan`, shortened):\n\n", 15, id="a choice"),
+        pytest.param("budget-too-low", 3, "(crds/examples/budget-too-low.yaml), shortened:\n\n", 7, id="a refusal"),
+    ],
+)
+def test_the_readme_shows_what_the_plans_of_examples_print(example, code, before, lines, capsys):
+    assert run("-f", str(EXAMPLES / f"{example}.yaml")) == code
     printed = capsys.readouterr().out.splitlines()
-    page = (root / "README.md").read_text(encoding="utf-8")
-    shown = page.partition("(`metainf plan`, shortened):\n\n```\n")[2].partition("```")[0].splitlines()
-    assert len(shown) > 10
+    shown = readme().partition(f"{before}```\n")[2].partition("```")[0].splitlines()
+    assert len(shown) == lines
     assert [line for line in shown if line not in printed] == []
+
+
+def test_the_budget_that_the_readme_gives_the_chat_over_empty_pools_is_what_the_plan_says(tmp_path, capsys):
+    file = tmp_path / "empty.yaml"
+    file.write_text(Path(POOLS).read_text().replace("nodes: {max", "nodes: {min: 0, max"))
+    assert run("-f", str(EXAMPLES / "chat.yaml"), pools=str(file)) == 3
+    works = re.search(r"a budget of ([0-9.]+) USD/h would work", capsys.readouterr().out)
+    assert f"the chat would need a budget of {works[1]} USD/h" in " ".join(readme().split())
+
+
+def test_the_readme_says_what_to_do_about_each_refusal():
+    table = readme().partition("## When it refuses")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", "".join(cells))) == sorted(BindingLimit)
+
+
+def test_the_readme_says_what_the_bundled_prices_are():
+    prices = bundled_prices()
+    assert {(price.region, price.as_of.isoformat()) for price in prices} == {
+        ("us-east-1", "2026-10-01"),
+        ("eastus", "2026-10-01"),
+    }
+    words = " ".join(readme().split())
+    assert f"{len(prices)} instance types of AWS us-east-1 and Azure eastus, read 2026-10-01" in words

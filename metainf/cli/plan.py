@@ -91,7 +91,8 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="AcceleratorPool manifests; a pool has nodes.max free nodes; may be given more than once",
+        help="AcceleratorPool manifests; may be given more than once. nodes.min nodes of a pool, or nodes.max where no "
+        "min is written, stand and are empty, paid by the share; a node that has to be added is paid whole",
     )
     parser.add_argument(
         "-o",
