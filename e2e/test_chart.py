@@ -158,6 +158,24 @@ def test_the_same_values_render_to_the_same_bytes(tools: _Tools, values: str | N
     assert all(document["kind"] for document in yaml.safe_load_all(first) if document)
 
 
+@pytest.mark.parametrize("switch", ["true", "false"])
+def test_alerts_about_workloads_are_rendered_unless_they_are_switched_off(tools: _Tools, switch: str) -> None:
+    options = ["--set", f"metrics.prometheusRule.enabled=true,metrics.prometheusRule.workloads={switch}"]
+    documents = yaml.safe_load_all(tools.ok("helm", "template", "metainf", str(_CHART), *options))
+    (rule,) = [document for document in documents if document and document["kind"] == "PrometheusRule"]
+    alerts = {each["alert"]: each for group in rule["spec"]["groups"] for each in group["rules"]}
+    assert {"MetaInfNobodyLeads", "MetaInfPassesFail", "MetaInfForbidden"} <= alerts.keys()
+    if switch == "false":
+        assert len(alerts) == 3
+        return
+    assert len(alerts) == 5
+    for name, kind in (("MetaInfSLOMissed", "SLOMet"), ("MetaInfOverBudget", "WithinBudget")):
+        asked = f'metainf_workload_condition{{job="metainf",type="{kind}",status="False"}}'
+        assert alerts[name]["expr"] == f"max by (namespace, name) ({asked}) == 1"
+        assert alerts[name]["for"] == "15m"
+        assert "{{ $labels.namespace }}/{{ $labels.name }}" in alerts[name]["annotations"]["summary"]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

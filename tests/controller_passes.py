@@ -347,6 +347,14 @@ class Around:
         (found,) = [c for c in self.status(name)["conditions"] if c["type"] == kind]
         return str(found["message"])
 
+    def shown(self, name: str = "chat") -> dict[str, str]:
+        """Status by type of the conditions of a workload that the metrics show."""
+        (family,) = self.metrics.workload_condition.collect()
+        series = [sample.labels for sample in family.samples if sample.labels["name"] == name]
+        found = {labels["type"]: labels["status"] for labels in series}
+        assert len(found) == len(series)
+        return found
+
     def deployments(self) -> list[JsonObject]:
         return self.cluster.all(DEPLOYMENT, "team")
 

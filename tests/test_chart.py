@@ -20,7 +20,7 @@ import yaml
 
 from metainf.planning import HTTP_PORT
 from metainf_operator.children import LABEL_SERVING, LABEL_WORKLOAD
-from metainf_operator.metrics import Metrics
+from metainf_operator.metrics import SHOWN_CONDITIONS, Metrics
 from metainf_operator.settings import OperatorSettings, SettingsError, settings_from
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -245,9 +245,24 @@ def test_alerts_name_metrics_that_there_are() -> None:
     metrics = Metrics()
     known = {sample.name for family in metrics.registry.collect() for sample in family.samples}
     known |= {f"{family.name}_total" for family in metrics.registry.collect() if family.type == "counter"}
+    known |= {family.name for family in metrics.registry.collect() if family.type == "gauge"}
     named = set(re.findall(r"metainf_[a-z_]+", "".join(re.findall(r"expr: (.+)", text))))
     assert named
     assert named <= known
+
+
+def test_alerts_about_workloads_ask_for_conditions_that_are_shown() -> None:
+    text = (_CHART / "templates/monitoring.yaml").read_text()
+    asked = re.findall(r'metainf_workload_condition\{.*,type="(\w+)",status="(\w+)"\}', text)
+    assert asked == [("SLOMet", "False"), ("WithinBudget", "False")]
+    assert {kind for kind, _ in asked} <= set(SHOWN_CONDITIONS)
+
+
+def test_the_readme_names_every_alert() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (_CHART / "templates/monitoring.yaml").read_text())
+    listed = (_CHART / "README.md").read_text().partition("Alerts of the rule: ")[2].partition("\n\n")[0]
+    assert len(alerts) == 5
+    assert re.findall(r"MetaInf\w+", listed) == alerts
 
 
 def test_the_pod_monitor_selects_the_pods_that_the_operator_runs() -> None:

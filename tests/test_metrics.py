@@ -20,6 +20,7 @@ NAMES = {
     "metainf_selection_duration_seconds",
     "metainf_candidates",
     "metainf_workload_cost_usd_per_hour",
+    "metainf_workload_condition",
     "metainf_predicted_ttft_p95_seconds",
     "metainf_observed_ttft_p95_seconds",
     "metainf_prediction_error_ratio",

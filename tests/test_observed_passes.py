@@ -311,6 +311,15 @@ def test_metrics_show_what_was_seen_and_how_far_it_is_from_the_prediction() -> N
     assert registry.get_sample_value("metainf_observed_ttft_p95_seconds", labels) is None
 
 
+def test_metrics_show_whether_the_promises_are_kept() -> None:
+    story = watched()
+    assert story.around.shown()["SLOMet"] == "Unknown"
+    story.steps(4, 30, ttft_s=MISSED)
+    assert story.around.shown() == {"Ready": "False", "Feasible": "True", "WithinBudget": "True", "SLOMet": "False"}
+    story.steps(15, 30, ttft_s=KEPT)
+    assert story.around.shown() == {"Ready": "True", "Feasible": "True", "WithinBudget": "True", "SLOMet": "True"}
+
+
 # what cannot be read
 
 

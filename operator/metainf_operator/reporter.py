@@ -181,6 +181,8 @@ class Reporter:
         facts = _with_slo(seen, facts, observed.fields)
         status = workload_status(seen.workload, facts, in_force, before, generation=state.generation, now=self._now())
         self._set_metrics(seen, facts, shown)
+        # Before the status is written, so that no alert waits for an API server that is away.
+        self.metrics.set_conditions(state.key.namespace, state.key.name, status["conditions"])
         differs = status != {k: v for k, v in before.items() if k != "observed"}
         fields = observed.fields
         if seen.accrued is not None and seen.workload is not None:
@@ -242,6 +244,7 @@ class Reporter:
             before = seen.state.status.get("conditions") or ()
             generation = seen.state.generation
             told = merged(conditions(facts), before, generation=generation, now=self._now())
+            self.metrics.set_conditions(seen.state.key.namespace, seen.state.key.name, told)
             await self._apply(seen.state, {"observedGeneration": generation, "conditions": told})
             return False
 
