@@ -291,7 +291,9 @@ def _refusal(
     predictor: Predictor,
 ) -> NoSelection:
     limit, message, budget = _binding(request, earlier, assessment)
-    order = _ranked(assessment)
+    # What only costs too much is nearest, however far the budget is from it: it is what a larger one would buy.
+    performing = [int(row) for row in assessment.cheapest_performing()]
+    order = [*performing, *(row for row in _ranked(assessment) if row not in set(performing))]
     return NoSelection(
         limit=limit,
         message=message,

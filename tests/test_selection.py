@@ -170,6 +170,15 @@ def test_a_tie_in_the_objective_goes_to_the_cheaper(gain: float, pool_name: str)
     assert TIE_RATIO == 0.02
 
 
+def test_what_only_costs_too_much_is_nearest_however_small_the_budget() -> None:
+    """Under a budget of cents the cheaper device, which breaks the SLO as well, is fewer times over the budget."""
+    outcome = refused(request(workload("0.01", load=RateLoad(2), slo=(bound(0.04),)), L4, H100))
+    assert outcome.limit is L.BUDGET_TOO_LOW
+    assert str(outcome.nearest[0].candidate.name) in outcome.message
+    assert outcome.nearest[0].candidate.option.pool.name == "h100"
+    assert "l4" in {scored.candidate.option.pool.name for scored in outcome.nearest}
+
+
 @pytest.mark.parametrize(
     ("asked", "pools", "limit", "says"),
     [
