@@ -134,6 +134,20 @@ def test_usd_say_how_many_tasks_they_are_of_and_what_is_left_out() -> None:
     assert f"{len(TABLE) - left_out:,} of {len(TABLE):,} tasks" in text and f"{priceless} ({left_out})" in text
 
 
+def test_usd_are_what_choices_truly_cost_and_limits_that_break_are_counted_beside_them() -> None:
+    # The default is over its budget; so is one pick that is a fifth dearer than it; another delivers nothing.
+    table = method_table([[6.0, 5.0, 12.0, 0.0]] * 4)
+    broken = np.tile([True, True, False, False], (4, 1))
+    chosen = np.array([1, 2, 0, 3], dtype=np.intp)
+    outcome = Outcome("any", np.arange(4), chosen, np.full(4, 2), np.ones((4, 4), dtype=bool))
+    judged = judged_tasks(Evidence(table, broken, price_usd_per_hour=np.full(4, 3600.0)), outcome)
+    found = figures_of(judged, np.ones(4, dtype=bool), GroupDraws([table.tasks.model]))
+    usd = 1 / 5 + 1 / 12 + 1 / 6 + 10 / 6
+    assert found.total_usd.value == pytest.approx(usd)
+    assert found.usd_ratio.value == pytest.approx(usd / (4 / 6))
+    assert found.violation_rate.value == 0.75
+
+
 def test_a_report_says_who_surely_beats_the_focus(written: tuple[Path, ...]) -> None:
     text = written[0].read_text()
     assert "Surely better than nearest (paired draws of groups, 95 %): in closed gap nobody of 3 rows; in USD" in text

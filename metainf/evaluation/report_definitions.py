@@ -47,8 +47,9 @@ _ENTRIES = (
     (
         "USD",
         'of the tasks whose accelerator has a list price, as many as stand under "with a price"; each accelerator at '
-        "the node that asks least for it. The interval of a total says how much it depends on which groups were held "
-        "out.",
+        "the node that asks least for it. A choice costs what it truly does, also where it breaks an SLO or the budget, "
+        "which stands under violations; one that delivers nothing is billed ten times the default, and the default "
+        "always what it costs itself. The interval of a total says how much it depends on which groups were held out.",
     ),
     (
         "Better than",
