@@ -314,7 +314,7 @@ def _loaded(args: argparse.Namespace, world: str | None, simulated_by: str | Non
 
 
 def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None", args: argparse.Namespace) -> "Evidence":
-    """What can be served within its budget, with one-at-a-time serving and sizes of batches, to a power of two."""
+    """What can be served within its limits, with one-at-a-time serving and sizes of batches, to a power of two."""
     outcomes: Any = import_module("metainf.evaluation.outcomes")
     prices: Any = import_module("metainf.evaluation.prices")
     tasks = truth.table.tasks
@@ -331,10 +331,10 @@ def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None", args: argp
         performance_by_seed=truth.by_seed,
         learnt=None if taught is None else taught.table,
     )
-    within = evaluate_rows.budgeted(args, evidence, truth.tasks)
+    within = evaluate_rows.limited(args, evidence, truth.tasks)
     if len(within) < len(evidence):
         dear = len(evidence) - len(within)
-        _say(f"{kind}: {dear} of {len(evidence)} tasks are left out: no method is within the budget drawn for them")
+        _say(f"{kind}: {dear} of {len(evidence)} tasks are left out: no method keeps every limit of theirs")
     return within
 
 

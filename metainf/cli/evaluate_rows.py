@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from metainf.corpus.task import Task
     from metainf.evaluation.outcomes import Evidence
 
-__all__ = ["add_arguments", "budgeted", "check_arguments", "parameters"]
+__all__ = ["add_arguments", "check_arguments", "limited", "parameters"]
 
 _LANES = 6000
 _QUICK = {"trees": 40, "folds": 2}
@@ -64,20 +64,20 @@ def parameters(args: argparse.Namespace, names: Sequence[str]) -> Mapping[str, M
     return dict.fromkeys(asked, more | _QUICK if args.quick else more)
 
 
-def budgeted(args: argparse.Namespace, evidence: "Evidence", tasks: "Sequence[Task]") -> "Evidence":
-    """The evidence within the tasks' budgets; unchanged where nobody says which tasks these are."""
+def limited(args: argparse.Namespace, evidence: "Evidence", tasks: "Sequence[Task]") -> "Evidence":
+    """The evidence within the tasks' limits; unchanged where nobody says which tasks these are."""
     if not tasks:
         return evidence
-    within: Any = import_module("metainf.evaluation.within_budget")
-    found: Evidence = within.with_budgets(evidence, tasks, _scores(args.corpus, args.world))
+    within: Any = import_module("metainf.evaluation.within_limits")
+    found: Evidence = within.with_limits(evidence, tasks, _scores(args.corpus, args.world))
     return found
 
 
 @lru_cache(maxsize=1)
 def _scores(folder: Path, world: str | None) -> Any:
-    """Score rows with the columns that costs need; each kind of traffic asks for them."""
-    budgets: Any = import_module("metainf.evaluation.budgets")
+    """Score rows with the columns that limits need; each kind of traffic asks for them."""
+    within: Any = import_module("metainf.evaluation.within_limits")
     measurements: Any = import_module("metainf.measurements")
     tables: Any = import_module("metainf.corpus.tables")
     rows = tables.load_rows(folder, world=world, purpose=measurements.Purpose.SCORE)
-    return rows.select([*budgets.COST_COLUMNS, "source", "purpose"])
+    return rows.select([*within.LIMIT_COLUMNS, "source", "purpose"])

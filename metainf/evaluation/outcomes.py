@@ -32,6 +32,7 @@ __all__ = [
     "Evidence",
     "Outcome",
     "SelectorFactory",
+    "broken_by",
     "ceiling_outcome",
     "reference_outcomes",
     "run_selector",
@@ -64,6 +65,9 @@ class Evidence:
         Column of that method.
     performance_by_seed : array of shape (n, m, seeds), or None
         For the ceiling, as `over_seeds` takes it; NaN for seeds that a task does not have.
+    margin_by_seed : array of shape (n, m, seeds, limits), or None
+        Allowed over needed of each limit, by which `broken` is set: for the ceiling too, whose halves of the seeds must
+        not see each other's limits.
     learnt : table of any tasks, or None
         What selectors learn from, where it is another truth than they are judged by: all that it knows. The folds of a
         split then have train rows of it.
@@ -75,6 +79,7 @@ class Evidence:
     batch_size: FloatArray | None = None
     one_at_a_time: int | None = None
     performance_by_seed: FloatArray | None = None
+    margin_by_seed: FloatArray | None = None
     learnt: MethodTable | None = None
 
     @property
@@ -87,7 +92,7 @@ class Evidence:
 
     def rows(self, index: IntArray | BoolArray) -> "Evidence":
         """The judged tasks that `index` picks; what is learnt from another truth stays whole."""
-        arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed")
+        arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed", "margin_by_seed")
         picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
         return replace(self, table=self.table.rows(index), **picked)
 
@@ -178,15 +183,32 @@ def ceiling_outcome(evidence: Evidence, split: Split) -> tuple[Evidence, Outcome
     seeds = evidence.performance_by_seed
     if seeds is None:
         return None
-    first, second = over_seeds(seeds[:, :, 0::2]), over_seeds(seeds[:, :, 1::2])
-    several = np.any(first > 0.0, axis=1) & np.any(second > 0.0, axis=1)
+    known, known_broken = _half(evidence, seeds, 0)
+    rest, rest_broken = _half(evidence, seeds, 1)
+    several = np.any(metrics.good(known, known_broken), axis=1) & np.any(metrics.good(rest, rest_broken), axis=1)
     if not several.any():
         return None
-    known = replace(evidence.table, performance=np.where(several[:, None], first, np.nan))
-    rest = replace(evidence.table, performance=np.where(several[:, None], second, np.nan))
+    known, rest = (
+        replace(half, performance=np.where(several[:, None], half.performance, np.nan)) for half in (known, rest)
+    )
     blank = _blank(CEILING, evidence, split)
-    chosen = metrics.labels(known, evidence.broken)[blank.judged]
-    return replace(evidence, table=rest), replace(blank, chosen=chosen)
+    chosen = metrics.labels(known, known_broken)[blank.judged]
+    return replace(evidence, table=rest, broken=rest_broken), replace(blank, chosen=chosen)
+
+
+def broken_by(margin: FloatArray) -> BoolArray:
+    """Shape (n, m): what breaks a limit over the repeats together, by `Evidence.margin_by_seed`."""
+    with np.errstate(invalid="ignore"):
+        missed = [over_seeds(margin[..., limit]) < 1.0 for limit in range(margin.shape[3])]
+    found: BoolArray = np.any(missed, axis=0)
+    return found
+
+
+def _half(evidence: Evidence, seeds: FloatArray, first: int) -> tuple[MethodTable, BoolArray | None]:
+    """The truth by every other seed from the first of them on, and what that says is broken."""
+    margin = evidence.margin_by_seed
+    broken = evidence.broken if margin is None else broken_by(margin[:, :, first::2])
+    return replace(evidence.table, performance=over_seeds(seeds[:, :, first::2])), broken
 
 
 def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:

@@ -239,7 +239,8 @@ def _held_against(
     if ceiling is not None:
         rest, outcome = ceiling
         truth = replace(part.table, performance=rest.table.performance[outcome.judged])
-        tasks[outcome.selector] = judged_tasks(rest, outcome, replace(part, table=truth))
+        broken = None if rest.broken is None else rest.broken[outcome.judged]
+        tasks[outcome.selector] = judged_tasks(rest, outcome, replace(part, table=truth, broken=broken))
     return _Judged(found, tasks, GroupDraws([factor[references[0].judged] for factor in found.groups]))
 
 

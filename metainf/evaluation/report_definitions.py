@@ -47,9 +47,10 @@ _ENTRIES = (
     (
         "USD",
         'of the tasks whose accelerator has a list price, as many as stand under "with a price"; each accelerator at '
-        "the node that asks least for it. A choice costs what it truly does, also where it breaks an SLO or the budget, "
-        "which stands under violations; one that delivers nothing is billed ten times the default, and the default "
-        "always what it costs itself. The interval of a total says how much it depends on which groups were held out.",
+        "the node that asks least for it. A choice costs what it truly does, also where it breaks an SLO or the "
+        "budget, which stands under violations; one that delivers nothing is billed ten times the default, and the "
+        "default always what it costs itself. The interval of a total says how much it depends on which groups were "
+        "held out.",
     ),
     (
         "Better than",
@@ -109,8 +110,15 @@ _ENTRIES = (
     (
         "Budget",
         f"drawn for each task by a checksum of its workload, log-uniform between {FACTORS[0]:g} and {FACTORS[1]:g} "
-        "times what the default truly costs there; a method breaks it by more than the tolerance, and tasks on which "
-        "nothing keeps it are left out.",
+        "times what the default truly costs there; a method breaks it by more than the tolerance. Of a closed loop it "
+        "can forbid the best: it counts all tokens, and P only those of requests that keep the SLO.",
+    ),
+    (
+        "Limits",
+        "the budget, every statistic of the SLO, and a batch's deadline; repeats count together. A closed loop that "
+        "misses a statistic breaks its SLO although P, its goodput, counts the requests that keep it: the operator, "
+        "the calibrated decisions and the study of its choices judge by the same. Tasks on which nothing keeps every "
+        "limit are left out.",
     ),
     (
         "What ships",
