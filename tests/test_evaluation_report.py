@@ -540,6 +540,30 @@ def test_the_ceiling_is_over_tasks_with_several_seeds() -> None:
         assert found[CEILING, scope].violation_rate.value == found[CEILING, scope].false_refusal_rate.value == 0.0
 
 
+def test_selectors_learn_which_methods_break_limits_as_the_single_best_is_fixed_by_it() -> None:
+    broken = np.broadcast_to(np.arange(4) == 3, TABLE.performance.shape)
+    found, seen = split(TABLE.tasks, SplitKind.MODEL, most_folds=3), []
+
+    class Watching(NearestTasks):
+        def fit(self, table: MethodTable) -> "Watching":
+            seen.append(table)
+            return super().fit(table)
+
+    for evidence in (Evidence(TABLE, broken), Evidence(TABLE, learnt=replace(TABLE, broken=broken))):
+        outcome = run_selector("watching", Watching, evidence, found, clock=lambda: 0.0)
+        assert not (outcome.single == 3).any() and not outcome.classes[:, 3].any()
+        assert all(table.broken is not None and table.broken[:, 3].all() for table in seen)
+        seen.clear()
+
+
+def test_shuffled_labels_shuffle_what_is_broken_with_them() -> None:
+    broken = np.zeros(TABLE.performance.shape, dtype=bool)
+    broken[:60, 2] = True
+    shuffled = with_shuffled_labels(replace(TABLE, broken=broken), 0).broken
+    assert shuffled is not None
+    assert shuffled.sum() == 60 and 0 < shuffled[:60, 2].sum() < 40
+
+
 def test_selectors_learn_from_one_world_and_are_judged_by_another() -> None:
     other = replace(TABLE, performance=TABLE.performance[:, ::-1])
     evidence = Evidence(TABLE, learnt=other)

@@ -329,7 +329,7 @@ def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None", args: argp
         batch_size=sizes,
         one_at_a_time=static,
         performance_by_seed=truth.by_seed,
-        learnt=None if taught is None else taught.table,
+        learnt=None if taught is None else evaluate_rows.taught(args, taught),
     )
     within = evaluate_rows.limited(args, evidence, truth.tasks)
     if len(within) < len(evidence):

@@ -15,10 +15,12 @@ from metainf.errors import InvalidWorkloadError
 from metainf.selectors.catalogue import SELECTORS
 
 if TYPE_CHECKING:
+    from metainf.corpus.tables import Truth
     from metainf.corpus.task import Task
     from metainf.evaluation.outcomes import Evidence
+    from metainf.selectors.contract import MethodTable
 
-__all__ = ["add_arguments", "check_arguments", "limited", "parameters"]
+__all__ = ["add_arguments", "check_arguments", "limited", "parameters", "taught"]
 
 _LANES = 6000
 _QUICK = {"trees": 40, "folds": 2}
@@ -73,7 +75,16 @@ def limited(args: argparse.Namespace, evidence: "Evidence", tasks: "Sequence[Tas
     return found
 
 
-@lru_cache(maxsize=1)
+def taught(args: argparse.Namespace, truth: "Truth") -> "MethodTable":
+    """What the other world teaches, within limits by its own rows."""
+    if not truth.tasks:
+        return truth.table
+    within: Any = import_module("metainf.evaluation.within_limits")
+    found: MethodTable = within.taught_limits(truth.table, truth.tasks, _scores(args.corpus, args.train_world))
+    return found
+
+
+@lru_cache(maxsize=2)
 def _scores(folder: Path, world: str | None) -> Any:
     """Score rows with the columns that limits need; each kind of traffic asks for them."""
     within: Any = import_module("metainf.evaluation.within_limits")

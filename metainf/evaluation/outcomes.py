@@ -56,7 +56,8 @@ class Evidence:
     Attributes
     ----------
     broken : array of shape (n, m), bool, or None
-        What runs but breaks an SLO or the budget in truth.
+        What runs but breaks an SLO or the budget in truth; selectors learn of it for train tasks, as the single best is
+        fixed by it.
     price_usd_per_hour : array of shape (n,), or None
         Of what the performance is of: a replica, or one accelerator for rates.
     batch_size : array of shape (n,), or None
@@ -69,8 +70,8 @@ class Evidence:
         Allowed over needed of each limit, by which `broken` is set: for the ceiling too, whose halves of the seeds must
         not see each other's limits.
     learnt : table of any tasks, or None
-        What selectors learn from, where it is another truth than they are judged by: all that it knows. The folds of a
-        split then have train rows of it.
+        What selectors learn from, where it is another truth than they are judged by: all that it knows, with what is
+        broken there. The folds of a split then have train rows of it.
     """
 
     table: MethodTable
@@ -84,8 +85,8 @@ class Evidence:
 
     @property
     def lessons(self) -> MethodTable:
-        """What selectors learn from."""
-        return self.table if self.learnt is None else self.learnt
+        """What selectors learn from, with what is broken in it."""
+        return replace(self.table, broken=self.broken) if self.learnt is None else self.learnt
 
     def __len__(self) -> int:
         return len(self.table)
@@ -97,8 +98,10 @@ class Evidence:
         return replace(self, table=self.table.rows(index), **picked)
 
     def changed(self, change: Callable[[MethodTable], MethodTable]) -> "Evidence":
-        """With this change of what is learnt from and of what is judged by."""
-        return replace(self, table=change(self.table), learnt=None if self.learnt is None else change(self.learnt))
+        """With this change of what is learnt from and of what is judged by, what is broken included."""
+        table = change(replace(self.table, broken=self.broken))
+        learnt = None if self.learnt is None else change(self.learnt)
+        return replace(self, table=table, broken=table.broken, learnt=learnt)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,11 +237,10 @@ def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
 
 def _fixed_on_train(evidence: Evidence, fold: Fold) -> tuple[int, BoolArray]:
     train = evidence.lessons.rows(fold.train)
-    broken = None if evidence.broken is None or evidence.learnt is not None else evidence.broken[fold.train]
     members = np.zeros(len(train.tasks.methods), dtype=np.bool_)
-    members[metrics.class_labels(train, broken)] = True
+    members[metrics.class_labels(train, train.broken)] = True
     try:
-        return metrics.single_best(train, broken), members
+        return metrics.single_best(train, train.broken), members
     except UndefinedMetricError:
         return train.tasks.default, members
 

@@ -117,8 +117,9 @@ _ENTRIES = (
         "Limits",
         "the budget, every statistic of the SLO, and a batch's deadline; repeats count together. A closed loop that "
         "misses a statistic breaks its SLO although P, its goodput, counts the requests that keep it: the operator, "
-        "the calibrated decisions and the study of its choices judge by the same. Tasks on which nothing keeps every "
-        "limit are left out.",
+        "the calibrated decisions and the study of its choices judge by the same. Selectors learn of train tasks what "
+        "breaks a limit there, as the single best and the classes are fixed by it; in another world by what it says "
+        "itself. Tasks on which nothing keeps every limit are left out.",
     ),
     (
         "What ships",

@@ -27,7 +27,7 @@ from metainf.evaluation.outcomes import Evidence, broken_by
 from metainf.evaluation.promises import PROMISE_COLUMNS, headroom
 from metainf.selectors.contract import MethodTable
 
-__all__ = ["LIMIT_COLUMNS", "margins", "usd_table", "with_limits"]
+__all__ = ["LIMIT_COLUMNS", "margins", "taught_limits", "usd_table", "with_limits"]
 
 FloatArray = NDArray[np.float64]
 
@@ -49,6 +49,19 @@ def with_limits(evidence: Evidence, tasks: Sequence[Task], scores: pa.Table) -> 
     broken = over if evidence.broken is None else over | evidence.broken
     kept = np.any(good(evidence.table, broken), axis=1)
     return replace(evidence, broken=broken, margin_by_seed=margin).rows(kept)
+
+
+def taught_limits(table: MethodTable, tasks: Sequence[Task], scores: pa.Table) -> MethodTable:
+    """What is learnt from another world, with what breaks a limit there; without tasks that nothing serves.
+
+    Parameters
+    ----------
+    tasks : those of the table, in its order
+    scores : pyarrow.Table
+        Rows of that world: its budgets are drawn around what the default costs in it.
+    """
+    limited = replace(table, broken=broken_by(margins(table, tasks, scores)))
+    return limited.rows(np.any(limited.works, axis=1))
 
 
 def margins(table: MethodTable, tasks: Sequence[Task], scores: pa.Table) -> FloatArray:

@@ -134,7 +134,7 @@ class MetaInf(BaseSelector):
         """Weights of the parts, and the gain that choices have to exceed, from groups that the parts did not see."""
         truth = shortfalls(table)
         # No ratio to a lost default exists: such a task says nothing of what is judged by, and would outweigh others.
-        kept = table.performance[:, table.tasks.default] > 0.0
+        kept = table.works[:, table.tasks.default]
         heard = []
         for factor, held, may in self._held_out(table.tasks):
             taught = np.flatnonzero(may)
