@@ -17,9 +17,11 @@ from metainf.evaluation.budgets import (
     task_budgets,
     usd_of,
 )
-from metainf.evaluation.outcomes import CEILING, Evidence, ceiling_outcome
+from metainf.evaluation.outcomes import CEILING, Evidence, LimitCounts, ceiling_outcome
 from metainf.evaluation.prices import assumed_usd_per_hour
 from metainf.evaluation.promises import headroom, keeps_promises
+from metainf.evaluation.report_text import markdown
+from metainf.evaluation.report_values import Evaluation, KindReport
 from metainf.evaluation.splits import SplitKind, split
 from metainf.evaluation.within_limits import usd_table, with_limits
 from metainf.layouts import Layout
@@ -243,7 +245,21 @@ def test_a_batch_past_its_deadline_is_broken_and_without_another_method_left_out
     found = with_limits(evidence, [generous], table_of(rows))
     assert found.broken is not None and found.broken.tolist() == [[False, True]]
     late = [replace(row, makespan_s=1000.0) for row in rows]
-    assert len(with_limits(evidence, [generous], table_of(late))) == 0
+    nothing = with_limits(evidence, [generous], table_of(late))
+    assert len(nothing) == 0
+    assert nothing.limits == LimitCounts(tasks=1, left_out=1, best_over_budget=0, decisive_share=0.0)
+
+
+def test_tasks_whose_best_closed_loop_is_over_budget_are_counted() -> None:
+    # All tokens count for the budget, and only those in time for performance: the best is slower in all of them.
+    every = (task(ConcurrencyLoad(clients)) for clients in range(1, 5000))
+    tight = next(each for each in every if 1.0 < budget_factor(each) < 1.1)
+    rows = [score(tight, "default", e2e_mean_s=2.0), score(tight, "method-1", e2e_mean_s=3.0)]
+    found = with_limits(Evidence(method_table([[1.0, 2.0]])), [tight], table_of(rows))
+    assert found.broken is not None and found.broken.tolist() == [[False, True]]
+    assert found.limits == LimitCounts(tasks=1, left_out=0, best_over_budget=1, decisive_share=1.0)
+    report = KindReport(TrafficKind.CONCURRENCY, 1, 0.5, 2, (), {}, limits=found.limits)
+    assert "of 1 tasks of the corpus 0 are left out" in markdown(Evaluation("default-only", (report,), 0.0))
 
 
 def test_the_ceiling_chooses_by_the_limits_of_its_own_half_of_the_seeds() -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "VIRTUAL_BEST",
     "Clock",
     "Evidence",
+    "LimitCounts",
     "Outcome",
     "SelectorFactory",
     "broken_by",
@@ -47,6 +48,19 @@ DEFAULT = "vllm-default"
 SINGLE_BEST = "single-best"
 VIRTUAL_BEST = "virtual-best"
 CEILING = "ceiling"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCounts:
+    """What limits do to the tasks of a kind of traffic, all that its world knows, before any are thinned."""
+
+    tasks: int
+    left_out: int
+    """On which nothing keeps every limit: nobody is judged on them."""
+    best_over_budget: int
+    """Of those that are not left out: on which what does most among what keeps its promises is over the budget."""
+    decisive_share: float
+    """Of all these tasks, were there no limits but those that performance counts itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +83,7 @@ class Evidence:
     margin_by_seed : array of shape (n, m, seeds, limits), or None
         Allowed over needed of each limit, by which `broken` is set: for the ceiling too, whose halves of the seeds must
         not see each other's limits.
+    limits : what the limits left out, or None where nobody asked
     learnt : table of any tasks, or None
         What selectors learn from, where it is another truth than they are judged by: all that it knows, with what is
         broken there. The folds of a split then have train rows of it.
@@ -81,6 +96,7 @@ class Evidence:
     one_at_a_time: int | None = None
     performance_by_seed: FloatArray | None = None
     margin_by_seed: FloatArray | None = None
+    limits: LimitCounts | None = None
     learnt: MethodTable | None = None
 
     @property

@@ -141,6 +141,7 @@ class _Rows:
             studied=self.plan.learner if self.plan.learner in spent_s else "",
             guards=self.guards,
             single_best=self.single_best,
+            limits=evidence.limits,
             unpriced=_unpriced(evidence),
             lossless_methods=int((~lossy).sum()) if lossy.any() else 0,
             lossless_decisive_share=self.lossless_decisive_share,

@@ -59,6 +59,7 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"P is {_PERFORMANCE[report.kind]}. {report.tasks:,} tasks, {report.methods} methods; "
         f"{report.decisive_share:.1%} of the tasks are decisive.",
     ]
+    parts += _limits(report)
     parts += [
         f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name, and so all of simulator-only's, are "
         "over them alone."
@@ -93,6 +94,19 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
     return parts + _guards(report, focus) + _studies(report, focus) + _papers_figure(report)
+
+
+def _limits(report: KindReport) -> list[str]:
+    """What limits leave out of the tables and forbid, over all tasks of the corpus."""
+    limits = report.limits
+    if limits is None:
+        return []
+    return [
+        f"Limits: of {limits.tasks:,} tasks of the corpus {limits.left_out:,} are left out, since nothing keeps every "
+        f"limit of theirs, the budget included; on {limits.best_over_budget:,} of the others the best of what keeps "
+        f"its promises is over the budget. Without budgets, deadlines and statistics {limits.decisive_share:.1%} of "
+        "all of them would be decisive."
+    ]
 
 
 def _lossless(report: KindReport, focus: str) -> list[str]:

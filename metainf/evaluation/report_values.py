@@ -14,6 +14,7 @@ from metainf.evaluation.bootstrap import Comparison, WilcoxonResult
 from metainf.evaluation.figures import Figures
 from metainf.evaluation.guarding import GuardFigures
 from metainf.evaluation.leak_checks import LeakCheck
+from metainf.evaluation.outcomes import LimitCounts
 from metainf.evaluation.published import PublishedSweep
 from metainf.evaluation.splits import SplitKind
 from metainf.evaluation.studies import CurvePoint, Failure, Importance
@@ -148,6 +149,8 @@ class KindReport:
     lossless_decisive_share: float = math.nan
     lossless_left_out: int = 0
     """Tasks on which none of these keeps every limit, the budget included: they count in no lossless row."""
+    limits: LimitCounts | None = None
+    """What SLOs, deadlines and budgets leave out and forbid; None where there are none."""
     unpriced: Mapping[str, int] = field(default_factory=dict)
     """Accelerators without a list price -> how many tasks, which no USD are of; the most first."""
     taught_tasks: int = 0

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from metainf.corpus.repeats import over_seeds
 from metainf.corpus.task import Task
 from metainf.evaluation.budgets import COST_COLUMNS, budget_factor, expected_usd, score_rows, usd_of
-from metainf.evaluation.metrics import good
-from metainf.evaluation.outcomes import Evidence, broken_by
+from metainf.evaluation.metrics import decisive, good, virtual_best
+from metainf.evaluation.outcomes import Evidence, LimitCounts, broken_by
 from metainf.evaluation.promises import PROMISE_COLUMNS, headroom
-from metainf.selectors.contract import MethodTable
+from metainf.selectors.contract import BoolArray, MethodTable
 
 __all__ = ["LIMIT_COLUMNS", "margins", "taught_limits", "usd_table", "with_limits"]
 
@@ -48,7 +48,20 @@ def with_limits(evidence: Evidence, tasks: Sequence[Task], scores: pa.Table) -> 
     over = broken_by(margin)
     broken = over if evidence.broken is None else over | evidence.broken
     kept = np.any(good(evidence.table, broken), axis=1)
-    return replace(evidence, broken=broken, margin_by_seed=margin).rows(kept)
+    limits = LimitCounts(
+        tasks=len(kept),
+        left_out=int((~kept).sum()),
+        best_over_budget=int((kept & _best_is_dear(evidence.table, margin)).sum()),
+        decisive_share=float(decisive(evidence.table, evidence.broken).mean()) if len(kept) else np.nan,
+    )
+    return replace(evidence, broken=broken, margin_by_seed=margin, limits=limits).rows(kept)
+
+
+def _best_is_dear(table: MethodTable, margin: FloatArray) -> BoolArray:
+    """Shape (n,): whether what does most among what keeps its promises is over the budget."""
+    dear, late = broken_by(margin[..., :1]), broken_by(margin[..., 1:])
+    best = virtual_best(table, late)
+    return (best >= 0) & dear[np.arange(len(best)), np.maximum(best, 0)]
 
 
 def taught_limits(table: MethodTable, tasks: Sequence[Task], scores: pa.Table) -> MethodTable:
