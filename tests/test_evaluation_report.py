@@ -171,8 +171,7 @@ def test_studies_are_of_the_focus(evaluation: Evaluation) -> None:
     assert report.importance[0].feature == "feature_0"
     assert [point.share for point in report.curve] == sorted(point.share for point in report.curve)
     assert report.failures == tuple(sorted(report.failures, key=lambda each: -each.regret))
-    assert [check.split for check in report.leaks] == [kind for kind in SplitKind for _ in range(2)][:-2]
-    assert list(SplitKind)[-1] is SplitKind.RANDOM
+    assert [check.split for check in report.leaks] == [SplitKind.MODEL] * 2 + [SplitKind.ACCELERATOR] * 2
     assert all(check.passed for check in report.leaks), [check.note for check in report.leaks]
     assert report.acceleration_by_batch is not None and list(report.acceleration_by_batch) == [4.0, 64.0]
     assert 0.5 < report.decisive_share < 1.0
@@ -360,6 +359,30 @@ def test_ids_that_say_as_much_as_features_do_not_win() -> None:
     _, ids = leak_checks(AlwaysDefault, Evidence(TABLE), found, clock=lambda: 0.0)
     assert ids.passed
     assert "which these groups do not tell from 0" in ids.note
+
+
+def test_leak_checks_look_at_the_first_folds_and_fit_nothing_that_is_known() -> None:
+    found, fits = split(TABLE.tasks, SplitKind.MODEL), []
+
+    class Counting(NearestTasks):
+        def fit(self, table: MethodTable) -> "Counting":
+            fits.append(len(table))
+            return super().fit(table)
+
+    whole = run_selector("nearest", NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0)
+    given = leak_checks(Counting, Evidence(TABLE), found, clock=lambda: 0.0, whole=whole, most_folds=3)
+    assert len(fits) == 2 * 3
+    assert given == leak_checks(NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0, most_folds=3)
+
+
+def test_splits_in_processes_of_their_own_give_the_same_report() -> None:
+    plan = Plan("nearest", splits=(SplitKind.MODEL, SplitKind.RANDOM), most_folds=2, studies=False)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE)}
+    known: list[Evaluation] = []
+    makers = {"nearest": NearestTasks}
+    one, two = (evaluate(evidence, makers, plan, clock=float, jobs=jobs, known=known.append) for jobs in (1, 2))
+    assert markdown(one) == markdown(two)
+    assert [len({row.split for row in each.kinds[0].results}) for each in known] == [1, 2, 1, 2]
 
 
 def test_a_leak_check_that_could_not_be_run_has_not_passed() -> None:

@@ -42,8 +42,8 @@ __all__ = ["add_parser", "run"]
 
 _FOCUS = "metainf-shipped"
 """The headline: what the operator loads, after export and reload."""
-_ON_ALL_TASKS = ("metainf", "roofline-only")
-"""How the names begin of what is judged on all tasks: metainf, its parts, what ships, and the physics below them."""
+_ON_ALL_TASKS = ("metainf", "metainf-shipped", "roofline-only")
+"""What is judged on all tasks: the ensemble, what ships, and the physics below them."""
 _COMPARED_TASKS = 2000
 _QUICK_TASKS = 80
 _QUICK_FOLDS = 2
@@ -59,7 +59,9 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="judge every selector of methods on a corpus",
         description="Fits every selector on splits that hold out whole model families, accelerator generations, both, "
-        "or workloads, and writes report.md, figures.csv, report.json and pictures.",
+        "or workloads, and writes report.md, figures.csv, report.json and pictures; the figures so far after every "
+        "split. By estimate, not measured: all of it takes a day of one core for a corpus of 20,000 tasks, which "
+        "--jobs divides.",
         epilog=f"Selectors: {', '.join(SELECTORS)}.",
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
@@ -107,8 +109,16 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         type=int,
         default=_COMPARED_TASKS,
-        help="of each kind, on which all selectors are compared and the focus is studied; where there are more, "
-        f"metainf, its parts, {_FOCUS} and roofline-only are judged on all of them too (default: {_COMPARED_TASKS:,})",
+        help="of each kind, on which all selectors are compared and the focus is studied; where there are more, the "
+        f"focus, {', '.join(_ON_ALL_TASKS)} are judged on all of them too, on {' and '.join(_QUICK_SPLITS)} "
+        f"(default: {_COMPARED_TASKS:,})",
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=1,
+        help="splits that are judged at a time, each in a process with a copy of the tables (default: 1)",
     )
     parser.add_argument(
         "--quick",
@@ -127,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
     for flag in ("most_folds", "most_tasks", "compared_tasks"):
         if getattr(args, flag) is not None and getattr(args, flag) < 2:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
+    if args.jobs < 1:
+        raise InvalidWorkloadError(f"--jobs must be at least 1, got {args.jobs}")
     check_arguments(args)
     evaluate_rows.check_arguments(args)
     _check_worlds(args)
@@ -137,12 +149,17 @@ def run(args: argparse.Namespace) -> int:
     more = evaluate_rows.parameters(args, names)
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed, more.get(name, {})) for name in names}
     some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
-    evaluation = report.evaluate(some, makers, plan, clock=time.perf_counter, progress=_say)
+
+    def keep(found: "Evaluation") -> None:
+        files.write_figures(found, args.out)
+
+    tools = {"clock": time.perf_counter, "progress": _say, "jobs": args.jobs, "known": keep}
+    evaluation = report.evaluate(some, makers, plan, **tools)
     whole = {kind: each for kind, each in evidence.items() if some[kind] is not each}
     if whole:
-        evaluation = _with_all_tasks(report, evaluation, whole, makers, plan)
+        evaluation = _with_all_tasks(report, evaluation, whole, makers, plan, tools)
     if simulated is not None:
-        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
+        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args, tools)
     evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
     started = time.perf_counter()
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
@@ -162,17 +179,26 @@ def _with_all_tasks(
     evidence: "Mapping[TrafficKind, Evidence]",
     makers: "Mapping[str, SelectorFactory]",
     plan: "Plan",
+    tools: "Mapping[str, Any]",
 ) -> "Evaluation":
     """With rows over all tasks of kinds that have more than were compared, for the focus and few selectors beside."""
+
+    def joined(found: "Evaluation") -> "Evaluation":
+        both: Evaluation = report.with_all_tasks(evaluation, found)
+        return both
+
+    splits = tuple(each for each in plan.splits if str(each) in _QUICK_SPLITS)
     found = report.evaluate(
         evidence,
-        {name: make for name, make in makers.items() if name == plan.focus or name.startswith(_ON_ALL_TASKS)},
-        replace(plan, studies=False, leaks=False, every_task=True),
-        clock=time.perf_counter,
-        progress=lambda line: _say(f"all tasks: {line}"),
+        {name: make for name, make in makers.items() if name == plan.focus or name in _ON_ALL_TASKS},
+        replace(plan, splits=splits, studies=False, leaks=False, every_task=True),
+        **{
+            **tools,
+            "progress": _Prefixed("all tasks: "),
+            "known": lambda found: tools["known"](joined(found)),
+        },
     )
-    both: Evaluation = report.with_all_tasks(evaluation, found)
-    return both
+    return joined(found) if splits else evaluation
 
 
 def _with_simulations(
@@ -182,6 +208,7 @@ def _with_simulations(
     makers: "Mapping[str, SelectorFactory]",
     plan: "Plan",
     args: argparse.Namespace,
+    tools: "Mapping[str, Any]",
 ) -> "Evaluation":
     """With rows over the tasks that were simulated too: a corpus compares worlds on some of its tasks alone."""
     name, (known, tables) = args.simulated_by, simulated
@@ -199,8 +226,11 @@ def _with_simulations(
         evidence,
         {**makers, **untold, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
         replace(plan, studies=False, leaks=False, simulated_by=name),
-        clock=time.perf_counter,
-        progress=lambda line: _say(f"simulated by {name}: {line}"),
+        **{
+            **tools,
+            "progress": _Prefixed(f"simulated by {name}: "),
+            "known": lambda found: tools["known"](report.with_simulations(evaluation, found, name)),
+        },
     )
     both: Evaluation = report.with_simulations(evaluation, found, name)
     return both
@@ -223,6 +253,16 @@ def _plan(report: Any, focus: str, studied: str, args: argparse.Namespace) -> "P
         trained_on=args.train_world or "",
     )
     return plan
+
+
+class _Prefixed:
+    """Says lines that begin so; unlike a function within another it can be sent to a process."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __call__(self, line: str) -> None:
+        _say(self._prefix + line)
 
 
 class _Seeded:

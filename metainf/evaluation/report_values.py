@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "Result",
     "Scope",
+    "joined_splits",
     "named_split",
     "with_all_tasks",
     "with_published",
@@ -56,7 +57,7 @@ class Plan:
     studies: bool = True
     """Learning curve and importance of features, on the first split: each fits a selector several times more."""
     leaks: bool = True
-    """Leak checks, on every split but the random one: a selector is fitted twice more for each."""
+    """Leak checks, on the splits that hold models or accelerators out: a selector is fitted twice more for a fold."""
     studied: str | None = None
     """Whose features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
     seed: int = 0
@@ -166,6 +167,18 @@ class Evaluation:
     focus: str
     kinds: tuple[KindReport, ...]
     spent_s: float
+
+
+def joined_splits(report: KindReport, later: KindReport) -> KindReport:
+    """One kind of traffic on the splits of both; the studies are the first one's."""
+    return replace(
+        _joined(report, later),
+        decisive_share=later.decisive_share,
+        lossless_decisive_share=later.lossless_decisive_share,
+        studies_s=report.studies_s + later.studies_s,
+        leaks=report.leaks + later.leaks,
+        guards={**report.guards, **later.guards},
+    )
 
 
 def with_simulations(evaluation: Evaluation, simulated: Evaluation, name: str) -> Evaluation:
