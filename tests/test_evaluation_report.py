@@ -661,11 +661,11 @@ def test_features_and_leaks_are_of_the_selector_that_is_named_and_the_rest_of_th
 
 
 def test_a_report_says_which_row_is_what_ships_and_which_is_not() -> None:
-    makers = {"metainf": NearestTasks, "metainf-shipped": NearestTasks}
-    plan = Plan("metainf-shipped", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
+    makers = {"metainf-ensemble": NearestTasks, "metainf": NearestTasks}
+    plan = Plan("metainf", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
     text = markdown(evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0))
-    assert "| leave-model-out | **metainf-shipped** (what ships, exported and reloaded) |" in text
-    assert "| leave-model-out | metainf (LightGBM ensemble, does not ship) |" in text
+    assert "| leave-model-out | **metainf** (what ships, exported and reloaded) |" in text
+    assert "| leave-model-out | metainf-ensemble (LightGBM ensemble, does not ship) |" in text
 
 
 def test_the_single_best_of_a_report_is_the_zero_of_the_closed_gap() -> None:

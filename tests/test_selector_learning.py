@@ -28,7 +28,7 @@ LEARNED = (
     "metainf-two-part",
     "metainf-pairwise",
     "metainf-ranking",
-    "metainf",
+    "metainf-ensemble",
 )
 each_learned = pytest.mark.parametrize("name", LEARNED)
 
@@ -79,7 +79,7 @@ def test_what_always_breaks_a_limit_is_never_chosen_however_fast(name):
     assert not (choose(test.tasks, small(name).fit(train).scores(test.tasks)) == 1).any()
 
 
-@pytest.mark.parametrize("name", ["metainf-regression", "metainf-two-part", "metainf-pairwise", "metainf"])
+@pytest.mark.parametrize("name", ["metainf-regression", "metainf-two-part", "metainf-pairwise", "metainf-ensemble"])
 def test_each_part_of_metainf_finds_nearly_all_there_is_to_gain(name):
     train, test, single_best = table_and_single_best(is_shuffled=False)
     best = log_gains(test).max(axis=1)

@@ -92,9 +92,9 @@ _ENTRIES = (
     ),
     (
         "Hyper-parameters",
-        "the weights of metainf's parts, and the gain for which it leaves the default, are fitted by nested folds that "
-        "hold groups out. Numbers of trees, leaves and neighbours, depths and learning rates are fixed by hand, the "
-        "same on every split, of every selector.",
+        "the weights of metainf-ensemble's parts, and the gain for which it leaves the default, are fitted by nested "
+        "folds that hold groups out. Numbers of trees, leaves and neighbours, depths and learning rates are fixed by "
+        "hand, the same on every split, of every selector.",
     ),
     (
         "Generations with measured tables",
@@ -124,8 +124,8 @@ _ENTRIES = (
     (
         "What ships",
         "the artifact's predictor, trained on the train tasks, written to a file, loaded again, and asked what the "
-        "operator asks; it chooses by the operator's rule at confidence 0.9. The ensemble called metainf is another "
-        "selector and ships nowhere.",
+        "operator asks; it chooses by the operator's rule at confidence 0.9. The row metainf is this; metainf-ensemble "
+        "is another selector and ships nowhere.",
     ),
 )
 

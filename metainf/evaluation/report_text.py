@@ -219,8 +219,8 @@ def _guards(report: KindReport, focus: str) -> list[str]:
     heads += [f"{head}, unfamiliar tasks alone" for head in ("regret", "to physics", "to the default")]
     text = (
         "Mean regret over all tasks. A task is unfamiliar where it is farther from every train task than mean + 2 "
-        "standard deviations of what train tasks have to tasks of other models or accelerators. metainf has this guard "
-        "and gives such tasks to physics."
+        "standard deviations of what train tasks have to tasks of other models or accelerators. metainf-ensemble has "
+        "this guard and gives such tasks to physics."
     )
     return ["### Out of distribution, with and without a guard", text, table_text(heads, rows)]
 

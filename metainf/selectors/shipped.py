@@ -1,6 +1,6 @@
 """What ships, as a selector: the artifact's predictor, trained, written to a file, loaded again, and asked.
 
-Separate from `metainf` (`ensemble`), whose boosted trees learn from tables and ship nowhere: this row of a report is
+Separate from the `ensemble`, whose boosted trees learn from tables and ship nowhere: the row `metainf` of a report is
 about the very file that the operator loads. So it is trained as `metainf train` trains, on the rows of the train tasks
 alone, and goes through `write_artifact` and `load_predictor`; what is lost on the way is lost here too. It ranks
 methods as the operator would (`operator_ranking`).
