@@ -654,7 +654,9 @@ def test_features_and_leaks_are_of_the_selector_that_is_named_and_the_rest_of_th
     assert {each.chosen for each in found.failures} == {"default"}
     text = markdown(report)
     assert "Leak checks of nearest" in text and "What matters to nearest" in text
-    assert "Learning curve of default-only" in text and "Worst failures of default-only" in text
+    assert "Learning curve of nearest" in text and "Worst failures of default-only" in text
+    assert found.curve[-1].closed_gap.value > found.curve[0].closed_gap.value
+    assert "default-only is not checked for leaks by refitting" in text
     plan = replace(plan, studied="")
     (nobody,) = evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0).kinds
     assert (nobody.studied, nobody.importance, nobody.leaks) == ("", (), ()) and nobody.curve
@@ -666,6 +668,15 @@ def test_a_report_says_which_row_is_what_ships_and_which_is_not() -> None:
     text = markdown(evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0))
     assert "| leave-model-out | **metainf** (what ships, exported and reloaded) |" in text
     assert "| leave-model-out | metainf-ensemble (LightGBM ensemble, does not ship) |" in text
+    told = markdown(
+        evaluate(
+            {TrafficKind.BATCH: Evidence(TABLE)},
+            makers,
+            replace(plan, remarks={"metainf": "at most 7 pairs, 2 folds"}),
+            clock=lambda: 0.0,
+        )
+    )
+    assert "**metainf** (what ships, exported and reloaded; at most 7 pairs, 2 folds) |" in told
 
 
 def test_the_single_best_of_a_report_is_the_zero_of_the_closed_gap() -> None:

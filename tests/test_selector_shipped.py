@@ -215,5 +215,6 @@ def test_the_headline_of_a_report_is_what_ships(tmp_path: Path, capsys: pytest.C
     assert "concurrency, leave-model-out: metainf on" in capsys.readouterr().out
     text = (tmp_path / "out" / "report.md").read_text()
     for split in ("leave-model-out", "leave-accelerator-out"):
-        assert f"| {split} | **metainf** (what ships, exported and reloaded) |" in text
+        about = "what ships, exported and reloaded; at most 6,000 pairs, 2 folds"
+        assert f"| {split} | **metainf** ({about}) |" in text
     assert "Without figures" not in text

@@ -147,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
     report, files = _modules()
     plan = _plan(report, focus, _learner(focus, names), args)
     more = evaluate_rows.parameters(args, names)
+    plan = replace(plan, remarks=evaluate_rows.remarks(more))
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed, more.get(name, {})) for name in names}
     some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
 
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     evaluation = report.evaluate(some, makers, plan, **tools)
     whole = {kind: each for kind, each in evidence.items() if some[kind] is not each}
     if whole:
-        evaluation = _with_all_tasks(report, evaluation, whole, makers, plan, tools)
+        evaluation = _with_all_tasks(report, evaluation, whole, names, plan, args, tools)
     if simulated is not None:
         evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args, tools)
     evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
@@ -177,8 +178,9 @@ def _with_all_tasks(
     report: Any,
     evaluation: "Evaluation",
     evidence: "Mapping[TrafficKind, Evidence]",
-    makers: "Mapping[str, SelectorFactory]",
+    names: Sequence[str],
     plan: "Plan",
+    args: argparse.Namespace,
     tools: "Mapping[str, Any]",
 ) -> "Evaluation":
     """With rows over all tasks of kinds that have more than were compared, for the focus and few selectors beside."""
@@ -188,10 +190,14 @@ def _with_all_tasks(
         return both
 
     splits = tuple(each for each in plan.splits if str(each) in _QUICK_SPLITS)
+    few = [name for name in names if name == plan.focus or name in _ON_ALL_TASKS]
+    more = evaluate_rows.parameters(args, few, every_task=True)
     found = report.evaluate(
         evidence,
-        {name: make for name, make in makers.items() if name == plan.focus or name in _ON_ALL_TASKS},
-        replace(plan, splits=splits, studies=False, leaks=False, every_task=True),
+        {name: _Seeded(name, args.seed, more.get(name, {})) for name in few},
+        replace(
+            plan, splits=splits, studies=False, leaks=False, every_task=True, remarks=evaluate_rows.remarks(more)
+        ),
         **{
             **tools,
             "progress": _Prefixed("all tasks: "),

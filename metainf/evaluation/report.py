@@ -332,6 +332,7 @@ def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
                     trained_on=plan.trained_on,
                     simulated_by=plan.simulated_by,
                     every_task=plan.every_task,
+                    remark=plan.remarks.get(name, ""),
                     lossless=lossless,
                 )
             )
@@ -378,11 +379,13 @@ def _with_studies(
     report = replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
     if not plan.studies:
         return report
-    make = selectors[plan.focus]
-    curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=focus.outcome)
-    report = replace(report, curve=curve)
-    name = plan.learner
-    if name in selectors and not studied.tasks[name].outcome.failure:
-        importance = feature_importance(selectors[name], evidence, studied.split, seed=plan.seed)
-        report = replace(report, importance=importance)
+    # What learns from rows takes some of them, always as many: its curve would be flat from few tasks on.
+    learns = plan.learner in selectors
+    name = plan.learner if learns else plan.focus
+    whole, make = studied.tasks[name].outcome, selectors[name]
+    if not whole.failure:
+        curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole)
+        report = replace(report, curve=curve)
+    if learns and not whole.failure:
+        report = replace(report, importance=feature_importance(make, evidence, studied.split, seed=plan.seed))
     return replace(report, studies_s=report.studies_s + clock() - start)

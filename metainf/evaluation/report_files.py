@@ -66,7 +66,8 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
             figure = forest_plot(rows, f"{title}: {kinds}", axis, focus=focus, bounds=bounds)
             paths += save(figure, folder, f"{name.replace('_', '-')}{'-lossless' if lossless else ''}-{report.kind}")
     if report.curve:
-        paths += save(learning_plot(report.curve, f"{focus}: {report.kind}"), folder, f"learning-curve-{report.kind}")
+        title = f"{report.studied or focus}: {report.kind}"
+        paths += save(learning_plot(report.curve, title), folder, f"learning-curve-{report.kind}")
     if report.importance:
         figure = importance_plot(report.importance, f"What matters to {report.studied or focus}: {report.kind}")
         paths += save(figure, folder, f"importance-{report.kind}")

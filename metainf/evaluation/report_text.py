@@ -149,7 +149,7 @@ def _results(results: Sequence[Result], focus: str) -> str:
     heads += ["Wilcoxon p over groups"]
     rows = []
     for each in results:
-        name = _named(each.selector, focus)
+        name = _named(each.selector, focus, each.remark)
         against = [_confidence(each.against_focus), _confidence(each.usd_against_focus)]
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
@@ -231,10 +231,15 @@ def _studies(report: KindReport, focus: str) -> list[str]:
         checks = [(str(each.split), each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
         text = table_text(("split", "check", "holds", "figures"), checks)
         parts += [f"### Leak checks of {report.studied or focus}", text]
+        if report.studied not in ("", focus):
+            parts += [
+                f"{focus} is not checked for leaks by refitting: it learns from rows, which no spoilt table reaches, "
+                "and begins from physics, so that shuffled truth would leave it at what physics says."
+            ]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")
-        parts += [f"### Learning curve of {focus}", table_text(heads, rows)]
+        parts += [f"### Learning curve of {report.studied or focus}", table_text(heads, rows)]
     if report.importance:
         shown = report.importance[:_SHOWN_FEATURES]
         rows = [(each.feature, f"{each.lost_gain:.4f}", f"{each.standard_error:.4f}") for each in shown]

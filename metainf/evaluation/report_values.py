@@ -59,7 +59,7 @@ class Plan:
     leaks: bool = True
     """Leak checks, on the splits that hold models or accelerators out: a selector is fitted twice more for a fold."""
     studied: str | None = None
-    """Whose features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
+    """Whose curve, features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
@@ -67,10 +67,12 @@ class Plan:
     """Where all tasks were simulated by somebody and selectors are told what that said: the name, as above."""
     every_task: bool = False
     """Whether these are all tasks of the corpus, beside an evaluation on some of them that compares all selectors."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """By selector what is said beside its name, such as how much it learns from."""
 
     @property
     def learner(self) -> str:
-        """The selector whose features and leaks are looked at; empty where there is none."""
+        """The selector whose curve, features and leaks are looked at; empty where there is none."""
         return self.focus if self.studied is None else self.studied
 
 
@@ -95,6 +97,8 @@ class Result:
     trained_on: str = ""
     simulated_by: str = ""
     every_task: bool = False
+    remark: str = ""
+    """What is said beside the selector's name."""
     lossless: bool = False
     """Whether only methods were chosen among that cannot change answers."""
 
@@ -137,7 +141,7 @@ class KindReport:
     failures: tuple[Failure, ...] = ()
     leaks: tuple[LeakCheck, ...] = ()
     studied: str = ""
-    """The selector whose importance and leaks these are; everything else is the focus'."""
+    """Whose curve, importance and leaks these are: the focus' where it is empty, as is everything else."""
     acceleration_by_batch: Mapping[float, float] | None = None
     published: PublishedSweep | None = None
     guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
