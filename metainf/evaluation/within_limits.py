@@ -27,7 +27,7 @@ from metainf.evaluation.outcomes import Evidence, LimitCounts, broken_by
 from metainf.evaluation.promises import PROMISE_COLUMNS, headroom
 from metainf.selectors.contract import BoolArray, MethodTable
 
-__all__ = ["LIMIT_COLUMNS", "margins", "taught_limits", "usd_table", "with_limits"]
+__all__ = ["LIMIT_COLUMNS", "allowed_usd", "margins", "taught_limits", "usd_table", "with_limits"]
 
 FloatArray = NDArray[np.float64]
 
@@ -83,13 +83,21 @@ def margins(table: MethodTable, tasks: Sequence[Task], scores: pa.Table) -> Floa
     0 where a method failed or what it needs has no end, NaN where the world has no row.
     """
     work, room = _by_seed(tasks, table.tasks.methods, scores)
-    usd = _usd(work)
-    expected = np.array([expected_usd(row[table.tasks.default], row) for row in usd.tolist()], dtype=np.float64)
-    factor = np.array([budget_factor(task) for task in tasks], dtype=np.float64)
-    allowed = expected * factor * (1.0 + table.tolerance)
+    allowed = _allowed(table, tasks, _usd(work))
     with np.errstate(invalid="ignore"):
         within = np.where(work > 0.0, allowed[:, None, None] * work, work)
     return np.stack([within, room], axis=3)
+
+
+def allowed_usd(table: MethodTable, tasks: Sequence[Task], scores: pa.Table) -> FloatArray:
+    """What may be spent on each task, shape (n,), its tolerance included; infinite where nothing has a cost."""
+    return _allowed(table, tasks, usd_table(tasks, table.tasks.methods, scores))
+
+
+def _allowed(table: MethodTable, tasks: Sequence[Task], usd: FloatArray) -> FloatArray:
+    expected = np.array([expected_usd(row[table.tasks.default], row) for row in usd.tolist()], dtype=np.float64)
+    factor = np.array([budget_factor(task) for task in tasks], dtype=np.float64)
+    return expected * factor * (1.0 + table.tolerance)
 
 
 def usd_table(tasks: Sequence[Task], methods: Sequence[str], scores: pa.Table) -> FloatArray:
