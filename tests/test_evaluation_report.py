@@ -329,6 +329,9 @@ def test_leak_checks_pass_an_honest_selector_and_catch_a_leak() -> None:
     found = split(TABLE.tasks, SplitKind.MODEL)
     honest = leak_checks(NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0)
     assert [check.passed for check in honest] == [True, True]
+    told = "which these groups do not tell from 0" in honest[0].note
+    low, high = (float(end) for end in honest[0].note.partition("(")[2].partition(")")[0].split(" to "))
+    assert told is (low <= 0.0 <= high)
     leaking = leak_checks(Memorising, Evidence(TABLE), found, clock=lambda: 0.0)
     assert not leaking[0].passed
 

@@ -74,7 +74,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--train-world",
         metavar="NAME",
-        help="learn from all that this one knows of groups that are not held out, and judge by the other",
+        help="learn from what this one knows of groups that are not held out, of as many tasks as --compared-tasks, "
+        "and judge by the other; the rows over all tasks learn from all that it knows",
     )
     parser.add_argument(
         "--simulated-by",

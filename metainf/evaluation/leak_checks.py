@@ -87,7 +87,7 @@ def _chance_check(shuffled: JudgedTasks, split: Split) -> LeakCheck:
         return _not_run(_SHUFFLED, shuffled, split)
     gap = _gap(shuffled, split)
     better = gap.low > 0.0 if np.isfinite(gap.low) else gap.value > 0.0
-    note = f"closed gap {gap.value:.2f}{_ends(gap)} with shuffled labels"
+    note = f"closed gap {gap.value:.2f}{_ends(gap)} with shuffled labels{_unsure(gap)}"
     return LeakCheck(split.kind, _SHUFFLED, not better, note)
 
 
@@ -100,11 +100,10 @@ def _ids_check(ids: JudgedTasks, honest: JudgedTasks, split: Split) -> LeakCheck
     except UndefinedMetricError as error:
         return LeakCheck(split.kind, _IDS, False, f"could not be run: {error}")
     wins = beside.low > 0.0 if np.isfinite(beside.low) else beside.value > 0.0
-    unsure = np.isfinite(beside.low) and beside.low <= 0.0 <= beside.high
-    told = ", which these groups do not tell from 0" if unsure else ""
+    told = f"{_ends(beside, 3)}{_unsure(beside)}"
     note = (
-        f"log(P / P[default]) of ids alone less that of features {beside.value:.3f}{_ends(beside, 3)}{told}; closed "
-        f"gap {_gap(ids, split).value:.2f} with ids alone, {_gap(honest, split).value:.2f} with features"
+        f"log(P / P[default]) of ids alone less that of features {beside.value:.3f}{told}; closed gap "
+        f"{_gap(ids, split).value:.2f} with ids alone, {_gap(honest, split).value:.2f} with features"
     )
     return LeakCheck(split.kind, _IDS, not wins, note)
 
@@ -121,6 +120,12 @@ def _gap(judged: JudgedTasks, split: Split) -> Interval:
 
 def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
     return GroupDraws([factor[judged.outcome.judged] for factor in split.groups])
+
+
+def _unsure(interval: Interval) -> str:
+    """A remark where a check holds for want of groups."""
+    inside = np.isfinite(interval.low) and interval.low <= 0.0 <= interval.high
+    return ", which these groups do not tell from 0" if inside else ""
 
 
 def _ends(interval: Interval, digits: int = 2) -> str:

@@ -65,8 +65,9 @@ _ENTRIES = (
     ),
     (
         '"Trained on" another world',
-        "fitted, single best and classes included, on that world's truth about all its tasks whose groups and draws "
-        "are not held out, and judged by this one's.",
+        "fitted, single best and classes included, on that world's truth about its tasks whose groups and draws are "
+        "not held out, as many of them as stand under the traffic (evenly over all, no more than are compared), and "
+        "judged by this one's.",
     ),
     (
         '"Simulated by" a world',

@@ -257,15 +257,15 @@ def _studies(report: KindReport, focus: str) -> list[str]:
 
 
 def _papers_figure(report: KindReport) -> list[str]:
-    """Which of the papers' rows is the fastest at each size, and by how much."""
+    """Which of the papers' rows are the fastest at each size, those that one draw does not tell apart together."""
     sweep = report.published
     if sweep is None:
         return []
     rows = []
     for size in sweep.sizes:
         best = [sweep.best(reading, size) for reading in Reading]
-        rows.append((f"{size:g}", *("-" if each is None else each.row for each in best)))
-    heads = ("requests at once", *(f"fastest, {READINGS[reading]}" for reading in Reading))
+        rows.append((f"{size:g}", *(", ".join(point.row for point in each) or "-" for each in best)))
+    heads = ("requests at once", *(f"within 2 % of the fastest, {READINGS[reading]}" for reading in Reading))
     return ["### The papers' figure, asked again", sweep.about, table_text(heads, rows)]
 
 
