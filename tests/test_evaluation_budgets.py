@@ -8,11 +8,11 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.task import Task, TrafficKind
 from metainf.evaluation.budgets import (
     FACTORS,
     budget_factor,
-    budget_kind,
     expected_costs,
     task_budgets,
     usd_of,

@@ -16,11 +16,11 @@ from metainf.assessment import Assessment, assess
 from metainf.candidates import Candidate, Option
 from metainf.cli import main
 from metainf.corpus import build
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.build import MANIFEST, TASKS
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import write_tasks
-from metainf.evaluation.budgets import budget_kind
 from metainf.layouts import Layout
 from metainf.measurements import write_measurements
 from metainf.methods import portfolio

@@ -27,11 +27,12 @@ import numpy as np
 
 from metainf import accelerators
 from metainf.candidates import Option, SizedOption, enumerate_candidates
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.measuring import measured_task
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import StepOracle
-from metainf.evaluation.budgets import budget_kind, closed_loop_usd
+from metainf.evaluation.budgets import closed_loop_usd
 from metainf.evaluation.groups import model_groups
 from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
 from metainf.evaluation.prices import accelerator_prices

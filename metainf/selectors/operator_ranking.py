@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.assessment import uncertain_limits
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
-from metainf.evaluation.budgets import budget_kind
 from metainf.meta_features.answers import slo_bounds, slo_excess
 from metainf.methods import portfolio
 from metainf.predictors.contract import Predictions, Predictor, Question
