@@ -14,9 +14,8 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from metainf.cli import evaluate_rows
+from metainf.cli import evaluate_lessons
+from metainf.cli.evaluate_evidence import QUICK_TASKS, check_worlds, evidence_of, thinned
 from metainf.cli.evaluate_predictors import (
     add_arguments,
     check_arguments,
@@ -31,12 +30,9 @@ from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.simulator_only import SimulatorOnly
 
 if TYPE_CHECKING:
-    from metainf.corpus.tables import Truth
+    from metainf.cli.evaluate_evidence import Found
     from metainf.evaluation.outcomes import Evidence, SelectorFactory
     from metainf.evaluation.report import Evaluation, Plan
-    from metainf.selectors.contract import MethodTable
-
-    _Found = tuple[dict[TrafficKind, Evidence], list[MethodTable]]
 
 __all__ = ["add_parser", "run"]
 
@@ -45,12 +41,9 @@ _FOCUS = "metainf"
 _ON_ALL_TASKS = ("metainf-ensemble", _FOCUS, "roofline-only")
 """What is judged on all tasks: the ensemble, what ships, and the physics below them."""
 _COMPARED_TASKS = 2000
-_QUICK_TASKS = 80
 _QUICK_FOLDS = 2
 _QUICK_SPLITS = ("leave-model-out", "leave-accelerator-out")
 _SPLITS = (*_QUICK_SPLITS, "leave-both-out", "leave-workload-out", "random")
-_ONE_AT_A_TIME = "static"
-_LOAD_FEATURE = "load_requests"  # natural logarithm of the requests at once
 
 
 def add_parser(subparsers: Any) -> None:
@@ -89,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
     add_arguments(parser)
-    evaluate_rows.add_arguments(parser)
+    evaluate_lessons.add_arguments(parser)
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of selectors, intervals and the random split (default: 0)"
     )
@@ -103,7 +96,7 @@ def add_parser(subparsers: Any) -> None:
         "--most-tasks",
         metavar="N",
         type=int,
-        help=f"of each kind, evenly over the corpus (default: all; with --quick {_QUICK_TASKS})",
+        help=f"of each kind, evenly over the corpus (default: all; with --quick {QUICK_TASKS})",
     )
     parser.add_argument(
         "--compared-tasks",
@@ -124,7 +117,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"to try it: {_QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
+        help=f"to try it: {QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
         "learning curve or importance",
     )
 
@@ -141,16 +134,16 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs < 1:
         raise InvalidWorkloadError(f"--jobs must be at least 1, got {args.jobs}")
     check_arguments(args)
-    evaluate_rows.check_arguments(args)
-    _check_worlds(args)
-    evidence, _ = _evidence(args)
-    simulated = None if args.simulated_by is None else _evidence(args, simulated_by=args.simulated_by)
+    evaluate_lessons.check_arguments(args)
+    check_worlds(args)
+    evidence, _ = evidence_of(args, _say)
+    simulated = None if args.simulated_by is None else evidence_of(args, _say, simulated_by=args.simulated_by)
     report, files = _modules()
     plan = _plan(report, focus, _learner(focus, names), args)
-    more = evaluate_rows.parameters(args, names)
-    plan = replace(plan, remarks=evaluate_rows.remarks(more))
+    more = evaluate_lessons.parameters(args, names)
+    plan = replace(plan, remarks=evaluate_lessons.remarks(more))
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed, more.get(name, {})) for name in names}
-    some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
+    some = {kind: thinned(each, args.compared_tasks) for kind, each in evidence.items()}
 
     def keep(found: "Evaluation") -> None:
         files.write_figures(found, args.out)
@@ -192,12 +185,12 @@ def _with_all_tasks(
 
     splits = tuple(each for each in plan.splits if str(each) in _QUICK_SPLITS)
     few = [name for name in names if name == plan.focus or name in _ON_ALL_TASKS]
-    more = evaluate_rows.parameters(args, few, every_task=True)
+    more = evaluate_lessons.parameters(args, few, every_task=True)
     found = report.evaluate(
         evidence,
         {name: _Seeded(name, args.seed, more.get(name, {})) for name in few},
         replace(
-            plan, splits=splits, studies=False, leaks=False, every_task=True, remarks=evaluate_rows.remarks(more)
+            plan, splits=splits, studies=False, leaks=False, every_task=True, remarks=evaluate_lessons.remarks(more)
         ),
         **{
             **tools,
@@ -211,7 +204,7 @@ def _with_all_tasks(
 def _with_simulations(
     report: Any,
     evaluation: "Evaluation",
-    simulated: "_Found",
+    simulated: "Found",
     makers: "Mapping[str, SelectorFactory]",
     plan: "Plan",
     args: argparse.Namespace,
@@ -221,7 +214,7 @@ def _with_simulations(
     name, (known, tables) = args.simulated_by, simulated
     said = SimulatedPerformance(tables)
     evidence = {
-        kind: _thinned(each, args.compared_tasks).changed(lambda table: with_simulated(table, said))
+        kind: thinned(each, args.compared_tasks).changed(lambda table: with_simulated(table, said))
         for kind, each in known.items()
     }
     # What does not learn from tables hears nothing of simulations anyway.
@@ -305,97 +298,6 @@ def _selectors(asked: str | None) -> list[str]:
         named = repr(unknown[0]) if unknown else "an empty list"
         raise InvalidWorkloadError(f"--selectors: {named} is none of {', '.join(SELECTORS)}")
     return [name for name in SELECTORS if name in wanted]
-
-
-def _check_worlds(args: argparse.Namespace) -> None:
-    """Refuse worlds between which nothing can be told, before anything is read."""
-    if not args.corpus.is_dir():
-        raise InvalidWorkloadError(f"--corpus {args.corpus}: there is no such folder")
-    tables: Any = import_module("metainf.corpus.tables")
-    worlds = (args.world, args.train_world)
-    if args.train_world is not None and args.train_world == args.world:
-        raise InvalidWorkloadError(f"--train-world {args.train_world}: it must be another than --world")
-    if args.train_world is not None and tables.OWN in worlds:
-        raise InvalidWorkloadError(
-            f"--train-world {args.train_world}: {tables.OWN} takes tasks of every world, so name two that are not"
-        )
-
-
-def _evidence(args: argparse.Namespace, *, simulated_by: str | None = None) -> "_Found":
-    """Of each kind that is asked for what is judged by and learnt from, and what was simulated of all its tasks.
-
-    What is learnt from another world is all that it knows, whether or not the judging one knows it too.
-    """
-    judged = _loaded(args, args.world, simulated_by)
-    taught = None if args.train_world is None else _loaded(args, args.train_world, simulated_by)
-    found = {}
-    for kind, truth in judged.items():
-        if taught is not None and kind not in taught:
-            _say(f"{kind} is left out: {args.train_world} holds no tasks of it")
-            continue
-        found[kind] = _known(kind, truth, None if taught is None else taught[kind], args)
-    if not found:
-        raise InvalidWorkloadError(f"--train-world {args.train_world}: it holds no tasks of {' or '.join(judged)}")
-    truths = [*judged.values(), *(taught or {}).values()]
-    return found, [] if simulated_by is None else [truth.beside[simulated_by] for truth in truths]
-
-
-def _loaded(args: argparse.Namespace, world: str | None, simulated_by: str | None) -> "Mapping[TrafficKind, Truth]":
-    """One world by kind that is asked for: tasks that were simulated too where it says so, and few of them to try."""
-    tables: Any = import_module("metainf.corpus.tables")
-    others = [] if simulated_by is None else [simulated_by]
-    truths = tables.load_truth(
-        args.corpus,
-        world=world,
-        beside=others,
-        also_in=others,
-        most_tasks=args.most_tasks or (_QUICK_TASKS if args.quick else None),
-    )
-    found = {kind: each for kind, each in truths.items() if not args.kind or str(kind) in args.kind}
-    if not found:
-        every = f" in all of {', '.join(filter(None, [world, *others]))}" if others else ""
-        raise InvalidWorkloadError(
-            f"--corpus {args.corpus}: it holds no tasks of {' or '.join(args.kind or ['any kind'])}{every}"
-        )
-    return found
-
-
-def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None", args: argparse.Namespace) -> "Evidence":
-    """What can be served within its limits, with one-at-a-time serving and sizes of batches, to a power of two."""
-    outcomes: Any = import_module("metainf.evaluation.outcomes")
-    prices: Any = import_module("metainf.evaluation.prices")
-    tasks = truth.table.tasks
-    static = tasks.methods.index(_ONE_AT_A_TIME) if _ONE_AT_A_TIME in tasks.methods else None
-    sizes = None
-    if kind is not TrafficKind.RATE and static is not None and _LOAD_FEATURE in tasks.feature_names:
-        log_load = tasks.features[:, tasks.feature_names.index(_LOAD_FEATURE)]
-        sizes = np.exp2(np.round(log_load / np.log(2.0)))
-    evidence: Evidence = outcomes.Evidence(
-        truth.table,
-        price_usd_per_hour=prices.replica_prices(tasks, whole_replica=kind is not TrafficKind.RATE),
-        batch_size=sizes,
-        one_at_a_time=static,
-        performance_by_seed=truth.by_seed,
-        learnt=None if taught is None else evaluate_rows.taught(args, taught),
-    )
-    within = evaluate_rows.limited(args, evidence, truth.tasks)
-    if len(within) < len(evidence):
-        dear = len(evidence) - len(within)
-        _say(f"{kind}: {dear} of {len(evidence)} tasks are left out: no method keeps every limit of theirs")
-    return within
-
-
-def _thinned(evidence: "Evidence", most: int) -> "Evidence":
-    """Evenly over all, in their order: what is judged, and what is learnt from another world."""
-    if len(evidence) > most:
-        evidence = evidence.rows(_evenly(len(evidence), most))
-    if evidence.learnt is not None and len(evidence.learnt) > most:
-        evidence = replace(evidence, learnt=evidence.learnt.rows(_evenly(len(evidence.learnt), most)))
-    return evidence
-
-
-def _evenly(count: int, most: int) -> Any:
-    return np.linspace(0, count - 1, most).astype(np.intp)
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:

@@ -1,7 +1,6 @@
-"""What `metainf evaluate` takes from a corpus's rows beside its tables: what ships learns from them, and budgets.
+"""What `metainf evaluate` lets what ships learn from: a corpus's rows, of which tables hold performance alone.
 
-Separate from the command, which joins what is judged: tables hold performance alone, and only what is asked for here
-reads the rows again.
+Separate from the command, which joins what is judged, and from its evidence, which all other selectors learn from.
 """
 
 import argparse
@@ -9,18 +8,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metainf.errors import InvalidWorkloadError
 from metainf.selectors.catalogue import SELECTORS
 
-if TYPE_CHECKING:
-    from metainf.corpus.tables import Truth
-    from metainf.corpus.task import Task
-    from metainf.evaluation.outcomes import Evidence
-    from metainf.selectors.contract import MethodTable
-
-__all__ = ["add_arguments", "check_arguments", "limited", "parameters", "remarks", "taught"]
+__all__ = ["add_arguments", "check_arguments", "parameters", "remarks"]
 
 _LANES = 6000
 _FOLDS = 3
@@ -90,31 +83,3 @@ def _lessons(folder: Path, world: str | None) -> Any:
     tables: Any = import_module("metainf.corpus.tables")
     tasks = {task.key: task for task in store.read_tasks(folder / build.TASKS)}
     return shipped.Lessons(tables.load_rows(folder, world=world), tasks)
-
-
-def limited(args: argparse.Namespace, evidence: "Evidence", tasks: "Sequence[Task]") -> "Evidence":
-    """The evidence within the tasks' limits; unchanged where nobody says which tasks these are."""
-    if not tasks:
-        return evidence
-    within: Any = import_module("metainf.evaluation.within_limits")
-    found: Evidence = within.with_limits(evidence, tasks, _scores(args.corpus, args.world))
-    return found
-
-
-def taught(args: argparse.Namespace, truth: "Truth") -> "MethodTable":
-    """What the other world teaches, within limits by its own rows."""
-    if not truth.tasks:
-        return truth.table
-    within: Any = import_module("metainf.evaluation.within_limits")
-    found: MethodTable = within.taught_limits(truth.table, truth.tasks, _scores(args.corpus, args.train_world))
-    return found
-
-
-@lru_cache(maxsize=2)
-def _scores(folder: Path, world: str | None) -> Any:
-    """Score rows with the columns that limits need; each kind of traffic asks for them."""
-    within: Any = import_module("metainf.evaluation.within_limits")
-    measurements: Any = import_module("metainf.measurements")
-    tables: Any = import_module("metainf.corpus.tables")
-    rows = tables.load_rows(folder, world=world, purpose=measurements.Purpose.SCORE)
-    return rows.select([*within.LIMIT_COLUMNS, "source", "purpose"])
