@@ -28,7 +28,7 @@ LEARNERS = (
     "gradient-boosting-classifier",
     "gradient-boosting-regressor",
     "metainf-regression",
-    "metainf",
+    "metainf-ensemble",
 )
 LARGE_GROUPS = ("isac", "gradient-boosting-classifier", "gradient-boosting-regressor")
 """Their clusters, or leaves, hold at least 20 tasks."""

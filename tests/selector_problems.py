@@ -38,9 +38,9 @@ SMALL: dict[str, dict[str, object]] = {
     "metainf-two-part": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
     "metainf-pairwise": {"trees": 40, "leaves": 15, "smallest_leaf": 5},
     "metainf-ranking": {"trees": 40, "leaves": 15, "learning_rate": 0.2, "smallest_leaf": 5},
-    "metainf-shipped": {"trees": 5, "folds": 2},
+    "metainf": {"trees": 5, "folds": 2},
 }
-SMALL["metainf"] = {
+SMALL["metainf-ensemble"] = {
     "trees": 40,
     "leaves": 15,
     "learning_rate": 0.2,

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 import metainf.corpus.tables
+import metainf.evaluation.report_files
 from metainf.cli import main
 from metainf.cli.evaluate import _SPLITS, _learner
 from metainf.corpus.tables import Truth
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
+from metainf.evaluation.report_files import write_figures
+from metainf.evaluation.report_values import Evaluation
 from metainf.evaluation.splits import SplitKind
 from metainf.measurements import Measurement, Purpose, Source, table_of, write_measurements
 from metainf.selectors.contract import MethodTable
@@ -137,7 +140,8 @@ def test_few_selectors_are_judged_on_all_tasks_and_all_on_some(
     corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--selectors", "roofline-only,nearest-neighbour", "--focus", "roofline-only", "--quick")
-    assert asked(corpus, *more, "--most-tasks", "100", "--compared-tasks", "40", "--split", "leave-model-out") == 0
+    splits = ("--split", "leave-model-out", "--split", "random", "--split", "leave-workload-out")
+    assert asked(corpus, *more, "--most-tasks", "100", "--compared-tasks", "40", *splits) == 0
     out, err = capsys.readouterr()
     assert "batch, leave-model-out, all tasks: roofline-only on" in out
     assert "metainf: all tasks: batch, leave-model-out: roofline-only" in err
@@ -146,7 +150,23 @@ def test_few_selectors_are_judged_on_all_tasks_and_all_on_some(
     assert tasks["leave-model-out", "roofline-only"] == tasks["leave-model-out", "nearest-neighbour"] == "40"
     assert tasks["leave-model-out, all tasks", "roofline-only"] == "100"
     assert ("leave-model-out, all tasks", "nearest-neighbour") not in tasks
+    assert not {split for split, _ in tasks} & {"random, all tasks", "leave-workload-out, all tasks"}
     assert '"All tasks" are 100' in (corpus / "out" / "report.md").read_text()
+
+
+def test_figures_are_written_after_every_split(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def written(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
+        found = write_figures(evaluation, folder)
+        seen.append({row["split"] for row in csv.DictReader(found[0].read_text().splitlines())})
+        return found
+
+    monkeypatch.setattr(metainf.evaluation.report_files, "write_figures", written)
+    assert asked(corpus, "--selectors", "vllm-default", "--quick", "--compared-tasks", "40", "--most-tasks", "50") == 0
+    first, second = "leave-model-out", "leave-accelerator-out"
+    whole = {first, second, f"{first}, all tasks"}
+    assert seen[:4] == [{first}, {first, second}, whole, whole | {f"{second}, all tasks"}]
 
 
 def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
@@ -211,8 +231,10 @@ def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> 
         pytest.param(["--selectors", "random", "--kind", "rate"], "no tasks of rate", id="a kind that is not there"),
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
         pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),
+        pytest.param(["--jobs", "0"], "--jobs must be at least 1", id="no process"),
         pytest.param(["--compared-tasks", "0"], "--compared-tasks must be at least 2", id="nothing to compare"),
-        pytest.param(["--shipped-lanes", "0"], "--shipped-lanes must be at least 1", id="nothing to train on"),
+        pytest.param(["--most-lanes", "0"], "--most-lanes must be at least 1", id="nothing to train on"),
+        pytest.param(["--all-tasks-lanes", "-1"], "--all-tasks-lanes must be at least 0", id="less than nothing"),
         pytest.param(["--operator-workloads", "-1"], "--operator-workloads must be at least 0", id="too few"),
         pytest.param(["--published-most", "-1"], "--published-most must be at least 0", id="less than no batch"),
         pytest.param(["--table-store", "absent"], "--table-store absent: there is no such folder", id="no store"),
@@ -235,9 +257,9 @@ def test_bad_input_is_a_sentence_and_2(
 @pytest.mark.parametrize(
     ("focus", "names", "learner"),
     [
-        pytest.param("isac", ["isac", "metainf", "metainf-shipped"], "isac", id="the focus learns from tables"),
-        pytest.param("metainf-shipped", ["isac", "metainf", "metainf-shipped"], "metainf", id="what ships does not"),
-        pytest.param("metainf-shipped", ["metainf-shipped"], "", id="nobody does"),
+        pytest.param("isac", ["isac", "metainf-ensemble", "metainf"], "isac", id="the focus learns from tables"),
+        pytest.param("metainf", ["isac", "metainf-ensemble", "metainf"], "metainf-ensemble", id="what ships does not"),
+        pytest.param("metainf", ["metainf"], "", id="nobody does"),
     ],
 )
 def test_leaks_are_looked_for_in_what_learns_from_tables(focus: str, names: list[str], learner: str) -> None:

@@ -239,7 +239,7 @@ def test_selectors_learn_from_other_models_and_from_a_corpus(judge, truth):
 
 def test_a_selector_without_rows_of_other_models_says_so(judge, truth):
     table = truth.table()
-    (found,) = judge.learners.learners(table.rows(table.tasks.model == "dense-7m"), ["metainf"], None)
+    (found,) = judge.learners.learners(table.rows(table.tasks.model == "dense-7m"), ["metainf-ensemble"], None)
 
     assert not found.by_model and "needs a task" in found.why_not
 
@@ -256,7 +256,7 @@ def test_a_corpus_comes_with_the_columns_of_the_study_and_without_cpus(judge, fo
         assert "CPU" not in {accelerator_group(name) for name in table.tasks.accelerator.tolist()}
 
 
-ADDED = ("isac", "random-forest-classifier", "gradient-boosting-classifier", "metainf")
+ADDED = ("isac", "random-forest-classifier", "gradient-boosting-classifier", "metainf-ensemble")
 
 
 @pytest.fixture(scope="module")

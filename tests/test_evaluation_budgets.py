@@ -8,21 +8,37 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.task import Task, TrafficKind
 from metainf.evaluation.budgets import (
     FACTORS,
     budget_factor,
-    budget_kind,
     expected_costs,
     task_budgets,
     usd_of,
 )
-from metainf.evaluation.outcomes import Evidence
+from metainf.evaluation.outcomes import CEILING, Evidence, LimitCounts, ceiling_outcome
 from metainf.evaluation.prices import assumed_usd_per_hour
-from metainf.evaluation.within_budget import usd_table, with_budgets
+from metainf.evaluation.promises import headroom, keeps_promises
+from metainf.evaluation.report_text import markdown
+from metainf.evaluation.report_values import Evaluation, KindReport
+from metainf.evaluation.splits import SplitKind, split
+from metainf.evaluation.within_limits import usd_table, with_limits
 from metainf.layouts import Layout
 from metainf.measurements import Measurement, Purpose, Source, table_of
-from metainf.workload import BatchLoad, BudgetKind, ConcurrencyLoad, Load, RateLoad, TokenLengths, Traffic
+from metainf.workload import (
+    BatchLoad,
+    BudgetKind,
+    ConcurrencyLoad,
+    LatencyMetric,
+    Load,
+    RateLoad,
+    Slo,
+    SloBound,
+    Statistic,
+    TokenLengths,
+    Traffic,
+)
 from selection_tables import method_table
 
 PLACE = "L4-PCIe-24GB"
@@ -172,7 +188,7 @@ def test_what_is_over_the_budget_is_broken_and_tasks_that_nothing_serves_are_lef
         for method, makespan in zip(methods, own, strict=True)
     ]
     evidence = Evidence(method_table(1.0 / makespans), price_usd_per_hour=np.array([1.0, 2.0, 3.0]))
-    found = with_budgets(evidence, tasks, table_of(rows))
+    found = with_limits(evidence, tasks, table_of(rows))
     assert found.broken is not None
     assert found.broken.tolist() == [[False, False, True], [True, False, True]]
     assert found.price_usd_per_hour is not None and found.price_usd_per_hour.tolist() == [1.0, 2.0]
@@ -184,5 +200,84 @@ def test_what_cannot_be_told_from_the_best_is_never_forbidden_beside_it() -> Non
     most = 100.0 * budget_factor(tight)
     makespans = [[100.0, most, most * 1.019]]
     rows = [score(tight, f"method-{a}" if a else "default", makespan_s=s) for a, s in enumerate(makespans[0])]
-    found = with_budgets(Evidence(method_table(1.0 / np.array(makespans))), [tight], table_of(rows))
+    found = with_limits(Evidence(method_table(1.0 / np.array(makespans))), [tight], table_of(rows))
     assert found.broken is not None and found.broken.tolist() == [[True, False, False]]
+
+
+TTFT = Slo((SloBound(LatencyMetric.TTFT, Statistic.P95, 2.0), SloBound(LatencyMetric.TPOT, Statistic.MEAN, 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("load", "known", "expected"),
+    [
+        pytest.param(CLIENTS, {"ttft_p95_s": 1.0, "tpot_mean_s": 0.08}, 1.25, id="the bound that is nearest"),
+        pytest.param(CLIENTS, {"ttft_p95_s": 4.0, "tpot_mean_s": 0.08}, 0.5, id="a statistic that is missed"),
+        pytest.param(CLIENTS, {"ttft_p95_s": 1.0}, 0.0, id="a statistic that nobody knows"),
+        pytest.param(BATCH, {"makespan_s": 450.0}, 2.0, id="half of the time until the deadline"),
+        pytest.param(BATCH, {"makespan_s": 0.0}, 0.0, id="a batch with a refused request"),
+        pytest.param(RATE, {"performance": 0.0}, math.inf, id="a rate keeps its SLO by what it is"),
+    ],
+)
+def test_promises_are_statistics_and_deadlines(load: Load, known: Mapping[str, float], expected: float) -> None:
+    of = replace(task(load), slo=TTFT if load is CLIENTS else Slo())
+    (row,) = table_of([score(of, "default", **known)]).to_pylist()
+    assert headroom(of, row) == pytest.approx(expected)
+    assert keeps_promises(of, row) is (expected >= 1.0)
+
+
+def test_a_closed_loop_that_misses_a_statistic_is_broken_however_much_it_delivers() -> None:
+    generous = next(
+        each
+        for each in (replace(task(ConcurrencyLoad(clients)), slo=TTFT) for clients in range(1, 5000))
+        if budget_factor(each) > 1.5
+    )
+    late = {"default": 1.0, "method-1": 2.1, "method-2": 1.9}
+    rows = [score(generous, name, e2e_mean_s=2.0, ttft_p95_s=s, tpot_mean_s=0.05) for name, s in late.items()]
+    found = with_limits(Evidence(method_table([[1.0, 9.0, 2.0]])), [generous], table_of(rows))
+    assert found.broken is not None and found.broken.tolist() == [[False, True, False]]
+
+
+def test_a_batch_past_its_deadline_is_broken_and_without_another_method_left_out() -> None:
+    generous = batch_with(1.5, 1.6)
+    makespans = [[800.0, 901.0]]
+    rows = [score(generous, f"method-{a}" if a else "default", makespan_s=s) for a, s in enumerate(makespans[0])]
+    evidence = Evidence(method_table(1.0 / np.array(makespans)))
+    found = with_limits(evidence, [generous], table_of(rows))
+    assert found.broken is not None and found.broken.tolist() == [[False, True]]
+    late = [replace(row, makespan_s=1000.0) for row in rows]
+    nothing = with_limits(evidence, [generous], table_of(late))
+    assert len(nothing) == 0
+    assert nothing.limits == LimitCounts(tasks=1, left_out=1, best_over_budget=0, decisive_share=0.0)
+
+
+def test_tasks_whose_best_closed_loop_is_over_budget_are_counted() -> None:
+    # All tokens count for the budget, and only those in time for performance: the best is slower in all of them.
+    every = (task(ConcurrencyLoad(clients)) for clients in range(1, 5000))
+    tight = next(each for each in every if 1.0 < budget_factor(each) < 1.1)
+    rows = [score(tight, "default", e2e_mean_s=2.0), score(tight, "method-1", e2e_mean_s=3.0)]
+    found = with_limits(Evidence(method_table([[1.0, 2.0]])), [tight], table_of(rows))
+    assert found.broken is not None and found.broken.tolist() == [[False, True]]
+    assert found.limits == LimitCounts(tasks=1, left_out=0, best_over_budget=1, decisive_share=1.0)
+    report = KindReport(TrafficKind.CONCURRENCY, 1, 0.5, 2, (), {}, limits=found.limits)
+    assert "of 1 tasks of the corpus 0 are left out" in markdown(Evaluation("default-only", (report,), 0.0))
+
+
+def test_the_ceiling_chooses_by_the_limits_of_its_own_half_of_the_seeds() -> None:
+    # By the first seed both methods keep the deadline; by the second the faster one misses it, by both together too.
+    generous = [batch_with(1.5, 1.6), batch_with(1.6, 1.7)]
+    seconds = np.array([[[880.0, 600.0], [880.0, 600.0]], [[850.0, 1600.0], [850.0, 1600.0]]])  # seed, task, method
+    rows = [
+        score(each, method, seed, makespan_s=seconds[seed, row, column])
+        for seed in (0, 1)
+        for row, each in enumerate(generous)
+        for column, method in enumerate(("default", "method-1"))
+    ]
+    by_seed = 1.0 / np.moveaxis(seconds, 0, 2)
+    table = method_table(np.exp(np.log(by_seed).mean(axis=2)))
+    evidence = with_limits(Evidence(table, performance_by_seed=by_seed), generous, table_of(rows))
+    assert evidence.broken is not None and evidence.broken[:, 1].all()
+    found = ceiling_outcome(evidence, split(evidence.table.tasks, SplitKind.MODEL, most_folds=2))
+    assert found is not None
+    rest, outcome = found
+    assert outcome.selector == CEILING and (outcome.chosen == 1).all()
+    assert rest.broken is not None and rest.broken[:, 1].all() and not rest.broken[:, 0].any()

@@ -120,6 +120,13 @@ def test_repeats_are_averaged_and_set_the_tolerance_and_copies_count_once(tmp_pa
     assert group.best == (PLAIN, "other")
 
 
+def test_the_tolerance_is_pooled_over_options_and_not_that_of_the_luckless(tmp_path: Path) -> None:
+    rows = [row("vllm serve m", 95.0), row("vllm serve m", 105.0, {"dur_s": "57"})]
+    rows += [row("vllm serve m --other", 110.0), row("vllm serve m --other", 110.0, {"dur_s": "57"})]
+    (group,) = groups_of(tmp_path, *rows)
+    assert group.tolerance == pytest.approx(2 * math.sqrt(50.0 / 2.0) / 100.0)
+
+
 def test_options_are_compared_with_no_flags_over_groups() -> None:
     groups = [
         MeasuredGroup("gpustack", f"model-{i}", "h100", "load", {PLAIN: 100.0, "fast": 100.0 * (1.1 + 0.1 * i)}, 0.02)

@@ -134,6 +134,20 @@ def test_usd_say_how_many_tasks_they_are_of_and_what_is_left_out() -> None:
     assert f"{len(TABLE) - left_out:,} of {len(TABLE):,} tasks" in text and f"{priceless} ({left_out})" in text
 
 
+def test_usd_are_what_choices_truly_cost_and_limits_that_break_are_counted_beside_them() -> None:
+    # The default is over its budget; so is one pick that is a fifth dearer than it; another delivers nothing.
+    table = method_table([[6.0, 5.0, 12.0, 0.0]] * 4)
+    broken = np.tile([True, True, False, False], (4, 1))
+    chosen = np.array([1, 2, 0, 3], dtype=np.intp)
+    outcome = Outcome("any", np.arange(4), chosen, np.full(4, 2), np.ones((4, 4), dtype=bool))
+    judged = judged_tasks(Evidence(table, broken, price_usd_per_hour=np.full(4, 3600.0)), outcome)
+    found = figures_of(judged, np.ones(4, dtype=bool), GroupDraws([table.tasks.model]))
+    usd = 1 / 5 + 1 / 12 + 1 / 6 + 10 / 6
+    assert found.total_usd.value == pytest.approx(usd)
+    assert found.usd_ratio.value == pytest.approx(usd / (4 / 6))
+    assert found.violation_rate.value == 0.75
+
+
 def test_a_report_says_who_surely_beats_the_focus(written: tuple[Path, ...]) -> None:
     text = written[0].read_text()
     assert "Surely better than nearest (paired draws of groups, 95 %): in closed gap nobody of 3 rows; in USD" in text
@@ -157,8 +171,7 @@ def test_studies_are_of_the_focus(evaluation: Evaluation) -> None:
     assert report.importance[0].feature == "feature_0"
     assert [point.share for point in report.curve] == sorted(point.share for point in report.curve)
     assert report.failures == tuple(sorted(report.failures, key=lambda each: -each.regret))
-    assert [check.split for check in report.leaks] == [kind for kind in SplitKind for _ in range(2)][:-2]
-    assert list(SplitKind)[-1] is SplitKind.RANDOM
+    assert [check.split for check in report.leaks] == [SplitKind.MODEL] * 2 + [SplitKind.ACCELERATOR] * 2
     assert all(check.passed for check in report.leaks), [check.note for check in report.leaks]
     assert report.acceleration_by_batch is not None and list(report.acceleration_by_batch) == [4.0, 64.0]
     assert 0.5 < report.decisive_share < 1.0
@@ -316,6 +329,9 @@ def test_leak_checks_pass_an_honest_selector_and_catch_a_leak() -> None:
     found = split(TABLE.tasks, SplitKind.MODEL)
     honest = leak_checks(NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0)
     assert [check.passed for check in honest] == [True, True]
+    told = "which these groups do not tell from 0" in honest[0].note
+    low, high = (float(end) for end in honest[0].note.partition("(")[2].partition(")")[0].split(" to "))
+    assert told is (low <= 0.0 <= high)
     leaking = leak_checks(Memorising, Evidence(TABLE), found, clock=lambda: 0.0)
     assert not leaking[0].passed
 
@@ -346,6 +362,30 @@ def test_ids_that_say_as_much_as_features_do_not_win() -> None:
     _, ids = leak_checks(AlwaysDefault, Evidence(TABLE), found, clock=lambda: 0.0)
     assert ids.passed
     assert "which these groups do not tell from 0" in ids.note
+
+
+def test_leak_checks_look_at_the_first_folds_and_fit_nothing_that_is_known() -> None:
+    found, fits = split(TABLE.tasks, SplitKind.MODEL), []
+
+    class Counting(NearestTasks):
+        def fit(self, table: MethodTable) -> "Counting":
+            fits.append(len(table))
+            return super().fit(table)
+
+    whole = run_selector("nearest", NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0)
+    given = leak_checks(Counting, Evidence(TABLE), found, clock=lambda: 0.0, whole=whole, most_folds=3)
+    assert len(fits) == 2 * 3
+    assert given == leak_checks(NearestTasks, Evidence(TABLE), found, clock=lambda: 0.0, most_folds=3)
+
+
+def test_splits_in_processes_of_their_own_give_the_same_report() -> None:
+    plan = Plan("nearest", splits=(SplitKind.MODEL, SplitKind.RANDOM), most_folds=2, studies=False)
+    evidence = {TrafficKind.BATCH: Evidence(TABLE)}
+    known: list[Evaluation] = []
+    makers = {"nearest": NearestTasks}
+    one, two = (evaluate(evidence, makers, plan, clock=float, jobs=jobs, known=known.append) for jobs in (1, 2))
+    assert markdown(one) == markdown(two)
+    assert [len({row.split for row in each.kinds[0].results}) for each in known] == [1, 2, 1, 2]
 
 
 def test_a_leak_check_that_could_not_be_run_has_not_passed() -> None:
@@ -526,6 +566,30 @@ def test_the_ceiling_is_over_tasks_with_several_seeds() -> None:
         assert found[CEILING, scope].violation_rate.value == found[CEILING, scope].false_refusal_rate.value == 0.0
 
 
+def test_selectors_learn_which_methods_break_limits_as_the_single_best_is_fixed_by_it() -> None:
+    broken = np.broadcast_to(np.arange(4) == 3, TABLE.performance.shape)
+    found, seen = split(TABLE.tasks, SplitKind.MODEL, most_folds=3), []
+
+    class Watching(NearestTasks):
+        def fit(self, table: MethodTable) -> "Watching":
+            seen.append(table)
+            return super().fit(table)
+
+    for evidence in (Evidence(TABLE, broken), Evidence(TABLE, learnt=replace(TABLE, broken=broken))):
+        outcome = run_selector("watching", Watching, evidence, found, clock=lambda: 0.0)
+        assert not (outcome.single == 3).any() and not outcome.classes[:, 3].any()
+        assert all(table.broken is not None and table.broken[:, 3].all() for table in seen)
+        seen.clear()
+
+
+def test_shuffled_labels_shuffle_what_is_broken_with_them() -> None:
+    broken = np.zeros(TABLE.performance.shape, dtype=bool)
+    broken[:60, 2] = True
+    shuffled = with_shuffled_labels(replace(TABLE, broken=broken), 0).broken
+    assert shuffled is not None
+    assert shuffled.sum() == 60 and 0 < shuffled[:60, 2].sum() < 40
+
+
 def test_selectors_learn_from_one_world_and_are_judged_by_another() -> None:
     other = replace(TABLE, performance=TABLE.performance[:, ::-1])
     evidence = Evidence(TABLE, learnt=other)
@@ -593,18 +657,29 @@ def test_features_and_leaks_are_of_the_selector_that_is_named_and_the_rest_of_th
     assert {each.chosen for each in found.failures} == {"default"}
     text = markdown(report)
     assert "Leak checks of nearest" in text and "What matters to nearest" in text
-    assert "Learning curve of default-only" in text and "Worst failures of default-only" in text
+    assert "Learning curve of nearest" in text and "Worst failures of default-only" in text
+    assert found.curve[-1].closed_gap.value > found.curve[0].closed_gap.value
+    assert "default-only is not checked for leaks by refitting" in text
     plan = replace(plan, studied="")
     (nobody,) = evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0).kinds
     assert (nobody.studied, nobody.importance, nobody.leaks) == ("", (), ()) and nobody.curve
 
 
 def test_a_report_says_which_row_is_what_ships_and_which_is_not() -> None:
-    makers = {"metainf": NearestTasks, "metainf-shipped": NearestTasks}
-    plan = Plan("metainf-shipped", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
+    makers = {"metainf-ensemble": NearestTasks, "metainf": NearestTasks}
+    plan = Plan("metainf", splits=(SplitKind.MODEL,), most_folds=3, studies=False)
     text = markdown(evaluate({TrafficKind.BATCH: Evidence(TABLE)}, makers, plan, clock=lambda: 0.0))
-    assert "| leave-model-out | **metainf-shipped** (what ships, exported and reloaded) |" in text
-    assert "| leave-model-out | metainf (LightGBM ensemble, does not ship) |" in text
+    assert "| leave-model-out | **metainf** (what ships, exported and reloaded) |" in text
+    assert "| leave-model-out | metainf-ensemble (LightGBM ensemble, does not ship) |" in text
+    told = markdown(
+        evaluate(
+            {TrafficKind.BATCH: Evidence(TABLE)},
+            makers,
+            replace(plan, remarks={"metainf": "at most 7 pairs, 2 folds"}),
+            clock=lambda: 0.0,
+        )
+    )
+    assert "**metainf** (what ships, exported and reloaded; at most 7 pairs, 2 folds) |" in told
 
 
 def test_the_single_best_of_a_report_is_the_zero_of_the_closed_gap() -> None:

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from metainf.selectors.boosting import leaf_size
 from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.contract import choose
-from metainf.selectors.ensemble import PARTS, MetaInf, z_scores
+from metainf.selectors.ensemble import PARTS, Ensemble, z_scores
 from metainf.selectors.feasibility import TwoPart
 from metainf.selectors.group_folds import fold_of_groups, taught_beside
 from metainf.selectors.joint_forest import JointForest
@@ -169,11 +169,11 @@ def test_nobody_is_taught_what_was_drawn_as_what_is_held_out(tasks):
 def test_parts_are_weighed_on_tasks_whose_draws_they_have_not_seen():
     tasks = problem(120).tasks
     placed = replace(tasks, draws=np.array([f"workload-{i // 2 if i < 40 else i}" for i in range(120)]))
-    folds = list(MetaInf()._held_out(placed))
+    folds = list(Ensemble()._held_out(placed))
     assert len(folds) == 4
     for _, held, may in folds:
         assert may.any() and not set(placed.draws[may]) & set(placed.draws[held])
-    assert sum(may.sum() for _, _, may in MetaInf()._held_out(tasks)) > sum(may.sum() for _, _, may in folds)
+    assert sum(may.sum() for _, _, may in Ensemble()._held_out(tasks)) > sum(may.sum() for _, _, may in folds)
 
 
 RNG = np.random.default_rng(8)
@@ -343,7 +343,7 @@ def test_with_one_group_of_each_kind_nothing_is_unfamiliar():
 def test_unfamiliar_tasks_get_what_physics_says():
     train, test = halves(problem(200, seed=6))
     tasks = replace(test.tasks, features=test.tasks.features + 50.0 * train.tasks.features.std(axis=0))
-    guarded = choose(tasks, small("metainf", abstain=False).fit(train).scores(tasks))
+    guarded = choose(tasks, small("metainf-ensemble", abstain=False).fit(train).scores(tasks))
     physics = np.where(tasks.feasible, tasks.analytical, -np.inf)
     np.testing.assert_array_equal(guarded, choose(tasks, physics))
 
@@ -352,8 +352,8 @@ def test_nothing_is_gained_where_nothing_can_be_known():
     train, test = halves(shuffled(problem(300, seed=6)))
     tasks = replace(test.tasks, analytical=np.where(test.tasks.feasible, 0.0, np.nan))
     train = replace(train, tasks=replace(train.tasks, analytical=np.where(train.tasks.feasible, 0.0, np.nan)))
-    fitted = small("metainf").fit(train)
-    sure = small("metainf").fit(halves(problem(300, seed=6))[0])
+    fitted = small("metainf-ensemble").fit(train)
+    sure = small("metainf-ensemble").fit(halves(problem(300, seed=6))[0])
     assert fitted.weights_.sum() < 0.5 * sure.weights_.sum()
     scores = fitted.scores(tasks)
     assert np.isfinite(scores[tasks.feasible]).all()
@@ -363,7 +363,7 @@ def test_nothing_is_gained_where_nothing_can_be_known():
 
 def test_it_keeps_to_the_default_where_choices_were_seen_to_lose():
     train, test = halves(problem(200, seed=6))
-    careful = small("metainf", guard=False).fit(train)
+    careful = small("metainf-ensemble", guard=False).fit(train)
     assert (choose(test.tasks, careful.scores(test.tasks)) == 0).mean() < 0.5
     careful.least_gain_ = fit_least_gain(np.full(200, 0.3), np.full(200, -0.2))
     assert (choose(test.tasks, careful.scores(test.tasks)) == 0).all()
@@ -371,8 +371,8 @@ def test_it_keeps_to_the_default_where_choices_were_seen_to_lose():
 
 def test_it_keeps_to_the_default_where_the_gain_is_smaller_than_what_was_worth_it():
     train, test = halves(problem(200, seed=6))
-    careful = small("metainf", guard=False).fit(train)
-    opinions = small("metainf", guard=False, abstain=False).fit(train).scores(test.tasks)
+    careful = small("metainf-ensemble", guard=False).fit(train)
+    opinions = small("metainf-ensemble", guard=False, abstain=False).fit(train).scores(test.tasks)
     gain = opinions.max(axis=1) - opinions[:, 0]
     careful.least_gain_ = float(np.median(gain))
     kept = choose(test.tasks, careful.scores(test.tasks)) == 0
@@ -383,7 +383,7 @@ def test_tasks_whose_default_is_lost_do_not_rule_what_is_weighed():
     table = problem(300, seed=6)
     performance = table.performance.copy()
     performance[::2, 0] = 0.0
-    fitted = small("metainf").fit(replace(table, performance=performance))
+    fitted = small("metainf-ensemble").fit(replace(table, performance=performance))
     assert math.isfinite(fitted.least_gain_)
     assert 0.0 < fitted.weights_.sum() < 20.0
     chosen = choose(table.tasks, fitted.scores(table.tasks))
@@ -393,14 +393,14 @@ def test_tasks_whose_default_is_lost_do_not_rule_what_is_weighed():
 def test_most_of_the_gain_is_found_where_much_can_be_known():
     train, test = halves(problem(600, seed=6))
     gains = log_gains(test)
-    chosen = choose(test.tasks, small("metainf", trees=80, pair_trees=40).fit(train).scores(test.tasks))
+    chosen = choose(test.tasks, small("metainf-ensemble", trees=80, pair_trees=40).fit(train).scores(test.tasks))
     assert gains[np.arange(len(test)), chosen].mean() > 0.9 * gains.max(axis=1).mean()
 
 
 def test_one_model_on_one_accelerator_weighs_all_parts_alike():
     table = problem(100)
     alike = replace(table.tasks, model=np.full(100, "one"), accelerator=np.full(100, "one"))
-    fitted = small("metainf").fit(replace(table, tasks=alike))
+    fitted = small("metainf-ensemble").fit(replace(table, tasks=alike))
     np.testing.assert_allclose(fitted.weights_, 1.0 / len(PARTS))
 
 
@@ -409,8 +409,8 @@ def test_where_the_default_cannot_run_there_is_nothing_to_keep_to():
     feasible = test.tasks.feasible.copy()
     feasible[:, 0] = False
     tasks = replace(test.tasks, feasible=feasible)
-    careful = small("metainf", guard=False).fit(train)
-    bold = small("metainf", guard=False, abstain=False).fit(train)
+    careful = small("metainf-ensemble", guard=False).fit(train)
+    bold = small("metainf-ensemble", guard=False, abstain=False).fit(train)
     np.testing.assert_array_equal(choose(tasks, careful.scores(tasks)), choose(tasks, bold.scores(tasks)))
 
 
@@ -425,8 +425,8 @@ def test_the_forest_starts_from_the_analytical_predictor():
 
 def test_the_parts_of_the_ensemble_are_selectors_by_themselves_and_those_without_a_say_are_not_fitted():
     train, test = halves(problem(150))
-    ensemble = small("metainf", guard=False, abstain=False).fit(train)
-    assert isinstance(ensemble, MetaInf)
+    ensemble = small("metainf-ensemble", guard=False, abstain=False).fit(train)
+    assert isinstance(ensemble, Ensemble)
     heard = [name for name, weight in zip(PARTS, ensemble.weights_, strict=True) if weight > 0.0]
     assert list(ensemble.parts_) == [name for name in heard if name != "analytical"]
     expected = np.zeros(test.tasks.feasible.shape)
@@ -440,7 +440,7 @@ def test_the_parts_of_the_ensemble_are_selectors_by_themselves_and_those_without
 
 
 def test_the_parts_that_are_reported_are_those_of_the_ensemble():
-    for name, part in MetaInf()._new_parts().items():
+    for name, part in Ensemble()._new_parts().items():
         alone = SELECTORS[f"metainf-{name}"]()
         assert type(alone) is type(part)
         assert vars(alone) == vars(part)

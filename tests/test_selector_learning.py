@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 
@@ -27,7 +28,7 @@ LEARNED = (
     "metainf-two-part",
     "metainf-pairwise",
     "metainf-ranking",
-    "metainf",
+    "metainf-ensemble",
 )
 each_learned = pytest.mark.parametrize("name", LEARNED)
 
@@ -58,7 +59,27 @@ def test_does_not_beat_single_best_on_others_truth(name):
     assert won.mean() <= 3.0 * won.std() / np.sqrt(len(won)) + 1e-12
 
 
-@pytest.mark.parametrize("name", ["metainf-regression", "metainf-two-part", "metainf-pairwise", "metainf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "single-best",
+        "nearest-neighbour",
+        "random-forest-classifier",
+        "random-forest-regressor",
+        "metainf-regression",
+        "metainf-two-part",
+    ],
+)
+def test_what_always_breaks_a_limit_is_never_chosen_however_fast(name):
+    table = problem(120)
+    performance, broken = table.performance.copy(), np.zeros(table.performance.shape, dtype=bool)
+    performance[:, 1] *= 3.0
+    broken[:, 1] = True
+    train, test = halves(replace(table, performance=performance, broken=broken))
+    assert not (choose(test.tasks, small(name).fit(train).scores(test.tasks)) == 1).any()
+
+
+@pytest.mark.parametrize("name", ["metainf-regression", "metainf-two-part", "metainf-pairwise", "metainf-ensemble"])
 def test_each_part_of_metainf_finds_nearly_all_there_is_to_gain(name):
     train, test, single_best = table_and_single_best(is_shuffled=False)
     best = log_gains(test).max(axis=1)

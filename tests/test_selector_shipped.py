@@ -16,11 +16,11 @@ from metainf.assessment import Assessment, assess
 from metainf.candidates import Candidate, Option
 from metainf.cli import main
 from metainf.corpus import build
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.build import MANIFEST, TASKS
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import write_tasks
-from metainf.evaluation.budgets import budget_kind
 from metainf.layouts import Layout
 from metainf.measurements import write_measurements
 from metainf.methods import portfolio
@@ -162,10 +162,10 @@ def digest(selector: object) -> str:
 
 
 def test_what_is_asked_was_read_from_a_file_and_equal_lessons_give_equal_bytes() -> None:
-    one = digest(small("metainf-shipped"))
+    one = digest(small("metainf"))
     assert one.startswith("sha256:") and len(one) == len("sha256:") + 64
-    assert digest(small("metainf-shipped")) == one
-    assert digest(small("metainf-shipped", 1)) != one
+    assert digest(small("metainf")) == one
+    assert digest(small("metainf", 1)) != one
 
 
 def test_rows_of_other_tasks_than_those_fitted_on_teach_nothing() -> None:
@@ -173,19 +173,19 @@ def test_rows_of_other_tasks_than_those_fitted_on_teach_nothing() -> None:
     assert TRAIN.tasks.keys is not None and TEST.tasks.keys is not None
     assert not set(TRAIN.tasks.keys.tolist()) & set(TEST.tasks.keys.tolist())
     mine = pc.is_in(whole.rows.column("task"), value_set=pa.array(TRAIN.tasks.keys.tolist(), pa.string()))
-    assert digest(small("metainf-shipped", corpus=Lessons(whole.rows.filter(mine), whole.tasks))) == digest(
-        small("metainf-shipped")
+    assert digest(small("metainf", corpus=Lessons(whole.rows.filter(mine), whole.tasks))) == digest(
+        small("metainf")
     )
 
 
 def test_what_a_table_says_of_performance_does_not_matter_to_it() -> None:
-    spoilt = small("metainf-shipped").fit(shuffled(TRAIN))
+    spoilt = small("metainf").fit(shuffled(TRAIN))
     assert isinstance(spoilt, Shipped)
-    assert spoilt.predictor_.identity.digest == digest(small("metainf-shipped"))
+    assert spoilt.predictor_.identity.digest == digest(small("metainf"))
 
 
 def test_tasks_are_found_by_their_names_and_scored_by_what_they_are() -> None:
-    selector = small("metainf-shipped").fit(TRAIN)
+    selector = small("metainf").fit(TRAIN)
     assert TEST.tasks.keys is not None
     swapped = replace(TEST.tasks, keys=TEST.tasks.keys[::-1].copy())
     found, other = selector.scores(TEST.tasks), selector.scores(swapped)
@@ -197,10 +197,10 @@ def test_a_corpus_and_its_names_are_needed() -> None:
         Shipped().fit(TRAIN)
     nameless = replace(TRAIN, tasks=replace(TRAIN.tasks, keys=None))
     with pytest.raises(ValueError, match="needs their keys"):
-        small("metainf-shipped").fit(nameless)
+        small("metainf").fit(nameless)
     strange = replace(TRAIN.tasks, keys=np.full(len(TRAIN), "nobody's"))
     with pytest.raises(ValueError, match="nobody's, which its corpus has not"):
-        small("metainf-shipped").fit(replace(TRAIN, tasks=strange))
+        small("metainf").fit(replace(TRAIN, tasks=strange))
 
 
 def test_the_headline_of_a_report_is_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,9 +211,10 @@ def test_the_headline_of_a_report_is_what_ships(tmp_path: Path, capsys: pytest.C
     write_measurements(table, tmp_path / "rows-distorted-000000.parquet")
     command = ["evaluate", "--corpus", str(tmp_path), "--out", str(tmp_path / "out"), "--quick"]
     command += ["--kind", "concurrency", "--predictor-lanes", "0"]
-    assert main([*command, "--selectors", "vllm-default,roofline-only,metainf-shipped"]) == 0
-    assert "concurrency, leave-model-out: metainf-shipped on" in capsys.readouterr().out
+    assert main([*command, "--selectors", "vllm-default,roofline-only,metainf"]) == 0
+    assert "concurrency, leave-model-out: metainf on" in capsys.readouterr().out
     text = (tmp_path / "out" / "report.md").read_text()
     for split in ("leave-model-out", "leave-accelerator-out"):
-        assert f"| {split} | **metainf-shipped** (what ships, exported and reloaded) |" in text
+        about = "what ships, exported and reloaded; at most 6,000 pairs, 2 folds"
+        assert f"| {split} | **metainf** ({about}) |" in text
     assert "Without figures" not in text

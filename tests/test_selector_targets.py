@@ -15,6 +15,7 @@ from metainf.selectors.targets import (
     LOST,
     SIMULATED_PAIR,
     analytical_shortfalls,
+    label_columns,
     log_gains,
     nearness,
     physics_shortfalls,
@@ -42,6 +43,18 @@ def test_gains_are_ratios_to_the_default():
     gains = log_gains(table)
     assert not gains[:, 0].any()
     np.testing.assert_allclose(np.exp(gains) * table.performance[:, :1], table.performance)
+
+
+def test_what_breaks_a_limit_is_lost_and_a_default_over_its_budget_is_still_the_reference():
+    table = problem(20)
+    broken = np.zeros(table.performance.shape, dtype=bool)
+    broken[:10, 0] = broken[:, 2] = True
+    limited = replace(table, broken=broken)
+    gains, behind = log_gains(limited), shortfalls(limited)
+    assert (gains[broken] == LOST).all() and (behind[broken] == LOST).all()
+    np.testing.assert_allclose(gains[~broken], log_gains(table)[~broken])
+    assert (np.where(broken, LOST, behind).max(axis=1) == 0.0).all()
+    assert not broken[np.arange(20), label_columns(limited)].any()
 
 
 @given(st.floats(1e-6, 1e6))

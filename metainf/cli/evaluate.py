@@ -14,9 +14,8 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from metainf.cli import evaluate_rows
+from metainf.cli import evaluate_lessons
+from metainf.cli.evaluate_evidence import QUICK_TASKS, check_worlds, evidence_of, thinned
 from metainf.cli.evaluate_predictors import (
     add_arguments,
     check_arguments,
@@ -31,26 +30,20 @@ from metainf.selectors.catalogue import SELECTORS
 from metainf.selectors.simulator_only import SimulatorOnly
 
 if TYPE_CHECKING:
-    from metainf.corpus.tables import Truth
+    from metainf.cli.evaluate_evidence import Found
     from metainf.evaluation.outcomes import Evidence, SelectorFactory
     from metainf.evaluation.report import Evaluation, Plan
-    from metainf.selectors.contract import MethodTable
-
-    _Found = tuple[dict[TrafficKind, Evidence], list[MethodTable]]
 
 __all__ = ["add_parser", "run"]
 
-_FOCUS = "metainf-shipped"
+_FOCUS = "metainf"
 """The headline: what the operator loads, after export and reload."""
-_ON_ALL_TASKS = ("metainf", "roofline-only")
-"""How the names begin of what is judged on all tasks: metainf, its parts, what ships, and the physics below them."""
+_ON_ALL_TASKS = ("metainf-ensemble", _FOCUS, "roofline-only")
+"""What is judged on all tasks: the ensemble, what ships, and the physics below them."""
 _COMPARED_TASKS = 2000
-_QUICK_TASKS = 80
 _QUICK_FOLDS = 2
 _QUICK_SPLITS = ("leave-model-out", "leave-accelerator-out")
 _SPLITS = (*_QUICK_SPLITS, "leave-both-out", "leave-workload-out", "random")
-_ONE_AT_A_TIME = "static"
-_LOAD_FEATURE = "load_requests"  # natural logarithm of the requests at once
 
 
 def add_parser(subparsers: Any) -> None:
@@ -59,7 +52,9 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="judge every selector of methods on a corpus",
         description="Fits every selector on splits that hold out whole model families, accelerator generations, both, "
-        "or workloads, and writes report.md, figures.csv, report.json and pictures.",
+        "or workloads, and writes report.md, figures.csv, report.json and pictures; the figures so far after every "
+        "split. By estimate, not measured: all of it takes a day of one core for a corpus of 20,000 tasks, which "
+        "--jobs divides.",
         epilog=f"Selectors: {', '.join(SELECTORS)}.",
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
@@ -72,7 +67,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--train-world",
         metavar="NAME",
-        help="learn from all that this one knows of groups that are not held out, and judge by the other",
+        help="learn from what this one knows of groups that are not held out, of as many tasks as --compared-tasks, "
+        "and judge by the other; the rows over all tasks learn from all that it knows",
     )
     parser.add_argument(
         "--simulated-by",
@@ -86,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
     add_arguments(parser)
-    evaluate_rows.add_arguments(parser)
+    evaluate_lessons.add_arguments(parser)
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of selectors, intervals and the random split (default: 0)"
     )
@@ -100,20 +96,28 @@ def add_parser(subparsers: Any) -> None:
         "--most-tasks",
         metavar="N",
         type=int,
-        help=f"of each kind, evenly over the corpus (default: all; with --quick {_QUICK_TASKS})",
+        help=f"of each kind, evenly over the corpus (default: all; with --quick {QUICK_TASKS})",
     )
     parser.add_argument(
         "--compared-tasks",
         metavar="N",
         type=int,
         default=_COMPARED_TASKS,
-        help="of each kind, on which all selectors are compared and the focus is studied; where there are more, "
-        f"metainf, its parts, {_FOCUS} and roofline-only are judged on all of them too (default: {_COMPARED_TASKS:,})",
+        help="of each kind, on which all selectors are compared and the focus is studied; where there are more, the "
+        f"focus, {', '.join(_ON_ALL_TASKS)} are judged on all of them too, on {' and '.join(_QUICK_SPLITS)} "
+        f"(default: {_COMPARED_TASKS:,})",
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=1,
+        help="splits that are judged at a time, each in a process with a copy of the tables (default: 1)",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"to try it: {_QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
+        help=f"to try it: {QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
         "learning curve or importance",
     )
 
@@ -127,22 +131,30 @@ def run(args: argparse.Namespace) -> int:
     for flag in ("most_folds", "most_tasks", "compared_tasks"):
         if getattr(args, flag) is not None and getattr(args, flag) < 2:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
+    if args.jobs < 1:
+        raise InvalidWorkloadError(f"--jobs must be at least 1, got {args.jobs}")
     check_arguments(args)
-    evaluate_rows.check_arguments(args)
-    _check_worlds(args)
-    evidence, _ = _evidence(args)
-    simulated = None if args.simulated_by is None else _evidence(args, simulated_by=args.simulated_by)
+    evaluate_lessons.check_arguments(args)
+    check_worlds(args)
+    evidence, _ = evidence_of(args, _say)
+    simulated = None if args.simulated_by is None else evidence_of(args, _say, simulated_by=args.simulated_by)
     report, files = _modules()
     plan = _plan(report, focus, _learner(focus, names), args)
-    more = evaluate_rows.parameters(args, names)
+    more = evaluate_lessons.parameters(args, names)
+    plan = replace(plan, remarks=evaluate_lessons.remarks(more))
     makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed, more.get(name, {})) for name in names}
-    some = {kind: _thinned(each, args.compared_tasks) for kind, each in evidence.items()}
-    evaluation = report.evaluate(some, makers, plan, clock=time.perf_counter, progress=_say)
+    some = {kind: thinned(each, args.compared_tasks) for kind, each in evidence.items()}
+
+    def keep(found: "Evaluation") -> None:
+        files.write_figures(found, args.out)
+
+    tools = {"clock": time.perf_counter, "progress": _say, "jobs": args.jobs, "known": keep}
+    evaluation = report.evaluate(some, makers, plan, **tools)
     whole = {kind: each for kind, each in evidence.items() if some[kind] is not each}
     if whole:
-        evaluation = _with_all_tasks(report, evaluation, whole, makers, plan)
+        evaluation = _with_all_tasks(report, evaluation, whole, names, plan, args, tools)
     if simulated is not None:
-        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args)
+        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args, tools)
     evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
     started = time.perf_counter()
     sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
@@ -160,34 +172,49 @@ def _with_all_tasks(
     report: Any,
     evaluation: "Evaluation",
     evidence: "Mapping[TrafficKind, Evidence]",
-    makers: "Mapping[str, SelectorFactory]",
+    names: Sequence[str],
     plan: "Plan",
+    args: argparse.Namespace,
+    tools: "Mapping[str, Any]",
 ) -> "Evaluation":
     """With rows over all tasks of kinds that have more than were compared, for the focus and few selectors beside."""
+
+    def joined(found: "Evaluation") -> "Evaluation":
+        both: Evaluation = report.with_all_tasks(evaluation, found)
+        return both
+
+    splits = tuple(each for each in plan.splits if str(each) in _QUICK_SPLITS)
+    few = [name for name in names if name == plan.focus or name in _ON_ALL_TASKS]
+    more = evaluate_lessons.parameters(args, few, every_task=True)
     found = report.evaluate(
         evidence,
-        {name: make for name, make in makers.items() if name == plan.focus or name.startswith(_ON_ALL_TASKS)},
-        replace(plan, studies=False, leaks=False, every_task=True),
-        clock=time.perf_counter,
-        progress=lambda line: _say(f"all tasks: {line}"),
+        {name: _Seeded(name, args.seed, more.get(name, {})) for name in few},
+        replace(
+            plan, splits=splits, studies=False, leaks=False, every_task=True, remarks=evaluate_lessons.remarks(more)
+        ),
+        **{
+            **tools,
+            "progress": _Prefixed("all tasks: "),
+            "known": lambda found: tools["known"](joined(found)),
+        },
     )
-    both: Evaluation = report.with_all_tasks(evaluation, found)
-    return both
+    return joined(found) if splits else evaluation
 
 
 def _with_simulations(
     report: Any,
     evaluation: "Evaluation",
-    simulated: "_Found",
+    simulated: "Found",
     makers: "Mapping[str, SelectorFactory]",
     plan: "Plan",
     args: argparse.Namespace,
+    tools: "Mapping[str, Any]",
 ) -> "Evaluation":
     """With rows over the tasks that were simulated too: a corpus compares worlds on some of its tasks alone."""
     name, (known, tables) = args.simulated_by, simulated
     said = SimulatedPerformance(tables)
     evidence = {
-        kind: _thinned(each, args.compared_tasks).changed(lambda table: with_simulated(table, said))
+        kind: thinned(each, args.compared_tasks).changed(lambda table: with_simulated(table, said))
         for kind, each in known.items()
     }
     # What does not learn from tables hears nothing of simulations anyway.
@@ -199,8 +226,11 @@ def _with_simulations(
         evidence,
         {**makers, **untold, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
         replace(plan, studies=False, leaks=False, simulated_by=name),
-        clock=time.perf_counter,
-        progress=lambda line: _say(f"simulated by {name}: {line}"),
+        **{
+            **tools,
+            "progress": _Prefixed(f"simulated by {name}: "),
+            "known": lambda found: tools["known"](report.with_simulations(evaluation, found, name)),
+        },
     )
     both: Evaluation = report.with_simulations(evaluation, found, name)
     return both
@@ -223,6 +253,16 @@ def _plan(report: Any, focus: str, studied: str, args: argparse.Namespace) -> "P
         trained_on=args.train_world or "",
     )
     return plan
+
+
+class _Prefixed:
+    """Says lines that begin so; unlike a function within another it can be sent to a process."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __call__(self, line: str) -> None:
+        _say(self._prefix + line)
 
 
 class _Seeded:
@@ -258,97 +298,6 @@ def _selectors(asked: str | None) -> list[str]:
         named = repr(unknown[0]) if unknown else "an empty list"
         raise InvalidWorkloadError(f"--selectors: {named} is none of {', '.join(SELECTORS)}")
     return [name for name in SELECTORS if name in wanted]
-
-
-def _check_worlds(args: argparse.Namespace) -> None:
-    """Refuse worlds between which nothing can be told, before anything is read."""
-    if not args.corpus.is_dir():
-        raise InvalidWorkloadError(f"--corpus {args.corpus}: there is no such folder")
-    tables: Any = import_module("metainf.corpus.tables")
-    worlds = (args.world, args.train_world)
-    if args.train_world is not None and args.train_world == args.world:
-        raise InvalidWorkloadError(f"--train-world {args.train_world}: it must be another than --world")
-    if args.train_world is not None and tables.OWN in worlds:
-        raise InvalidWorkloadError(
-            f"--train-world {args.train_world}: {tables.OWN} takes tasks of every world, so name two that are not"
-        )
-
-
-def _evidence(args: argparse.Namespace, *, simulated_by: str | None = None) -> "_Found":
-    """Of each kind that is asked for what is judged by and learnt from, and what was simulated of all its tasks.
-
-    What is learnt from another world is all that it knows, whether or not the judging one knows it too.
-    """
-    judged = _loaded(args, args.world, simulated_by)
-    taught = None if args.train_world is None else _loaded(args, args.train_world, simulated_by)
-    found = {}
-    for kind, truth in judged.items():
-        if taught is not None and kind not in taught:
-            _say(f"{kind} is left out: {args.train_world} holds no tasks of it")
-            continue
-        found[kind] = _known(kind, truth, None if taught is None else taught[kind], args)
-    if not found:
-        raise InvalidWorkloadError(f"--train-world {args.train_world}: it holds no tasks of {' or '.join(judged)}")
-    truths = [*judged.values(), *(taught or {}).values()]
-    return found, [] if simulated_by is None else [truth.beside[simulated_by] for truth in truths]
-
-
-def _loaded(args: argparse.Namespace, world: str | None, simulated_by: str | None) -> "Mapping[TrafficKind, Truth]":
-    """One world by kind that is asked for: tasks that were simulated too where it says so, and few of them to try."""
-    tables: Any = import_module("metainf.corpus.tables")
-    others = [] if simulated_by is None else [simulated_by]
-    truths = tables.load_truth(
-        args.corpus,
-        world=world,
-        beside=others,
-        also_in=others,
-        most_tasks=args.most_tasks or (_QUICK_TASKS if args.quick else None),
-    )
-    found = {kind: each for kind, each in truths.items() if not args.kind or str(kind) in args.kind}
-    if not found:
-        every = f" in all of {', '.join(filter(None, [world, *others]))}" if others else ""
-        raise InvalidWorkloadError(
-            f"--corpus {args.corpus}: it holds no tasks of {' or '.join(args.kind or ['any kind'])}{every}"
-        )
-    return found
-
-
-def _known(kind: TrafficKind, truth: "Truth", taught: "Truth | None", args: argparse.Namespace) -> "Evidence":
-    """What can be served within its budget, with one-at-a-time serving and sizes of batches, to a power of two."""
-    outcomes: Any = import_module("metainf.evaluation.outcomes")
-    prices: Any = import_module("metainf.evaluation.prices")
-    tasks = truth.table.tasks
-    static = tasks.methods.index(_ONE_AT_A_TIME) if _ONE_AT_A_TIME in tasks.methods else None
-    sizes = None
-    if kind is not TrafficKind.RATE and static is not None and _LOAD_FEATURE in tasks.feature_names:
-        log_load = tasks.features[:, tasks.feature_names.index(_LOAD_FEATURE)]
-        sizes = np.exp2(np.round(log_load / np.log(2.0)))
-    evidence: Evidence = outcomes.Evidence(
-        truth.table,
-        price_usd_per_hour=prices.replica_prices(tasks, whole_replica=kind is not TrafficKind.RATE),
-        batch_size=sizes,
-        one_at_a_time=static,
-        performance_by_seed=truth.by_seed,
-        learnt=None if taught is None else taught.table,
-    )
-    within = evaluate_rows.budgeted(args, evidence, truth.tasks)
-    if len(within) < len(evidence):
-        dear = len(evidence) - len(within)
-        _say(f"{kind}: {dear} of {len(evidence)} tasks are left out: no method is within the budget drawn for them")
-    return within
-
-
-def _thinned(evidence: "Evidence", most: int) -> "Evidence":
-    """Evenly over all, in their order: what is judged, and what is learnt from another world."""
-    if len(evidence) > most:
-        evidence = evidence.rows(_evenly(len(evidence), most))
-    if evidence.learnt is not None and len(evidence.learnt) > most:
-        evidence = replace(evidence, learnt=evidence.learnt.rows(_evenly(len(evidence.learnt), most)))
-    return evidence
-
-
-def _evenly(count: int, most: int) -> Any:
-    return np.linspace(0, count - 1, most).astype(np.intp)
 
 
 def _summary(evaluation: "Evaluation") -> list[str]:

@@ -19,25 +19,24 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metainf.corpus.task import Task, TrafficKind
+from metainf.corpus.budget_kinds import budget_kind
+from metainf.corpus.task import Task
 from metainf.evaluation.prices import assumed_usd_per_hour
 from metainf.layouts import Layout
 from metainf.measurements import Purpose, Source
 from metainf.methods import portfolio
-from metainf.workload import BatchLoad, Budget, BudgetKind, ConcurrencyLoad, RateLoad
+from metainf.workload import BatchLoad, Budget, ConcurrencyLoad, RateLoad
 
 __all__ = [
     "COST_COLUMNS",
     "FACTORS",
     "budget_factor",
-    "budget_kind",
     "budget_of",
     "closed_loop_usd",
     "expected_costs",
@@ -52,23 +51,11 @@ FACTORS = (0.8, 2.5)
 """Least and largest of a budget over the expected cost."""
 COST_COLUMNS = ("task", "method", "seed", "performance", "makespan_s", "e2e_mean_s", "output_tokens")
 """What of a score row a cost hangs on."""
-_KINDS: Mapping[TrafficKind, BudgetKind] = MappingProxyType(
-    {
-        TrafficKind.RATE: BudgetKind.PER_HOUR,
-        TrafficKind.CONCURRENCY: BudgetKind.PER_MILLION_TOKENS,
-        TrafficKind.BATCH: BudgetKind.TOTAL,
-    }
-)
 _LEAST_AMOUNT = Decimal("0.000001")  # of six decimals, as manifests have them
 _DIGITS = 6
 _SECONDS_PER_HOUR = 3600.0
 _MILLION = 1e6
 _ROUNDING = 1e-9
-
-
-def budget_kind(kind: TrafficKind) -> BudgetKind:
-    """What the budget of a workload of this kind of traffic is counted against."""
-    return _KINDS[kind]
 
 
 def budget_factor(task: Task) -> float:

@@ -209,6 +209,8 @@ def _macro_f1(judged: JudgedTasks, labelled: BoolArray, draws: GroupDraws) -> In
 def usd_of(judged: JudgedTasks, chosen: IntArray | None = None) -> FloatArray:
     """Shape (k,): USD of a unit of work of each task, by the outcome's choices or by these.
 
+    What the choice truly costs, whatever limits it breaks: violations have a column of their own, and a penalty of ten
+    times the default's bill would count them twice. What delivers nothing has no price of its own and is billed that.
     NaN where the accelerator has no price, and where the default does not run: what is chosen has no value there.
     """
     price = judged.evidence.price_usd_per_hour
@@ -216,5 +218,5 @@ def usd_of(judged: JudgedTasks, chosen: IntArray | None = None) -> FloatArray:
         return np.full(len(judged.gain), np.nan)
     counted = np.isfinite(judged.gain) & np.isfinite(price)
     picked = judged.outcome.chosen if chosen is None else chosen
-    delivered = np.where(counted, metrics.score(judged.evidence.table, picked, judged.evidence.broken), 1.0)
+    delivered = np.where(counted, metrics.score(judged.evidence.table, picked), 1.0)
     return np.where(counted, price / _SECONDS_PER_HOUR / delivered, np.nan)

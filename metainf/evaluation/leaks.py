@@ -33,18 +33,21 @@ def with_shuffled_labels(table: MethodTable, seed: int) -> MethodTable:
     """The table with each method's gain over the default permuted among the tasks that ran both, failures with them.
 
     Which method is best on average stays true, and where a method is infeasible; which task it is best for, and on
-    which it breaks its SLO, does not.
+    which it breaks its SLO or the budget, does not.
     """
     rng = np.random.default_rng(seed)
     default = table.performance[:, table.tasks.default]
     ran = np.isfinite(table.performance) & np.isfinite(default)[:, None]
     shuffled = table.performance.copy()
+    broken = None if table.broken is None else table.broken.copy()
     for column in range(shuffled.shape[1]):
         rows = np.flatnonzero(ran[:, column] & (default > 0.0))
         if column != table.tasks.default and len(rows):
-            ratios = table.performance[rows, column] / default[rows]
-            shuffled[rows, column] = default[rows] * rng.permutation(ratios)
-    return replace(table, performance=shuffled)
+            other = rng.permutation(rows)
+            shuffled[rows, column] = default[rows] * table.performance[other, column] / default[other]
+            if broken is not None:
+                broken[rows, column] = broken[other, column]
+    return replace(table, performance=shuffled, broken=broken)
 
 
 def with_ids_only(table: MethodTable, known: Sequence[TaskTable] = ()) -> MethodTable:

@@ -61,7 +61,8 @@ class MeasuredGroup:
     load: str
     performance: Mapping[str, float]
     tolerance: float
-    """Relative: the larger of 2 % and twice the standard deviation of its repeats, or without any of its source's."""
+    """Relative: the larger of 2 % and twice the standard deviation of its repeats, pooled over its options, or without
+    any the median of its source's."""
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -212,6 +213,16 @@ def _deviation(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1) / np.mean(values)) if len(values) > 1 and np.mean(values) > 0.0 else None
 
 
+def _pooled(options: Sequence[Sequence[float]]) -> float | None:
+    """Relative standard deviation of repeats of all options together, by their degrees of freedom; None without any.
+
+    The largest of several is one of the luckless: the more options, the wider it would be.
+    """
+    found = [(len(each) - 1, deviation) for each in options if (deviation := _deviation(each)) is not None]
+    freedom = sum(count for count, _ in found)
+    return math.sqrt(sum(count * deviation**2 for count, deviation in found) / freedom) if freedom else None
+
+
 def _usual_deviation(rows: Mapping[tuple[str, ...], Mapping[str, Sequence[float]]], source: str) -> float:
     found = [_deviation(each) for key, options in rows.items() if key[0] == source for each in options.values()]
     known = [each for each in found if each is not None]
@@ -219,14 +230,14 @@ def _usual_deviation(rows: Mapping[tuple[str, ...], Mapping[str, Sequence[float]
 
 
 def _group(key: tuple[str, ...], options: Mapping[str, Sequence[float]], usual: float) -> MeasuredGroup:
-    own = [deviation for each in options.values() if (deviation := _deviation(each)) is not None]
+    own = _pooled(list(options.values()))
     return MeasuredGroup(
         source=key[0],
         model=key[1],
         gpu=key[2],
         load=key[3],
         performance={option: float(np.mean(rates)) for option, rates in sorted(options.items())},
-        tolerance=max(_TOLERANCE, 2.0 * (max(own) if own else usual)),
+        tolerance=max(_TOLERANCE, 2.0 * (usual if own is None else own)),
     )
 
 

@@ -318,10 +318,10 @@ def false_refusal_rate(table: MethodTable, chosen: IntArray, broken: BoolArray |
     return float((feasible & (chosen < 0)).sum() / max(1, feasible.sum()))
 
 
-def total_usd(
-    table: MethodTable, chosen: IntArray, price_usd_per_hour: FloatArray, broken: BoolArray | None = None
-) -> float:
+def total_usd(table: MethodTable, chosen: IntArray, price_usd_per_hour: FloatArray) -> float:
     """What the choices cost together for one unit of work in each task (a batch, a token, a request).
+
+    By what they truly deliver, whether or not they keep the limits; what delivers nothing costs ten times the default.
 
     Parameters
     ----------
@@ -334,7 +334,7 @@ def total_usd(
         No task has a value.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        usd = price_usd_per_hour / _SECONDS_PER_HOUR / score(table, chosen, broken)
+        usd = price_usd_per_hour / _SECONDS_PER_HOUR / score(table, chosen)
     if not np.isfinite(usd).any():
         raise UndefinedMetricError("adding up USD: no task has a value")
     return float(usd[np.isfinite(usd)].sum())

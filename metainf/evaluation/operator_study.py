@@ -27,19 +27,21 @@ import numpy as np
 
 from metainf import accelerators
 from metainf.candidates import Option, SizedOption, enumerate_candidates
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.measuring import measured_task
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import StepOracle
-from metainf.evaluation.budgets import budget_kind, closed_loop_usd
+from metainf.evaluation.budgets import closed_loop_usd
 from metainf.evaluation.groups import model_groups
 from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
 from metainf.evaluation.prices import accelerator_prices
+from metainf.evaluation.promises import PROMISE_COLUMNS, keeps_promises
 from metainf.known_models import known_model
 from metainf.measurements import Measurement, Purpose
 from metainf.placement import empty_node
 from metainf.pools import NodePool, NodeShape, Price, PriceSource
-from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictor
+from metainf.predictors.contract import Predictor
 from metainf.selection import Request, Selection, select
 from metainf.workload import (
     BatchLoad,
@@ -285,7 +287,7 @@ class _Truth:
             return self._priced(per_hour, _rate(option, score) * replicas >= load.requests_per_second)
         if isinstance(load, BatchLoad):
             makespan_s = score.makespan_s or math.inf
-            return self._priced(per_hour * makespan_s / 3600.0, makespan_s <= load.deadline_s)
+            return self._priced(per_hour * makespan_s / 3600.0, _keeps(self.task, score))
         tokens = score.output_tokens or self.task.traffic.output_tokens.mean_tokens
         usd = closed_loop_usd(per_hour, load.concurrency, score.e2e_mean_s, tokens)
         return self._priced(usd, _keeps(self.task, score))
@@ -351,12 +353,7 @@ def _rate(option: Option, score: Measurement) -> float:
 
 
 def _keeps(task: Task, score: Measurement) -> bool:
-    for bound in task.slo.bounds:
-        assert bound.metric in LATENCY_METRICS and bound.statistic in STATISTICS
-        latency_s = getattr(score, f"{bound.metric}_{bound.statistic}_s")
-        if latency_s is None or latency_s > bound.bound_s:
-            return False
-    return True
+    return keeps_promises(task, {name: getattr(score, name) for name in PROMISE_COLUMNS})
 
 
 def _figures(judged: Sequence[_Judged], groups: Sequence[str]) -> Mapping[str, OperatorFigures]:

@@ -30,8 +30,10 @@ __all__ = [
     "VIRTUAL_BEST",
     "Clock",
     "Evidence",
+    "LimitCounts",
     "Outcome",
     "SelectorFactory",
+    "broken_by",
     "ceiling_outcome",
     "reference_outcomes",
     "run_selector",
@@ -48,6 +50,19 @@ VIRTUAL_BEST = "virtual-best"
 CEILING = "ceiling"
 
 
+@dataclass(frozen=True, slots=True)
+class LimitCounts:
+    """What limits do to the tasks of a kind of traffic, all that its world knows, before any are thinned."""
+
+    tasks: int
+    left_out: int
+    """On which nothing keeps every limit: nobody is judged on them."""
+    best_over_budget: int
+    """Of those that are not left out: on which what does most among what keeps its promises is over the budget."""
+    decisive_share: float
+    """Of all these tasks, were there no limits but those that performance counts itself."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """The tasks of one kind of traffic with their truth, and what else is known of them for the figures.
@@ -55,7 +70,8 @@ class Evidence:
     Attributes
     ----------
     broken : array of shape (n, m), bool, or None
-        What runs but breaks an SLO or the budget in truth.
+        What runs but breaks an SLO or the budget in truth; selectors learn of it for train tasks, as the single best is
+        fixed by it.
     price_usd_per_hour : array of shape (n,), or None
         Of what the performance is of: a replica, or one accelerator for rates.
     batch_size : array of shape (n,), or None
@@ -64,9 +80,13 @@ class Evidence:
         Column of that method.
     performance_by_seed : array of shape (n, m, seeds), or None
         For the ceiling, as `over_seeds` takes it; NaN for seeds that a task does not have.
+    margin_by_seed : array of shape (n, m, seeds, limits), or None
+        Allowed over needed of each limit, by which `broken` is set: for the ceiling too, whose halves of the seeds must
+        not see each other's limits.
+    limits : what the limits left out, or None where nobody asked
     learnt : table of any tasks, or None
-        What selectors learn from, where it is another truth than they are judged by: all that it knows. The folds of a
-        split then have train rows of it.
+        What selectors learn from, where it is another truth than they are judged by: all that it knows, with what is
+        broken there. The folds of a split then have train rows of it.
     """
 
     table: MethodTable
@@ -75,25 +95,29 @@ class Evidence:
     batch_size: FloatArray | None = None
     one_at_a_time: int | None = None
     performance_by_seed: FloatArray | None = None
+    margin_by_seed: FloatArray | None = None
+    limits: LimitCounts | None = None
     learnt: MethodTable | None = None
 
     @property
     def lessons(self) -> MethodTable:
-        """What selectors learn from."""
-        return self.table if self.learnt is None else self.learnt
+        """What selectors learn from, with what is broken in it."""
+        return replace(self.table, broken=self.broken) if self.learnt is None else self.learnt
 
     def __len__(self) -> int:
         return len(self.table)
 
     def rows(self, index: IntArray | BoolArray) -> "Evidence":
         """The judged tasks that `index` picks; what is learnt from another truth stays whole."""
-        arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed")
+        arrays = ("broken", "price_usd_per_hour", "batch_size", "performance_by_seed", "margin_by_seed")
         picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
         return replace(self, table=self.table.rows(index), **picked)
 
     def changed(self, change: Callable[[MethodTable], MethodTable]) -> "Evidence":
-        """With this change of what is learnt from and of what is judged by."""
-        return replace(self, table=change(self.table), learnt=None if self.learnt is None else change(self.learnt))
+        """With this change of what is learnt from and of what is judged by, what is broken included."""
+        table = change(replace(self.table, broken=self.broken))
+        learnt = None if self.learnt is None else change(self.learnt)
+        return replace(self, table=table, broken=table.broken, learnt=learnt)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,15 +202,32 @@ def ceiling_outcome(evidence: Evidence, split: Split) -> tuple[Evidence, Outcome
     seeds = evidence.performance_by_seed
     if seeds is None:
         return None
-    first, second = over_seeds(seeds[:, :, 0::2]), over_seeds(seeds[:, :, 1::2])
-    several = np.any(first > 0.0, axis=1) & np.any(second > 0.0, axis=1)
+    known, known_broken = _half(evidence, seeds, 0)
+    rest, rest_broken = _half(evidence, seeds, 1)
+    several = np.any(metrics.good(known, known_broken), axis=1) & np.any(metrics.good(rest, rest_broken), axis=1)
     if not several.any():
         return None
-    known = replace(evidence.table, performance=np.where(several[:, None], first, np.nan))
-    rest = replace(evidence.table, performance=np.where(several[:, None], second, np.nan))
+    known, rest = (
+        replace(half, performance=np.where(several[:, None], half.performance, np.nan)) for half in (known, rest)
+    )
     blank = _blank(CEILING, evidence, split)
-    chosen = metrics.labels(known, evidence.broken)[blank.judged]
-    return replace(evidence, table=rest), replace(blank, chosen=chosen)
+    chosen = metrics.labels(known, known_broken)[blank.judged]
+    return replace(evidence, table=rest, broken=rest_broken), replace(blank, chosen=chosen)
+
+
+def broken_by(margin: FloatArray) -> BoolArray:
+    """Shape (n, m): what breaks a limit over the repeats together, by `Evidence.margin_by_seed`."""
+    with np.errstate(invalid="ignore"):
+        missed = [over_seeds(margin[..., limit]) < 1.0 for limit in range(margin.shape[3])]
+    found: BoolArray = np.any(missed, axis=0)
+    return found
+
+
+def _half(evidence: Evidence, seeds: FloatArray, first: int) -> tuple[MethodTable, BoolArray | None]:
+    """The truth by every other seed from the first of them on, and what that says is broken."""
+    margin = evidence.margin_by_seed
+    broken = evidence.broken if margin is None else broken_by(margin[:, :, first::2])
+    return replace(evidence.table, performance=over_seeds(seeds[:, :, first::2])), broken
 
 
 def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
@@ -212,11 +253,10 @@ def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
 
 def _fixed_on_train(evidence: Evidence, fold: Fold) -> tuple[int, BoolArray]:
     train = evidence.lessons.rows(fold.train)
-    broken = None if evidence.broken is None or evidence.learnt is not None else evidence.broken[fold.train]
     members = np.zeros(len(train.tasks.methods), dtype=np.bool_)
-    members[metrics.class_labels(train, broken)] = True
+    members[metrics.class_labels(train, train.broken)] = True
     try:
-        return metrics.single_best(train, broken), members
+        return metrics.single_best(train, train.broken), members
     except UndefinedMetricError:
         return train.tasks.default, members
 

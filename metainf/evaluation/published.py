@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from metainf.corpus.repeats import LEAST_TOLERANCE
 from metainf.methods import Reading
 
 __all__ = ["NOT_COMPARABLE", "PUBLISHED", "READINGS", "PublishedFigures", "PublishedPoint", "PublishedSweep"]
@@ -58,10 +59,16 @@ class PublishedSweep:
         """The batches, ascending."""
         return tuple(sorted({point.batch_size for point in self.points}))
 
-    def best(self, reading: Reading, batch_size: float) -> PublishedPoint | None:
-        """The fastest row at one size under one reading; None where that size was not simulated."""
+    def best(self, reading: Reading, batch_size: float) -> tuple[PublishedPoint, ...]:
+        """The rows within the tolerance of the fastest at one size under one reading, the fastest first.
+
+        Each point is one draw, so what is closer than the least tolerance is not told apart. Empty where that size was
+        not simulated.
+        """
         mine = [p for p in self.points if p.reading is reading and p.batch_size == batch_size]
-        return max(mine, key=lambda point: point.performance, default=None)
+        most = max((point.performance for point in mine), default=0.0)
+        near = [point for point in mine if point.performance >= most * (1.0 - LEAST_TOLERANCE)]
+        return tuple(sorted(near, key=lambda point: -point.performance))
 
 
 PUBLISHED = (

@@ -4,9 +4,10 @@ Separate from the values themselves (`report_values`), which know nothing of sel
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import joblib
 import numpy as np
 
 from metainf.corpus.task import TrafficKind
@@ -21,7 +22,7 @@ from metainf.evaluation.bootstrap import (
 )
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks, usd_of
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
-from metainf.evaluation.leak_checks import LeakCheck, leak_checks
+from metainf.evaluation.leak_checks import CHECKED_SPLITS, LeakCheck, leak_checks
 from metainf.evaluation.lossless import lossless_outcome, lossy_columns, without_lossy
 from metainf.evaluation.metrics import acceleration_over, good
 from metainf.evaluation.outcomes import (
@@ -43,6 +44,7 @@ from metainf.evaluation.report_values import (
     Plan,
     Result,
     Scope,
+    joined_splits,
     named_split,
     with_all_tasks,
     with_published,
@@ -82,6 +84,8 @@ def evaluate(
     *,
     clock: Clock,
     progress: Callable[[str], None] = lambda _: None,
+    jobs: int = 1,
+    known: Callable[[Evaluation], None] = lambda _: None,
 ) -> Evaluation:
     """Run every selector on every split of every kind.
 
@@ -91,10 +95,59 @@ def evaluate(
         Seconds, such as time.perf_counter.
     progress : function
         Told what is about to run, one line each.
+    jobs : int
+        Splits that are judged at a time. More than one are each in a process of their own, so that all that is given
+        must be such as can be sent there.
+    known : function
+        Told the evaluation as far as it has come, after every split: a whole one takes hours.
     """
     start = clock()
-    kinds = tuple(_kind(kind, evidence[kind], selectors, plan, (clock, progress)) for kind in evidence)
-    return Evaluation(plan.focus, kinds, clock() - start)
+    tools = clock, progress
+    kinds: dict[TrafficKind, KindReport] = {}
+    asked = [each for kind in evidence for each in _asked(kind, evidence[kind], plan, progress)]
+    for report in _each(((each, evidence[each.kind], selectors, plan, tools) for each in asked), jobs):
+        before = kinds.get(report.kind)
+        kinds[report.kind] = report if before is None else joined_splits(before, report)
+        known(Evaluation(plan.focus, tuple(kinds.values()), clock() - start))
+    spent = dict.fromkeys(selectors, 0.0)
+    found = [kinds.get(kind) or _Rows(plan).report(kind, evidence[kind], None, spent) for kind in evidence]
+    return Evaluation(plan.focus, tuple(found), clock() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A split of a kind of traffic; `first` is the one that is studied."""
+
+    kind: TrafficKind
+    split: Split
+    first: bool
+
+
+_Tools = tuple[Clock, Callable[[str], None]]
+_Work = tuple[_Asked, Evidence, Mapping[str, SelectorFactory], Plan, _Tools]
+
+
+def _asked(kind: TrafficKind, evidence: Evidence, plan: Plan, progress: Callable[[str], None]) -> list[_Asked]:
+    """The splits that have something to hold out."""
+    taught = None if evidence.learnt is None else evidence.learnt.tasks
+    found: list[_Asked] = []
+    for each in plan.splits:
+        folds = split(evidence.table.tasks, each, taught=taught, most_folds=plan.most_folds, seed=plan.seed)
+        if folds.folds:
+            found.append(_Asked(kind, folds, not found))
+        else:
+            progress(f"{kind}, {each}: fewer than two groups, nothing to hold out")
+    return found
+
+
+def _each(work: Iterable[_Work], jobs: int) -> Iterator[KindReport]:
+    """A report of each split in their order, as soon as it is known."""
+    if jobs == 1:
+        return (_split_report(*each) for each in work)
+    found: Iterator[KindReport] = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(_split_report)(*each) for each in work
+    )
+    return found
 
 
 @dataclass(slots=True)
@@ -141,6 +194,7 @@ class _Rows:
             studied=self.plan.learner if self.plan.learner in spent_s else "",
             guards=self.guards,
             single_best=self.single_best,
+            limits=evidence.limits,
             unpriced=_unpriced(evidence),
             lossless_methods=int((~lossy).sum()) if lossy.any() else 0,
             lossless_decisive_share=self.lossless_decisive_share,
@@ -162,40 +216,29 @@ def _unpriced(evidence: Evidence) -> Mapping[str, int]:
     return dict(Counter(evidence.table.tasks.accelerator[~np.isfinite(price)].tolist()).most_common())
 
 
-def _kind(
-    kind: TrafficKind,
-    evidence: Evidence,
-    selectors: Mapping[str, SelectorFactory],
-    plan: Plan,
-    tools: tuple[Clock, Callable[[str], None]],
+def _split_report(
+    asked: _Asked, evidence: Evidence, selectors: Mapping[str, SelectorFactory], plan: Plan, tools: _Tools
 ) -> KindReport:
+    """One kind of traffic on one split, with studies where it is the first."""
     clock, progress = tools
-    rows, spent = _Rows(plan), dict.fromkeys(selectors, 0.0)
-    studied: _Judged | None = None
+    rows, where = _Rows(plan), f"{asked.kind}, {asked.split.kind}: "
     lossless = without_lossy(evidence)
-    taught = None if evidence.learnt is None else evidence.learnt.tasks
-    for each in plan.splits:
-        found = split(evidence.table.tasks, each, taught=taught, most_folds=plan.most_folds, seed=plan.seed)
-        if not found.folds:
-            progress(f"{kind}, {each}: fewer than two groups, nothing to hold out")
-            continue
-        judged = _judged(evidence, found, selectors, _prefixed(progress, f"{kind}, {each}: "), clock)
-        for name in selectors:
-            spent[name] += judged.tasks[name].outcome.fit_s + judged.tasks[name].outcome.decide_s
-        rows.add(judged)
-        if lossless is not None:
-            rows.add(_judged_lossless(lossless, judged, selectors), lossless=True)
-        rows.guards[each] = _guarded(evidence, judged, selectors)
-        start = clock()
-        rows.leaks += _leaks(evidence, judged, selectors, plan, clock)
-        rows.leaks_s += clock() - start
-        studied = studied or (judged if plan.focus in judged.tasks else None)
-    report = rows.report(kind, evidence, lossless, spent)
-    if studied is None or plan.focus not in selectors or studied.tasks[plan.focus].outcome.failure:
+    judged = _judged(evidence, asked.split, selectors, _prefixed(progress, where), clock)
+    outcomes = {name: judged.tasks[name].outcome for name in selectors}
+    rows.add(judged)
+    if lossless is not None:
+        rows.add(_judged_lossless(lossless, judged, selectors), lossless=True)
+    rows.guards[asked.split.kind] = _guarded(evidence, judged, selectors)
+    start = clock()
+    rows.leaks += _leaks(evidence, judged, selectors, plan, clock)
+    rows.leaks_s += clock() - start
+    spent = {name: outcome.fit_s + outcome.decide_s for name, outcome in outcomes.items()}
+    report = rows.report(asked.kind, evidence, lossless, spent)
+    if not asked.first or plan.focus not in selectors or outcomes[plan.focus].failure:
         return report
     if plan.studies:
-        progress(f"{kind}, {studied.split.kind}: studies of {plan.focus}")
-    return _with_studies(report, evidence, studied, selectors, plan, clock=clock)
+        progress(f"{where}studies of {plan.focus}")
+    return _with_studies(report, evidence, judged, selectors, plan, clock=clock)
 
 
 def _prefixed(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
@@ -239,7 +282,8 @@ def _held_against(
     if ceiling is not None:
         rest, outcome = ceiling
         truth = replace(part.table, performance=rest.table.performance[outcome.judged])
-        tasks[outcome.selector] = judged_tasks(rest, outcome, replace(part, table=truth))
+        broken = None if rest.broken is None else rest.broken[outcome.judged]
+        tasks[outcome.selector] = judged_tasks(rest, outcome, replace(part, table=truth, broken=broken))
     return _Judged(found, tasks, GroupDraws([factor[references[0].judged] for factor in found.groups]))
 
 
@@ -252,9 +296,9 @@ def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, Select
 def _leaks(
     evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory], plan: Plan, clock: Clock
 ) -> tuple[LeakCheck, ...]:
-    """Of who learns from tables; none of a random split, which is known to leak, and none of who is not run here."""
+    """Of who learns from tables, on few splits; none of who is not run here."""
     name = plan.learner
-    if not plan.leaks or judged.split.kind is SplitKind.RANDOM or name not in selectors:
+    if not plan.leaks or judged.split.kind not in CHECKED_SPLITS or name not in selectors:
         return ()
     whole = judged.tasks[name].outcome
     return leak_checks(selectors[name], evidence, judged.split, clock=clock, seed=plan.seed, whole=whole)
@@ -288,6 +332,7 @@ def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
                     trained_on=plan.trained_on,
                     simulated_by=plan.simulated_by,
                     every_task=plan.every_task,
+                    remark=plan.remarks.get(name, ""),
                     lossless=lossless,
                 )
             )
@@ -334,11 +379,13 @@ def _with_studies(
     report = replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
     if not plan.studies:
         return report
-    make = selectors[plan.focus]
-    curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=focus.outcome)
-    report = replace(report, curve=curve)
-    name = plan.learner
-    if name in selectors and not studied.tasks[name].outcome.failure:
-        importance = feature_importance(selectors[name], evidence, studied.split, seed=plan.seed)
-        report = replace(report, importance=importance)
+    # What learns from rows takes some of them, always as many: its curve would be flat from few tasks on.
+    learns = plan.learner in selectors
+    name = plan.learner if learns else plan.focus
+    whole, make = studied.tasks[name].outcome, selectors[name]
+    if not whole.failure:
+        curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole)
+        report = replace(report, curve=curve)
+    if learns and not whole.failure:
+        report = replace(report, importance=feature_importance(make, evidence, studied.split, seed=plan.seed))
     return replace(report, studies_s=report.studies_s + clock() - start)

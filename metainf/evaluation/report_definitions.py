@@ -47,8 +47,10 @@ _ENTRIES = (
     (
         "USD",
         'of the tasks whose accelerator has a list price, as many as stand under "with a price"; each accelerator at '
-        "the node that asks least for it. The interval of a total says how much it depends on which groups were held "
-        "out.",
+        "the node that asks least for it. A choice costs what it truly does, also where it breaks an SLO or the "
+        "budget, which stands under violations; one that delivers nothing is billed ten times the default, and the "
+        "default always what it costs itself. The interval of a total says how much it depends on which groups were "
+        "held out.",
     ),
     (
         "Better than",
@@ -63,8 +65,9 @@ _ENTRIES = (
     ),
     (
         '"Trained on" another world',
-        "fitted, single best and classes included, on that world's truth about all its tasks whose groups and draws "
-        "are not held out, and judged by this one's.",
+        "fitted, single best and classes included, on that world's truth about its tasks whose groups and draws are "
+        "not held out, as many of them as stand under the traffic (evenly over all, no more than are compared), and "
+        "judged by this one's.",
     ),
     (
         '"Simulated by" a world',
@@ -74,7 +77,8 @@ _ENTRIES = (
     ),
     (
         '"All tasks"',
-        "selectors fitted and judged on every task; the rows without that name are over some of them, on which all "
+        "selectors judged on every task, and fitted on every train task, but for what ships, which is trained on as "
+        "many pairs as stand beside its name; the rows without that name are over some of the tasks, on which all "
         "selectors are compared.",
     ),
     (
@@ -90,9 +94,9 @@ _ENTRIES = (
     ),
     (
         "Hyper-parameters",
-        "the weights of metainf's parts, and the gain for which it leaves the default, are fitted by nested folds that "
-        "hold groups out. Numbers of trees, leaves and neighbours, depths and learning rates are fixed by hand, the "
-        "same on every split, of every selector.",
+        "the weights of metainf-ensemble's parts, and the gain for which it leaves the default, are fitted by nested "
+        "folds that hold groups out. Numbers of trees, leaves and neighbours, depths and learning rates are fixed by "
+        "hand, the same on every split, of every selector.",
     ),
     (
         "Generations with measured tables",
@@ -108,14 +112,25 @@ _ENTRIES = (
     (
         "Budget",
         f"drawn for each task by a checksum of its workload, log-uniform between {FACTORS[0]:g} and {FACTORS[1]:g} "
-        "times what the default truly costs there; a method breaks it by more than the tolerance, and tasks on which "
-        "nothing keeps it are left out.",
+        "times what the default truly costs there; a method breaks it by more than the tolerance. Of a closed loop it "
+        "can forbid the best: it counts all tokens, and P only those of requests that keep the SLO.",
+    ),
+    (
+        "Limits",
+        "the budget, every statistic of the SLO, and a batch's deadline; repeats count together. A closed loop that "
+        "misses a statistic breaks its SLO although P, its goodput, counts the requests that keep it: the operator, "
+        "the calibrated decisions and the study of its choices judge by the same. Selectors learn of train tasks what "
+        "breaks a limit there, as the single best and the classes are fixed by it; in another world by what it says "
+        "itself. Tasks on which nothing keeps every limit are left out.",
     ),
     (
         "What ships",
         "the artifact's predictor, trained on the train tasks, written to a file, loaded again, and asked what the "
-        "operator asks; it chooses by the operator's rule at confidence 0.9. The ensemble called metainf is another "
-        "selector and ships nowhere.",
+        "operator asks; it chooses by the operator's rule at confidence 0.9. The row metainf is this; metainf-ensemble "
+        "is another selector and ships nowhere. A fold trains on at most as many pairs of a task and a method, and "
+        "sets its spreads and cautions by as many inner folds, as stand beside its name, of that kind of traffic: the "
+        "file that ships learns from up to 400,000 pairs of all kinds in 5 folds, and the other selectors from all "
+        "train tasks. So its learning curve would be flat early, and the curve is that of what learns from tables.",
     ),
 )
 

@@ -17,7 +17,7 @@ from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, le
 from metainf.evaluation.report_text import markdown
 from metainf.evaluation.report_values import LOSSLESS, Evaluation, KindReport, Result, Scope
 
-__all__ = ["write_report"]
+__all__ = ["write_figures", "write_report"]
 
 _GAP_SHOWN = (-1.0, 1.0)
 _PLOTTED = {
@@ -33,14 +33,21 @@ def write_report(evaluation: Evaluation, folder: Path, sections: Sequence[str] =
 
     `sections` are put at the end of it, as `report_sections` makes them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    table, document = write_figures(evaluation, folder)
     pictures = [path for report in evaluation.kinds for path in _pictures(report, evaluation.focus, folder)]
     shown = [path.name for path in pictures if path.suffix == ".png"]
-    text, table, document = folder / "report.md", folder / "figures.csv", folder / "report.json"
+    text = folder / "report.md"
     text.write_text("\n".join([markdown(evaluation, shown), *sections]), encoding="utf-8")
+    return (text, table, document, *pictures)
+
+
+def write_figures(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
+    """Write what programs read, figures.csv and report.json: as far as an evaluation has come, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, document = folder / "figures.csv", folder / "report.json"
     _write_csv(evaluation, table)
     document.write_text(json.dumps(_plain(evaluation), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return (text, table, document, *pictures)
+    return table, document
 
 
 def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
@@ -59,7 +66,8 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
             figure = forest_plot(rows, f"{title}: {kinds}", axis, focus=focus, bounds=bounds)
             paths += save(figure, folder, f"{name.replace('_', '-')}{'-lossless' if lossless else ''}-{report.kind}")
     if report.curve:
-        paths += save(learning_plot(report.curve, f"{focus}: {report.kind}"), folder, f"learning-curve-{report.kind}")
+        title = f"{report.studied or focus}: {report.kind}"
+        paths += save(learning_plot(report.curve, title), folder, f"learning-curve-{report.kind}")
     if report.importance:
         figure = importance_plot(report.importance, f"What matters to {report.studied or focus}: {report.kind}")
         paths += save(figure, folder, f"importance-{report.kind}")

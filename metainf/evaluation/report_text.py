@@ -59,6 +59,7 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
         f"P is {_PERFORMANCE[report.kind]}. {report.tasks:,} tasks, {report.methods} methods; "
         f"{report.decisive_share:.1%} of the tasks are decisive.",
     ]
+    parts += _limits(report)
     parts += [
         f"Simulated by {name}: {tasks:,} of these tasks; the rows of that name, and so all of simulator-only's, are "
         "over them alone."
@@ -93,6 +94,19 @@ def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
             table_text(("requests at once", "acceleration ratio"), cells),
         ]
     return parts + _guards(report, focus) + _studies(report, focus) + _papers_figure(report)
+
+
+def _limits(report: KindReport) -> list[str]:
+    """What limits leave out of the tables and forbid, over all tasks of the corpus."""
+    limits = report.limits
+    if limits is None:
+        return []
+    return [
+        f"Limits: of {limits.tasks:,} tasks of the corpus {limits.left_out:,} are left out, since nothing keeps every "
+        f"limit of theirs, the budget included; on {limits.best_over_budget:,} of the others the best of what keeps "
+        f"its promises is over the budget. Without budgets, deadlines and statistics {limits.decisive_share:.1%} of "
+        "all of them would be decisive."
+    ]
 
 
 def _lossless(report: KindReport, focus: str) -> list[str]:
@@ -135,7 +149,7 @@ def _results(results: Sequence[Result], focus: str) -> str:
     heads += ["Wilcoxon p over groups"]
     rows = []
     for each in results:
-        name = _named(each.selector, focus)
+        name = _named(each.selector, focus, each.remark)
         against = [_confidence(each.against_focus), _confidence(each.usd_against_focus)]
         ranks = "-" if each.wilcoxon is None or np.isnan(each.wilcoxon.p_value) else f"{each.wilcoxon.p_value:.3g}"
         figures = [figure_text(interval) for _, interval in each.figures.named()]
@@ -205,8 +219,8 @@ def _guards(report: KindReport, focus: str) -> list[str]:
     heads += [f"{head}, unfamiliar tasks alone" for head in ("regret", "to physics", "to the default")]
     text = (
         "Mean regret over all tasks. A task is unfamiliar where it is farther from every train task than mean + 2 "
-        "standard deviations of what train tasks have to tasks of other models or accelerators. metainf has this guard "
-        "and gives such tasks to physics."
+        "standard deviations of what train tasks have to tasks of other models or accelerators. metainf-ensemble has "
+        "this guard and gives such tasks to physics."
     )
     return ["### Out of distribution, with and without a guard", text, table_text(heads, rows)]
 
@@ -217,10 +231,15 @@ def _studies(report: KindReport, focus: str) -> list[str]:
         checks = [(str(each.split), each.name, "yes" if each.passed else "NO", each.note) for each in report.leaks]
         text = table_text(("split", "check", "holds", "figures"), checks)
         parts += [f"### Leak checks of {report.studied or focus}", text]
+        if report.studied not in ("", focus):
+            parts += [
+                f"{focus} is not checked for leaks by refitting: it learns from rows, which no spoilt table reaches, "
+                "and begins from physics, so that shuffled truth would leave it at what physics says."
+            ]
     if report.curve:
         rows = [(f"{p.share:.1%}", f"{p.train_tasks:,.0f}", figure_text(p.closed_gap)) for p in report.curve]
         heads = ("train groups", "train tasks", "closed gap, decisive")
-        parts += [f"### Learning curve of {focus}", table_text(heads, rows)]
+        parts += [f"### Learning curve of {report.studied or focus}", table_text(heads, rows)]
     if report.importance:
         shown = report.importance[:_SHOWN_FEATURES]
         rows = [(each.feature, f"{each.lost_gain:.4f}", f"{each.standard_error:.4f}") for each in shown]
@@ -238,15 +257,15 @@ def _studies(report: KindReport, focus: str) -> list[str]:
 
 
 def _papers_figure(report: KindReport) -> list[str]:
-    """Which of the papers' rows is the fastest at each size, and by how much."""
+    """Which of the papers' rows are the fastest at each size, those that one draw does not tell apart together."""
     sweep = report.published
     if sweep is None:
         return []
     rows = []
     for size in sweep.sizes:
         best = [sweep.best(reading, size) for reading in Reading]
-        rows.append((f"{size:g}", *("-" if each is None else each.row for each in best)))
-    heads = ("requests at once", *(f"fastest, {READINGS[reading]}" for reading in Reading))
+        rows.append((f"{size:g}", *(", ".join(point.row for point in each) or "-" for each in best)))
+    heads = ("requests at once", *(f"within 2 % of the fastest, {READINGS[reading]}" for reading in Reading))
     return ["### The papers' figure, asked again", sweep.about, table_text(heads, rows)]
 
 

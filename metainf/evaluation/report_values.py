@@ -14,6 +14,7 @@ from metainf.evaluation.bootstrap import Comparison, WilcoxonResult
 from metainf.evaluation.figures import Figures
 from metainf.evaluation.guarding import GuardFigures
 from metainf.evaluation.leak_checks import LeakCheck
+from metainf.evaluation.outcomes import LimitCounts
 from metainf.evaluation.published import PublishedSweep
 from metainf.evaluation.splits import SplitKind
 from metainf.evaluation.studies import CurvePoint, Failure, Importance
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Result",
     "Scope",
+    "joined_splits",
     "named_split",
     "with_all_tasks",
     "with_published",
@@ -55,9 +57,9 @@ class Plan:
     studies: bool = True
     """Learning curve and importance of features, on the first split: each fits a selector several times more."""
     leaks: bool = True
-    """Leak checks, on every split but the random one: a selector is fitted twice more for each."""
+    """Leak checks, on the splits that hold models or accelerators out: a selector is fitted twice more for a fold."""
     studied: str | None = None
-    """Whose features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
+    """Whose curve, features and leaks are looked at where the focus does not learn from tables; None: the focus'."""
     seed: int = 0
     trained_on: str = ""
     """Where selectors learn from another truth than they are judged by: its name, which the names of splits bear."""
@@ -65,10 +67,12 @@ class Plan:
     """Where all tasks were simulated by somebody and selectors are told what that said: the name, as above."""
     every_task: bool = False
     """Whether these are all tasks of the corpus, beside an evaluation on some of them that compares all selectors."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """By selector what is said beside its name, such as how much it learns from."""
 
     @property
     def learner(self) -> str:
-        """The selector whose features and leaks are looked at; empty where there is none."""
+        """The selector whose curve, features and leaks are looked at; empty where there is none."""
         return self.focus if self.studied is None else self.studied
 
 
@@ -93,6 +97,8 @@ class Result:
     trained_on: str = ""
     simulated_by: str = ""
     every_task: bool = False
+    remark: str = ""
+    """What is said beside the selector's name."""
     lossless: bool = False
     """Whether only methods were chosen among that cannot change answers."""
 
@@ -135,7 +141,7 @@ class KindReport:
     failures: tuple[Failure, ...] = ()
     leaks: tuple[LeakCheck, ...] = ()
     studied: str = ""
-    """The selector whose importance and leaks these are; everything else is the focus'."""
+    """Whose curve, importance and leaks these are: the focus' where it is empty, as is everything else."""
     acceleration_by_batch: Mapping[float, float] | None = None
     published: PublishedSweep | None = None
     guards: Mapping[SplitKind, GuardReport] = field(default_factory=dict)
@@ -148,6 +154,8 @@ class KindReport:
     lossless_decisive_share: float = math.nan
     lossless_left_out: int = 0
     """Tasks on which none of these keeps every limit, the budget included: they count in no lossless row."""
+    limits: LimitCounts | None = None
+    """What SLOs, deadlines and budgets leave out and forbid; None where there are none."""
     unpriced: Mapping[str, int] = field(default_factory=dict)
     """Accelerators without a list price -> how many tasks, which no USD are of; the most first."""
     taught_tasks: int = 0
@@ -163,6 +171,18 @@ class Evaluation:
     focus: str
     kinds: tuple[KindReport, ...]
     spent_s: float
+
+
+def joined_splits(report: KindReport, later: KindReport) -> KindReport:
+    """One kind of traffic on the splits of both; the studies are the first one's."""
+    return replace(
+        _joined(report, later),
+        decisive_share=later.decisive_share,
+        lossless_decisive_share=later.lossless_decisive_share,
+        studies_s=report.studies_s + later.studies_s,
+        leaks=report.leaks + later.leaks,
+        guards={**report.guards, **later.guards},
+    )
 
 
 def with_simulations(evaluation: Evaluation, simulated: Evaluation, name: str) -> Evaluation:

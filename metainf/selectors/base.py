@@ -39,9 +39,10 @@ class BaseSelector(ABC):
         """
         order = tuple(sorted(table.tasks.methods))
         tasks = with_methods(table.tasks, order)
-        performance = table.performance[:, _positions(table.tasks.methods, order)]
-        performance = np.where(tasks.feasible, performance, np.nan)
-        ordered = replace(table, tasks=tasks, performance=performance)
+        columns = _positions(table.tasks.methods, order)
+        performance = np.where(tasks.feasible, table.performance[:, columns], np.nan)
+        broken = None if table.broken is None else table.broken[:, columns]
+        ordered = replace(table, tasks=tasks, performance=performance, broken=broken)
         ordered = ordered.rows(_row_order(ordered))
         if len(ordered) == 0:
             raise ValueError("fitting a selector needs a task on which a method works, and got none")
@@ -119,6 +120,7 @@ def _positions(methods: tuple[str, ...], wanted: tuple[str, ...]) -> IntArray:
 def _row_order(table: MethodTable) -> IntArray:
     """Rows on which anything works, sorted by what they hold."""
     tasks = table.tasks
-    keys = (tasks.workload, tasks.accelerator, tasks.model, *table.performance.T, *tasks.features.T)
+    works = table.works
+    keys = (*works.T, tasks.workload, tasks.accelerator, tasks.model, *table.performance.T, *tasks.features.T)
     order = np.lexsort(keys)
-    return order[(table.performance[order] > 0.0).any(axis=1)]
+    return order[works[order].any(axis=1)]

@@ -2,8 +2,8 @@
 
 Separate from the selectors, which it imports only when one is made: the contract and this list need numpy alone.
 What cannot be made from a seed is not here: the virtual best needs the truth, "simulator only" a simulation. The parts
-of `metainf` are here as it makes them, each by itself. `metainf-shipped`, the headline, is the artifact's predictor and
-no part of that ensemble: it learns from a corpus's rows, which it has to be given beside the seed.
+of `metainf-ensemble` are here as it makes them, each by itself. `metainf`, the headline, is what ships, the artifact's
+predictor, and no part of that ensemble: it learns from a corpus's rows, which it has to be given beside the seed.
 """
 
 from collections.abc import Mapping
@@ -61,8 +61,8 @@ SELECTORS: Mapping[str, Entry] = MappingProxyType(
         "metainf-two-part": Entry("feasibility", "TwoPart"),
         "metainf-pairwise": Entry("pairwise_boosting", "PairwiseBoosting"),
         "metainf-ranking": Entry("ranking_boosting", "RankingBoosting"),
-        "metainf": Entry("ensemble", "MetaInf", remark="LightGBM ensemble, does not ship"),
-        "metainf-shipped": Entry("shipped", "Shipped", from_rows=True, remark="what ships, exported and reloaded"),
+        "metainf-ensemble": Entry("ensemble", "Ensemble", remark="LightGBM ensemble, does not ship"),
+        "metainf": Entry("shipped", "Shipped", from_rows=True, remark="what ships, exported and reloaded"),
     }
 )
 """In the order of reports: from none learned to all."""

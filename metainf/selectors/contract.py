@@ -91,14 +91,24 @@ class MethodTable:
         nothing is known of it.
     tolerance : array of shape (n,)
         Relative difference below which two methods count as equal: max(2 %, twice the repeats' standard deviation).
+    broken : array of shape (n, m), bool, or None
+        What runs but breaks a limit in truth, such as the budget, with the performance that it would have: whoever
+        learns counts it as lost. The default's performance is what gains are relative to, even so.
     """
 
     tasks: TaskTable
     performance: FloatArray
     tolerance: FloatArray
+    broken: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.performance)
+
+    @property
+    def works(self) -> BoolArray:
+        """Shape (n, m): what ran and kept every limit."""
+        ran = np.isfinite(self.performance) & (self.performance > 0.0)
+        return ran if self.broken is None else ran & ~self.broken
 
     def rows(self, index: IntArray | BoolArray) -> Self:
         """The tasks that `index` picks, with their truth."""
@@ -107,6 +117,7 @@ class MethodTable:
             tasks=self.tasks.rows(index),
             performance=self.performance[index],
             tolerance=self.tolerance[index],
+            broken=None if self.broken is None else self.broken[index],
         )
 
 

@@ -1,4 +1,4 @@
-"""MetaInf: physics, regressions of what it gets wrong, duels and a ranking, weighted by what they are worth.
+"""MetaInf's ensemble: physics, regressions of what it gets wrong, duels and a ranking, weighted by what they are worth.
 
 Separate from its parts, each of which is a selector by itself, from `stacking`, which says what each is worth, and from
 `unfamiliarity`, which says where none of it holds. Ensembles of selectors beat each of their own (Tornede et al.,
@@ -28,7 +28,7 @@ from metainf.selectors.stacking import fit_least_gain, fit_weights
 from metainf.selectors.targets import physics_shortfalls, shortfalls
 from metainf.selectors.unfamiliarity import Unfamiliarity, task_groups
 
-__all__ = ["PARTS", "MetaInf", "z_scores"]
+__all__ = ["PARTS", "Ensemble", "z_scores"]
 
 PARTS = ("analytical", "regression", "forest", "two-part", "pairwise", "ranking")
 """In the order of the weights; the first is physics and learns nothing."""
@@ -37,7 +37,7 @@ _ORDERS = frozenset({"pairwise", "ranking"})
 _LEAST_TASKS = 10
 
 
-class MetaInf(BaseSelector):
+class Ensemble(BaseSelector):
     """The method that is expected to be the least behind the best of its task.
 
     Parameters
@@ -134,7 +134,7 @@ class MetaInf(BaseSelector):
         """Weights of the parts, and the gain that choices have to exceed, from groups that the parts did not see."""
         truth = shortfalls(table)
         # No ratio to a lost default exists: such a task says nothing of what is judged by, and would outweigh others.
-        kept = table.performance[:, table.tasks.default] > 0.0
+        kept = table.works[:, table.tasks.default]
         heard = []
         for factor, held, may in self._held_out(table.tasks):
             taught = np.flatnonzero(may)

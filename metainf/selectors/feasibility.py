@@ -50,7 +50,7 @@ class TwoPart(BaseSelector):
     def _fit(self, table: MethodTable) -> None:
         truth = shortfalls(table)
         rows, columns = np.nonzero(np.isfinite(truth))
-        kept = table.performance[rows, columns] > 0.0
+        kept = table.works[rows, columns]
         inputs = candidate_rows(table.tasks, rows, columns)
         weight = nearness(table.tasks)[rows, columns] if self.near_best else np.ones(len(rows))
         residual = (truth - physics_shortfalls(table.tasks))[rows, columns]

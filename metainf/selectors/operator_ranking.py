@@ -13,8 +13,9 @@ limits. Methods that keep all limits go first, by what they do at the median pre
 costs least per hour, per token or in total. Equal ones go to the simpler (`choose`). Then come the others, the nearer
 to their limits the better: the operator would refuse where there are only such, a selector has to name one.
 
-The budget is counted among the limits and never binds: on one place what does most for the hour is the cheapest, so no
-budget makes another method the right one.
+The budget is counted among the limits and not held against the answers: on one place what does most for the hour is the
+cheapest, so no budget makes another method the right one. Closed loops with an SLO are not quite so, since tokens that
+come too late count for the budget and not for performance: there a budget can forbid the best.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.assessment import uncertain_limits
+from metainf.corpus.budget_kinds import budget_kind
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
-from metainf.evaluation.budgets import budget_kind
 from metainf.meta_features.answers import slo_bounds, slo_excess
 from metainf.methods import portfolio
 from metainf.predictors.contract import Predictions, Predictor, Question

@@ -1,6 +1,6 @@
 """What ships, as a selector: the artifact's predictor, trained, written to a file, loaded again, and asked.
 
-Separate from `metainf` (`ensemble`), whose boosted trees learn from tables and ship nowhere: this row of a report is
+Separate from the `ensemble`, whose boosted trees learn from tables and ship nowhere: the row `metainf` of a report is
 about the very file that the operator loads. So it is trained as `metainf train` trains, on the rows of the train tasks
 alone, and goes through `write_artifact` and `load_predictor`; what is lost on the way is lost here too. It ranks
 methods as the operator would (`operator_ranking`).
@@ -10,7 +10,7 @@ tasks by the keys of the table; what features, physics and performance the table
 consequence: what spoils a table, as leak checks do, does not touch it, and taking its rows away leaves physics.
 
 What it is not. A table holds one kind of traffic, so it learns from that kind alone, and from `most_lanes` pairs at
-most, where what ships learns from all kinds and 400,000.
+most, where what ships learns from all kinds and 400,000. Reports print how many these are beside its name.
 
 What it costs. A fit of all trees for each fold of models and of accelerators and one of all rows, each of a time that
 grows as trees x rows; beside it a share for each pair, which is described, judged and calibrated on. A pair of a rate

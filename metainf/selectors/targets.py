@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 LOST = -math.log(10.0)
-"""What a pick is worth that cannot serve or breaks its SLO: a tenth, in logarithms.
+"""What a pick is worth that cannot serve or breaks its SLO or the budget: a tenth, in logarithms.
 
 Source: the definition of closed gap in this project (infeasible picks score P[default] / 10). Worse than that is not
 told apart, so that a method that is hopeless by a factor of fifty does not rule a squared error.
@@ -48,7 +48,8 @@ def log_gains(table: MethodTable) -> FloatArray:
     """log(P / P[default]) of each task and method, at least `LOST`; NaN where infeasible or not run.
 
     Where the default did not run, or runs and keeps no SLO (P = 0), the level of the row is what puts its methods at
-    their means over the other tasks: ratios within the row are kept.
+    their means over the other tasks: ratios within the row are kept. `LOST` too where a limit is broken; a default that
+    breaks one is still what the others are relative to, as the metrics have it.
 
     Returns
     -------
@@ -61,18 +62,19 @@ def log_gains(table: MethodTable) -> FloatArray:
     usual = np.nan_to_num(mean_or_nan(logs - reference[:, None], axis=0))
     reference = np.where(np.isnan(reference), mean_or_nan(logs - usual, axis=1), reference)
     gains = np.maximum(logs - reference[:, None], LOST)
-    return np.where(ran & ~positive, LOST, gains)
+    return np.where(ran & ~table.works, LOST, gains)
 
 
 def shortfalls(table: MethodTable) -> FloatArray:
     """log(P / P[best]) of each task and method, shape (n, m), from `LOST` to 0; NaN where infeasible or not run.
 
-    `LOST` too where a method keeps no SLO (P = 0), which is so of all that ran where none keeps it.
+    `LOST` too where a method keeps no SLO (P = 0) or breaks another limit, which is so of all that ran where none keeps
+    it. The best is that of what keeps every limit.
     """
     ran = np.isfinite(table.performance) & table.tasks.feasible
-    positive = ran & (table.performance > 0)
-    logs = np.log(np.where(positive, table.performance, np.nan))
-    return np.where(ran & ~positive, LOST, behind_best(logs, positive))
+    works = ran & table.works
+    logs = np.log(np.where(works, table.performance, np.nan))
+    return np.where(ran & ~works, LOST, behind_best(logs, works))
 
 
 def behind_best(logs: FloatArray, able: BoolArray) -> FloatArray:
@@ -136,9 +138,9 @@ def nearness(tasks: TaskTable) -> FloatArray:
 def label_columns(table: MethodTable) -> NDArray[np.intp]:
     """Column of each task's label, shape (n,): the simplest method within the tolerance of the best.
 
-    Among equally simple ones the better. Every task needs a method that ran.
+    Among equally simple ones the better. Every task needs a method that works.
     """
-    performance = np.where(table.tasks.feasible & np.isfinite(table.performance), table.performance, -np.inf)
+    performance = np.where(table.tasks.feasible & table.works, table.performance, -np.inf)
     best = performance.max(axis=1, keepdims=True)
     near = performance >= best * (1.0 - table.tolerance[:, None])
     complexity = np.where(near, table.tasks.complexity[None, :], np.inf)

@@ -22,9 +22,10 @@ class VirtualBest:
     def fit(self, table: MethodTable) -> Self:
         """Keep the truth of these tasks, by position: tasks of equal features may have different truths."""
         self.tasks_ = table.tasks
-        positive = table.performance > 0
-        logs = np.log(np.where(positive, table.performance, 1.0))
-        self.truth_ = np.where(positive, logs, np.where(table.performance == 0, logs.min(initial=0.0) - 1.0, np.nan))
+        works = table.works
+        logs = np.log(np.where(works, table.performance, 1.0))
+        lost = np.where(np.isfinite(table.performance), logs.min(initial=0.0) - 1.0, np.nan)
+        self.truth_ = np.where(works, logs, lost)
         return self
 
     def scores(self, tasks: TaskTable) -> FloatArray:

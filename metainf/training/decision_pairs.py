@@ -26,10 +26,10 @@ from metainf.evaluation.budgets import (
     score_rows,
     usd_of,
 )
+from metainf.evaluation.promises import PROMISE_COLUMNS, keeps_promises
 from metainf.meta_features.answers import slo_bounds
 from metainf.methods import portfolio
 from metainf.predictors.base_answers import LATENCIES
-from metainf.predictors.contract import LATENCY_METRICS, STATISTICS
 from metainf.training.rows import TrainingRows
 from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad
 
@@ -45,8 +45,7 @@ RATE_REPLICAS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 _RATE_FACTOR = 4.0
 _TOLERANCE = 1.01  # the width of the corpus's last bracket
 _MOST_TASKS = 3000
-_LATENCY_COLUMNS = tuple(f"{metric}_{statistic}_s" for metric in LATENCY_METRICS for statistic in STATISTICS)
-_COLUMNS = tuple(dict.fromkeys((*COST_COLUMNS, "world", *_LATENCY_COLUMNS)))
+_COLUMNS = tuple(dict.fromkeys((*COST_COLUMNS, "world", *PROMISE_COLUMNS)))
 _UNKNOWN_COMPLEXITY = 99.0
 
 
@@ -165,15 +164,8 @@ def _truth(task: Task, score: Mapping[str, Any]) -> tuple[FloatArray, FloatArray
         wanted = _RATE_FACTOR * load.requests_per_second / replicas
         carried = score["performance"] * task.layout.accelerators * _TOLERANCE
         return wanted, replica_usd_per_hour(task) * replicas, np.asarray(carried >= wanted)
-    usd = np.array([usd_of(task, score)])
-    if isinstance(load, BatchLoad):
-        makespan_s = score["makespan_s"]
-        return np.array([float(load.requests)]), usd, np.array([bool(makespan_s) and makespan_s <= load.deadline_s])
-    assert isinstance(load, ConcurrencyLoad), "there are three kinds of load"
-    latency_s = np.array([score[name] for name in _LATENCY_COLUMNS], dtype=np.float64)
-    bounds_s = slo_bounds([task.slo]).ravel()
-    keeps = bool(np.all((latency_s <= bounds_s) | np.isinf(bounds_s)))
-    return np.array([float(load.concurrency)]), usd, np.array([keeps])
+    together = load.concurrency if isinstance(load, ConcurrencyLoad) else load.requests
+    return np.array([float(together)]), np.array([usd_of(task, score)]), np.array([keeps_promises(task, score)])
 
 
 def _twins(tasks: Mapping[str, Task]) -> Mapping[str, int]:

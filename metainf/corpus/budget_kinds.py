@@ -1,0 +1,27 @@
+"""What the budget of a task of the corpus is counted against, by its traffic.
+
+Separate from the budgets that an evaluation draws (`metainf.evaluation.budgets`): who ranks methods as the operator does
+needs the kind alone, and must not need an evaluation. Beside the tasks and not in `workload`, since a user's workload
+may have any kind of budget whatever its traffic.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from metainf.corpus.task import TrafficKind
+from metainf.workload import BudgetKind
+
+__all__ = ["budget_kind"]
+
+_KINDS: Mapping[TrafficKind, BudgetKind] = MappingProxyType(
+    {
+        TrafficKind.RATE: BudgetKind.PER_HOUR,
+        TrafficKind.CONCURRENCY: BudgetKind.PER_MILLION_TOKENS,
+        TrafficKind.BATCH: BudgetKind.TOTAL,
+    }
+)
+
+
+def budget_kind(kind: TrafficKind) -> BudgetKind:
+    """What the budget of a workload of this kind of traffic is counted against."""
+    return _KINDS[kind]
