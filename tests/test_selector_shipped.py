@@ -173,9 +173,7 @@ def test_rows_of_other_tasks_than_those_fitted_on_teach_nothing() -> None:
     assert TRAIN.tasks.keys is not None and TEST.tasks.keys is not None
     assert not set(TRAIN.tasks.keys.tolist()) & set(TEST.tasks.keys.tolist())
     mine = pc.is_in(whole.rows.column("task"), value_set=pa.array(TRAIN.tasks.keys.tolist(), pa.string()))
-    assert digest(small("metainf", corpus=Lessons(whole.rows.filter(mine), whole.tasks))) == digest(
-        small("metainf")
-    )
+    assert digest(small("metainf", corpus=Lessons(whole.rows.filter(mine), whole.tasks))) == digest(small("metainf"))
 
 
 def test_what_a_table_says_of_performance_does_not_matter_to_it() -> None:
