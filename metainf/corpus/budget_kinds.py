@@ -1,8 +1,8 @@
 """What the budget of a task of the corpus is counted against, by its traffic.
 
-Separate from the budgets that an evaluation draws (`metainf.evaluation.budgets`): who ranks methods as an operator does
-needs the kind alone, and must not need an evaluation. Beside the tasks and not in `workload`, since a user's workload
-may have any kind of budget whatever its traffic.
+Separate from the budgets that an evaluation draws (`metainf.evaluation.budgets`): who ranks methods as the operator
+does needs the kind alone, and must not need an evaluation. Beside the tasks and not in `workload`, since a workload may
+have any kind of budget whatever its traffic.
 """
 
 from collections.abc import Mapping
