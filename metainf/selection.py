@@ -292,8 +292,7 @@ def _refusal(
 ) -> NoSelection:
     limit, message, budget = _binding(request, earlier, assessment)
     # What only costs too much is nearest, however far the budget is from it: it is what a larger one would buy.
-    performing = [int(row) for row in assessment.cheapest_performing()]
-    order = [*performing, *(row for row in _ranked(assessment) if row not in set(performing))]
+    order = list(dict.fromkeys((*assessment.cheapest_performing(), *_ranked(assessment))))
     return NoSelection(
         limit=limit,
         message=message,

@@ -62,7 +62,7 @@ class Inventory:
 
     def formerly(self, name: str) -> tuple[PoolRecord, ...]:
         """Pools that may have been called so; those first that changed least since."""
-        found = [(dict(record.former)[name], record) for record in self.pools if name in dict(record.former)]
+        found = [(fewer, record) for record in self.pools for former, fewer in record.former if former == name]
         return tuple(record for _, record in sorted(found, key=lambda each: (each[0], each[1].pool.name)))
 
 

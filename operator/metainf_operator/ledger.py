@@ -199,8 +199,7 @@ def pool_for_workload(
             own.append(NodeCapacity(name, mine.accelerators, mine.cpu_cores, mine.memory_bytes))
     unmet = _unmet(pool.name, holds, ours)
     free = _less_held(replace(pool, nodes=tuple(left)), unmet, workload, created_at, names)
-    given_back = tuple(_given_back(*each) for each in zip(own, left, free.nodes, strict=False))
-    return replace(free, nodes=given_back + free.nodes[len(left) :])
+    return _with_given_back(free, own, left)
 
 
 def _unmet(pool: str, holds: Iterable[Hold], ours: Mapping[WorkloadKey, Mapping[ReplicaSize, int]]) -> list[Hold]:
@@ -256,10 +255,7 @@ def _less_reserved(
     less = taken
     for hold in free:
         less = _reserve(less, hold.request, hold.replicas, hold.nodes, first=names)
-    if taken is pool:
-        return less
-    given_back = tuple(_given_back(*each) for each in zip(pool.nodes, taken.nodes, less.nodes, strict=False))
-    return replace(less, nodes=given_back + less.nodes[len(pool.nodes) :])
+    return less if taken is pool else _with_given_back(less, pool.nodes, taken.nodes)
 
 
 def _claimed(pool: NodePool, claim: Hold, mine: Sequence[Hold]) -> NodePool:
@@ -288,6 +284,12 @@ def _fitting(pool: NodePool, holds: Sequence[Hold]) -> int:
         count += fits
         pool = _reserve(pool, hold.request, fits, hold.nodes)
     return count
+
+
+def _with_given_back(pool: NodePool, own: Sequence[NodeCapacity], before: Sequence[NodeCapacity]) -> NodePool:
+    """The pool with the nodes of `own`, less what was taken of them since `before`; nodes added since stay."""
+    nodes = tuple(_given_back(*each) for each in zip(own, before, pool.nodes, strict=False))
+    return replace(pool, nodes=nodes + pool.nodes[len(own) :])
 
 
 def _given_back(own: NodeCapacity, before: NodeCapacity, after: NodeCapacity) -> NodeCapacity:
