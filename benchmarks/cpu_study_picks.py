@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metainf.errors import UndefinedMetricError
 from metainf.evaluation import metrics
-from metainf.evaluation.bootstrap import GroupDraws, Interval, interval_of_sums
+from metainf.evaluation.bootstrap import GroupDraws, Interval, mean_interval
 from metainf.methods import Method
 from metainf.selection import TIE_RATIO
 from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, TaskTable
@@ -114,22 +114,11 @@ def line(name: str, rows: str, table: MethodTable, chosen: IntArray) -> Line:
         right=_share(right, judged, draws),
         strict=_share(chosen == label, judged, draws),
         decisive=_share(right, judged & metrics.decisive(table), draws),
-        regret=_mean(lost, known, draws),
+        regret=mean_interval(lost, known, draws),
         regret_p95=float(np.quantile(lost[known], 0.95)) if known.any() else np.nan,
         acceleration=float(np.exp(gained.mean())) if len(gained) else np.nan,
     )
 
 
 def _share(true: BoolArray, judged: BoolArray, draws: GroupDraws) -> Share:
-    return Share(int((true & judged).sum()), int(judged.sum()), _mean(true.astype(np.float64), judged, draws))
-
-
-def _mean(values: FloatArray, counted: BoolArray, draws: GroupDraws) -> Interval:
-    columns = np.stack([np.where(counted, values, 0.0), counted.astype(np.float64)], axis=1)
-    return interval_of_sums(columns, _ratio, draws)
-
-
-def _ratio(sums: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: FloatArray = sums[..., 0] / sums[..., 1]
-    return found
+    return Share(int((true & judged).sum()), int(judged.sum()), mean_interval(true.astype(np.float64), judged, draws))

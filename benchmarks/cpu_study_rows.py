@@ -14,6 +14,7 @@ import numpy as np
 
 from metainf.accelerators import Accelerator, get
 from metainf.architecture import ModelArchitecture
+from metainf.bench.comparison import DEFAULT
 from metainf.bench.design import BenchLoad, BenchPlan, BenchTask
 from metainf.bench.identity import Machine
 from metainf.bench.ledger import read_ledger
@@ -37,7 +38,6 @@ __all__ = ["Study", "Truth", "medians", "over_repeats", "read_study"]
 _SIZES = {"K": 2**10, "M": 2**20, "G": 2**30}
 _COLUMNS = ("ttft_mean_s", "tpot_mean_s", "output_tokens_per_second")
 _KINDS = (TrafficKind.CONCURRENCY, TrafficKind.BATCH)
-_DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def read_study(folder: Path, accelerator: Accelerator | None = None) -> Study:
     if strange:
         raise MeasurementError(f"{folder}: task {strange[0]} is none of the plan's: its traffic is another one by now")
     rows = [row for row in read_measurements(folder / MEASUREMENTS).to_pylist() if row["kind"] in _KINDS]
-    judged = {row["task"] for row in rows if row["method"] == _DEFAULT and row["performance"] is not None}
+    judged = {row["task"] for row in rows if row["method"] == DEFAULT and row["performance"] is not None}
     truths = {}
     for kind in _KINDS:
         mine = tuple(task for task in tasks if task.kind is kind and task.key in judged)
@@ -174,7 +174,7 @@ def _truth(
 
 
 def _default(methods: Sequence[Method]) -> int:
-    return next(column for column, each in enumerate(methods) if each.name == _DEFAULT)
+    return next(column for column, each in enumerate(methods) if each.name == DEFAULT)
 
 
 def over_repeats(by_repeat: FloatArray, default: int) -> FloatArray:

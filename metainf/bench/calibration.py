@@ -27,8 +27,19 @@ from metainf.dtypes import DType
 from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.errors import InvalidWorkloadError
 
-__all__ = ["Calibration", "Product", "Samples", "calibrate", "calibrated_from", "read_calibration", "write_calibration"]
+__all__ = [
+    "CALIBRATION",
+    "Calibration",
+    "Product",
+    "Samples",
+    "calibrate",
+    "calibrated_from",
+    "read_calibration",
+    "write_calibration",
+]
 
+CALIBRATION = "accelerator.json"
+"""The file of a calibration in its folder."""
 _SCHEMA = 1
 _MOST_S = 600.0
 _PROMPT_ROWS = 256

@@ -10,9 +10,10 @@ deviation over blocks, in the median over a task's methods. It is of one block, 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from metainf.bench.design import BenchLoad, BenchTask
 from metainf.bench.ledger import Ledger
 from metainf.bench.noise import Effect, Mean, Noise, noise_of, together
 from metainf.bench.records import Outcome, RunRecord
-from metainf.corpus.repeats import tolerances
+from metainf.corpus.repeats import log_ratios, tolerances
 from metainf.corpus.task import TrafficKind
 from metainf.methods import Reading, method, published
 from metainf.selectors.contract import BoolArray, FloatArray
@@ -35,6 +36,7 @@ __all__ = [
     "compared",
     "kind_of",
     "latencies_compared",
+    "noise_of_all",
     "performance_of",
     "published_ratios",
 ]
@@ -62,7 +64,7 @@ def kind_of(name: str) -> MethodKind:
     return MethodKind.BATCHING if settings.speculation is None else MethodKind.SPECULATION
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: what is derived is kept
 class Comparison:
     """Tasks under all methods by one figure: performance, or a latency.
 
@@ -92,12 +94,12 @@ class Comparison:
         """Most blocks of a task."""
         return int(self.by_repeat.shape[2])
 
-    @property
+    @cached_property
     def log_ratios(self) -> FloatArray:
         """log(P / P[default]) by block, shape (n, m, repeats); NaN where one of the two did not complete."""
-        return _log_ratios(self.by_repeat, self.default)
+        return log_ratios(self.by_repeat, self.default)
 
-    @property
+    @cached_property
     def ratio(self) -> FloatArray:
         """P / P[default], the geometric mean over blocks, shape (n, m); NaN where a run of the method failed."""
         logs = self.log_ratios
@@ -106,7 +108,7 @@ class Comparison:
         failed = np.any(self.by_repeat == 0.0, axis=2)
         return np.where(known.any(axis=2) & ~failed, np.exp(mean), np.nan)
 
-    @property
+    @cached_property
     def tolerance(self) -> FloatArray:
         """Selection's, shape (n,): relative difference below which two methods count as equal to a predictor."""
         return tolerances(self.by_repeat, self.default)
@@ -180,9 +182,11 @@ class Comparison:
         return rows[:, None] & columns
 
 
-def _log_ratios(by_repeat: FloatArray, default: int) -> FloatArray:
-    logs = np.log(np.where(by_repeat > 0.0, by_repeat, np.nan))
-    return np.asarray(logs - logs[:, [default]])
+def noise_of_all(found: Sequence[Comparison], model: str, kind: MethodKind) -> tuple[FloatArray, float]:
+    """Standard deviations of single comparisons under all kinds of load, and their pool; NaN where there is none."""
+    pools = (each.pooled_noise(model, kind) for each in found)
+    pool = next((each for each in pools if math.isfinite(each)), math.nan)
+    return np.concatenate([each.own_noise(model, kind) for each in found]), pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,5 +281,5 @@ def _whole(ledger: Ledger, value: Callable[[RunRecord], float]) -> Comparison | 
             by_repeat[row, methods.index(record.method), record.repeat] = value(record)
     default = methods.index(DEFAULT)
     models, kinds = [task.model for task in tasks], [kind_of(name) for name in methods]
-    noise = noise_of(_log_ratios(by_repeat, default), models, kinds, default)
+    noise = noise_of(log_ratios(by_repeat, default), models, kinds, default)
     return Comparison(tasks, methods, by_repeat, noise)

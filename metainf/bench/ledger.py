@@ -19,13 +19,14 @@ from metainf.bench.identity import Machine
 from metainf.bench.records import Outcome, RunRecord, ServerRecord
 from metainf.errors import InvalidWorkloadError
 
-__all__ = ["LINES", "MANIFEST", "Ledger", "opened", "read_ledger"]
+__all__ = ["NOT_RECORDED", "Ledger", "opened", "read_ledger"]
 
-MANIFEST = "bench.json"
-LINES = "ledger.jsonl"
+_MANIFEST = "bench.json"
+_LINES = "ledger.jsonl"
 _LOCK = ".lock"
 _SCHEMA = 2
-_NOT_RECORDED = "a version that is not recorded"
+NOT_RECORDED = "a version that is not recorded"
+"""Stands for who measured where a folder does not say it."""
 
 
 class Ledger:
@@ -60,7 +61,7 @@ class Ledger:
     def add(self, record: RunRecord | ServerRecord) -> None:
         """Write a record, so that it is still there after a kill or a loss of power."""
         line = json.dumps(record.to_json(), sort_keys=True, allow_nan=False)
-        with (self.folder / LINES).open("a", encoding="utf-8") as lines:
+        with (self.folder / _LINES).open("a", encoding="utf-8") as lines:
             lines.write(line + "\n")
             lines.flush()
             os.fsync(lines.fileno())
@@ -80,17 +81,17 @@ class Ledger:
         InvalidWorkloadError
             Another bench measures into that folder.
         """
-        manifest, lines = folder / MANIFEST, folder / LINES
+        manifest, lines = folder / _MANIFEST, folder / _LINES
         if folder.resolve() != self.folder.resolve():
             if (folder / _LOCK).exists():
                 raise InvalidWorkloadError(f"{folder} is where another bench measures: give another folder")
             folder.mkdir(parents=True, exist_ok=True)
             _write_manifest(manifest, self.plan, self.machine, self.measured_by)
-            lines.write_text(_whole_lines(self.folder / LINES), encoding="utf-8")
+            lines.write_text(_whole_lines(self.folder / _LINES), encoding="utf-8")
         return tuple(path for path in (manifest, lines) if path.exists())
 
     def _read(self) -> None:
-        for line in _whole_lines(self.folder / LINES).splitlines():
+        for line in _whole_lines(self.folder / _LINES).splitlines():
             values = json.loads(line)
             kind = RunRecord if values.get("record") == "run" else ServerRecord
             self._keep(kind.from_json(values))
@@ -127,7 +128,7 @@ def opened(folder: Path, plan: BenchPlan, machine: Machine, code: str = "") -> I
         except BlockingIOError as error:
             raise InvalidWorkloadError(f"another bench is at work in {folder}") from error
         measured_by = _claim(folder, plan, machine, code)
-        _drop_torn_line(folder / LINES)
+        _drop_torn_line(folder / _LINES)
         yield Ledger(folder, plan, machine, measured_by)
 
 
@@ -147,7 +148,7 @@ def read_ledger(folder: Path, *, code: str = "") -> Ledger:
 
 def _claim(folder: Path, plan: BenchPlan, machine: Machine, code: str) -> tuple[str, ...]:
     """Write down what is to be measured, on what and by what, or check it; what measured here, this included."""
-    path = folder / MANIFEST
+    path = folder / _MANIFEST
     if path.exists():
         found, there, measured_by = _manifest(folder)
         if found != plan:
@@ -158,7 +159,7 @@ def _claim(folder: Path, plan: BenchPlan, machine: Machine, code: str) -> tuple[
             )
         if not code or code in measured_by:
             return measured_by
-        before = measured_by or ((_NOT_RECORDED,) if _whole_lines(folder / LINES) else ())
+        before = measured_by or ((NOT_RECORDED,) if _whole_lines(folder / _LINES) else ())
         _write_manifest(path, plan, there, (*before, code))
         return (*before, code)
     now = (code,) if code else ()
@@ -175,7 +176,7 @@ def _write_manifest(path: Path, plan: BenchPlan, machine: Machine, measured_by: 
 
 def _manifest(folder: Path) -> tuple[BenchPlan, Machine, tuple[str, ...]]:
     """Plan, machine, and what measured; of benches that did not write the last down, nothing."""
-    path = folder / MANIFEST
+    path = folder / _MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != _SCHEMA:

@@ -22,13 +22,14 @@ methods of one request at a time are surely slower and would let more false clai
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TypeVar
 
 import numpy as np
 from scipy.stats import t as student
 
-from metainf.corpus.repeats import LEAST_TOLERANCE
+from metainf.corpus.repeats import LEAST_TOLERANCE, squares_over_seeds
 from metainf.selectors.contract import BoolArray, FloatArray
 
 __all__ = ["Effect", "Mean", "Noise", "noise_of", "together"]
@@ -42,7 +43,7 @@ _MOST_LOG = 50.0
 Key = TypeVar("Key", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: what is derived is kept
 class Noise:
     """Standard deviation of log(P / P[default]) of one block; NaN of the default, and where nothing was repeated.
 
@@ -63,7 +64,7 @@ class Noise:
     of_kind: FloatArray
     freedom: FloatArray
 
-    @property
+    @cached_property
     def deviation(self) -> FloatArray:
         """The largest of the three, shape (n, m)."""
         return np.asarray(np.fmax(np.fmax(self.own, self.of_task), self.of_kind))
@@ -131,10 +132,7 @@ def noise_of(log_ratios: FloatArray, models: Sequence[str], kinds: Sequence[str]
     default : int
         Column of the default.
     """
-    counted = ~np.isnan(log_ratios)
-    number = counted.sum(axis=2)
-    mean = np.where(counted, log_ratios, 0.0).sum(axis=2) / np.maximum(number, 1)
-    squares = (np.where(counted, log_ratios - mean[:, :, None], 0.0) ** 2).sum(axis=2)
+    squares, number = squares_over_seeds(log_ratios)
     freedom = np.maximum(number - 1, 0).astype(np.float64)
     squares[:, default] = freedom[:, default] = 0.0
     own = _root(squares, freedom)

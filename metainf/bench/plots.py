@@ -14,7 +14,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from metainf.bench.comparison import Comparison, Effects, MethodKind, PublishedRatio
+from metainf.bench.comparison import Comparison, Effects, MethodKind, PublishedRatio, noise_of_all
 from metainf.bench.noise import Effect
 from metainf.corpus.task import TrafficKind
 from metainf.methods import Reading
@@ -148,14 +148,12 @@ def noise_plot(comparisons: Sequence[Comparison], title: str) -> Figure:
         label: str | None = str(kind)
         for at, model in enumerate(models):
             x = at + 0.28 * (place - 1)
-            own = np.concatenate([found.own_noise(model, kind) for found in comparisons])
-            pools = np.array([found.pooled_noise(model, kind) for found in comparisons])
+            own, pool = noise_of_all(comparisons, model, kind)
             if not len(own):
                 continue
             spread = x + np.linspace(-0.09, 0.09, len(own))
             axe.plot(spread, 100.0 * own, ".", color=_COLOURS[place], markersize=4, alpha=0.6, label=label)
-            pool = 100.0 * pools[np.isfinite(pools)][:1]
-            axe.hlines(pool, x - 0.12, x + 0.12, color=_COLOURS[place], linewidth=2.2)
+            axe.hlines(100.0 * pool, x - 0.12, x + 0.12, color=_COLOURS[place], linewidth=2.2)
             label = None
     axe.set_xticks(range(len(models)), models, fontsize=8)
     axe.set_ylabel("standard deviation over blocks of\nP / P[default], %", fontsize=9)

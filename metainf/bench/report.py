@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from metainf.bench.calibration import Calibration, read_calibration
+from metainf.bench.calibration import CALIBRATION, Calibration, read_calibration
 from metainf.bench.comparison import (
     DEFAULT,
     Comparison,
@@ -23,12 +23,13 @@ from metainf.bench.comparison import (
     compared,
     kind_of,
     latencies_compared,
+    noise_of_all,
     published_ratios,
 )
 from metainf.bench.ledger import Ledger
 from metainf.bench.noise import Effect
 from metainf.bench.plots import effects_plot, noise_plot, published_plot, ratio_plot, save
-from metainf.bench.report_conditions import CALIBRATION, conditions, files, how, repeating
+from metainf.bench.report_conditions import conditions, files, how, repeating
 from metainf.bench.rows import write_tables
 from metainf.bench.traffics import traffic_named
 from metainf.corpus.task import TrafficKind
@@ -189,9 +190,7 @@ def _noise(found: Mapping[TrafficKind, Comparison]) -> Iterator[str]:
     for model in models:
         cells = []
         for kind in MethodKind:
-            own = np.concatenate([comparison.own_noise(model, kind) for comparison in found.values()])
-            pools = [comparison.pooled_noise(model, kind) for comparison in found.values()]
-            pool = next((each for each in pools if math.isfinite(each)), math.nan)
+            own, pool = noise_of_all(tuple(found.values()), model, kind)
             cells.append(f"{pool:.1%} ({np.median(own):.1%}, {len(own)})" if len(own) else "-")
         yield f"| {model} | {' | '.join(cells)} |"
 

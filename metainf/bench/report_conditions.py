@@ -7,24 +7,23 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from metainf.bench.calibration import Calibration
+from metainf.bench.calibration import CALIBRATION, Calibration
 from metainf.bench.design import BenchPlan
-from metainf.bench.ledger import Ledger
+from metainf.bench.ledger import NOT_RECORDED, Ledger
 from metainf.bench.plans import study_plan
 from metainf.bench.records import RunRecord
 from metainf.bench.traffics import traffic_named
 from metainf.methods import method
 
-__all__ = ["CALIBRATION", "conditions", "files", "how", "repeating"]
+__all__ = ["conditions", "files", "how", "repeating"]
 
-CALIBRATION = "accelerator.json"
 _MINUTE_S = 60.0
 
 
 def conditions(ledger: Ledger, calibration: Calibration | None = None) -> Iterator[str]:
     """Machine, versions, what measured, calibration, runs and when, other work, servers."""
     machine, runs = ledger.machine, ledger.latest()
-    by = ", then ".join(ledger.measured_by) or "a version that is not recorded"
+    by = ", then ".join(ledger.measured_by) or NOT_RECORDED
     yield (
         f"- {machine.summary}, torch {machine.torch_version}, {machine.memory_bytes / 2**30:.0f} GiB, {machine.system}."
     )

@@ -290,7 +290,7 @@ def _reported(ledger: "Ledger", args: argparse.Namespace) -> int:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from metainf.bench.calibration import calibrate, write_calibration
+    from metainf.bench.calibration import CALIBRATION, calibrate, write_calibration
 
     if args.python is None:
         raise InvalidWorkloadError("give --python: an interpreter that has torch")
@@ -299,7 +299,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     found = calibrate(args.python, machine, today=datetime.now(UTC).date())
     path = Path(args.out)
     path.mkdir(parents=True, exist_ok=True)
-    written = write_calibration(found, path / "accelerator.json")
+    written = write_calibration(found, path / CALIBRATION)
     for line in found.lines():
         print(line)
     print(f"{written}: an entry of the accelerator catalogue")

@@ -10,9 +10,9 @@ seeds of log(P / P[default]).
 
 import numpy as np
 
-from metainf.selectors.contract import FloatArray
+from metainf.selectors.contract import FloatArray, IntArray
 
-__all__ = ["LEAST_TOLERANCE", "over_seeds", "tolerances"]
+__all__ = ["LEAST_TOLERANCE", "log_ratios", "over_seeds", "squares_over_seeds", "tolerances"]
 
 LEAST_TOLERANCE = 0.02
 
@@ -53,17 +53,26 @@ def tolerances(by_seed: FloatArray, default: int) -> FloatArray:
     default : int
         Column of vLLM's default.
     """
-    logs = np.log(np.where(by_seed > 0.0, by_seed, np.nan))
-    ratios = np.delete(logs - logs[:, [default]], default, axis=1)
-    counted = ~np.isnan(ratios)
-    number = counted.sum(axis=2)
-    mean = np.where(counted, ratios, 0.0).sum(axis=2) / np.maximum(number, 1)
-    squares = (np.where(counted, ratios - mean[:, :, None], 0.0) ** 2).sum(axis=2)
+    squares, number = squares_over_seeds(np.delete(log_ratios(by_seed, default), default, axis=1))
     deviations = np.where(number > 1, np.sqrt(squares / np.maximum(number - 1, 1)), np.nan)
     by_task = np.array([_median(row) for row in deviations])
     usual = _median(by_task)
     found = np.where(np.isnan(by_task), 0.0 if np.isnan(usual) else usual, by_task)
     return np.maximum(LEAST_TOLERANCE, 2.0 * found)
+
+
+def log_ratios(by_seed: FloatArray, default: int) -> FloatArray:
+    """log(P / P[default]) of each seed, shape (n, m, seeds); NaN where one of the two failed or did not run."""
+    logs = np.log(np.where(by_seed > 0.0, by_seed, np.nan))
+    return np.asarray(logs - logs[:, [default]])
+
+
+def squares_over_seeds(ratios: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Squares about the mean over seeds, summed, and the number of seeds that are known; shape (n, m) each."""
+    counted = ~np.isnan(ratios)
+    number = counted.sum(axis=2)
+    mean = np.where(counted, ratios, 0.0).sum(axis=2) / np.maximum(number, 1)
+    return (np.where(counted, ratios - mean[:, :, None], 0.0) ** 2).sum(axis=2), number
 
 
 def _median(values: FloatArray) -> float:

@@ -25,8 +25,11 @@ __all__ = [
     "Interval",
     "WilcoxonResult",
     "interval_of_sums",
+    "mean_interval",
     "paired_comparison",
     "paired_saving",
+    "ratio_of_sums",
+    "value_and_count",
     "wilcoxon_over_groups",
 ]
 
@@ -182,8 +185,8 @@ def paired_saving(
 def _compared(better: FloatArray, over: FloatArray, draws: GroupDraws, confidence: float) -> Comparison:
     """The ratio of two sums over tasks, and the share of draws in which it is above 0."""
     columns = np.stack([better, over], axis=1)
-    interval = interval_of_sums(columns, _ratio, draws, confidence=confidence)
-    drawn = _ratio(draws.sums(columns))
+    interval = interval_of_sums(columns, ratio_of_sums, draws, confidence=confidence)
+    drawn = ratio_of_sums(draws.sums(columns))
     drawn = drawn[np.isfinite(drawn)]
     # Equal selectors are neither better nor worse: half of the draws each.
     share = float(np.mean(np.where(drawn == 0.0, 0.5, drawn > 0.0))) if len(drawn) else np.nan
@@ -200,7 +203,18 @@ def wilcoxon_over_groups(first: FloatArray, second: FloatArray, groups: StringAr
     return WilcoxonResult(p_value, len(names), int((means > 0.0).sum()), int((means < 0.0).sum()))
 
 
-def _ratio(sums: FloatArray) -> FloatArray:
+def ratio_of_sums(sums: FloatArray) -> FloatArray:
+    """The first sum over the second, for `interval_of_sums`; NaN of nothing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         found: FloatArray = sums[..., 0] / sums[..., 1]
     return found
+
+
+def value_and_count(values: FloatArray | BoolArray, counted: BoolArray) -> FloatArray:
+    """Shape (n, 2): the values where they count, and the count."""
+    return np.stack([np.where(counted, values, 0.0), counted.astype(np.float64)], axis=1)
+
+
+def mean_interval(values: FloatArray | BoolArray, counted: BoolArray, draws: GroupDraws) -> Interval:
+    """The mean over the counted tasks with its interval; of what holds or does not, its share."""
+    return interval_of_sums(value_and_count(values, counted), ratio_of_sums, draws)

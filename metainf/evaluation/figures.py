@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.evaluation import metrics
-from metainf.evaluation.bootstrap import GroupDraws, Interval, interval_of_sums
+from metainf.evaluation.bootstrap import (
+    GroupDraws,
+    Interval,
+    interval_of_sums,
+    mean_interval,
+    ratio_of_sums,
+    value_and_count,
+)
 from metainf.evaluation.outcomes import Evidence, Outcome
 from metainf.selectors.contract import BoolArray, FloatArray
 
@@ -143,36 +150,25 @@ def figures_of(judged: JudgedTasks, counted: BoolArray, draws: GroupDraws) -> Fi
     return Figures(
         tasks=int(counted.sum()),
         groups=draws.groups_among(counted),
-        tolerant_accuracy=_share(judged.right, labelled, draws),
-        strict_accuracy=_share(chosen == label, labelled, draws),
+        tolerant_accuracy=mean_interval(judged.right, labelled, draws),
+        strict_accuracy=mean_interval(chosen == label, labelled, draws),
         macro_f1=_macro_f1(judged, labelled, draws),
-        acceleration_ratio=interval_of_sums(_pair(judged.gain, known), lambda sums: np.exp(_ratio(sums)), draws),
+        acceleration_ratio=interval_of_sums(
+            value_and_count(judged.gain, known), lambda sums: np.exp(ratio_of_sums(sums)), draws
+        ),
         closed_gap=_closed_gap(judged, known, draws),
-        regret_mean=_share(judged.lost, counted & np.isfinite(judged.lost), draws),
+        regret_mean=mean_interval(judged.lost, counted & np.isfinite(judged.lost), draws),
         regret_p95=Interval(p95, np.nan, np.nan),
-        violation_rate=_share(broke, picked, draws),
-        false_refusal_rate=_share(chosen < 0, feasible, draws),
-        usd_ratio=interval_of_sums(np.stack([usd, default_usd], axis=1), _ratio, draws) if priced.any() else _UNDEFINED,
+        violation_rate=mean_interval(broke, picked, draws),
+        false_refusal_rate=mean_interval(chosen < 0, feasible, draws),
+        usd_ratio=interval_of_sums(np.stack([usd, default_usd], axis=1), ratio_of_sums, draws)
+        if priced.any()
+        else _UNDEFINED,
         seconds_per_decision=Interval(seconds, np.nan, np.nan) if seconds else _UNDEFINED,
         total_usd=interval_of_sums(usd[:, None], lambda sums: sums[..., 0], draws) if priced.any() else _UNDEFINED,
         priced_tasks=int(priced.sum()),
         without_reference=int((counted & ~np.isfinite(judged.gain)).sum()),
     )
-
-
-def _share(values: FloatArray | BoolArray, counted: BoolArray, draws: GroupDraws) -> Interval:
-    return interval_of_sums(_pair(values, counted), _ratio, draws)
-
-
-def _pair(values: FloatArray | BoolArray, counted: BoolArray) -> FloatArray:
-    """Shape (k, 2): the values where they count, and the count."""
-    return np.stack([np.where(counted, values, 0.0), counted.astype(np.float64)], axis=1)
-
-
-def _ratio(sums: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: FloatArray = sums[..., 0] / sums[..., 1]
-    return found
 
 
 def _closed_gap(judged: JudgedTasks, known: BoolArray, draws: GroupDraws) -> Interval:
@@ -201,7 +197,7 @@ def _macro_f1(judged: JudgedTasks, labelled: BoolArray, draws: GroupDraws) -> In
     def finish(sums: FloatArray) -> FloatArray:
         occurs = (sums[..., width:] > 0.0) & labelled_once
         each = np.where(occurs, 2.0 * sums[..., :width] / np.where(occurs, sums[..., width:], 1.0), 0.0)
-        return _ratio(np.stack([each.sum(axis=-1), occurs.sum(axis=-1)], axis=-1))
+        return ratio_of_sums(np.stack([each.sum(axis=-1), occurs.sum(axis=-1)], axis=-1))
 
     return interval_of_sums(np.concatenate([hits, claims], axis=1), finish, draws)
 

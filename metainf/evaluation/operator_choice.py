@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.evaluation.bootstrap import GroupDraws, Interval, interval_of_sums
+from metainf.evaluation.bootstrap import GroupDraws, Interval, interval_of_sums, ratio_of_sums
 from metainf.selectors.contract import BoolArray, FloatArray
 
 __all__ = ["OperatorFigures", "OperatorTasks", "operator_figures"]
@@ -75,7 +75,7 @@ def operator_figures(tasks: OperatorTasks, chosen: IntArray, *, seed: int = 0) -
     servable = np.isfinite(cheapest)
     return OperatorFigures(
         workloads=len(chosen),
-        usd_above=interval_of_sums(np.stack([paid - least, least], axis=1), _ratio, draws),
+        usd_above=interval_of_sums(np.stack([paid - least, least], axis=1), ratio_of_sums, draws),
         infeasible=_share(picked & ~fine, picked, draws),
         false_refusals=_share(servable & ~picked, servable, draws),
         total_usd=float(paid.sum()),
@@ -84,10 +84,4 @@ def operator_figures(tasks: OperatorTasks, chosen: IntArray, *, seed: int = 0) -
 
 
 def _share(hit: BoolArray, counted: BoolArray, draws: GroupDraws) -> Interval:
-    return interval_of_sums(np.stack([hit, counted], axis=1).astype(np.float64), _ratio, draws)
-
-
-def _ratio(sums: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: FloatArray = sums[..., 0] / sums[..., 1]
-    return found
+    return interval_of_sums(np.stack([hit, counted], axis=1).astype(np.float64), ratio_of_sums, draws)
