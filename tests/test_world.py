@@ -163,14 +163,16 @@ def test_a_released_record_and_one_of_an_earlier_workload_of_the_name_hold_nothi
 
 def test_pods_of_a_pool_are_those_on_its_nodes_and_all_where_nodes_are_not_seen() -> None:
     known = world()
-    inside, outside = PodUse("n1", 1, 4.0, 1), PodUse("n9", 1, 4.0, 1)
+    mine = WorkloadKey("team", "a")
+    inside, outside = (replace(PodUse(node, 1, 4.0, 1), workload=mine) for node in ("n1", "n9"))
     for number, use in enumerate((inside, outside)):
         known.pods.upsert(("team", f"p{number}"), use)
     (record,) = known.inventory.pools
-    assert list(known.pods_in(record)) == [inside]
+    assert list(known.pods_in(mine, record)) == [inside]
+    assert list(known.pods_in(WorkloadKey("team", "b"), record)) == []
     known.use_fixed_pools((record.pool,))
     (fixed,) = known.inventory.pools
-    assert list(known.pods_in(fixed)) == [inside, outside]
+    assert list(known.pods_in(mine, fixed)) == [inside, outside]
 
 
 def test_what_is_reserved_takes_room_where_no_node_is_seen_that_its_selector_matches() -> None:

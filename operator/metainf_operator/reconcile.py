@@ -167,9 +167,12 @@ def decide(
         # pods of it would find no place, those of the best other one are to have it.
         target = outcome.chosen if no_place_anew else outcome.current
         return Activate(retargeted(plan, target), MoveReason.ASKED)
-    no_place = room is not None and not room.has_place(*_asks(outcome.chosen.candidate))
-    held = verdict.reason is KeepReason.NO_ROOM_BESIDE
-    return Hold(_keep_message(verdict, outcome, room), awaits_room=held and no_place)
+    waits = (
+        verdict.reason is KeepReason.NO_ROOM_BESIDE
+        and room is not None
+        and not room.has_place(*_asks(outcome.chosen.candidate))
+    )
+    return Hold(_keep_message(verdict, outcome, room), awaits_room=waits)
 
 
 def awaits_room(plan: Plan, choice: Choice) -> bool:

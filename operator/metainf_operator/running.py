@@ -32,11 +32,7 @@ def what_runs(world: World, state: WorkloadState, active: DecisionState | None, 
         for child in children
         if child.decision == active.head.name
     )
-    pods = [
-        use
-        for use in world.pods_in(record)
-        if use.workload == state.key and use.node and not use.terminating and use.serving not in others
-    ]
+    pods = [use for use in world.pods_in(state.key, record) if not use.terminating and use.serving not in others]
     if not pods:
         return None
     return Running(

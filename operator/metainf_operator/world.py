@@ -298,12 +298,12 @@ class World:
         nodes = self._selected(hold.workload, record)
         return replace(hold, nodes=nodes) if nodes else hold
 
-    def pods_in(self, record: PoolRecord) -> Iterator[PodUse]:
-        """Pods on the pool's nodes; all pods where nodes, and so which are the pool's, are not seen."""
-        if self._fixed is not None:
-            yield from self.pods.values()
-        for name in record.members:
-            yield from self._on_node.get(name, {}).values()
+    def pods_in(self, key: WorkloadKey, record: PoolRecord) -> Iterator[PodUse]:
+        """The workload's pods on the pool's nodes; all that have a node, where it is not seen which are the pool's."""
+        for pod, node in self._node_of.get(key, {}).items():
+            use = self.pods.get(pod)
+            if use is not None and (self._fixed is not None or node in record.members):
+                yield use
 
     def troubles(self, key: WorkloadKey, serving: str) -> tuple[PodTrouble, ...]:
         """What keeps pods of one serving of the workload from serving, by pod."""
