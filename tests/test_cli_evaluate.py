@@ -8,6 +8,7 @@ import pytest
 
 import metainf.corpus.tables
 import metainf.evaluation.report_files
+from measured_row import GPUSTACK_ROW
 from metainf.cli import main
 from metainf.cli.evaluate import _SPLITS, _learner
 from metainf.corpus.tables import Truth
@@ -16,7 +17,7 @@ from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.report_files import write_figures
 from metainf.evaluation.report_values import Evaluation
 from metainf.evaluation.splits import SplitKind
-from metainf.measurements import Measurement, Purpose, Source, table_of, write_measurements
+from metainf.measurements import table_of, write_measurements
 from metainf.selectors.contract import MethodTable
 from selection_tables import learnable_table
 
@@ -186,27 +187,7 @@ def test_the_papers_figure_is_simulated_in_the_world_that_is_judged_by(corpus: P
 
 def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> None:
     path = corpus / "rows.parquet"
-    row = Measurement(
-        source=Source.GPUSTACK,
-        source_version="1",
-        world="",
-        engine_version="0.11.0",
-        task="",
-        kind="batch",
-        model="qwen3-8b",
-        accelerator="H100-SXM-80GB",
-        tensor_parallel=1,
-        pipeline_parallel=1,
-        data_parallel=1,
-        expert_parallel=False,
-        method="default",
-        seed=0,
-        purpose=Purpose.LOAD,
-        batch_requests=1000,
-        input_tokens=200.0,
-        output_tokens=100.0,
-        output_tokens_per_second=1000.0,
-    )
+    row = replace(GPUSTACK_ROW, input_tokens=200.0, output_tokens=100.0)
     slow = replace(row, method="max-num-seqs=1", output_tokens_per_second=10.0)
     write_measurements(table_of([row, slow]), path)
     more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--measured", str(path))

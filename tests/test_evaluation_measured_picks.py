@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measured_row import GPUSTACK_ROW as BASE
 from metainf.corpus.public_rows import PLAIN
 from metainf.dtypes import DType
 from metainf.evaluation.measured import best_options, read_measured
 from metainf.evaluation.measured_picks import asked_groups, measured_picks
 from metainf.evaluation.measured_questions import question_of
 from metainf.evaluation.report_sections import measured_section
-from metainf.measurements import Measurement, Purpose, Source, table_of
+from metainf.measurements import Measurement, Source, table_of
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import FloatArray, Predictions, PredictorIdentity, Question
 from metainf.settings import EffectiveSettings, PerformanceMode
@@ -23,27 +24,6 @@ from metainf.workload import BatchLoad, ConcurrencyLoad
 
 DATA = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 MODELS = ("qwen3-8b", "qwen3-14b", "qwen3-32b")
-BASE = Measurement(
-    source=Source.GPUSTACK,
-    source_version="1",
-    world="",
-    engine_version="0.11.0",
-    task="",
-    kind="batch",
-    model="qwen3-8b",
-    accelerator="H100-SXM-80GB",
-    tensor_parallel=1,
-    pipeline_parallel=1,
-    data_parallel=1,
-    expert_parallel=False,
-    method=PLAIN,
-    seed=0,
-    purpose=Purpose.LOAD,
-    batch_requests=1000,
-    input_tokens=221.0,
-    output_tokens=200.0,
-    output_tokens_per_second=1000.0,
-)
 SILICON = replace(BASE, source=Source.SILICON, kind="concurrency", batch_requests=None, clients=64)
 
 

@@ -6,12 +6,16 @@ have any kind of budget whatever its traffic.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 
 from metainf.corpus.task import TrafficKind
-from metainf.workload import BudgetKind
+from metainf.workload import Budget, BudgetKind
 
-__all__ = ["budget_kind"]
+__all__ = ["ANY_AMOUNT", "any_budget", "budget_kind"]
+
+ANY_AMOUNT = Decimal(1_000_000)
+"""What nobody would come near."""
 
 _KINDS: Mapping[TrafficKind, BudgetKind] = MappingProxyType(
     {
@@ -25,3 +29,8 @@ _KINDS: Mapping[TrafficKind, BudgetKind] = MappingProxyType(
 def budget_kind(kind: TrafficKind) -> BudgetKind:
     """What the budget of a workload of this kind of traffic is counted against."""
     return _KINDS[kind]
+
+
+def any_budget(kind: TrafficKind) -> Budget:
+    """A budget of the kind's unit that rules nothing out."""
+    return Budget(budget_kind(kind), ANY_AMOUNT)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metainf.errors import UndefinedMetricError
-from metainf.evaluation.bootstrap import GroupDraws, Interval, paired_comparison
+from metainf.evaluation.bootstrap import Interval, paired_comparison
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, reference_outcomes, run_selector
 from metainf.evaluation.splits import Split, SplitKind
+from metainf.evaluation.studies import group_draws
 
 __all__ = ["CHECKED_SPLITS", "LeakCheck", "leak_checks"]
 
@@ -96,7 +97,7 @@ def _ids_check(ids: JudgedTasks, honest: JudgedTasks, split: Split) -> LeakCheck
         if each.outcome.failure:
             return _not_run(_IDS, each, split)
     try:
-        beside = paired_comparison(ids.gain, honest.gain, _draws(split, honest)).difference
+        beside = paired_comparison(ids.gain, honest.gain, group_draws(split, honest)).difference
     except UndefinedMetricError as error:
         return LeakCheck(split.kind, _IDS, False, f"could not be run: {error}")
     wins = beside.low > 0.0 if np.isfinite(beside.low) else beside.value > 0.0
@@ -115,11 +116,7 @@ def _not_run(name: str, judged: JudgedTasks, split: Split) -> LeakCheck:
 def _gap(judged: JudgedTasks, split: Split) -> Interval:
     # All tasks, not the decisive ones: on those anything but the default does better by their definition.
     everything = np.ones(len(judged.gain), dtype=np.bool_)
-    return figures_of(judged, everything, _draws(split, judged)).closed_gap
-
-
-def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
-    return GroupDraws([factor[judged.outcome.judged] for factor in split.groups])
+    return figures_of(judged, everything, group_draws(split, judged)).closed_gap
 
 
 def _unsure(interval: Interval) -> str:

@@ -10,7 +10,7 @@ that is not good scores a tenth of the default. Where the default itself does no
 exists: such tasks count for accuracy, F1, violations and regret, and not for what is a mean of log(P / P[default]).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +70,7 @@ class Regret:
 
 def good(table: MethodTable, broken: BoolArray | None = None) -> BoolArray:
     """Shape (n, m): what runs and keeps every limit, in truth."""
-    runs = np.isfinite(table.performance) & (table.performance > 0.0)
-    return runs if broken is None else runs & ~broken
+    return replace(table, broken=broken).works
 
 
 def best_performance(table: MethodTable, broken: BoolArray | None = None) -> FloatArray:

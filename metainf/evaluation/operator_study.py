@@ -27,7 +27,7 @@ import numpy as np
 
 from metainf import accelerators
 from metainf.candidates import Option, SizedOption, enumerate_candidates
-from metainf.corpus.budget_kinds import budget_kind
+from metainf.corpus.budget_kinds import ANY_AMOUNT, any_budget
 from metainf.corpus.measuring import measured_task
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
@@ -63,7 +63,6 @@ OracleOf = Callable[[Task], StepOracle]
 _GIB = 1 << 30
 _PER_NODE = 8
 _NODES = 32
-_ANY_AMOUNT = Decimal(1_000_000)  # what nobody would come near
 _MOST_REPLICAS = 64
 
 
@@ -158,9 +157,9 @@ def study_operator(
             task, oracle = mine[place], oracle_of(mine[place])
             offered = _known_pools(task, oracle, pools, plan.lossy)
             if offered:
-                request = _request(task, offered, plan.confidence, budgets.get(task.key))
+                request = _request(task, offered, plan.confidence, plan.lossy, budgets.get(task.key))
                 truth = simulated.setdefault(task.key, _Truth(task, oracle, request.workload.budget))
-                judged.append(_judged(truth, _allowing(request, plan.lossy), predictors(task.model), plan.options))
+                judged.append(_judged(truth, request, predictors(task.model), plan.options))
                 names.append(groups[task.model])
         if judged:
             figures[kind] = _figures(judged, names)
@@ -201,7 +200,7 @@ _Judged = tuple[Mapping[str, _Priced | _Unknown | None], Sequence[_Priced]]
 def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool], lossy: LossyPolicy) -> tuple[NodePool, ...]:
     """Those of which the world knows an option."""
     known: set[str] = set()
-    for option in (sized.option for sized in _sized(_allowing(_request(task, pools, 0.5), lossy))):
+    for option in (sized.option for sized in _sized(_request(task, pools, 0.5, lossy))):
         if option.pool.name not in known and oracle.times(option.replica, 0) is not None:
             known.add(option.pool.name)
     return tuple(pool for pool in pools if pool.name in known)
@@ -221,24 +220,20 @@ def _judged(truth: "_Truth", request: Request, predictors: Mapping[str, Predicto
     return chosen, tried
 
 
-def _request(task: Task, pools: Sequence[NodePool], confidence: float, budget: Budget | None = None) -> Request:
+def _request(
+    task: Task, pools: Sequence[NodePool], confidence: float, lossy: LossyPolicy, budget: Budget | None = None
+) -> Request:
     architecture = known_model(task.model)
     assert architecture is not None, f"{task.model} is bundled"
     workload = Workload(
         traffic=task.traffic,
-        budget=budget or Budget(budget_kind(task.kind), _ANY_AMOUNT),
+        budget=budget or any_budget(task.kind),
         slo=task.slo,
-        methods=MethodLimits(lossy=LossyPolicy.ALLOW),
+        methods=MethodLimits(lossy=lossy),
         confidence=confidence,
         draft_model=task.draft_model,
     )
     return Request(workload, architecture, tuple(pools), task.engine_version)
-
-
-def _allowing(request: Request, lossy: LossyPolicy) -> Request:
-    """The request under this policy on lossy methods."""
-    methods = replace(request.workload.methods, lossy=lossy)
-    return replace(request, workload=replace(request.workload, methods=methods))
 
 
 def _likely(request: Request, predictor: Predictor, most: int) -> Sequence[Option]:
@@ -246,7 +241,7 @@ def _likely(request: Request, predictor: Predictor, most: int) -> Sequence[Optio
 
     Whatever may be spent: what is truly cheapest must not hang on what is thought to be too dear.
     """
-    budget = replace(request.workload.budget, amount=_ANY_AMOUNT)
+    budget = replace(request.workload.budget, amount=ANY_AMOUNT)
     even = replace(request, workload=replace(request.workload, confidence=0.5, budget=budget))
     found = select(even, predictor)
     named = [found.chosen, *found.alternatives] if isinstance(found, Selection) else list(found.nearest)

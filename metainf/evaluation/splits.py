@@ -94,7 +94,8 @@ def split(
     """
     lessons = tasks if taught is None else taught
     families = model_groups([*tasks.model.tolist(), *lessons.model.tolist()], lookup)
-    factors, taught_factors = _factors(tasks, kind, families), _factors(lessons, kind, families)
+    factors = _factors(tasks, kind, families)
+    taught_factors = factors if taught is None else _factors(lessons, kind, families)
     if kind is SplitKind.RANDOM:
         folds = _random(tasks, lessons, most_folds or _MOST_FOLDS, seed)
     else:

@@ -23,6 +23,7 @@ __all__ = [
     "Failure",
     "Importance",
     "feature_importance",
+    "group_draws",
     "learning_curve",
     "worst_failures",
 ]
@@ -84,7 +85,7 @@ def learning_curve(
         known = whole if share == 1.0 else None
         outcome = known or run_selector("", make, evidence, replace(split, folds=folds), clock=clock)
         judged = judged_tasks(evidence, outcome)
-        found = figures_of(judged, judged.decisive, _draws(split, judged))
+        found = figures_of(judged, judged.decisive, group_draws(split, judged))
         mean = float(np.mean([len(fold.train) for fold in folds])) if folds else 0.0
         points.append(CurvePoint(share, mean, found.closed_gap))
     return tuple(points)
@@ -133,7 +134,8 @@ def worst_failures(judged: JudgedTasks, most: int = 20) -> tuple[Failure, ...]:
     )
 
 
-def _draws(split: Split, judged: JudgedTasks) -> GroupDraws:
+def group_draws(split: Split, judged: JudgedTasks) -> GroupDraws:
+    """Draws of the groups of the tasks that were judged."""
     return GroupDraws([factor[judged.outcome.judged] for factor in split.groups])
 
 

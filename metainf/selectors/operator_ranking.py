@@ -20,21 +20,20 @@ come too late count for the budget and not for performance: there a budget can f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metainf.assessment import uncertain_limits
-from metainf.corpus.budget_kinds import budget_kind
+from metainf.corpus.budget_kinds import any_budget
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.meta_features.answers import slo_bounds, slo_excess
 from metainf.methods import portfolio
 from metainf.predictors.contract import Predictions, Predictor, Question
 from metainf.selectors.contract import BoolArray, FloatArray
-from metainf.workload import BatchLoad, Budget, RateLoad, Workload
+from metainf.workload import BatchLoad, RateLoad, Workload
 
 __all__ = ["operator_scores"]
 
@@ -42,7 +41,6 @@ IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 _BLOCK = 256  # tasks asked about together
-_ANY_AMOUNT = Decimal(1_000_000)
 _LEAST_SHARE = 1e-3  # of the capacity, as in the corpus: a promise that holds only below holds at no load
 _BISECTIONS = 11  # of three decades: rates within 0.4 %
 _SLACK = 1.0 + 1e-9
@@ -134,7 +132,7 @@ def _pairs(tasks: Sequence[Task], methods: Sequence[str], feasible: BoolArray, c
 
 def _quantile(task: Task, confidence: float) -> float:
     """As the operator judges each limit of such a workload."""
-    budget = Budget(budget_kind(task.kind), _ANY_AMOUNT)
+    budget = any_budget(task.kind)
     workload = Workload(task.traffic, budget, task.slo, confidence=confidence)
     return NormalDist().inv_cdf(1.0 - (1.0 - confidence) / uncertain_limits(workload))
 
