@@ -193,7 +193,8 @@ def _judging_worlds(args: argparse.Namespace) -> Sequence[str]:
     build: Any = import_module("metainf.corpus.build")
     if args.world is not None and args.world != tables.OWN:
         return [args.world]
-    return [world.partition("@")[0] for world in build.read_plan(args.corpus).worlds]
+    names: list[str] = build.world_names(build.read_plan(args.corpus))
+    return names
 
 
 def _oracle(world: str, table_store: Path | None) -> Any:

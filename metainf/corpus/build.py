@@ -25,7 +25,6 @@ compared or none.
 import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from metainf.corpus.measuring import is_known, measured_task
 from metainf.corpus.provenance import Provenance, provenance_of
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import read_tasks, read_worlds, write_tasks
+from metainf.corpus.whole_files import written_whole
 from metainf.corpus.worlds import StepOracle
 from metainf.errors import InvalidWorkloadError
 from metainf.measurements import Measurement, table_of, write_measurements
@@ -58,6 +58,7 @@ __all__ = [
     "read_made_by",
     "read_plan",
     "shards_of",
+    "world_names",
 ]
 
 MANIFEST = "corpus.json"
@@ -131,11 +132,12 @@ class Progress:
 
 def shards_of(plan: CorpusPlan) -> tuple[Shard, ...]:
     """All shards, in the order in which they are built: worlds side by side, so that any part is balanced."""
-    names = _names(plan)
+    names = world_names(plan)
     return tuple(Shard(first, name) for first in range(0, plan.tasks, plan.shard_tasks) for name in names)
 
 
-def _names(plan: CorpusPlan) -> list[str]:
+def world_names(plan: CorpusPlan) -> list[str]:
+    """Names of the plan's worlds without their versions, in its order."""
     return [world.partition("@")[0] for world in plan.worlds]
 
 
@@ -181,7 +183,7 @@ def build(
         made_by = provenance_of(oracles)
         _claim(folder, plan, made_by, allow_changed_code=allow_changed_code)
         missing, total = missing_shards(folder, plan), len(shards_of(plan))
-        worlds = [by_name[name] for name in _names(plan)]
+        worlds = [by_name[name] for name in world_names(plan)]
         tasks = _tasks(folder, plan, worlds, n_jobs, lambda: seconds is not None and clock() - begun_s > seconds)
         first_s, here = clock(), 0
         if tasks is None:
@@ -203,7 +205,7 @@ def build(
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
         for shard, table in parallel(jobs()):
             _check_unchanged(folder, made_by)
-            _written_whole(folder / shard.file_name, partial(write_measurements, table))
+            written_whole(folder / shard.file_name, partial(write_measurements, table))
             here += 1
             report(progress())
         return progress()
@@ -319,7 +321,7 @@ def _write_manifest(path: Path, plan: CorpusPlan, made_by: Sequence[Provenance])
         "made_by": [each.to_json() for each in made_by],
     }
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    _written_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    written_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _check_unchanged(folder: Path, made_by: Provenance) -> None:
@@ -341,7 +343,7 @@ def _tasks(
         worlds = _settled(tasks, plan, oracles, n_jobs, is_over)
         if len(worlds) < len(tasks):
             return None
-        _written_whole(path, lambda temporary: write_tasks(tasks, temporary, worlds))
+        written_whole(path, lambda temporary: write_tasks(tasks, temporary, worlds))
     settled = read_worlds(path)
     return [(task, settled[task.key]) for task in read_tasks(path)]
 
@@ -359,12 +361,3 @@ def _settled(
 
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
     return [worlds for part in parallel(jobs()) for worlds in part]
-
-
-def _written_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """The file appears at once with all that is in it, or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.replace(path)

@@ -7,7 +7,7 @@ The digest of a corpus is of what was simulated; theirs stands beside it.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metainf.corpus.whole_files import written_whole
 from metainf.errors import InvalidWorkloadError
 from metainf.measurements import MeasurementError, Source, checked, write_measurements
 
@@ -66,12 +67,12 @@ def write_measured(table: pa.Table, folder: Path) -> tuple[MeasuredFile, ...]:
         rows = table.filter(pc.equal(table.column("source"), source))
         versions = tuple(sorted(set(rows.column("source_version").to_pylist())))
         path = folder / _FILE.format(source)
-        _replaced(path, partial(write_measurements, rows))
+        written_whole(path, partial(write_measurements, rows))
         known[source] = MeasuredFile(source, versions, rows.num_rows, _digest(path))
     found = tuple(known[source] for source in sorted(known))
     document = {"schema": _SCHEMA, "files": [asdict(each) for each in found]}
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    _replaced(folder / MEASURED, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    written_whole(folder / MEASURED, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return found
 
 
@@ -120,10 +121,3 @@ def _file_of(entry: Mapping[str, Any]) -> MeasuredFile:
 def _digest(path: Path) -> str:
     """Empty for a file that is gone."""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else ""
-
-
-def _replaced(path: Path, write: Callable[[Path], object]) -> None:
-    """The file appears whole, in the place of an earlier one."""
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    temporary.replace(path)

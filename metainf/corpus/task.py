@@ -9,6 +9,7 @@ names of all tasks that do not use it, and nothing hangs on how Python prints a 
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
@@ -58,6 +59,12 @@ class Task:
         if isinstance(load, RateLoad):
             return TrafficKind.RATE
         return TrafficKind.BATCH if isinstance(load, BatchLoad) else TrafficKind.CONCURRENCY
+
+    @property
+    def deadline_s(self) -> float:
+        """Of a batch; infinite for others."""
+        load = self.traffic.load
+        return load.deadline_s if isinstance(load, BatchLoad) else math.inf
 
     @property
     def key(self) -> str:

@@ -33,7 +33,7 @@ from metainf.meta_features.answers import slo_bounds, slo_excess
 from metainf.methods import portfolio
 from metainf.predictors.contract import Predictions, Predictor, Question
 from metainf.selectors.contract import BoolArray, FloatArray
-from metainf.workload import BatchLoad, RateLoad, Workload
+from metainf.workload import RateLoad, Workload
 
 __all__ = ["operator_scores"]
 
@@ -126,7 +126,7 @@ def _pairs(tasks: Sequence[Task], methods: Sequence[str], feasible: BoolArray, c
         kind=np.array([task.kind.value for task in tasks], dtype=np.str_)[of],
         z=z[of],
         bounds_s=slo_bounds([task.slo for task in tasks])[of],
-        deadline_s=np.array([_deadline_s(task) for task in tasks], dtype=np.float64)[of],
+        deadline_s=np.array([task.deadline_s for task in tasks], dtype=np.float64)[of],
     )
 
 
@@ -135,11 +135,6 @@ def _quantile(task: Task, confidence: float) -> float:
     budget = any_budget(task.kind)
     workload = Workload(task.traffic, budget, task.slo, confidence=confidence)
     return NormalDist().inv_cdf(1.0 - (1.0 - confidence) / uncertain_limits(workload))
-
-
-def _deadline_s(task: Task) -> float:
-    load = task.traffic.load
-    return load.deadline_s if isinstance(load, BatchLoad) else np.inf
 
 
 def _declared(predictor: Predictor, pairs: _Pairs) -> tuple[FloatArray, FloatArray]:

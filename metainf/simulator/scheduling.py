@@ -44,9 +44,9 @@ def schedule(state: Any, rank: int, batch: int, now_s: float) -> int:
         state.batch_cohorts[rank, batch] = number
         state.cohorts[rank, number].coasted = 0
         undisturbed = schedule_coasting(state, rank, batch, threshold)
-    if not undisturbed:
-        if state.limits.coasting:
+        if not undisturbed:
             settle_ready(state, rank)
+    if not undisturbed:
         undisturbed = _schedule_running(state, rank, batch, threshold, now_s)
     if undisturbed and pool.waiting > 0:
         _schedule_waiting(state, rank, batch, threshold, now_s)

@@ -134,18 +134,13 @@ def pairs_of(
         budget_usd=columns[4],
         kept=np.array([kept for _, _, kept in truths], dtype=np.bool_).reshape(-1, each),
         bounds_s=slo_bounds([task.slo for task in asked]).reshape(-1, LATENCIES),
-        deadline_s=np.array([_deadline_s(task) for task in asked], dtype=np.float64),
+        deadline_s=np.array([task.deadline_s for task in asked], dtype=np.float64),
     )
     return _within_budgets(pairs if groups is None else _on_several_places(pairs, rows))
 
 
 def _has_promises(task: Task) -> bool:
     return bool(task.slo.bounds) or isinstance(task.traffic.load, BatchLoad)
-
-
-def _deadline_s(task: Task) -> float:
-    load = task.traffic.load
-    return load.deadline_s if isinstance(load, BatchLoad) else math.inf
 
 
 def _usd(task: Task, score: Mapping[str, Any]) -> float:
