@@ -29,20 +29,23 @@ def selects(selector: Selector, labels: Labels) -> bool:
 def matching_nodes(
     record: PoolRecord, selector: Selector, facts_of: Callable[[str], NodeFacts | None]
 ) -> frozenset[str] | None:
-    """Names of the pool's nodes that have the labels; None where all have them, those that may be added included."""
+    """Names of the pool's nodes that have the labels; None where these set no part of the pool apart.
+
+    Either all have them, those that may be added included, or none is known to: that pool stays whole, and lacks them.
+    """
     asked = set(selector) - set(record.pool.labels)
     if not asked:
         return None
     known = ((name, facts_of(name)) for name in record.members)
-    return frozenset(name for name, facts in known if facts is not None and asked.issubset(facts.labels))
+    return frozenset(name for name, facts in known if facts is not None and asked.issubset(facts.labels)) or None
 
 
 def of_these_nodes(pool: NodePool, selector: Selector, names: frozenset[str] | None) -> NodePool:
-    """The pool with these of its nodes alone, which have the labels; as it is where there are none, or all are meant.
+    """The pool with these of its nodes alone, which have the labels; as it is for None (`matching_nodes`).
 
     None of those that may be added counts: what is not known to have a label has it not.
     """
-    if not names:
+    if names is None:
         return pool
     nodes = tuple(node for node in pool.nodes if node.name in names)
     return replace(pool, nodes=nodes, addable_nodes=0, labels=tuple(sorted({*pool.labels, *selector})))

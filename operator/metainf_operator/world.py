@@ -266,7 +266,7 @@ class World:
                 created_at=created_at,
                 own_pods_count=own_pods_count,
                 members=record.members,
-                names=selected or None,
+                names=selected,
             )
             free = of_these_nodes(free, self._selector(key), selected)
             name = known_as.get(free.name, free.name)
@@ -284,7 +284,7 @@ class World:
         return () if state is None else state.node_selector
 
     def _selected(self, key: WorkloadKey, record: PoolRecord) -> frozenset[str] | None:
-        """Names of the pool's nodes that the workload may use; None where it may use all. Kept while nodes stay."""
+        """Names of the pool's nodes that the workload selects; None where it stays whole. Kept while nodes stay."""
         selector = self._selector(key)
         if not selector:
             return None
@@ -296,7 +296,7 @@ class World:
     def _on_its_nodes(self, hold: Hold, record: PoolRecord) -> Hold:
         """The hold with the nodes that it may go to; any, where none is known that has the labels, so that it stays."""
         nodes = self._selected(hold.workload, record)
-        return replace(hold, nodes=nodes) if nodes else hold
+        return hold if nodes is None else replace(hold, nodes=nodes)
 
     def pods_in(self, key: WorkloadKey, record: PoolRecord) -> Iterator[PodUse]:
         """The workload's pods on the pool's nodes; all that have a node, where it is not seen which are the pool's."""
