@@ -22,6 +22,7 @@ from importlib import resources
 from typing import Any
 
 from metainf.dtypes import DType
+from metainf.pcie import PCIE_X16_BYTES_PER_S, pcie_bytes_per_s
 
 __all__ = [
     "Accelerator",
@@ -43,9 +44,6 @@ __all__ = [
 _MIB = 2**20
 _GIB = 2**30
 _GB = 10**9
-
-_PCIE_X16_BYTES_PER_S = {3: 15.75e9, 4: 31.5e9, 5: 63.0e9, 6: 121.0e9}
-"""Per direction, after line coding. Source: PCI-SIG, PCI Express base specification 3.0 to 6.0."""
 
 _MEMORY_WINDOW_RATIO = (0.93, 1.02)
 """Labels round and drivers withhold: T4 15109 MiB of "16 GB" is the lowest seen, rounding to whole GiB the highest."""
@@ -322,12 +320,6 @@ def instance_types() -> tuple[InstanceAccelerator, ...]:
     return _load().instance_types
 
 
-def pcie_bytes_per_s(generation: int, lanes: int = 16) -> float | None:
-    """What a link of this generation and width carries per direction; None for a generation that is not known."""
-    of_16 = _PCIE_X16_BYTES_PER_S.get(generation)
-    return of_16 * lanes / 16 if of_16 is not None else None
-
-
 @cache
 def _load() -> _Catalogue:
     text = resources.files("metainf").joinpath("data", "accelerators.json").read_text(encoding="utf-8")
@@ -366,7 +358,7 @@ def _accelerator(row: Mapping[str, Any], sources: Mapping[str, Source], captured
         captured=captured,
         marketed_memory_gb=tuple(row["marketed_memory_gb"]),
         link=_link(row),
-        pcie_bytes_per_s=_PCIE_X16_BYTES_PER_S[row["pcie_generation"]] if "pcie_generation" in row else None,
+        pcie_bytes_per_s=PCIE_X16_BYTES_PER_S[row["pcie_generation"]] if "pcie_generation" in row else None,
         compute_capability=tuple(row["compute_capability"]) if "compute_capability" in row else None,
         devices_per_card=row.get("devices_per_card", 1),
         mig=_mig(row),

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metainf.accelerators import FormFactor, Link, get, pcie_bytes_per_s
+from metainf.accelerators import FormFactor, Link, get
 from metainf.dtypes import DType
 from metainf.efficiencies import GENERIC, MEASURED_GENERATIONS, efficiency_of
 from metainf.manifests import parse_pool
@@ -190,9 +190,3 @@ def test_a_declared_pool_has_the_links_that_its_nodes_have() -> None:
 def test_any_facts_give_an_answer(labels: dict[str, str]) -> None:
     found = read_accelerators({**_LABELS, **labels}, _SET["allocatable"])
     assert found.accelerator is None or found.accelerator.memory_bandwidth_bytes_per_s > 0
-
-
-def test_a_link_of_a_generation_that_is_not_known_has_no_speed() -> None:
-    assert pcie_bytes_per_s(5) == 63e9
-    assert pcie_bytes_per_s(5, 4) == 15.75e9
-    assert pcie_bytes_per_s(9) is None

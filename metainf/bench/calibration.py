@@ -20,12 +20,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from metainf.accelerators import Accelerator, CpuCores, PeakFlops, Source, Vendor, catalogue, get, pcie_bytes_per_s
+from metainf.accelerators import Accelerator, CpuCores, PeakFlops, Source, Vendor, catalogue, get
 from metainf.bench.identity import Machine
 from metainf.bench.processes import answer_of
 from metainf.dtypes import DType
 from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.errors import InvalidWorkloadError
+from metainf.pcie import pcie_generation
 
 __all__ = [
     "CALIBRATION",
@@ -47,7 +48,6 @@ _DTYPES = {"float32": DType.FP32, "bfloat16": DType.BF16, "float16": DType.FP16}
 _GB = 1e9
 _MEASURED = "-measured"
 """Ends the name of an entry, after that of the catalogue's device."""
-_PCIE_GENERATIONS = (3, 4, 5, 6)
 _URL = ""  # a measurement stands in no document
 
 
@@ -238,9 +238,9 @@ def _only_of_some(a: Accelerator) -> dict[str, Any]:
         row["compute_capability"] = list(a.compute_capability)
     if a.link is not None:
         row |= {"link_gb_per_s_per_direction": a.link.bytes_per_s_per_direction / _GB, "link_group": a.link.max_group}
-    for generation in _PCIE_GENERATIONS:
-        if a.pcie_bytes_per_s == pcie_bytes_per_s(generation):
-            row["pcie_generation"] = generation
+    generation = pcie_generation(a.pcie_bytes_per_s)
+    if generation is not None:
+        row["pcie_generation"] = generation
     if a.mig is not None:
         row |= {"mig_compute_slices": a.mig.compute_slices, "mig_memory_slices": a.mig.memory_slices}
     if a.devices_per_card != 1:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
-from metainf.accelerators import Accelerator, FormFactor, Link, PeakFlops, Source, Vendor, pcie_bytes_per_s
+from metainf.accelerators import Accelerator, FormFactor, Link, PeakFlops, Source, Vendor
 from metainf.dtypes import DType
+from metainf.pcie import pcie_bytes_per_s
 from metainf_operator.gpu_fact_labels import (
     BANDWIDTH_LABEL,
     CLOCK_LABEL,
