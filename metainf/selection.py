@@ -24,7 +24,7 @@ from metainf.running import Running, running_candidate, why_not_anew
 from metainf.search import search
 from metainf.workload import Budget, BudgetKind, Workload
 
-__all__ = ["BindingLimit", "NoSelection", "Request", "Scored", "Selection", "select"]
+__all__ = ["NoSelection", "Request", "Scored", "Selection", "select"]
 
 TIE_RATIO = 0.02  # candidates this close in the objective are equal; DESIGN: below the noise of any measurement
 _ALTERNATIVES = 10

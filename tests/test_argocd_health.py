@@ -14,8 +14,8 @@ import pytest
 import yaml
 from lupa import lua51
 
+from metainf.binding_limits import BindingLimit
 from metainf.manifests import PolicyMode, parse_workload
-from metainf.selection import BindingLimit
 from metainf_operator.conditions import Facts, Fault, conditions, merged
 from metainf_operator.rollout import Stage
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metainf.binding_limits import BindingLimit
 from metainf.manifests import PolicyMode
 from metainf.rejections import Rejection, RejectionReason
-from metainf.selection import BindingLimit
 from metainf_operator.conditions import CONDITION_TYPES, REASONS, Condition, Facts, Fault, conditions, merged
 from metainf_operator.observed_status import SloStanding
 from metainf_operator.rollout import Stage

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from metainf.binding_limits import BindingLimit
 from metainf.known_models import known_model
 from metainf.manifests import parse_pool, parse_workload, read_documents, standing_pool
 from metainf.planning import Plan, outlooks, plan
 from metainf.predictors.analytical import AnalyticalPredictor
-from metainf.selection import BindingLimit, NoSelection, Selection
+from metainf.selection import NoSelection, Selection
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "crds/examples"
 POOLS = {"cpu": "acceleratorpool-cpu", "cpu-kind": "acceleratorpool-kind"}

@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from choices import bound, pool, request, workload
+from metainf.binding_limits import BindingLimit
 from metainf.candidates import CandidateName
 from metainf.planning import confidence_kept
 from metainf.pools import NodePool, Taint
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import Predictor, Question
 from metainf.rejections import RejectionReason
-from metainf.selection import TIE_RATIO, BindingLimit, NoSelection, Request, Selection, select
+from metainf.selection import TIE_RATIO, NoSelection, Request, Selection, select
 from metainf.workload import (
     BatchLoad,
     Budget,

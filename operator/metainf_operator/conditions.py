@@ -11,9 +11,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from metainf.binding_limits import BindingLimit
 from metainf.manifests import PolicyMode
 from metainf.rejections import Rejection, RejectionReason
-from metainf.selection import BindingLimit
 from metainf_operator.observed_status import SloStanding
 from metainf_operator.rollout import Stage
 

@@ -7,10 +7,11 @@ thousand tables of predictions would fill the memory.
 from dataclasses import dataclass
 from decimal import Decimal
 
+from metainf.binding_limits import BindingLimit
 from metainf.engine_versions import version_remark
 from metainf.planning import Plan, confidence_kept
 from metainf.rejections import Rejection
-from metainf.selection import BindingLimit, NoSelection, Scored
+from metainf.selection import NoSelection, Scored
 from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop
 from metainf_operator.states import DecisionState
 

@@ -9,11 +9,12 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from metainf.binding_limits import BindingLimit
 from metainf.candidates import Candidate
 from metainf.manifests import InferenceWorkload, ModelSource, OnViolation, PolicyMode
 from metainf.placement import ReplicaRequest
 from metainf.planning import Plan, candidate_argv
-from metainf.selection import BindingLimit, NoSelection, Scored, Selection
+from metainf.selection import NoSelection, Scored, Selection
 from metainf.switching import Keep, KeepReason, Move, MoveReason, Verdict, compare, starts_new_pods
 from metainf_operator.children import startup_s
 from metainf_operator.states import DecisionState

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from metainf.binding_limits import BindingLimit
 from metainf.cli.console import note
 from metainf.errors import HubError, InvalidWorkloadError, MetaInfError
 from metainf.manifests import InferenceWorkload, ObservedTraffic, TrafficSource
 from metainf.planning import Plan
 from metainf.predictors.contract import Predictor
-from metainf.selection import BindingLimit
 from metainf.switching import MoveReason
 from metainf_operator.accrual import overspent
 from metainf_operator.api_errors import ClusterError
