@@ -19,9 +19,8 @@ from metainf.measurements import Purpose
 from metainf.methods import Method, Reading, published
 from metainf.workload import BatchLoad, ConcurrencyLoad, Load, SharedPrefix, TokenLengths, Traffic
 
-__all__ = ["MOST_REQUESTS", "published_sweep"]
+__all__ = ["published_sweep"]
 
-MOST_REQUESTS = 1024
 _MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 _ACCELERATOR = "H100-SXM-80GB"
 _INPUT, _OUTPUT = TokenLengths(1000.0, 2000.0), TokenLengths(200.0, 400.0)
@@ -35,7 +34,7 @@ _ABOUT = (
 )
 
 
-def published_sweep(oracle: StepOracle, kind: TrafficKind, *, most: int = MOST_REQUESTS) -> PublishedSweep | None:
+def published_sweep(oracle: StepOracle, kind: TrafficKind, *, most: int) -> PublishedSweep | None:
     """The papers' rows at 1, 2, 4 ... requests at once, up to `most`, under both readings.
 
     None for rates, which have no batch, and where the world knows nothing of the place. A reading of which a row cannot
