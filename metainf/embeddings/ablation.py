@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from metainf.corpus.task import Task
 from metainf.embeddings.contract import Embedding
-from metainf.evaluation.bootstrap import GroupDraws
 from metainf.evaluation.figures import Figures, figures_of, judged_tasks
 from metainf.evaluation.leaks import without_physics
 from metainf.evaluation.outcomes import Clock, Evidence, reference_outcomes, run_selector
 from metainf.evaluation.splits import Split
+from metainf.evaluation.studies import group_draws
 from metainf.selectors.contract import MethodTable, Selector, TaskTable
 
 __all__ = ["AblationRow", "EmbeddedSelector", "ablate", "indexed"]
@@ -129,7 +129,7 @@ def ablate(
 
                 outcome = replace(run_selector(name, fresh, evidence, split, clock=clock), single=single)
                 judged = judged_tasks(evidence, outcome)
-                draws = GroupDraws([factor[outcome.judged] for factor in split.groups])
+                draws = group_draws(split, judged)
                 everything = np.ones(len(judged.gain), dtype=np.bool_)
                 yield AblationRow(
                     embedding=name,
