@@ -45,8 +45,12 @@ room for, as by the operator. What the operator would not run for want of memory
 exit code: 0 answered (also where lines of --batch were bad), 2 bad input, 1 a fault"""
 _DEFAULT_CONFIDENCE = 0.9
 _NEEDED = ("model", "accelerator", "input_tokens", "output_tokens")
-_REPLICA = ("model", "accelerator", "count", "engine_version", "flag")
-_TRAFFIC = (
+_OF_ONE_QUESTION = (
+    "model",
+    "accelerator",
+    "count",
+    "engine_version",
+    "flag",
     "concurrency",
     "requests_per_second",
     "input_tokens",
@@ -141,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         answer = _answers([question], predictor, args.confidence)[0]
         print(json.dumps(answer, indent=2 if sys.stdout.isatty() else None))
         return 0
-    given = [name for name in (*_REPLICA, *_TRAFFIC) if getattr(args, name) not in (None, [])]
+    given = [name for name in _OF_ONE_QUESTION if getattr(args, name) not in (None, [])]
     if given:
         raise InvalidWorkloadError(f"--batch takes every question from its lines: leave out {_option(given[0])}")
     if args.batch == "-":
