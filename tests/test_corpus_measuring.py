@@ -154,22 +154,13 @@ def test_a_search_that_comes_back_to_within_a_hair_of_a_load_keeps_one_row_of_it
 
 
 def test_rows_say_whose_measurements_a_world_has_of_the_replica():
-    class Tables:
-        name, version, predicts = "tables", "7", False
-        plain = RooflineWorld()
-
-        def times(self, replica, seed):
-            return self.plain.times(replica, seed)
-
-        def latent(self, replica):
-            return self.plain.latent(replica)
-
+    class Tables(RooflineWorld):
         def source(self, replica):
             return f"library 1.2 ({replica.accelerator.name})"
 
     of_tables, calculated = (
         measured_task(task(BatchLoad(4, 60.0)), oracle, repeats=[0], methods=METHODS[:1])[0].source_version
-        for oracle in (Tables(), RooflineWorld())
+        for oracle in (Tables(name="tables", version="7", predicts=False), RooflineWorld())
     )
     assert of_tables.endswith("+7, library 1.2 (H100-SXM-80GB)")
     assert calculated.endswith(f"+{RooflineWorld().version}")
