@@ -49,7 +49,12 @@ def add_parser(subparsers: Any) -> None:
         description="Runs methods x traffics x repeats against vLLM servers, with the load of `vllm bench serve`. "
         "Interrupted, killed or out of time, it goes on where it was when the same command is given again.",
     )
-    what = parser.add_argument_group("what is measured")
+    _add_measured(parser.add_argument_group("what is measured"))
+    _add_servers(parser.add_argument_group("on which servers"))
+    _add_running(parser.add_argument_group("how"))
+
+
+def _add_measured(what: Any) -> None:
     what.add_argument("--plan", choices=("study", "short"), help="a plan of the project in place of the options below")
     what.add_argument(
         "--models",
@@ -92,7 +97,9 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of the order of runs and of their requests (default: 0)"
     )
-    where = parser.add_argument_group("on which servers")
+
+
+def _add_servers(where: Any) -> None:
     where.add_argument("--python", metavar="FILE", help="interpreter that has vLLM; servers are started with it")
     where.add_argument("--url", nargs="+", metavar="METHOD=URL", help="servers that run already, all of one model")
     where.add_argument("--served-model", metavar="NAME", help="with --url: what rows call the model")
@@ -101,7 +108,9 @@ def add_parser(subparsers: Any) -> None:
         "--server-args", default="", metavar="ARGS", help="further arguments of each server, as one word"
     )
     where.add_argument("--accelerator", metavar="NAME", help="catalogue name of the device, where it is not found")
-    how = parser.add_argument_group("how")
+
+
+def _add_running(how: Any) -> None:
     how.add_argument("--out", required=True, metavar="FOLDER", help="ledger, logs and tables")
     how.add_argument("--minutes", type=float, metavar="N", help="begin no run that would end later; run again to go on")
     how.add_argument(

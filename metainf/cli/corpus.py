@@ -33,7 +33,14 @@ def add_parser(subparsers: Any) -> None:
         "simulator, and keeps the rows as Parquet files. An interrupted build goes on where it was.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    build = actions.add_parser("build", help="build what is missing of a corpus")
+    _add_build(actions)
+    _add_measured(actions)
+    show = actions.add_parser("show", help="say what is in a corpus")
+    show.add_argument("folder", metavar="FOLDER", help="of `metainf corpus build`")
+
+
+def _add_build(actions: Any) -> None:
+    build: argparse.ArgumentParser = actions.add_parser("build", help="build what is missing of a corpus")
     build.add_argument("--out", required=True, metavar="FOLDER", help="made if it is not there; else it goes on there")
     build.add_argument("--tasks", type=int, metavar="N", default=20_000, help="how many (default: 20,000)")
     build.add_argument("--seed", type=int, metavar="N", default=0, help="of the tasks and their draws (default: 0)")
@@ -74,7 +81,10 @@ def add_parser(subparsers: Any) -> None:
         help="truths about step times: world:SEED (hidden efficiencies), table:FOLDER (measured kernels that are in "
         "this store), roofline (no truth: what simulating the declared workload says) (default: world:0)",
     )
-    measured = actions.add_parser(
+
+
+def _add_measured(actions: Any) -> None:
+    measured: argparse.ArgumentParser = actions.add_parser(
         "measured",
         help="keep rows of real servers beside a corpus's, a file for each source",
         description="Reads measured rows and writes measured-SOURCE.parquet and their digests into measured.json. They "
@@ -88,8 +98,6 @@ def add_parser(subparsers: Any) -> None:
         help="gpustack_perflab.csv, llm_inference_bench_all.csv, silicon_sample.csv, or *.parquet of such rows",
     )
     measured.add_argument("--out", required=True, metavar="FOLDER", type=Path, help="of the corpus")
-    show = actions.add_parser("show", help="say what is in a corpus")
-    show.add_argument("folder", metavar="FOLDER", help="of `metainf corpus build`")
 
 
 def run(args: argparse.Namespace) -> int:
