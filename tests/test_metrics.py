@@ -7,7 +7,7 @@ import pytest
 from fake_cluster import FakeCluster
 from metainf_operator.api_errors import NotFoundError, WatchExpiredError
 from metainf_operator.cluster_api import as_is
-from metainf_operator.health import HealthServer, Heartbeats
+from metainf_operator.health import HealthServer
 from metainf_operator.leader import GatedCluster
 from metainf_operator.metered import MeteredCluster
 from metainf_operator.metrics import CONTENT_TYPE, Metrics
@@ -138,22 +138,6 @@ def test_decorators_pass_every_operation_on_with_its_arguments() -> None:
         }  # fmt: skip
 
     asyncio.run(main())
-
-
-def test_a_loop_that_falls_silent_is_named() -> None:
-    now_s = [0.0]
-    hearts = Heartbeats(lambda: now_s[0])
-    hearts.expect("nodes", 60)
-    hearts.expect("pods", 600)
-    now_s[0] = 60
-    assert hearts.check() is None
-    now_s[0] = 61
-    assert hearts.check() == "nodes is silent for 61 s"
-    hearts.beat("nodes")
-    assert hearts.check() is None
-    now_s[0] = 1000
-    hearts.forget("pods")
-    assert hearts.check() == "nodes is silent for 939 s"
 
 
 @pytest.mark.parametrize(

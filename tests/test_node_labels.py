@@ -92,9 +92,6 @@ def test_reads_where_the_node_comes_from(name: str) -> None:
     origin = read_origin(labels)
     assert origin.instance_type == labels.get("node.kubernetes.io/instance-type")
     assert origin.region == labels.get("topology.kubernetes.io/region")
-    assert origin.zone == labels.get("topology.kubernetes.io/zone")
-    if "pool_name" in expect:
-        assert origin.pool_name == expect["pool_name"]
     if "capacity_type" in expect:
         assert origin.capacity_type == expect["capacity_type"]
 

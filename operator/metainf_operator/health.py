@@ -4,7 +4,6 @@ Separate from kopf's own liveness endpoint, which knows neither our caches nor o
 it is ready when its caches are, so that a rollout of the operator does not wait for a leadership that it will not get.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -12,7 +11,7 @@ from aiohttp import web
 
 from metainf_operator.metrics import CONTENT_TYPE, Metrics
 
-__all__ = ["Check", "HealthServer", "Heartbeats"]
+__all__ = ["Check", "HealthServer"]
 
 Check = Callable[[], str | None]
 """None where all is well, otherwise a sentence that says what is not."""
@@ -21,39 +20,6 @@ SHUTDOWN_S = 1.0
 """A probe that hangs must not hold up the end of the process."""
 
 NO_CHECKS: Mapping[str, Check] = MappingProxyType({})
-
-
-class Heartbeats:
-    """Signs of life of loops that could die or hang in silence, as watches do."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._last_s: dict[str, float] = {}
-        self._silence_s: dict[str, float] = {}
-
-    def expect(self, name: str, max_silence_s: float) -> None:
-        """From now on `name` is to beat at least every `max_silence_s`."""
-        self._silence_s[name] = max_silence_s
-        self._last_s[name] = self._clock()
-
-    def beat(self, name: str) -> None:
-        """`name` is alive."""
-        self._last_s[name] = self._clock()
-
-    def forget(self, name: str) -> None:
-        """`name` ended on purpose."""
-        self._silence_s.pop(name, None)
-        self._last_s.pop(name, None)
-
-    def check(self) -> str | None:
-        """A `Check`: which loops have been silent for too long."""
-        now_s = self._clock()
-        silent = [
-            f"{name} is silent for {now_s - self._last_s[name]:.0f} s"
-            for name, allowed_s in sorted(self._silence_s.items())
-            if now_s - self._last_s[name] > allowed_s
-        ]
-        return ", ".join(silent) or None
 
 
 class HealthServer:

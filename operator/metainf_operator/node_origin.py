@@ -1,4 +1,4 @@
-"""Reads where a node comes from and how it was bought: instance type, region, zone, node pool, spot or not.
+"""Reads where a node comes from and how it was bought: instance type, region, spot or not.
 
 Separate from what the node holds: prices and pools need these of every node, accelerator or none.
 """
@@ -17,13 +17,11 @@ class NodeOrigin:
 
     instance_type: str | None
     region: str | None
-    zone: str | None
-    pool_name: str | None
     capacity_type: CapacityType | None
 
 
 def read_origin(labels: Mapping[str, str]) -> NodeOrigin:
-    """Instance type, region, zone and node pool from the labels of Kubernetes, the clouds and Karpenter."""
+    """Instance type, region and how it was bought, from the labels of Kubernetes, the clouds and Karpenter."""
     return NodeOrigin(
         instance_type=_first(
             labels,
@@ -32,15 +30,6 @@ def read_origin(labels: Mapping[str, str]) -> NodeOrigin:
             "karpenter.azure.com/sku-name",
         ),
         region=_first(labels, "topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
-        zone=_first(labels, "topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
-        pool_name=_first(
-            labels,
-            "karpenter.sh/nodepool",
-            "cloud.google.com/gke-nodepool",
-            "eks.amazonaws.com/nodegroup",
-            "kubernetes.azure.com/agentpool",
-            "agentpool",
-        ),
         capacity_type=read_capacity_type(labels),
     )
 
