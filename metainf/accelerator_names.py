@@ -17,7 +17,6 @@ from enum import StrEnum
 from functools import cache, lru_cache
 
 from metainf.accelerators import Accelerator, FormFactor, InstanceAccelerator, catalogue, get, instance_types
-from metainf.dtypes import DType
 
 __all__ = [
     "Ambiguous",
@@ -65,10 +64,6 @@ class Ambiguous:
     raw: str
     candidates: tuple[Accelerator, ...]
     shared: bool = False
-
-    def weakest(self) -> Accelerator:
-        """The candidate with the least memory, then bandwidth, then FLOP/s: for callers who decide to be careful."""
-        return min(self.candidates, key=_strength)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +268,3 @@ def _with_memory(device: Accelerator, memory_bytes: int) -> Accelerator:
     if device.partition is None:
         return device
     return replace(device, memory_bytes=memory_bytes, partition=replace(device.partition, memory_bytes=memory_bytes))
-
-
-def _strength(device: Accelerator) -> tuple[int, float, float, str]:
-    flops = device.flops_for(DType.FP16) or device.flops_for(DType.BF16) or device.flops_for(DType.FP32) or 0.0
-    return device.memory_bytes, device.memory_bandwidth_bytes_per_s, flops, device.name

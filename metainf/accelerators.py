@@ -189,13 +189,8 @@ class Accelerator:
     aliases: tuple[str, ...] = field(default=(), repr=False)
     note: str = field(default="", repr=False)
 
-    @property
-    def native_dtypes(self) -> frozenset[DType]:
-        """Formats that its matrix or vector units multiply; others have to be widened first."""
-        return frozenset(self.flops)
-
     def supports(self, dtype: DType) -> bool:
-        """Whether the silicon multiplies `dtype` itself."""
+        """Whether the silicon multiplies `dtype` itself; other formats have to be widened first."""
         return dtype in self.flops
 
     def flops_for(self, dtype: DType) -> float | None:

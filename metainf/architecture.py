@@ -96,14 +96,9 @@ class ModelArchitecture:
         return table if self.tied_embeddings else 2 * table
 
     @cached_property
-    def attention_parameters(self) -> int:
-        """Matrices of attention and of recurrent layers."""
-        return self._parameters_of(Part.ATTENTION)
-
-    @cached_property
     def expert_parameters(self) -> int:
         """Routed experts, all of them."""
-        return self._parameters_of(Part.EXPERT)
+        return sum(group.count * group.layer.parameters_of((Part.EXPERT,)) for group in self.layer_groups)
 
     @cached_property
     def parameters(self) -> int:
@@ -217,9 +212,6 @@ class ModelArchitecture:
     def mixer_kinds(self) -> frozenset[MixerKind]:
         """All ways in which layers look back."""
         return frozenset(group.layer.mixer.kind for group in self.layer_groups if group.layer.mixer is not None)
-
-    def _parameters_of(self, part: Part) -> int:
-        return sum(group.count * group.layer.parameters_of((part,)) for group in self.layer_groups)
 
     def _stages(self, pp: int) -> list[tuple[int, ...]]:
         """Groups of the layers of each pipeline stage.

@@ -266,12 +266,6 @@ def test_a_time_sliced_device_is_marked(raw: str) -> None:
     assert not isinstance(match, Unknown)
 
 
-def test_the_weakest_candidate_is_an_explicit_choice() -> None:
-    match = find("A100")
-    assert isinstance(match, Ambiguous)
-    assert match.weakest().name == "A100-PCIe-40GB"
-
-
 @given(
     raw=st.sampled_from(sorted(_SPELLINGS)),
     separator=st.sampled_from(["-", "_", " ", "/", ".", "", "--", " - "]),
@@ -293,7 +287,6 @@ def test_any_name_gives_an_answer_that_keeps_it(raw: str, memory_bytes: int | No
     assert match.raw == raw
     if isinstance(match, Ambiguous):
         assert len(match.candidates) > 1
-        assert match.weakest() in match.candidates
 
 
 @given(raw=st.sampled_from(sorted(_SPELLINGS)), memory_gib=st.integers(1, 400))

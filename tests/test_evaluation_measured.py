@@ -15,7 +15,7 @@ from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import (
     MeasuredGroup,
     best_options,
-    measured_groups,
+    groups_with_rows,
     read_measured,
     repeat_deviation,
 )
@@ -60,7 +60,7 @@ def row(script: str, out_tps: float, changes: Mapping[str, str] = MappingProxyTy
 def groups_of(tmp_path: Path, *rows: str) -> tuple[MeasuredGroup, ...]:
     path = tmp_path / "gpustack_perflab.csv"
     path.write_text("\n".join((COLUMNS, *rows)) + "\n")
-    return measured_groups(read_measured(path))
+    return tuple(group for group, _ in groups_with_rows(read_measured(path)))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_options_are_compared_with_no_flags_over_groups() -> None:
 @needs_data
 def test_gpustacks_rows_make_some_thirty_groups() -> None:
     table = read_measured(GPUSTACK)
-    groups = measured_groups(table)
+    groups = [group for group, _ in groups_with_rows(table)]
     assert 0.01 < repeat_deviation(table) < 0.1
     assert 25 <= len(groups) <= 40
     assert all(len(group.performance) > 1 and group.best for group in groups)

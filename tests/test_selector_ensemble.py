@@ -15,7 +15,7 @@ from metainf.selectors.feasibility import TwoPart
 from metainf.selectors.group_folds import fold_of_groups, taught_beside
 from metainf.selectors.joint_forest import JointForest
 from metainf.selectors.joint_regression import JointRegression
-from metainf.selectors.pair_inputs import candidate_names, candidate_rows, duel_rows
+from metainf.selectors.pair_inputs import candidate_rows, duel_rows
 from metainf.selectors.pairwise_boosting import PairwiseBoosting, drawn_duels
 from metainf.selectors.ranking_boosting import LEVELS, relevance
 from metainf.selectors.stacking import fit_least_gain, fit_weights
@@ -60,14 +60,18 @@ def test_relevance_falls_with_each_doubling_of_the_distance(gain, level):
     assert relevance(np.array([[0.0, gain]]), np.array([0.02]))[0, 1] == level
 
 
-def test_rows_of_candidates_hold_what_their_names_say():
+def test_a_row_of_a_candidate_is_its_task_its_method_their_pair_and_its_shortfall():
     tasks = problem(10).tasks
-    rows = candidate_rows(tasks, np.array([3, 7]), np.array([1, 2]))
-    names = candidate_names(tasks)
-    assert rows.shape == (2, len(names))
-    assert rows[1, names.index("level")] == tasks.features[7, 5]
-    assert rows[1, names.index("method_2")] == 1.0
-    assert rows[1, names.index("physics_shortfall")] == physics_shortfalls(tasks)[7, 2]
+    places = np.array([3, 7]), np.array([1, 2])
+    task, method, pair, shortfall = np.split(
+        candidate_rows(tasks, *places),
+        np.cumsum([tasks.features.shape[1], tasks.method_features.shape[1], tasks.pair_features.shape[2]]),
+        axis=1,
+    )
+    np.testing.assert_array_equal(task, tasks.features[places[0]])
+    np.testing.assert_array_equal(method, tasks.method_features[places[1]])
+    np.testing.assert_array_equal(pair, tasks.pair_features[places])
+    np.testing.assert_array_equal(shortfall[:, 0], physics_shortfalls(tasks)[places])
 
 
 def test_a_duel_turned_round_has_the_opposite_differences():

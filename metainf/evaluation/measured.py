@@ -32,7 +32,6 @@ __all__ = [
     "best_options",
     "groups_with_rows",
     "mean_over_models",
-    "measured_groups",
     "ratio_over_models",
     "read_measured",
     "repeat_deviation",
@@ -119,13 +118,11 @@ def read_measured(path: Path) -> pa.Table:
     return table_of(_READERS[path.name](path))
 
 
-def measured_groups(table: pa.Table) -> tuple[MeasuredGroup, ...]:
-    """The groups with two options or more, sorted by source, model, GPU and load; simulated rows are left out."""
-    return tuple(group for group, _ in groups_with_rows(table))
-
-
 def groups_with_rows(table: pa.Table) -> tuple[tuple[MeasuredGroup, Mapping[str, Mapping[str, Any]]], ...]:
-    """The groups as `measured_groups` has them, each with the first row of every option: how it was run."""
+    """The groups with two options or more, each with the first row of every option: how it was run.
+
+    Sorted by source, model, GPU and load; simulated rows are left out.
+    """
     rates: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     first: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for row in table.to_pylist():

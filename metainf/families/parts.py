@@ -72,7 +72,6 @@ class Blueprint:
     """Final norm, learned positions and the like."""
     embedding_size: int = 0
     """Width of the embedding table where it is not the hidden size."""
-    head_bias: bool = False
     mtp_layers: tuple[Layer, ...] = ()
     """Extra layers that predict further tokens (multi-token prediction)."""
     mtp_other_parameters: int = 0

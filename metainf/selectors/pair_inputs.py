@@ -11,15 +11,9 @@ from numpy.typing import NDArray
 from metainf.selectors.contract import FloatArray, TaskTable
 from metainf.selectors.targets import physics_shortfalls
 
-__all__ = ["candidate_names", "candidate_rows", "duel_rows", "of_candidates"]
+__all__ = ["candidate_rows", "duel_rows", "of_candidates"]
 
 IntArray = NDArray[np.intp]
-
-
-def candidate_names(tasks: TaskTable) -> tuple[str, ...]:
-    """Names of the columns of `candidate_rows`."""
-    attributes = (f"method_{number}" for number in range(tasks.method_features.shape[1]))
-    return (*tasks.feature_names, *attributes, *tasks.pair_feature_names, "physics_shortfall")
 
 
 def candidate_rows(tasks: TaskTable, rows: IntArray, columns: IntArray) -> FloatArray:
