@@ -22,7 +22,8 @@ def add_predictor_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictor",
         metavar="analytical|FILE",
-        help="the analytical predictor, or the file of a trained one (default: the one that is shipped)",
+        help="the analytical predictor, or the file of a trained one (default: the one that is shipped, "
+        "or the analytical one where none is)",
     )
 
 

@@ -135,7 +135,8 @@ class OperatorSettings:
     """A price that moves moves many workloads: a pool should not reload all its models at once."""
 
     predictor_artifact: Path | None = field(
-        default=None, metadata={"help": "file of a trained predictor; unset: the one shipped"}
+        default=None,
+        metadata={"help": "file of a trained predictor; unset: the one shipped, or the analytical one where none is"},
     )
     """A damaged or foreign file means the analytical predictor, a condition and a metric that say so."""
 

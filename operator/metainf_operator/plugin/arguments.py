@@ -176,7 +176,8 @@ def _plan(each: argparse.ArgumentParser) -> None:
     each.add_argument(
         "--predictor",
         metavar="analytical|FILE",
-        help="the operator's predictor: the analytical one, or the file of a trained one (default: the one shipped)",
+        help="the operator's predictor: the analytical one, or the file of a trained one (default: the one shipped, "
+        "or the analytical one where none is)",
     )
     each.add_argument(
         "--no-hub", action="store_true", help="do not ask the model hub, as an operator that may not (hub: false)"
