@@ -1005,6 +1005,51 @@ def test_two_workloads_never_count_on_one_node_that_only_one_of_them_selects() -
     assert around.condition("Ready") == ("True", "Serving")
 
 
+def reserved_and_not_bound() -> Around:
+    """Two cheap nodes in two zones; one workload has reserved the first, which it selects, and another comes then."""
+    around = with_pools(Around(), cheap=2, fast=0)
+    for name, zone in (("cheap-0", "a"), ("cheap-1", "b")):
+        in_zone(around, name, zone)
+    around.apply(workload(placement={"nodeSelector": {"zone": "a"}}))
+    around.reconcile()
+    assert around.running() == {"cheap": 1}
+    around.now += timedelta(seconds=1)
+    around.apply(workload("anywhere"))
+    assert around.reconcile("anywhere") == 5.0
+    return around
+
+
+def test_pods_that_may_go_anywhere_are_not_started_before_those_that_reserved_nodes_they_select() -> None:
+    around = reserved_and_not_bound()
+    assert around.running("anywhere") == {}
+    assert around.condition("Available", "anywhere") == ("Unknown", "RollingOut")
+    assert "before that, pods of team/chat take the nodes" in around.message("Available", "anywhere")
+    around.restart()
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {}  # a new process comes to the same answer
+    around.settle("anywhere", "chat")
+    placed = {p["metadata"]["labels"]["metainf.dev/workload"]: p["spec"]["nodeName"] for p in around.cluster.all(POD)}
+    assert placed == {"chat": "cheap-0", "anywhere": "cheap-1"}
+    assert around.condition("Ready", "anywhere") == ("True", "Serving")
+
+
+def test_who_is_deleted_keeps_no_place() -> None:
+    around = reserved_and_not_bound()
+    around.cluster.remove(INFERENCE_WORKLOAD, "chat", "team")
+    around.settle("chat", "anywhere")
+    assert around.condition("Ready", "anywhere") == ("True", "Serving")
+
+
+def test_a_place_that_nobody_comes_to_take_is_not_kept_for_ever() -> None:
+    around = reserved_and_not_bound()
+    around.now += timedelta(minutes=9)
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {}
+    around.now += timedelta(minutes=1)
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {"cheap": 1}
+
+
 @pytest.mark.parametrize("zone", [pytest.param(None, id="without the label"), pytest.param("a", id="of another zone")])
 def test_a_node_that_joins_a_pool_moves_nobody_who_selects_others_of_it(zone: str | None) -> None:
     around = with_pools(Around(), cheap=1, fast=1)

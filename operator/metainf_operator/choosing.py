@@ -72,6 +72,8 @@ class Chooser:
             weight_bytes = understood.model.architecture.weight_bytes
             room = await sides.switch_room(state, made.workload, weight_bytes, accrued)
         now = self._now()
+        if room is not None:
+            room = replace(room, awaited=sides.world.awaited(state.key, now))
         choice = decide(workload, made, active, asked=asked, now=now, overspent=spent, room=room)
         if spent or understood.observed is None or not isinstance(choice, Stop):
             return made, choice

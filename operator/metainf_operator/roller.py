@@ -37,6 +37,7 @@ from metainf_operator.resources import DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVIC
 from metainf_operator.rollout import ObservedService, PodTrouble, Stage, Step, next_step
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.sides import Sides
+from metainf_operator.step_waits import behind, more_replicas, starts_pods
 from metainf_operator.store import Store
 from metainf_operator.template_nodes import as_template, room_for_serving
 from metainf_operator.world import DecisionState, ObjectKey, WorkloadState, World
@@ -120,11 +121,31 @@ class Roller:
             now=self._now(),
             troubles=self.world.troubles(state.key, digest),
         )
+        if not keeps_old:
+            step = self._in_turn(state, serving, deployments, step, name, replicas)
         taken = await self._taken(state, name if step.apply_target else None, workload.name)
         if taken is not None:
             return Rolled(Stage.NAME_TAKEN, taken, digest, 0, timedelta(seconds=30))
         restored = await self._take(state, workload, serving, step, name, replicas, standing)
         return Rolled(step.stage, step.message, digest, replicas, step.again_in, restored, step.trouble)
+
+    def _in_turn(
+        self,
+        state: WorkloadState,
+        serving: Serving,
+        deployments: tuple[ChildState, ...],
+        step: Step,
+        name: str,
+        replicas: int,
+    ) -> Step:
+        """The step, or what of it needs no pods as long as others have to come first."""
+        standing = [child for child in deployments if not child.terminating]
+        if not starts_pods(step, standing):
+            return step
+        target = next((child for child in standing if child.name == name), None)
+        more = more_replicas(target, replicas)
+        first = self.world.goes_before(state.key, serving.pool, more, self._now())
+        return step if first is None else behind(step, first, standing)
 
     def as_it_stands(self, state: WorkloadState, why: str = "") -> Rolled:
         """What runs now, where no step can be taken; `why` ends the message."""
