@@ -562,6 +562,77 @@ def test_a_switch_whose_new_side_does_not_start_is_told_and_holds_up_nobody_else
     assert around.condition("Ready", "a") == ("True", "Serving")
 
 
+def noted(around: Around) -> set[str]:
+    """Workloads whose pods' template has the note."""
+    return {
+        body["metadata"]["labels"]["metainf.dev/workload"]
+        for body in around.deployments()
+        if "example.com/note" in (body["spec"]["template"]["metadata"].get("annotations") or {})
+    }
+
+
+NOTE = {"podTemplate": {"metadata": {"annotations": {"example.com/note": "1"}}}}
+
+
+def two_that_serve_and_one_turn() -> Around:
+    """Two workloads serve, of which one may switch or roll at a time; the first has just begun to roll."""
+    around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    around.edit("a", engine=NOTE)
+    around.reconcile("a")
+    assert noted(around) == {"a"}
+    return around
+
+
+def goes_on_rolling(around: Around, name: str) -> None:
+    """The Deployment controller has seen the new template, and replaces pods."""
+    (rolls,) = names(around, name)
+    revision = {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "2"}}}
+    around.cluster.edit(DEPLOYMENT, rolls, revision, "team", manager="kcm")
+    around.play()
+
+
+def test_pods_are_replaced_in_place_by_as_many_at_a_time_as_may_switch() -> None:
+    around = two_that_serve_and_one_turn()
+    around.edit("b", engine=NOTE)
+    assert around.reconcile("b") == 10.0
+    assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
+    assert "its pods are replaced once fewer workloads switch or roll" in around.message("Available", "b")
+    goes_on_rolling(around, "a")
+    assert around.reconcile("b") == 10.0
+    assert noted(around) == {"a"}
+    (rolls,) = names(around, "a")
+    came = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    around.cluster.edit(DEPLOYMENT, rolls, {"status": {"conditions": [came]}}, "team", manager="kcm")
+    around.reconcile("b")
+    assert noted(around) == {"a", "b"}
+
+
+def test_a_switch_waits_for_its_turn_behind_pods_that_are_replaced_in_place() -> None:
+    around = two_that_serve_and_one_turn()
+    around.edit("b", slo=TOO_QUICK_FOR_CHEAP)
+    around.reconcile("b")
+    assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
+    assert around.running("b") == {"cheap": 1}
+
+
+def test_what_interrupts_nobody_waits_for_no_turn() -> None:
+    around = two_that_serve_and_one_turn()
+    around.edit("b", scaling={"replicas": 2})
+    around.reconcile("b")
+    assert around.running("b") == {"cheap": 2}
+    around.apply(workload("c"))
+    around.reconcile("c")
+    assert around.running("c") == {"cheap": 1}
+    around.ready = False
+    goes_on_rolling(around, "a")
+    around.edit("b", engine=NOTE)
+    around.reconcile("b")  # none of its pods answers
+    assert "b" in noted(around)
+
+
 def test_a_candidate_that_failed_makes_room_for_the_next_while_the_old_one_serves() -> None:
     around = with_pools(Around(), cheap=2, fast=0)
     around.apply(workload(methods={"allow": ["default", "no-prefix-caching"]}))
@@ -768,6 +839,7 @@ def test_a_cordoned_node_moves_nobody_who_runs_there() -> None:
 
 
 CLOSED = {"key": "maintenance", "effect": "NoSchedule"}
+DEVICE = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 STARTS = {"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}
 
 
@@ -1112,6 +1184,7 @@ def kept_to(around: Around) -> list[str]:
         pytest.param(host("g0", "1.005"), id="its own is priced a little differently"),
         pytest.param(host("g0", None), id="the price of its own is not known for a while"),
         pytest.param(host("g1", "1", taints=[CLOSED]), id="another is closed"),
+        pytest.param(host("g1", "1", taints=[DEVICE]), id="another has the accelerator's own taint now"),
         pytest.param(host("g0", "1", taints=[CLOSED]), id="its own is closed"),
         pytest.param(host("g0", "1", cordoned=True), id="its own is cordoned"),
     ],
@@ -1139,14 +1212,17 @@ def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, 
         pytest.param([host("d0", "1", taints=[DEDICATED])], id="nodes of the kind that are dedicated"),
     ],
 )
-def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(others: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("taint", [CLOSED, DEVICE], ids=["closed", "of the accelerator itself"])
+def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(
+    others: list[dict[str, Any]], taint: dict[str, str]
+) -> None:
     around = with_nodes(g0="1", g1="1")
     for each in others:
         around.cluster.put(NODE, each)
     around.apply(workload(policy={"onViolation": "Stop"}))
     around.settle()
     before = len(around.cluster.writes)
-    for taints in ([CLOSED], []):
+    for taints in ([taint], []):
         for name in ("g0", "g1"):
             around.cluster.put(NODE, host(name, "1", taints=taints))
             around.settle()

@@ -110,6 +110,8 @@ class ObservedDeployment:
     message: str = ""
     served: bool = False
     """Whether all replicas of its newest template were available once, though none may be now."""
+    rolling: bool = False
+    """Whether pods of an earlier template are being replaced by those of its newest, which may still come to serve."""
 
     @property
     def settled(self) -> bool:

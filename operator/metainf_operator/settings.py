@@ -130,7 +130,7 @@ class OperatorSettings:
     """Plain is for people at a terminal."""
 
     max_concurrent_switches: int = field(
-        default=3, metadata={"help": "switches of running workloads at a time over the cluster"}
+        default=3, metadata={"help": "running workloads that switch or roll at a time over the cluster"}
     )
     """A price that moves moves many workloads: a pool should not reload all its models at once."""
 

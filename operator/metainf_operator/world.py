@@ -23,10 +23,11 @@ from metainf_operator.store import Store
 __all__ = ["DecisionState", "ObjectKey", "PoolState", "WorkloadState", "World"]
 
 
-def _under_way(children: Iterable[ChildState]) -> int:
-    """Deployments that serve or may still come to."""
-    found = (child.deployment for child in children)
-    return sum(each is None or (each.replicas > 0 and not each.deadline_exceeded) for each in found)
+def _is_switching(children: Iterable[ChildState]) -> bool:
+    """Whether of these Deployments more than one serves or may still come to, or one replaces its pods in place."""
+    found = [child.deployment for child in children]
+    under_way = sum(each is None or (each.replicas > 0 and not each.deadline_exceeded) for each in found)
+    return under_way > 1 or any(each is not None and each.rolling for each in found)
 
 
 def _is_recent(hold: Hold, now: datetime) -> bool:
@@ -376,13 +377,12 @@ class World:
     def switching(self, but: WorkloadKey | None = None) -> int:
         """Workloads amid a switch, `but` not counted.
 
-        Those that have more than one Deployment now. One that did not start in its time is none of them: a switch that
-        failed may stand so until somebody looks after it, and must hold up nobody else's.
+        Those that have more than one Deployment now, or one that is rolling. One that did not start in its time is none
+        of them: a switch that failed may stand so until somebody looks after it, and must hold up nobody else's.
         """
         return sum(
-            1
+            key != but and _is_switching(kinds.get(self.deployments.name, {}).values())
             for key, kinds in self._children.items()
-            if key != but and len(mine := kinds.get(self.deployments.name, {})) > 1 and _under_way(mine.values()) > 1
         )
 
     def forget(self, key: WorkloadKey) -> None:
