@@ -1,5 +1,6 @@
 """Passes of the controller over a cluster in memory: what is written, in which order, and that it comes to an end."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from choices import architecture
 from controller_passes import ROOMY, SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
 from metainf import candidates
-from metainf.manifests import parse_pool, standing_pool
+from metainf.manifests import DraftSource, InferenceWorkload, parse_pool, standing_pool
+from metainf.planning import Head
 from metainf.predictors.contract import Question
 from metainf.workload import Repetitiveness
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
@@ -1491,7 +1493,7 @@ def test_a_flag_that_the_engine_lacks_is_not_accepted_and_what_runs_is_kept(engi
     ],
 )
 def test_a_version_without_a_catalogue_serves_by_the_one_before_it_and_that_is_said(version: str, says: str) -> None:
-    around = serving()
+    around = serving(model={"id": "Qwen/Qwen2.5-7B-Instruct", "revision": "c" * 40})
     around.edit(engine={"version": version})
     around.settle()
     assert around.condition("Accepted") == ("True", "Accepted")
@@ -1509,6 +1511,31 @@ def test_a_branch_that_moves_on_restarts_nobody() -> None:
     around.settle()
     (after,) = around.deployments()
     assert after["metadata"]["name"] == before["metadata"]["name"]
+
+
+def test_a_head_whose_branch_moves_on_restarts_nobody_and_that_it_is_no_commit_is_said() -> None:
+    model = {"id": "Qwen/Qwen2.5-7B-Instruct", "draftModel": {"id": "a/head"}}
+    around = serving(model=model, methods={"allow": ["eagle"]})
+    (before,) = around.deployments()
+    said = around.message("Accepted")
+    assert "no commit is known of Qwen/Qwen2.5-7B-Instruct at main and a/head at main" in said
+    around.restart()
+
+    async def find(_: InferenceWorkload) -> KnownModel:
+        return KnownModel(architecture(), "f" * 40, Head(DraftSource("a/head", "e" * 40), 4096))
+
+    around.controller.models.find = find  # type: ignore[method-assign]
+    around.settle()
+    (after,) = around.deployments()
+    assert after["metadata"]["name"] == before["metadata"]["name"]
+    assert around.message("Accepted") == said  # what is served was decided on before
+    around.edit(engine={"extraArgs": ["--seed=7"]})
+    around.settle()
+    (anew,) = around.deployments()
+    argv = anew["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert argv[argv.index("--revision") + 1] == "f" * 40
+    assert json.loads(argv[argv.index("--speculative-config") + 1])["revision"] == "e" * 40
+    assert around.message("Accepted") == "the spec is valid and the model is known"
 
 
 def test_a_users_disruption_budget_is_left_alone() -> None:

@@ -139,8 +139,8 @@ class OperatorSettings:
     )
     """A damaged or foreign file means the analytical predictor, a condition and a metric that say so."""
 
-    hub: bool = field(default=True, metadata={"help": "whether config.json may be fetched from the model hub"})
-    """False in an air-gapped cluster: models come from the bundled list or a ConfigMap."""
+    hub: bool = field(default=True, metadata={"help": "whether the model hub may be asked for config.json and commits"})
+    """False in an air-gapped cluster: models come from the bundled list or a ConfigMap, at revisions as written."""
 
     opencost_url: str | None = field(
         default=None, metadata={"help": "address of OpenCost's metrics; unset: OpenCost is not asked"}
