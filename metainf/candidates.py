@@ -14,6 +14,7 @@ from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
 from metainf.conflicts import Conflict
 from metainf.errors import InvalidWorkloadError
+from metainf.heads import head_conflicts
 from metainf.layouts import Layout
 from metainf.memory import MemoryPlan, cache_of_its_own, memory_plan, with_room_for
 from metainf.methods import Method, applicable, effective_settings, layouts_for, portfolio
@@ -206,6 +207,7 @@ def _options(
         workload.methods,
         engine_version,
         workload.draft_model,
+        workload.draft_context_tokens,
     )
     rooms = {request: room_for(pool, request) for request in {p.request for p in possible.options}}
     options = [Option(pool, p.method, p.layout, p.replica, p.request, rooms[p.request]) for p in possible.options]
@@ -241,6 +243,7 @@ def _replicas_of_shape(
     methods: MethodLimits,
     engine_version: str,
     draft_model: bool,
+    head_tokens: int | None,
 ) -> _ShapeOptions:
     """What one replica can be on nodes of this shape. Cached: prices and free capacity do not come in."""
     options: list[_ShapeOption] = []
@@ -261,6 +264,7 @@ def _replicas_of_shape(
             continue
         for layout in layouts:
             conflicts = applicable(method, architecture, accelerator, layout, engine_version, draft_model=draft_model)
+            conflicts += head_conflicts(method.settings.speculation, head_tokens, longest, accelerator, engine_version)
             if conflicts:
                 rejections.append(_not_applicable(method, layout, conflicts[0]))
                 continue

@@ -59,7 +59,8 @@ def cpu_threads(cores: float, threads_per_core: int) -> int:
     """Threads of the kernels of a replica that has so many `cores`, counted as Kubernetes counts `cpu`.
 
     One for each physical core, and one core left to the server: what vLLM's automatic binding takes of a whole machine
-    (vllm/utils/ompmultiprocessing.py, OMPProcessManager), here of the replica's share of it.
+    (vllm/utils/ompmultiprocessing.py, OMPProcessManager: one at least for the scheduler's process, and none where there
+    is but one), here of the replica's share of it.
     """
     return max(1, int(cores / threads_per_core) - 1)
 

@@ -1,8 +1,8 @@
 """The one door to the model hub: a model's config.json and the commit that it came from.
 
 Separate because it is the only module that goes to the network, and import contracts hold it so. It fetches two
-small JSON files and nothing else: never weights, and never code from the model's repository. `huggingface_hub` is
-imported inside the functions, so that the library starts without it.
+small JSON files, and what a name stands for, and nothing else: never weights, and never code from the model's
+repository. `huggingface_hub` is imported inside the functions, so that the library starts without it.
 
 Why not `hf_hub_download`: it writes to a cache folder, which an operator's read-only file system does not have, and
 it does not stop at a size. The files are streamed into memory through huggingface_hub's own session, addresses,
@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from metainf import __version__
@@ -22,7 +22,7 @@ from metainf.errors import HubError, InvalidWorkloadError, MetaInfError, Unknown
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-__all__ = ["MAX_FILE_BYTES", "HubConfig", "fetch_config"]
+__all__ = ["MAX_FILE_BYTES", "HubConfig", "fetch_commit", "fetch_config", "is_commit"]
 
 MAX_FILE_BYTES = 5 * 1024 * 1024
 """Largest config.json that is read; the largest known one of a usable model has 3.1 MB (a NVFP4 checkpoint)."""
@@ -68,6 +68,31 @@ def fetch_config(
     HubError
         The hub did not answer, failed, or may not be asked (HF_HUB_OFFLINE).
     """
+    request = _request(model_id, revision, token, timeout_s)
+    config, commit = _fetch_json(request, _CONFIG)
+    if config is None:
+        raise UnknownModelError(f"{model_id}: the repository has no {_CONFIG} at revision {request.revision}")
+    commit = commit or _resolve_commit(request)
+    side = None
+    if "quantization_config" not in config:
+        side, _ = _fetch_json(replace(request, revision=commit), _QUANT_CONFIG)
+    return HubConfig(model_id, commit, config, side)
+
+
+def fetch_commit(model_id: str, revision: str | None = None, *, token: str | None = None, timeout_s: float = 10) -> str:
+    """The commit that `revision` (default: main) stands for now: of a gated model, too, whose files nobody may read.
+
+    Raises as `fetch_config`, but for what is about its files.
+    """
+    return _resolve_commit(_request(model_id, revision, token, timeout_s))
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether this is a commit, which stands for the same files for ever, and no branch or tag."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def _request(model_id: str, revision: str | None, token: str | None, timeout_s: float) -> _Request:
     from huggingface_hub import constants
 
     wanted = revision or "main"
@@ -76,16 +101,7 @@ def fetch_config(
     if constants.is_offline_mode():
         raise HubError(f"fetching {model_id}: HF_HUB_OFFLINE is set; unset it, or give the model's config.json")
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    request = _Request(model_id, wanted, endpoint, token, timeout_s)
-    config, commit = _fetch_json(request, _CONFIG)
-    if config is None:
-        raise UnknownModelError(f"{model_id}: the repository has no {_CONFIG} at revision {wanted}")
-    commit = commit or _resolve_commit(request)
-    side = None
-    if "quantization_config" not in config:
-        at_commit = _Request(model_id, commit, endpoint, token, timeout_s)
-        side, _ = _fetch_json(at_commit, _QUANT_CONFIG)
-    return HubConfig(model_id, commit, config, side)
+    return _Request(model_id, wanted, endpoint, token, timeout_s)
 
 
 def _fetch_json(request: _Request, filename: str) -> tuple[dict[str, object] | None, str | None]:

@@ -17,6 +17,7 @@ from metainf.assessment import LimitColumn
 from metainf.candidates import Candidate, CandidateName
 from metainf.engine_flags import DraftModel, ExtraArgReason, check_extra_args, serve_argv
 from metainf.errors import InvalidWorkloadError, OverridesDecisionError
+from metainf.hub import is_commit
 from metainf.manifests import (
     DecisionInputs,
     DraftSource,
@@ -41,12 +42,14 @@ __all__ = [
     "HTTP_PORT",
     "MODEL_MOUNT_PATH",
     "SHUTDOWN_TIMEOUT_S",
+    "Head",
     "LimitOutlook",
     "Plan",
     "candidate_argv",
     "confidence_kept",
     "outlooks",
     "plan",
+    "unpinned",
 ]
 
 HTTP_PORT = 8000
@@ -70,6 +73,14 @@ class LimitOutlook:
     used_ratio: float
     kept: float
     floor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head that drafts, at the commit that its revision stands for where that is known; `context_tokens` likewise."""
+
+    source: DraftSource
+    context_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ def plan(
     pools: Sequence[NodePool],
     predictor: Predictor,
     engine_version: str,
+    head: Head | None = None,
     pinned: CandidateName | None = None,
     current: CandidateName | None = None,
     running: Running | None = None,
@@ -119,6 +131,8 @@ def plan(
         Its own engine version goes before `engine_version`, and its own pinned candidate before `pinned`.
     revision : str or None
         The commit that the model's revision stands for; None for a model from a volume claim.
+    head : Head or None
+        What drafts for the model, as it is served; None: as the workload names it, if it names any.
     pools : sequence of NodePool
         What is free in them is free for this workload: what it holds itself counts as free.
     pinned : CandidateName or None
@@ -141,8 +155,10 @@ def plan(
     _check_extra_args(workload, version)
     if observed is not None:
         workload = _by_observed(workload, observed)
+    if head is None and workload.model.draft is not None:
+        head = Head(workload.model.draft)
     request = Request(
-        workload=_asked(workload, version),
+        workload=_asked(workload, version, head),
         architecture=architecture,
         pools=tuple(pools),
         engine_version=version,
@@ -152,14 +168,15 @@ def plan(
     )
     outcome = select(request, predictor)
     digest = architecture_digest(architecture)
+    drafts = None if head is None else (head.source, head.context_tokens)
     inputs = DecisionInputs(
-        digest=inputs_digest(workload, (digest, revision), pools, predictor.identity, version),
+        digest=inputs_digest(workload, (digest, revision), pools, predictor.identity, version, drafts=drafts),
         engine_version=version,
         model_id=workload.model.id,
         revision=revision,
         architecture_digest=digest,
         observed=observed,
-        draft=workload.model.draft,
+        draft=None if head is None else head.source,
     )
     argv = candidate_argv(workload, outcome.chosen.candidate, inputs) if isinstance(outcome, Selection) else ()
     return Plan(workload, inputs, outcome, tuple(pools), argv)
@@ -172,9 +189,13 @@ def _by_observed(workload: InferenceWorkload, observed: ObservedTraffic) -> Infe
     return replace(workload, workload=asked)
 
 
-def _asked(workload: InferenceWorkload, version: str) -> Workload:
+def _asked(workload: InferenceWorkload, version: str, head: Head | None) -> Workload:
     """What the selection is asked for. Zero replicas run nothing: what is decided is what would run with more."""
-    asked = replace(workload.workload, methods=_known_methods(workload.workload.methods, version))
+    asked = replace(
+        workload.workload,
+        methods=_known_methods(workload.workload.methods, version),
+        draft_context_tokens=None if head is None else head.context_tokens,
+    )
     return replace(asked, replicas=replace(asked.replicas, fixed=None)) if asked.replicas.fixed == 0 else asked
 
 
@@ -189,7 +210,7 @@ def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: De
     model, option = workload.model, candidate.option
     sized = option.replica.settings
     path = None if model.pvc is None else "/".join(part for part in (MODEL_MOUNT_PATH, model.pvc.path) if part)
-    draft = None if model.draft is None else _draft_model(model.draft)
+    draft = None if inputs.draft is None else _draft_model(inputs.draft)
     return serve_argv(
         model=path or model.id,
         revision=inputs.revision if path is None else None,
@@ -209,11 +230,22 @@ def candidate_argv(workload: InferenceWorkload, candidate: Candidate, inputs: De
 
 
 def _draft_model(source: DraftSource) -> DraftModel:
-    """The head as the engine is told of it. A revision is passed on as written: no head changes what is answered."""
+    """The head as the engine is told of it."""
     if source.path is not None:
         return DraftModel(f"{MODEL_MOUNT_PATH}/{source.path}")
     assert source.id is not None, "a head has an id or a path"
     return DraftModel(source.id, source.revision)
+
+
+def unpinned(plan: Plan) -> str:
+    """What of the plan's model is no commit, so that pods may come to serve other files; empty where all is."""
+    inputs = plan.inputs
+    served = [] if plan.workload.model.pvc is not None else [(inputs.model_id, inputs.revision)]
+    if inputs.draft is not None and inputs.draft.id is not None:
+        served.append((inputs.draft.id, inputs.draft.revision))
+    loose = [f"{name} at {revision or 'main'}" for name, revision in served if not is_commit(revision)]
+    why = "pods that start later may serve other files: give a commit as its revision"
+    return f"no commit is known of {' and '.join(loose)}: {why}" if loose else ""
 
 
 def _check_extra_args(workload: InferenceWorkload, version: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.cpu_shares import computing_share, cpu_share
 from metainf.dtypes import DType
 from metainf.efficiencies import Efficiency
 from metainf.errors import InvalidWorkloadError
@@ -40,7 +41,6 @@ __all__ = [
     "StepModel",
     "StepWork",
     "calibrated",
-    "cpu_share",
     "mapped",
     "step_time_s",
     "step_values",
@@ -366,8 +366,8 @@ class _Speeds:
         accelerator = replica.accelerator
         self._accelerator = accelerator
         self._weight_dtype = replica.settings.weight_dtype
-        self._share = cpu_share(replica)
-        self.bandwidth = accelerator.memory_bandwidth_bytes_per_s * self._share
+        self._computing = computing_share(replica)
+        self.bandwidth = accelerator.memory_bandwidth_bytes_per_s * cpu_share(replica)
         self.link = _link_bytes_per_s(replica)
 
     def multiplied_in(self, dtype: DType) -> DType:
@@ -381,21 +381,13 @@ class _Speeds:
 
     def peak(self, dtype: DType) -> float:
         """FLOP/s at this format, or at the nearest wider one that the silicon has."""
-        return float(self._accelerator.flops[self.multiplied_in(dtype)]) * self._share
+        return float(self._accelerator.flops[self.multiplied_in(dtype)]) * self._computing
 
     def format_of(self, linear: Linear) -> tuple[float, DType]:
         """Bits per weight and multiplication format with the settings' quantisation while loading."""
         bits = loaded_bits_per_weight(linear, self._weight_dtype)
         narrowed = bits < linear.storage.bits_per_weight
         return bits, DType.FP8 if narrowed else linear.storage.gemm_dtype
-
-
-def cpu_share(replica: ReplicaSpec) -> float:
-    """Part of the accelerator's figures that the replica has: 1, or its cores over those the figures are for."""
-    cpu = replica.accelerator.cpu
-    if cpu is None or replica.cpu_cores is None:
-        return 1.0
-    return replica.cpu_cores / cpu.cores
 
 
 def _link_bytes_per_s(replica: ReplicaSpec) -> float:

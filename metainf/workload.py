@@ -295,7 +295,8 @@ class ReplicaLimits:
 class Workload:
     """What is asked of the selection, all but the model itself.
 
-    `draft_model` says whether there is a head that drafts for the model, without which no method speculates with one.
+    `draft_model` says whether there is a head that drafts for the model, without which no method speculates with one,
+    and `draft_context_tokens` for how long a context it is made, None where that is not known.
     `confidence` is one-sided: the probability that all SLOs and the budget hold together must be at least this.
     `accepted_lengths` are prompts and answers that an engine must have room for, where `traffic` was observed and these
     were declared; None: those of the traffic.
@@ -311,3 +312,4 @@ class Workload:
     confidence: float = 0.9
     accepted_lengths: tuple[TokenLengths, TokenLengths] | None = None
     draft_model: bool = False
+    draft_context_tokens: int | None = None

@@ -2,18 +2,22 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from choices import VERSION, architecture, pool, workload
+from choices import GIB, VERSION, architecture, device, pool, workload
 from metainf.candidates import CandidateName, enumerate_candidates
 from metainf.cli import main
 from metainf.cli.predict import answers
 from metainf.known_models import known_model_config
+from metainf.pools import NodeCapacity, NodeShape
 from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.contract import Question
 from metainf.rejections import RejectionReason
+from metainf.workload import ConcurrencyLoad
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 QUESTION: dict[str, Any] = {
@@ -111,6 +115,9 @@ def test_shared_prefixes_and_repetition_are_read() -> None:
         pytest.param(asked(count=1.5), "whole number", id="a broken count"),
         pytest.param(asked(count=True), "count must be a number", id="a boolean count"),
         pytest.param(asked(count=3), "heads do not divide over 3", id="heads do not divide"),
+        pytest.param(asked(cpuCores=8), "say something of a CPU, H100-SXM-80GB is none", id="cores of a GPU"),
+        pytest.param(asked(accelerator="CPU-x86-64", memoryGib=8), "give that too", id="memory of no cores"),
+        pytest.param(asked(accelerator="CPU-x86-64", cpuCores=0), "cpuCores must be above 0", id="no cores"),
         pytest.param(asked(count=4, flags={"tensor-parallel-size": 2}), "count is 4", id="layout and count differ"),
         pytest.param(asked(flags={"max-num-sequences": 4}), "max-num-seq", id="an unknown flag"),
         pytest.param(asked(flags=[1]), "flags must be an object", id="flags are a list"),
@@ -256,3 +263,50 @@ def test_a_model_may_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(dict(config)))
     by_folder, by_id = answer(asked(model=str(tmp_path)), asked())
     assert by_folder["tpot"] == by_id["tpot"]
+
+
+# Shares of a CPU
+
+
+ON_CPU: dict[str, Any] = {
+    "model": "Qwen/Qwen2.5-7B-Instruct",
+    "accelerator": "Xeon-Granite-Rapids",
+    "traffic": {"concurrency": 4, "inputTokens": {"mean": 500}, "outputTokens": {"mean": 100}},
+}
+
+
+def test_a_share_of_a_cpu_is_answered_as_the_replica_of_a_plan_is_assessed() -> None:
+    nodes = (NodeCapacity("c0", 0, 64.0, 256 * GIB),)
+    share = device("Xeon-Granite-Rapids").cpu_share(64.0, 256 * GIB)
+    shape = NodeShape(0, 64.0, 256 * GIB)
+    where = replace(pool("cpu", price="4"), accelerator=share, resource_name=None, shape=shape, nodes=nodes)
+    wish = workload(load=ConcurrencyLoad(4))
+    (candidate,) = enumerate_candidates(wish, architecture(), [where], engine_version=VERSION).candidates
+    replica = candidate.option.replica
+    assert replica.cpu_cores == 54.0
+    expected = AnalyticalPredictor().predict([Question(replica, wish.traffic)])
+    (found,) = answer(ON_CPU | {"cpuCores": 54, "memoryGib": 216})
+    assert found["ttft"]["mean"] == pytest.approx(expected.latency_s[0, 0, 0], rel=1e-5)
+    assert found["tpot"]["mean"] == pytest.approx(expected.latency_s[0, 1, 0], rel=1e-5)
+    assert found["outputTokensPerSecond"] == pytest.approx(expected.output_tokens_per_second[0], rel=1e-5)
+
+
+def test_more_cores_of_a_cpu_answer_faster_and_none_given_are_all_of_them() -> None:
+    few, more, whole = answer(*(ON_CPU | ({} if cores is None else {"cpuCores": cores}) for cores in (16, 32, None)))
+    assert few["ttft"]["mean"] > more["ttft"]["mean"] > whole["ttft"]["mean"]
+    assert few["tpot"]["mean"] > more["tpot"]["mean"] > whole["tpot"]["mean"]
+
+
+def test_cores_bring_their_part_of_the_memory_unless_it_is_said() -> None:
+    (short,) = answer(ON_CPU | {"cpuCores": 16, "memoryGib": 8})
+    assert "error" in short
+    (found,) = answer(ON_CPU | {"cpuCores": 16, "memoryGib": 64})
+    assert "error" not in found
+
+
+def test_a_share_of_a_cpu_may_be_asked_about_by_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", ON_CPU["model"], "--accelerator", ON_CPU["accelerator"], "--cpu-cores", "16"]
+    flags += ["--memory-gib", "64", "--concurrency", "4", "--input-tokens", "500", "--output-tokens", "100"]
+    assert main(["predict", "--predictor", "analytical", *flags]) == 0
+    (expected,) = answer(ON_CPU | {"cpuCores": 16, "memoryGib": 64})
+    assert json.loads(capsys.readouterr().out) == expected

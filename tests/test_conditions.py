@@ -277,6 +277,7 @@ facts_strategy = st.builds(
     stopped=maybe,
     unwatched=texts,
     traffic_remark=texts,
+    pin_remark=texts,
     predictor_fault=texts,
 )
 

@@ -1,5 +1,6 @@
 """Passes of the controller over a cluster in memory: what is written, in which order, and that it comes to an end."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from choices import architecture
 from controller_passes import ROOMY, SETTINGS, Around, CutOffError, pool, serving, with_pools, workload
 from metainf import candidates
-from metainf.manifests import parse_pool, standing_pool
+from metainf.manifests import DraftSource, InferenceWorkload, parse_pool, standing_pool
+from metainf.planning import Head
 from metainf.predictors.contract import Question
 from metainf.workload import Repetitiveness
 from metainf_operator.api_errors import InvalidObjectError, NamespaceTerminatingError, NotFoundError, UnreachableError
@@ -562,6 +564,77 @@ def test_a_switch_whose_new_side_does_not_start_is_told_and_holds_up_nobody_else
     assert around.condition("Ready", "a") == ("True", "Serving")
 
 
+def noted(around: Around) -> set[str]:
+    """Workloads whose pods' template has the note."""
+    return {
+        body["metadata"]["labels"]["metainf.dev/workload"]
+        for body in around.deployments()
+        if "example.com/note" in (body["spec"]["template"]["metadata"].get("annotations") or {})
+    }
+
+
+NOTE = {"podTemplate": {"metadata": {"annotations": {"example.com/note": "1"}}}}
+
+
+def two_that_serve_and_one_turn() -> Around:
+    """Two workloads serve, of which one may switch or roll at a time; the first has just begun to roll."""
+    around = with_pools(Around(settings=replace(SETTINGS, max_concurrent_switches=1)))
+    for name in ("a", "b"):
+        around.apply(workload(name))
+    around.settle("a", "b")
+    around.edit("a", engine=NOTE)
+    around.reconcile("a")
+    assert noted(around) == {"a"}
+    return around
+
+
+def goes_on_rolling(around: Around, name: str) -> None:
+    """The Deployment controller has seen the new template, and replaces pods."""
+    (rolls,) = names(around, name)
+    revision = {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "2"}}}
+    around.cluster.edit(DEPLOYMENT, rolls, revision, "team", manager="kcm")
+    around.play()
+
+
+def test_pods_are_replaced_in_place_by_as_many_at_a_time_as_may_switch() -> None:
+    around = two_that_serve_and_one_turn()
+    around.edit("b", engine=NOTE)
+    assert around.reconcile("b") == 10.0
+    assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
+    assert "its pods are replaced once fewer workloads switch or roll" in around.message("Available", "b")
+    goes_on_rolling(around, "a")
+    assert around.reconcile("b") == 10.0
+    assert noted(around) == {"a"}
+    (rolls,) = names(around, "a")
+    came = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    around.cluster.edit(DEPLOYMENT, rolls, {"status": {"conditions": [came]}}, "team", manager="kcm")
+    around.reconcile("b")
+    assert noted(around) == {"a", "b"}
+
+
+def test_a_switch_waits_for_its_turn_behind_pods_that_are_replaced_in_place() -> None:
+    around = two_that_serve_and_one_turn()
+    around.edit("b", slo=TOO_QUICK_FOR_CHEAP)
+    around.reconcile("b")
+    assert around.condition("Available", "b") == ("True", "WaitingToSwitch")
+    assert around.running("b") == {"cheap": 1}
+
+
+def test_what_interrupts_nobody_waits_for_no_turn() -> None:
+    around = two_that_serve_and_one_turn()
+    around.edit("b", scaling={"replicas": 2})
+    around.reconcile("b")
+    assert around.running("b") == {"cheap": 2}
+    around.apply(workload("c"))
+    around.reconcile("c")
+    assert around.running("c") == {"cheap": 1}
+    around.ready = False
+    goes_on_rolling(around, "a")
+    around.edit("b", engine=NOTE)
+    around.reconcile("b")  # none of its pods answers
+    assert "b" in noted(around)
+
+
 def test_a_candidate_that_failed_makes_room_for_the_next_while_the_old_one_serves() -> None:
     around = with_pools(Around(), cheap=2, fast=0)
     around.apply(workload(methods={"allow": ["default", "no-prefix-caching"]}))
@@ -768,6 +841,7 @@ def test_a_cordoned_node_moves_nobody_who_runs_there() -> None:
 
 
 CLOSED = {"key": "maintenance", "effect": "NoSchedule"}
+DEVICE = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 STARTS = {"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"}
 
 
@@ -1005,6 +1079,51 @@ def test_two_workloads_never_count_on_one_node_that_only_one_of_them_selects() -
     assert around.condition("Ready") == ("True", "Serving")
 
 
+def reserved_and_not_bound() -> Around:
+    """Two cheap nodes in two zones; one workload has reserved the first, which it selects, and another comes then."""
+    around = with_pools(Around(), cheap=2, fast=0)
+    for name, zone in (("cheap-0", "a"), ("cheap-1", "b")):
+        in_zone(around, name, zone)
+    around.apply(workload(placement={"nodeSelector": {"zone": "a"}}))
+    around.reconcile()
+    assert around.running() == {"cheap": 1}
+    around.now += timedelta(seconds=1)
+    around.apply(workload("anywhere"))
+    assert around.reconcile("anywhere") == 5.0
+    return around
+
+
+def test_pods_that_may_go_anywhere_are_not_started_before_those_that_reserved_nodes_they_select() -> None:
+    around = reserved_and_not_bound()
+    assert around.running("anywhere") == {}
+    assert around.condition("Available", "anywhere") == ("Unknown", "RollingOut")
+    assert "before that, pods of team/chat take the nodes" in around.message("Available", "anywhere")
+    around.restart()
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {}  # a new process comes to the same answer
+    around.settle("anywhere", "chat")
+    placed = {p["metadata"]["labels"]["metainf.dev/workload"]: p["spec"]["nodeName"] for p in around.cluster.all(POD)}
+    assert placed == {"chat": "cheap-0", "anywhere": "cheap-1"}
+    assert around.condition("Ready", "anywhere") == ("True", "Serving")
+
+
+def test_who_is_deleted_keeps_no_place() -> None:
+    around = reserved_and_not_bound()
+    around.cluster.remove(INFERENCE_WORKLOAD, "chat", "team")
+    around.settle("chat", "anywhere")
+    assert around.condition("Ready", "anywhere") == ("True", "Serving")
+
+
+def test_a_place_that_nobody_comes_to_take_is_not_kept_for_ever() -> None:
+    around = reserved_and_not_bound()
+    around.now += timedelta(minutes=9)
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {}
+    around.now += timedelta(minutes=1)
+    around.reconcile("anywhere")
+    assert around.running("anywhere") == {"cheap": 1}
+
+
 @pytest.mark.parametrize("zone", [pytest.param(None, id="without the label"), pytest.param("a", id="of another zone")])
 def test_a_node_that_joins_a_pool_moves_nobody_who_selects_others_of_it(zone: str | None) -> None:
     around = with_pools(Around(), cheap=1, fast=1)
@@ -1067,6 +1186,7 @@ def kept_to(around: Around) -> list[str]:
         pytest.param(host("g0", "1.005"), id="its own is priced a little differently"),
         pytest.param(host("g0", None), id="the price of its own is not known for a while"),
         pytest.param(host("g1", "1", taints=[CLOSED]), id="another is closed"),
+        pytest.param(host("g1", "1", taints=[DEVICE]), id="another has the accelerator's own taint now"),
         pytest.param(host("g0", "1", taints=[CLOSED]), id="its own is closed"),
         pytest.param(host("g0", "1", cordoned=True), id="its own is cordoned"),
     ],
@@ -1094,14 +1214,17 @@ def test_a_node_that_comes_goes_or_changes_writes_no_deployment(body: dict[str, 
         pytest.param([host("d0", "1", taints=[DEDICATED])], id="nodes of the kind that are dedicated"),
     ],
 )
-def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(others: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("taint", [CLOSED, DEVICE], ids=["closed", "of the accelerator itself"])
+def test_a_taint_on_all_nodes_of_a_kind_moves_and_stops_nobody_who_runs_there(
+    others: list[dict[str, Any]], taint: dict[str, str]
+) -> None:
     around = with_nodes(g0="1", g1="1")
     for each in others:
         around.cluster.put(NODE, each)
     around.apply(workload(policy={"onViolation": "Stop"}))
     around.settle()
     before = len(around.cluster.writes)
-    for taints in ([CLOSED], []):
+    for taints in ([taint], []):
         for name in ("g0", "g1"):
             around.cluster.put(NODE, host(name, "1", taints=taints))
             around.settle()
@@ -1370,7 +1493,7 @@ def test_a_flag_that_the_engine_lacks_is_not_accepted_and_what_runs_is_kept(engi
     ],
 )
 def test_a_version_without_a_catalogue_serves_by_the_one_before_it_and_that_is_said(version: str, says: str) -> None:
-    around = serving()
+    around = serving(model={"id": "Qwen/Qwen2.5-7B-Instruct", "revision": "c" * 40})
     around.edit(engine={"version": version})
     around.settle()
     assert around.condition("Accepted") == ("True", "Accepted")
@@ -1388,6 +1511,31 @@ def test_a_branch_that_moves_on_restarts_nobody() -> None:
     around.settle()
     (after,) = around.deployments()
     assert after["metadata"]["name"] == before["metadata"]["name"]
+
+
+def test_a_head_whose_branch_moves_on_restarts_nobody_and_that_it_is_no_commit_is_said() -> None:
+    model = {"id": "Qwen/Qwen2.5-7B-Instruct", "draftModel": {"id": "a/head"}}
+    around = serving(model=model, methods={"allow": ["eagle"]})
+    (before,) = around.deployments()
+    said = around.message("Accepted")
+    assert "no commit is known of Qwen/Qwen2.5-7B-Instruct at main and a/head at main" in said
+    around.restart()
+
+    async def find(_: InferenceWorkload) -> KnownModel:
+        return KnownModel(architecture(), "f" * 40, Head(DraftSource("a/head", "e" * 40), 4096))
+
+    around.controller.models.find = find  # type: ignore[method-assign]
+    around.settle()
+    (after,) = around.deployments()
+    assert after["metadata"]["name"] == before["metadata"]["name"]
+    assert around.message("Accepted") == said  # what is served was decided on before
+    around.edit(engine={"extraArgs": ["--seed=7"]})
+    around.settle()
+    (anew,) = around.deployments()
+    argv = anew["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert argv[argv.index("--revision") + 1] == "f" * 40
+    assert json.loads(argv[argv.index("--speculative-config") + 1])["revision"] == "e" * 40
+    assert around.message("Accepted") == "the spec is valid and the model is known"
 
 
 def test_a_users_disruption_budget_is_left_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
-from metainf.hub import MAX_FILE_BYTES, fetch_config
+from metainf.hub import MAX_FILE_BYTES, fetch_commit, fetch_config, is_commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "fp8"}}
@@ -134,6 +134,32 @@ def test_a_mirror_that_knows_no_commit_is_a_hub_error(hub, info):
     hub.answers["/api/models/org/model/revision/main"] = Answer(200, info)
     with pytest.raises(HubError, match="resolving revision main"):
         fetch_config("org/model")
+
+
+def test_the_commit_of_a_gated_model_is_told_though_its_files_are_not(hub):
+    hub.refuse("/org/model/resolve/main/config.json", 403, "GatedRepo")
+    info = {"id": "org/model", "sha": COMMIT, "siblings": [], "tags": []}
+    hub.answers["/api/models/org/model/revision/v1"] = Answer(200, json.dumps(info).encode())
+    hub.answers["/api/models/org/model/revision/main"] = Answer(200, json.dumps(info).encode())
+    with pytest.raises(InvalidWorkloadError, match="gated"):
+        fetch_config("org/model")
+    assert (fetch_commit("org/model"), fetch_commit("org/model", "v1")) == (COMMIT, COMMIT)
+
+
+def test_a_commit_that_cannot_be_told_says_why(hub, monkeypatch):
+    hub.refuse("/api/models/org/model/revision/main", 401)
+    with pytest.raises(InvalidWorkloadError, match="not there, or private"):
+        fetch_commit("org/model")
+    with pytest.raises(InvalidWorkloadError, match="is no revision"):
+        fetch_commit("org/model", "a b")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
+        fetch_commit("org/model")
+
+
+@pytest.mark.parametrize(("revision", "commit"), [(COMMIT, True), ("main", False), (COMMIT[:12], False), (None, False)])
+def test_a_commit_is_told_from_a_branch(revision, commit):
+    assert is_commit(revision) is commit
 
 
 def test_sends_the_given_token(hub):

@@ -249,6 +249,22 @@ def test_a_taint_that_all_pods_of_ours_tolerate_tells_no_nodes_apart(like: str, 
     assert (after.name, [n.name for n in after.nodes]) == (before.name, ["n0", "n1", "n2"])
 
 
+@pytest.mark.parametrize(
+    "taints",
+    [
+        pytest.param({"n0": [DEVICE], "n1": []}, id="on one of two"),
+        pytest.param({"n0": [], "n1": [], "n2": [DEVICE]}, id="on one of three"),
+        pytest.param({"n0": [DEVICE], "n1": [DEVICE], "n2": []}, id="on two of three"),
+    ],
+)
+def test_a_pool_answers_to_its_name_with_and_without_a_taint_that_keeps_nobody_out(
+    taints: dict[str, list[dict[str, str]]],
+) -> None:
+    record = only(tainted(**taints))
+    names = {record.pool.name, *(name for name, _ in record.former)}
+    assert names == {named(n0=[], n1=[]), named(n0=[DEVICE], n1=[DEVICE])}
+
+
 def test_nodes_that_are_dedicated_to_several_share_no_pool() -> None:
     other = {**DEDICATED, "value": "vision"}
     inventory = take_inventory(

@@ -20,6 +20,7 @@ from metainf.errors import InvalidWorkloadError
 from metainf.known_models import known_model
 from metainf.manifests import (
     MOST_DECISION_BYTES,
+    DraftSource,
     ObservedTraffic,
     decision_manifest,
     digest_of,
@@ -32,7 +33,7 @@ from metainf.manifests import (
     standing_pool,
 )
 from metainf.placement import ReplicaRequest
-from metainf.planning import confidence_kept, outlooks, plan
+from metainf.planning import Head, confidence_kept, outlooks, plan, unpinned
 from metainf.predictors.contract import Predictions, PredictorIdentity
 from metainf.rejections import Rejection, RejectionCount, RejectionReason
 from metainf.selection import NoSelection, Selection
@@ -498,6 +499,43 @@ def test_a_head_is_told_to_the_engine_and_is_an_input(model, told):
     assert without.chosen is None
     assert "draftModel" not in without.manifest["spec"]["inputs"]["model"]
     assert without.inputs.digest != made.inputs.digest
+
+
+def test_a_head_is_served_at_the_commit_that_was_decided_on_and_its_context_is_an_input():
+    source = {"id": "Qwen/Qwen2.5-7B-Instruct", "draftModel": {"id": "example/head", "revision": "v1"}}
+    asked = workload(model=source, methods={"allow": ["eagle"]})
+    pinned = DraftSource("example/head", "d" * 40)
+    made = planned(asked, head=Head(pinned, 4096))
+    config = json.loads(made.argv[made.argv.index("--speculative-config") + 1])
+    assert (config["model"], config["revision"]) == ("example/head", "d" * 40)
+    assert made.inputs.draft == pinned
+    assert parse_decision(made.manifest).inputs == made.inputs
+    assert refused_by_schema(made.manifest) == []
+    digests = {planned(asked, head=head).inputs.digest for head in (None, Head(pinned), Head(pinned, 4096))}
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "head", "says"),
+    [
+        pytest.param({}, "d" * 40, None, "", id="a commit"),
+        pytest.param({}, None, None, "Qwen/Qwen2.5-7B-Instruct at main: pods", id="no revision"),
+        pytest.param({}, "v1", None, "Qwen/Qwen2.5-7B-Instruct at v1: pods", id="a tag"),
+        pytest.param({"draftModel": {"id": "a/h"}}, "d" * 40, None, "of a/h at main: pods", id="a head"),
+        pytest.param({"draftModel": {"id": "a/h"}}, None, None, "Instruct at main and a/h at main", id="both"),
+        pytest.param(
+            {"draftModel": {"id": "a/h"}}, "d" * 40, Head(DraftSource("a/h", "e" * 40)), "", id="a head at a commit"
+        ),
+        pytest.param(
+            {"source": {"pvc": {"claimName": "weights"}}, "draftModel": {"path": "h"}}, None, None, "", id="a volume"
+        ),
+    ],
+)
+def test_what_is_pinned_to_no_commit_is_said(model, revision, head, says):
+    asked = workload(model={"id": "Qwen/Qwen2.5-7B-Instruct", **model})
+    said = unpinned(planned(asked, revision=revision, head=head))
+    assert says in said
+    assert bool(said) is bool(says)
 
 
 @pytest.mark.parametrize(

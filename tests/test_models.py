@@ -13,7 +13,8 @@ from controller_passes import workload as manifest
 from fake_cluster import FakeCluster
 from metainf.errors import HubError, InvalidWorkloadError, UnknownModelError
 from metainf.known_models import known_model
-from metainf.manifests import parse_workload
+from metainf.manifests import DraftSource, parse_workload
+from metainf.planning import Head
 from metainf_operator.models import ConfigMapMissingError, KnownModel, Models
 from metainf_operator.resources import CONFIG_MAP
 
@@ -29,7 +30,9 @@ class Hub:
     """A hub that answers as it is told, and counts how often it is asked."""
 
     answer: dict[str, Any] | Exception
+    commit: str | Exception
     asked: int = 0
+    asked_for_commits: int = 0
 
 
 def _found(hub: Hub) -> Any:
@@ -44,9 +47,17 @@ def _found(hub: Hub) -> Any:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
-    found = Hub(CONFIG)
+    found = Hub(CONFIG, HubError("away"))
     monkeypatch.setattr("metainf_operator.models.fetch_config", lambda m, r: _answered(found))
+    monkeypatch.setattr("metainf_operator.models.fetch_commit", lambda m, r: _committed(found))
     return found
+
+
+def _committed(hub: Hub) -> str:
+    hub.asked_for_commits += 1
+    if isinstance(hub.commit, Exception):
+        raise hub.commit
+    return hub.commit
 
 
 def _answered(hub: Hub) -> Any:
@@ -181,7 +192,7 @@ def test_a_config_map_goes_before_the_hub(hub: Hub) -> None:
     assert hub.asked == 0
 
 
-def test_a_config_map_that_changed_is_read_anew() -> None:
+def test_a_config_map_that_changed_is_read_anew(hub: Hub) -> None:
     cluster = with_config({"config.json": json.dumps(CONFIG)})
     asked = parse_workload(manifest(model=REFERENCE))
 
@@ -210,3 +221,99 @@ def test_a_config_map_that_changed_is_read_anew() -> None:
 def test_a_config_map_that_is_no_good_says_why(data: dict[str, str] | None, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         find(REFERENCE, cluster=with_config(data))
+
+
+# Commits of what the hub gives no config.json of, and heads
+
+
+VOLUME = {"pvc": {"claimName": "weights"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "asks_hub", "revision"),
+    [
+        pytest.param({"id": QWEN}, True, COMMIT, id="gated, and bundled"),
+        pytest.param(REFERENCE, True, COMMIT, id="of a ConfigMap"),
+        pytest.param({**REFERENCE, "revision": "v1"}, True, COMMIT, id="at a tag"),
+        pytest.param({**REFERENCE, "revision": "d" * 40}, True, "d" * 40, id="at a commit"),
+        pytest.param({**REFERENCE, "revision": "v1"}, False, "v1", id="the hub is not asked"),
+        pytest.param({**REFERENCE, "source": VOLUME}, True, None, id="from a volume"),
+    ],
+)
+def test_what_the_hub_gives_no_config_of_is_pinned_to_the_commit_that_it_names(
+    hub: Hub, model: dict[str, Any], asks_hub: bool, revision: str | None
+) -> None:
+    hub.answer, hub.commit = InvalidWorkloadError("gated: accept its licence"), COMMIT
+    cluster = with_config({"config.json": json.dumps(CONFIG)})
+    assert find(model, cluster=cluster, asks_hub=asks_hub).revision == revision
+    assert hub.asked_for_commits == (revision == COMMIT)
+
+
+@pytest.mark.parametrize(
+    "commit", [HubError("away"), InvalidWorkloadError("private"), UnknownModelError("no such model")], ids=str
+)
+def test_where_the_hub_names_no_commit_the_revision_stays_as_it_is_written(hub: Hub, commit: Exception) -> None:
+    hub.commit = commit
+    cluster = with_config({"config.json": json.dumps(CONFIG)})
+    assert find({**REFERENCE, "revision": "v1"}, cluster=cluster).revision == "v1"
+
+
+def test_a_hub_that_is_away_is_asked_for_no_commit_for_a_while(hub: Hub) -> None:
+    cluster = with_config({"config.json": json.dumps(CONFIG)})
+    clock = [0.0]
+
+    async def main() -> list[tuple[str | None, int]]:
+        models = Models(cluster, hub=True, clock=lambda: clock[0])
+        seen = []
+        for at, revision in ((0.0, "v1"), (1.0, "v1"), (2.0, "v2"), (601.0, "v1"), (9999.0, "v1")):
+            clock[0] = at
+            hub.commit = HubError("away") if at < 600.0 else COMMIT
+            asked = parse_workload(manifest(model={**REFERENCE, "revision": revision}))
+            found = await models.find(asked)
+            seen.append((found.revision, hub.asked_for_commits))
+        return seen
+
+    assert asyncio.run(main()) == [("v1", 1), ("v1", 1), ("v2", 1), (COMMIT, 2), (COMMIT, 2)]
+
+
+HEAD = {"id": "a/head"}
+HEAD_CONFIG = {"architectures": ["LlamaForCausalLMEagle3"], "max_position_embeddings": 2048}
+
+
+@pytest.mark.parametrize(
+    ("answer", "commit", "head", "found"),
+    [
+        pytest.param(HEAD_CONFIG, COMMIT, HEAD, Head(DraftSource("a/head", COMMIT), 2048), id="as any model"),
+        pytest.param(
+            HEAD_CONFIG, COMMIT, {**HEAD, "revision": "v1"}, Head(DraftSource("a/head", COMMIT), 2048), id="at a tag"
+        ),
+        pytest.param(
+            InvalidWorkloadError("gated"), COMMIT, HEAD, Head(DraftSource("a/head", COMMIT)), id="gated: a commit alone"
+        ),
+        pytest.param(
+            HubError("away"),
+            COMMIT,
+            {**HEAD, "revision": "v1"},
+            Head(DraftSource("a/head", "v1")),
+            id="the hub is away: as it is written",
+        ),
+        pytest.param(
+            UnknownModelError("none"), UnknownModelError("none"), HEAD, Head(DraftSource("a/head")), id="no such head"
+        ),
+    ],
+)
+def test_a_head_is_pinned_to_a_commit_and_its_context_is_read(
+    hub: Hub, answer: Any, commit: Any, head: dict[str, str], found: Head
+) -> None:
+    hub.answer, hub.commit = answer, commit
+    cluster = with_config({"config.json": json.dumps(CONFIG)})
+    model = {**REFERENCE, "revision": COMMIT, "draftModel": head}
+    assert find(model, cluster=cluster).head == found
+
+
+def test_a_head_on_a_volume_or_without_a_hub_is_as_the_workload_names_it(hub: Hub) -> None:
+    on_volume = {"id": QWEN, "source": VOLUME, "draftModel": {"path": "heads/qwen"}}
+    assert find(on_volume).head == Head(DraftSource(path="heads/qwen"))
+    named = {"id": QWEN, "draftModel": {**HEAD, "revision": "v1"}}
+    assert find(named, asks_hub=False).head == Head(DraftSource("a/head", "v1"))
+    assert (hub.asked, hub.asked_for_commits) == (0, 0)

@@ -255,6 +255,42 @@ def test_the_controller_is_one_of_the_owners() -> None:
     assert controller_uid({}) is None
 
 
+FIRST = {"deployment.kubernetes.io/revision": "1"}
+SECOND = {"deployment.kubernetes.io/revision": "2"}
+
+
+def progressing(reason: str, status: str = "True") -> dict[str, Any]:
+    return {"conditions": [{"type": "Progressing", "status": status, "reason": reason}]}
+
+
+@pytest.mark.parametrize(
+    ("notes", "generation", "spec", "status", "rolling"),
+    [
+        pytest.param({}, 1, {}, {}, False, id="just made"),
+        pytest.param(FIRST, 1, {}, progressing("ReplicaSetUpdated"), False, id="its first template starts"),
+        pytest.param(FIRST, 2, {}, progressing("NewReplicaSetAvailable"), True, id="changed, and not looked at yet"),
+        pytest.param(SECOND, 1, {}, progressing("ReplicaSetUpdated"), True, id="its second template comes"),
+        pytest.param(SECOND, 1, {}, progressing("NewReplicaSetAvailable"), False, id="it came"),
+        pytest.param(SECOND, 1, {}, progressing("ProgressDeadlineExceeded", "False"), False, id="not in its time"),
+        pytest.param(SECOND, 1, {"replicas": 0}, progressing("ReplicaSetUpdated"), False, id="nothing is to run"),
+        pytest.param(SECOND, 1, {"paused": True}, progressing("DeploymentPaused", "Unknown"), False, id="paused"),
+        pytest.param({"deployment.kubernetes.io/revision": "x"}, 1, {}, {}, False, id="a note that somebody damaged"),
+    ],
+)
+def test_a_deployment_rolls_while_pods_of_an_earlier_template_are_replaced(
+    notes: dict[str, str], generation: int, spec: dict[str, Any], status: dict[str, Any], rolling: bool
+) -> None:
+    body: dict[str, Any] = {
+        "metadata": {**CHILD["metadata"], "annotations": notes, "generation": generation},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"metainf.dev/serving": "abc"}}, **spec},
+        "status": {"observedGeneration": 1, **status} if status else {},
+    }
+    found = project_deployment(body)
+    assert found is not None
+    assert found.deployment is not None
+    assert found.deployment.rolling is rolling
+
+
 def test_a_deployment_says_how_far_it_got() -> None:
     body: dict[str, Any] = {
         **CHILD,

@@ -200,6 +200,7 @@ def beside(*, room: bool = True, budget: str = "100", **facts: Any) -> SwitchRoo
 
 NO_ROOM = beside(room=False)
 NO_TURN = beside(turn=False)
+NOT_PLACED = beside(awaited=frozenset({"cheap"}))
 
 
 @pytest.mark.parametrize(
@@ -225,11 +226,14 @@ NO_TURN = beside(turn=False)
             id="no money for both -> hold",
         ),
         pytest.param({}, ON_FAST, None, NO_TURN, Hold, "as many workloads switch now", id="others switch -> wait"),
+        pytest.param({}, ON_FAST, None, NOT_PLACED, Hold, "yet to take nodes of cheap", id="others come first -> wait"),
+        pytest.param({}, ON_FAST, None, beside(awaited=frozenset({"fast"})), Activate, None, id="not in that pool"),
         pytest.param({}, ON_FAST, "else", NO_ROOM, Activate, None, id="asked for anew -> move"),
         pytest.param({}, ON_FAST, "else", NO_TURN, Activate, None, id="asked for anew: the rollout waits its turn"),
         pytest.param({}, ON_FAST, None, beside(room=False, answers=False), Activate, None, id="nobody is interrupted"),
         pytest.param({}, THREE, None, NO_ROOM, Activate, None, id="fewer of the same need no room"),
         pytest.param({}, THREE, None, NO_TURN, Activate, None, id="fewer of the same are no switch"),
+        pytest.param({}, THREE, None, NOT_PLACED, Activate, None, id="fewer of the same take no nodes"),
         pytest.param({"budget": "5"}, ON_FAST, None, NO_ROOM, Activate, None, id="over budget -> move"),
         pytest.param({"policy": PINNED}, ON_CHEAP, None, NO_ROOM, Activate, None, id="pinned to another -> move"),
         pytest.param({"policy": {"mode": "Recommend"}}, ON_FAST, None, NO_ROOM, Propose, None, id="it may be proposed"),
@@ -251,8 +255,9 @@ def test_a_switch_for_a_gain_alone_needs_room_money_and_a_turn_beside_what_runs(
     if isinstance(choice, Hold):
         assert says is not None
         assert says in choice.message
-        assert choice.awaits_turn is not there.turn
-        assert ("policy.pinned.candidate" in choice.message) is there.turn
+        waits = not there.turn or bool(there.awaited)
+        assert choice.awaits_turn is waits
+        assert ("policy.pinned.candidate" in choice.message) is not waits
     if isinstance(choice, Activate):
         gains = choice.reason is MoveReason.BETTER and asked is None and there.answers and runs is not THREE
         assert choice.keeps_old is gains

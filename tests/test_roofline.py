@@ -118,12 +118,23 @@ def test_data_parallel_lanes_share_the_experts() -> None:
     assert two.dense_read_s == one.dense_read_s
 
 
-def test_a_share_of_a_cpu_is_slower_by_its_cores() -> None:
+@pytest.mark.parametrize(
+    ("cores", "computing"),
+    [
+        pytest.param(112.0, 55.0, id="all of them: one is the server's"),
+        pytest.param(56.0, 27.0, id="half of them"),
+        pytest.param(4.0, 1.0, id="two: one computes"),
+        pytest.param(2.0, 1.0, id="one does both"),
+        pytest.param(1.0, 0.5, id="half of one"),
+    ],
+)
+def test_a_share_of_a_cpu_reads_with_its_cores_and_computes_with_all_but_one(cores: float, computing: float) -> None:
     spec = replica("Qwen/Qwen2.5-0.5B-Instruct", "Xeon-Sapphire-Rapids")
     assert spec.accelerator.cpu is not None
-    whole, half = step_work(spec), step_work(replace(spec, cpu_cores=spec.accelerator.cpu.cores / 2))
-    assert half.dense_read_s == pytest.approx(2 * whole.dense_read_s)
-    assert half.dense_token_s == pytest.approx(2 * whole.dense_token_s)
+    assert (spec.accelerator.cpu.physical_cores, spec.accelerator.cpu.threads_per_core) == (56.0, 2)
+    whole, share = step_work(spec), step_work(replace(spec, cpu_cores=cores))
+    assert share.dense_read_s == pytest.approx(112.0 / cores * whole.dense_read_s)
+    assert share.dense_token_s == pytest.approx(56.0 / computing * whole.dense_token_s)
 
 
 def test_a_format_that_the_silicon_cannot_widen_is_refused_by_name() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -17,9 +18,10 @@ from controller_passes import SETTINGS, STUB, pool, workload
 from fake_cluster import FakeCluster
 from metainf.errors import InvalidWorkloadError
 from metainf.meta_features.schema import FEATURE_SCHEMA
+from metainf.placement import ReplicaRequest
 from metainf_operator.api_errors import NotFoundError, UnreachableError
 from metainf_operator.cluster_api import Verb
-from metainf_operator.ledger import WorkloadKey
+from metainf_operator.ledger import Hold, WorkloadKey
 from metainf_operator.metrics import Metrics
 from metainf_operator.pool_reporter import PoolKey
 from metainf_operator.pools_file import read_pools_file
@@ -217,7 +219,7 @@ def test_who_is_held_back_for_room_looks_again_when_a_pod_leaves_and_not_when_on
 
 @pytest.mark.parametrize(
     ("accelerators", "least", "most"),
-    [pytest.param(1, 60, 60, id="with accelerators"), pytest.param(0, 1, 4, id="without: twice a minute at most")],
+    [pytest.param(1, 130, 130, id="with accelerators"), pytest.param(0, 3, 3, id="without: at once, then rarely")],
 )
 def test_pods_that_leave_without_accelerators_have_nobody_look_again_all_the_time(
     accelerators: int, least: int, most: int
@@ -226,15 +228,72 @@ def test_pods_that_leave_without_accelerators_have_nobody_look_again_all_the_tim
         await runtime.sync()
         await queued(runtime)
         runtime.world.held_back.add(A)
+        runtime.world.waiting[B] = claim(B)
         looks = 0
-        for number in range(60):
+        for number in range(130):  # two seconds each
             body = someones_pod("cheap-0", f"p{number}", accelerators=accelerators)
             runtime.feeds.pods.saw({"type": "ADDED", "object": body})
             runtime.feeds.pods.saw({"type": "DELETED", "object": body})
-            looks += A in await queued(runtime, 2.0)
+            found = await queued(runtime, 2.0)
+            assert (A in found) == (B in found)
+            looks += A in found
         return looks
 
     assert least <= run(main) <= most
+
+
+def test_the_first_pod_that_leaves_is_answered_at_once() -> None:
+    async def main(runtime: Runtime) -> set[Any]:
+        await runtime.sync()
+        await queued(runtime)
+        runtime.world.held_back.add(A)
+        for type_ in ("ADDED", "DELETED"):
+            runtime.feeds.pods.saw({"type": type_, "object": someones_pod("cheap-0", accelerators=0)})
+        return await queued(runtime, 1.1)
+
+    assert A in run(main)
+
+
+def claim(who: WorkloadKey) -> Hold:
+    return Hold(who, datetime(2026, 1, 1, tzinfo=UTC), "cheap", ReplicaRequest(1, 1.0, 1), 1, waiting=True)
+
+
+def our_pod(on: str) -> dict[str, Any]:
+    body = someones_pod(on)
+    labels = {"metainf.dev/workload": "b", "metainf.dev/serving": "s"}
+    return {**body, "metadata": {"name": "ours", "namespace": "team", "labels": labels}, "status": {}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "looks"),
+    [
+        pytest.param(None, someones_pod("cheap-0"), False, id="a pod of others comes"),
+        pytest.param(someones_pod("cheap-0"), None, True, id="one leaves"),
+        pytest.param(someones_pod("elsewhere"), None, False, id="one leaves a node of no pool"),
+        pytest.param(
+            someones_pod("cheap-0", accelerators=2), someones_pod("cheap-0", accelerators=1), True, id="one takes less"
+        ),
+        pytest.param(
+            someones_pod("cheap-0", accelerators=1), someones_pod("cheap-0", accelerators=2), False, id="or more"
+        ),
+        pytest.param(None, our_pod("cheap-0"), True, id="one of ours has its node"),
+    ],
+)
+def test_who_claims_room_looks_again_when_some_comes_and_not_when_some_goes(
+    before: dict[str, Any] | None, after: dict[str, Any] | None, looks: bool
+) -> None:
+    async def main(runtime: Runtime) -> bool:
+        await runtime.sync()
+        await queued(runtime)
+        if before is not None:
+            runtime.feeds.pods.saw({"type": "ADDED", "object": before})
+            await queued(runtime)
+        runtime.world.waiting[A] = claim(A)
+        event = {"type": "DELETED", "object": before} if after is None else {"type": "MODIFIED", "object": after}
+        runtime.feeds.pods.saw(event)
+        return A in await queued(runtime)
+
+    assert run(main) is looks
 
 
 def test_who_is_held_back_for_room_looks_again_when_a_claim_is_given_up() -> None:

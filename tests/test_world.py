@@ -105,9 +105,11 @@ def test_what_is_free_follows_from_what_is_there_and_not_from_how_it_came(
     assert sorted(map(repr, lived.holds())) == sorted(map(repr, fresh.holds()))
 
 
-def child(name: str, *, failed: bool = False, uid: str = "new") -> ChildState:
+def child(name: str, *, failed: bool = False, rolling: bool = False, uid: str = "new") -> ChildState:
     """A Deployment of workload a."""
-    found = ObservedDeployment(f"a-{name}", name, 1, 1, 1, 1, int(not failed), deadline_exceeded=failed)
+    found = ObservedDeployment(
+        f"a-{name}", name, 1, 1, 1, 1, int(not failed), deadline_exceeded=failed, rolling=rolling
+    )
     return ChildState("Deployment", f"a-{name}", "team", f"d-{name}", uid, "a", None, 1, name, deployment=found)
 
 
@@ -119,6 +121,7 @@ def child(name: str, *, failed: bool = False, uid: str = "new") -> ChildState:
         pytest.param([child("old"), child("new", failed=True)], 0, id="the new side did not start in its time"),
         pytest.param([child("old"), child("new", failed=True), child("third")], 1, id="a third beside it"),
         pytest.param([child("old", failed=True), child("new", failed=True)], 0, id="neither did"),
+        pytest.param([child("old", rolling=True)], 1, id="one replaces its pods in place"),
     ],
 )
 def test_a_switch_is_under_way_while_its_new_side_may_still_come(children: list[ChildState], switching: int) -> None:

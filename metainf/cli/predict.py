@@ -30,6 +30,8 @@ examples:
       --requests-per-second 4 --input-tokens 1200 --input-tokens-p95 3000 --output-tokens 250
   metainf predict --model ./my-model --accelerator NVIDIA-L4 --count 4 --concurrency 64 \\
       --input-tokens 500 --output-tokens 100 --flag max-num-seqs=128 --flag kv-cache-dtype=fp8
+  metainf predict --model Qwen/Qwen2.5-0.5B-Instruct --accelerator CPU-x86-64 --cpu-cores 8 --memory-gib 16 \\
+      --concurrency 4 --input-tokens 300 --output-tokens 80
   metainf predict --batch questions.jsonl > answers.jsonl
 
 a line of --batch; the fields of traffic are those of an InferenceWorkload, numbers instead of strings:
@@ -42,6 +44,9 @@ Latencies are null where the load exceeds the capacity. Without a parallel size 
 accelerators of --count (tensor parallelism); without max-model-len the engine is told the context that its cache has
 room for, as by the operator. What the operator would not run for want of memory is an error.
 
+A CPU is the whole one of the catalogue unless cpuCores says how much `cpu`, as Kubernetes counts it, one replica has,
+and memoryGib how much memory. Of a node the operator gives a replica 85 % of the cores, rounded down to whole ones.
+
 exit code: 0 answered (also where lines of --batch were bad), 2 bad input, 1 a fault"""
 _DEFAULT_CONFIDENCE = 0.9
 _NEEDED = ("model", "accelerator", "input_tokens", "output_tokens")
@@ -49,6 +54,8 @@ _OF_ONE_QUESTION = (
     "model",
     "accelerator",
     "count",
+    "cpu_cores",
+    "memory_gib",
     "engine_version",
     "flag",
     "concurrency",
@@ -97,6 +104,10 @@ def _add_server(one: Any) -> None:
         help="the product as nodes are labelled with it, or a name of metainf/data/accelerators.json",
     )
     one.add_argument("--count", type=int, metavar="N", help="accelerators of the replica (default: 1, or by the flags)")
+    one.add_argument("--cpu-cores", type=float, metavar="N", help="`cpu` of the replica, on a CPU (default: all of it)")
+    one.add_argument(
+        "--memory-gib", type=float, metavar="GIB", help="memory of these cores (default: as much as comes with them)"
+    )
     one.add_argument("--engine-version", metavar="VERSION", help=f"version of vLLM (default: {DEFAULT_ENGINE_VERSION})")
     one.add_argument(
         "--flag",
@@ -218,6 +229,8 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
         "model": args.model,
         "accelerator": args.accelerator,
         "count": args.count,
+        "cpuCores": args.cpu_cores,
+        "memoryGib": args.memory_gib,
         "engineVersion": args.engine_version,
         "flags": dict(_flag(given) for given in args.flag),
         "traffic": _without_none(traffic),

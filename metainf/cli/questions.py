@@ -7,6 +7,7 @@ looked up once, every field is checked, and what is wrong is said about the fiel
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from metainf.accelerator_names import Ambiguous, Exact, find
@@ -16,7 +17,7 @@ from metainf.engine_versions import DEFAULT_ENGINE_VERSION
 from metainf.errors import InvalidWorkloadError, MetaInfError
 from metainf.flag_parsing import parse_flags
 from metainf.layouts import Layout
-from metainf.memory import MemoryPlan, memory_plan, with_room_for
+from metainf.memory import MemoryPlan, cache_of_its_own, memory_plan, with_room_for
 from metainf.methods import effective_settings, layout_conflicts
 from metainf.model_resolution import resolve_model
 from metainf.predictors.contract import Question, ReplicaSpec
@@ -40,6 +41,9 @@ T = TypeVar("T")
 Key = TypeVar("Key")
 _MOST_TOKENS = 1e8
 _MOST_LOAD = 1e7
+_MOST_CORES = 4096.0
+_MOST_GIB = 65536.0
+_GIB = 1 << 30
 _LAYOUT_FLAGS = frozenset({"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp"})
 
 
@@ -63,19 +67,24 @@ class QuestionReader:
         model, name = fields.text("model"), fields.text("accelerator")
         count = fields.whole("count", 4096) if fields.has("count") else None
         version = fields.text("engineVersion") if fields.has("engineVersion") else DEFAULT_ENGINE_VERSION
+        cores = fields.number("cpuCores", _MOST_CORES) if fields.has("cpuCores") else None
+        memory_gib = fields.number("memoryGib", _MOST_GIB) if fields.has("memoryGib") else None
         flags = fields.take("flags", {})
         if not isinstance(flags, Mapping):
             raise InvalidWorkloadError("flags must be an object")
         traffic = _traffic(_Fields(fields.take("traffic"), "traffic."))
         fields.done()
-        key = (model, name, count, version, json.dumps(flags, sort_keys=True))
-        server = _once(self._servers, key, lambda: self._server(model, name, count, version, flags))
+        key = (model, name, count, version, cores, memory_gib, json.dumps(flags, sort_keys=True))
+        share = _Share(cores, memory_gib)
+        server = _once(self._servers, key, lambda: self._server(model, name, count, version, flags, share))
         return Question(_with_context(server, traffic.input_tokens, traffic.output_tokens), traffic)
 
-    def _server(self, model: str, name: str, count: int | None, version: str, flags: Mapping[str, object]) -> "_Server":
+    def _server(
+        self, model: str, name: str, count: int | None, version: str, flags: Mapping[str, object], share: "_Share"
+    ) -> "_Server":
         parsed = parse_flags(flags, version)
         layout = _layout(parsed.layout, count, flags)
-        accelerator = _once(self._accelerators, name, lambda: _accelerator(name))
+        accelerator = share.of(_once(self._accelerators, name, lambda: _accelerator(name)))
         architecture = _once(self._models, model, lambda: resolve_model(model).architecture)
         conflicts = (
             *layout_conflicts(layout, architecture, accelerator, layout.accelerators),
@@ -85,9 +94,29 @@ class QuestionReader:
         )
         if conflicts:
             raise InvalidWorkloadError(conflicts[0].detail)
-        server = _Server(architecture, accelerator, layout, parsed.settings, version)
+        server = _Server(architecture, accelerator, layout, parsed.settings, version, share.cores)
         step_work(server.replica(None))  # what the silicon cannot do at all is an error of this line
         return server
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one replica has of a CPU; None: all that the catalogue means by its name."""
+
+    cores: float | None
+    memory_gib: float | None
+
+    def of(self, accelerator: Accelerator) -> Accelerator:
+        """The share of a CPU, with the memory that comes with its cores where none is given; others as they are."""
+        if self.cores is None and self.memory_gib is None:
+            return accelerator
+        if accelerator.cpu is None:
+            raise InvalidWorkloadError(f"cpuCores and memoryGib say something of a CPU, {accelerator.name} is none")
+        if self.cores is None:
+            raise InvalidWorkloadError("memoryGib says something of cpuCores: give that too")
+        of_all = accelerator.memory_bytes * self.cores / accelerator.cpu.cores
+        memory = of_all if self.memory_gib is None else self.memory_gib * _GIB
+        return accelerator.cpu_share(self.cores, max(1, round(memory)))
 
 
 class _Server:
@@ -100,17 +129,24 @@ class _Server:
         layout: Layout,
         settings: EngineSettings,
         version: str,
+        cpu_cores: float | None,
     ) -> None:
         self._architecture = architecture
         self._accelerator = accelerator
         self._layout = layout
         self._version = version
-        self._replicas: dict[int | None, ReplicaSpec] = {}
+        self._cpu_cores = cpu_cores
+        self._replicas: dict[tuple[int | None, float | None], ReplicaSpec] = {}
         self.settings = settings
 
-    def replica(self, max_model_len: int | None) -> ReplicaSpec:
-        """One replica with this context, or that of the flags, else the model's own; each is made once."""
-        found = self._replicas.get(max_model_len)
+    def replica(self, max_model_len: int | None, longest_tokens: float | None = None) -> ReplicaSpec:
+        """One replica with this context, or that of the flags, else the model's own; each is made once.
+
+        Cores of a CPU get a cache of their own, by the longest request, as from the operator, unless the flags say.
+        """
+        if self._cpu_cores is None or self.settings.kv_cache_memory_bytes is not None:
+            longest_tokens = None
+        found = self._replicas.get((max_model_len, longest_tokens))
         if found is None:
             settings = effective_settings(
                 self.settings,
@@ -120,16 +156,19 @@ class _Server:
                 version=self._version,
                 max_model_len=max_model_len,
             )
-            found = ReplicaSpec(self._architecture, self._accelerator, self._layout, settings)
-            self._replicas[max_model_len] = found
+            found = ReplicaSpec(self._architecture, self._accelerator, self._layout, settings, self._cpu_cores)
+            if longest_tokens is not None:
+                cache_bytes = cache_of_its_own(memory_plan(found), settings.max_num_seqs, longest_tokens)
+                found = replace(found, settings=replace(settings, kv_cache_memory_bytes=cache_bytes))
+            self._replicas[max_model_len, longest_tokens] = found
         return found
 
 
 def _with_context(server: _Server, input_tokens: TokenLengths, output_tokens: TokenLengths) -> ReplicaSpec:
     """The replica with the context that the flags say, else the one that the operator would tell it.
 
-    On accelerators, that is. Of a CPU the operator knows the node, so that it gives a replica whole cores of it and a
-    cache of its own, which its context then rests on; here neither is known, and the CPU of the catalogue is meant.
+    Of a CPU that is where its cores are given: the operator knows them by the node. Without, the CPU of the catalogue
+    is meant, whole.
 
     Raises
     ------
@@ -146,10 +185,11 @@ def _with_context(server: _Server, input_tokens: TokenLengths, output_tokens: To
         )
     longest = min(longest_tokens(input_tokens, output_tokens), float(context))
     if server.settings.max_model_len is None:
-        found = with_room_for(longest, server.replica)
+        found = with_room_for(longest, lambda max_model_len: server.replica(max_model_len, longest))
         if isinstance(found, MemoryPlan):
             raise InvalidWorkloadError(found.explanation(longest))
         return found
+    own = server.replica(None, longest)
     plan = memory_plan(own)
     if plan.short_bytes(longest) > 0:
         raise InvalidWorkloadError(plan.explanation(longest))

@@ -90,12 +90,19 @@ def inputs_digest(
     pools: Sequence[NodePool],
     predictor: PredictorIdentity,
     engine_version: str,
+    *,
+    drafts: tuple[DraftSource, int | None] | None = None,
 ) -> str:
-    """Digest of everything that decides the choice but what is free; `model` is architecture digest and revision."""
+    """Digest of everything that decides the choice but what is free; `model` is architecture digest and revision.
+
+    `drafts` is the head that may draft for the model, and the context that it is made for where that is known.
+    """
     asked = workload.workload
     # A key of its own only where there is one, so that other decisions keep the names that they have.
     accepted = {} if asked.accepted_lengths is None else {"acceptedLengths": asked.accepted_lengths}
-    draft = {} if workload.model.draft is None else {"draftModel": workload.model.draft}
+    draft: dict[str, object] = {} if drafts is None else {"draftModel": drafts[0]}
+    if drafts is not None and drafts[1] is not None:
+        draft["draftContext"] = drafts[1]
     return digest_of(
         {
             **accepted,

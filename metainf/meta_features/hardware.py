@@ -6,10 +6,10 @@ Separate from the model's figures: these are the same for every model on the sam
 import math
 
 from metainf.accelerators import Accelerator, Vendor
+from metainf.cpu_shares import cpu_share
 from metainf.dtypes import DType
 from metainf.meta_features.schema import Feature
 from metainf.predictors.contract import ReplicaSpec
-from metainf.roofline import cpu_share
 
 __all__ = ["HARDWARE_FEATURES"]
 

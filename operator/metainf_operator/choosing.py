@@ -6,11 +6,11 @@ choose, and asks here as well. What a user got wrong becomes the trouble that ei
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from metainf.errors import InvalidWorkloadError, OverridesDecisionError
-from metainf.planning import Plan, plan
+from metainf.planning import Head, Plan, plan
 from metainf.pools import NodePool
 from metainf.predictors.contract import Predictor
 from metainf.running import Running
@@ -22,7 +22,15 @@ from metainf_operator.sides import Sides
 from metainf_operator.states import DecisionState, WorkloadState
 from metainf_operator.understanding import TroubleError, Understood
 
-__all__ = ["Chooser"]
+__all__ = ["Chooser", "Served"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The commit of the model that is served, and the head that drafts for it; None where there is none."""
+
+    revision: str | None
+    head: Head | None
 
 
 class Chooser:
@@ -33,13 +41,16 @@ class Chooser:
         self.predictor = predictor
         self._now = now
 
-    async def revision(self, understood: Understood, active: DecisionState | None) -> str | None:
-        """The commit to serve: that of the decision in force, as long as the same model and revision are asked for."""
+    async def served(self, understood: Understood, active: DecisionState | None) -> Served:
+        """What to serve: as in the decision in force, as long as the same models and revisions are asked for."""
+        model = understood.model
         if active is not None and active.serving_inputs == serving_inputs(understood.workload):
             decision = await self.sides.records.read(active)
             if decision is not None:
-                return decision.inputs.revision
-        return understood.model.revision
+                draft = decision.inputs.draft
+                context = None if model.head is None else model.head.context_tokens
+                return Served(decision.inputs.revision, None if draft is None else Head(draft, context))
+        return Served(model.revision, model.head)
 
     async def choose(
         self,
@@ -48,11 +59,11 @@ class Chooser:
         active: DecisionState | None,
         accrued: Accrued | None,
         *,
-        revision: str | None,
+        served: Served,
     ) -> tuple[Plan, Choice]:
         """What would be decided, and what is to be done about it.
 
-        `accrued` is what a batch has cost so far; `revision` is the commit to serve.
+        `accrued` is what a batch has cost so far; `served` is what pods are to serve.
 
         Raises
         ------
@@ -65,17 +76,19 @@ class Chooser:
         asked = serving_inputs(workload)
         pools = sides.world.pools_for(state.key, state.created_at)
         running = what_runs(sides.world, state, active, asked=asked)
-        made = await self._planned(understood, pools, revision, active, running)
+        made = await self._planned(understood, pools, served, active, running)
         spent = overspent(workload.workload.budget, accrued)
         room = None
         if leaves(made):
             weight_bytes = understood.model.architecture.weight_bytes
             room = await sides.switch_room(state, made.workload, weight_bytes, accrued)
         now = self._now()
+        if room is not None:
+            room = replace(room, awaited=sides.world.awaited(state.key, now))
         choice = decide(workload, made, active, asked=asked, now=now, overspent=spent, room=room)
         if spent or understood.observed is None or not isinstance(choice, Stop):
             return made, choice
-        declared = await self._planned(replace(understood, observed=None), pools, revision, active, running)
+        declared = await self._planned(replace(understood, observed=None), pools, served, active, running)
         choice = by_declared_too(decide(workload, declared, active, asked=asked, now=now))
         return (declared if isinstance(choice, Stop) else made), choice
 
@@ -83,7 +96,7 @@ class Chooser:
         self,
         understood: Understood,
         pools: Sequence[NodePool],
-        revision: str | None,
+        served: Served,
         active: DecisionState | None,
         running: Running | None,
     ) -> Plan:
@@ -96,7 +109,8 @@ class Chooser:
                 plan,
                 understood.workload,
                 understood.model.architecture,
-                revision=revision,
+                revision=served.revision,
+                head=served.head,
                 pools=pools,
                 predictor=self.predictor,
                 engine_version=self.sides.settings.engine_version,

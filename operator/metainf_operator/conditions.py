@@ -112,7 +112,8 @@ class Facts:
     one was not taken; `slo` is how the promises stand by what was seen, None where nothing was. `unwatched` says why
     nothing can be, empty where engines are watched. `predictor_fault` says why the analytical predictor stands in for a
     trained one; empty where what is wanted is loaded. `version_remark` says which catalogue stands for an engine's
-    version that has none, `traffic_remark` why traffic is decided by otherwise than the policy has it.
+    version that has none, `traffic_remark` why traffic is decided by otherwise than the policy has it, `pin_remark`
+    what of the model is pinned to no commit.
     """
 
     mode: PolicyMode
@@ -141,6 +142,7 @@ class Facts:
     overspent_message: str = ""
     version_remark: str = ""
     traffic_remark: str = ""
+    pin_remark: str = ""
     unwatched: str = ""
     has_slo: bool = False
     slo: SloStanding | None = None
@@ -171,7 +173,7 @@ def _accepted(facts: Facts) -> Condition:
         return Condition("Accepted", FALSE, facts.fault, facts.fault_message)
     if facts.fault is not None:
         return Condition("Accepted", UNKNOWN, facts.fault, facts.fault_message)
-    remarks = [remark for remark in (facts.version_remark, facts.traffic_remark) if remark]
+    remarks = [remark for remark in (facts.pin_remark, facts.version_remark, facts.traffic_remark) if remark]
     message = "; ".join(("the spec is valid and the model is known", *remarks))
     return Condition("Accepted", TRUE, "Accepted", message)
 

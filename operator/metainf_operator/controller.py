@@ -216,7 +216,7 @@ class Controller:
         """What a decision rests on, but for the capacity that is free: while it is the same, the decision stands."""
         state, active = seen.state, seen.active
         in_force = None if active is None else (active.head.name, active.holds)
-        model = (id(understood.model.architecture), understood.model.revision)
+        model = (id(understood.model.architecture), understood.model.revision, understood.model.head)
         spent = overspent(understood.workload.workload.budget, seen.accrued)
         traffic = None if understood.observed is None else understood.observed.traffic
         inventory = self.world.inventory_version
@@ -236,10 +236,10 @@ class Controller:
     async def _decide(self, seen: Seen, understood: Understood, active: DecisionState | None) -> tuple[Plan, Choice]:
         """Choose among what is free and reserve it before anybody else looks."""
         state = seen.state
-        revision = await self.chooser.revision(understood, active)
+        served = await self.chooser.served(understood, active)
         async with self._deciding:
             started = time.perf_counter()
-            made, choice = await self.chooser.choose(state, understood, active, seen.accrued, revision=revision)
+            made, choice = await self.chooser.choose(state, understood, active, seen.accrued, served=served)
             self._count(made, choice, time.perf_counter() - started)
             if reserve(self.world, state, choice):
                 self._capacity_freed()

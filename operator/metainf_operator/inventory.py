@@ -11,7 +11,8 @@ that carries more than the others is no capacity, and stays a member so that pod
 A derived pool is named after the taints of its nodes, among other things, since that is what tells dedicated nodes from
 the rest. Where a taint comes to be on all of them, one after the other, the pool is the same and its name is not. Each
 pool says what it may have been called without some of its taints, which nodes that were dedicated all along may say as
-well: whose former name it is shows in whose pods its nodes run (`world`).
+well: whose former name it is shows in whose pods its nodes run (`world`). A taint that keeps no pod of ours out, such
+as the accelerator's own, is in the name where most nodes have it: it renames the pool halfway.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ class PoolRecord:
 
     `pool.nodes` are the members that take new pods. A node is capacity of one pool at most; one with taints of its own,
     or whose price is not known just now, is a member of those as well that its pods may have been put in before.
-    `former` are names that it may have had before some of its taints came, each with how many taints fewer that was.
+    `former` are names that it may have had before taints came or went, each with how many did since.
     """
 
     pool: NodePool
@@ -311,13 +312,13 @@ def _derived_pool(
     by_hostname: bool,
 ) -> PoolRecord:
     """The pool of the members, of which only `capacity` takes new pods; its name is by the taints of most of these."""
-    usual = Counter(n.taints for n in capacity).most_common(1)[0][0]
+    standing = [taints for taints, _ in Counter(n.taints for n in capacity).most_common()]
     accelerator = members[0].accelerators.accelerator
     if accelerator is None:
         raise AssertionError("nodes without a known accelerator make no pool")
     shape = _shape(members, kind.count)
     pool = NodePool(
-        name=_pool_name(kind, usual),
+        name=_pool_name(kind, standing[0]),
         accelerator=accelerator,
         product=kind.product,
         resource_name=kind.resource_name or None,
@@ -330,16 +331,22 @@ def _derived_pool(
         hostnames=tuple(sorted(n.hostname for n in members)) if by_hostname else (),
         labels=_common_labels(members),
     )
-    return PoolRecord(pool, frozenset(n.name for n in members), former=_former_names(kind, usual, pool.taints))
+    return PoolRecord(pool, frozenset(n.name for n in members), former=_former_names(kind, standing, pool.taints))
 
 
-def _former_names(kind: _Kind, taints: tuple[Taint, ...], shared: Sequence[Taint]) -> tuple[tuple[str, int], ...]:
-    """Names of the pool without some of the taints that all of its nodes share: which of them came nobody tells."""
-    fewer = [taints]
-    for taint in taints:
-        if taint in shared and len(fewer) < _MOST_FORMER:
-            fewer += [tuple(t for t in each if t != taint) for each in fewer]
-    return tuple((_pool_name(kind, each), len(taints) - len(each)) for each in fewer[1:])
+def _former_names(
+    kind: _Kind, standing: Sequence[tuple[Taint, ...]], shared: Sequence[Taint]
+) -> tuple[tuple[str, int], ...]:
+    """Names by the taints of any of its nodes, most first, less some that all share: which came nobody tells."""
+    changed: dict[tuple[Taint, ...], int] = {}
+    for taints in standing[:_MOST_FORMER]:
+        fewer = [taints]
+        for taint in taints:
+            if taint in shared and len(fewer) < _MOST_FORMER:
+                fewer += [tuple(t for t in each if t != taint) for each in fewer]
+        for each in fewer:
+            changed.setdefault(each, len(set(standing[0]).symmetric_difference(each)))
+    return tuple((_pool_name(kind, each), count) for each, count in changed.items() if each != standing[0])
 
 
 def _pool_name(kind: _Kind, taints: Sequence[Taint]) -> str:

@@ -11,9 +11,8 @@ a claim is to room that nobody holds: what a workload runs on, or has reserved, 
 
 Where the scheduler will put what is reserved and has no pods yet is not known. For a workload that may use a part of
 the nodes alone, what others have reserved without choosing nodes is taken of that part first, so that it counts on
-nothing that they may come to take; but not what it has reserved itself. That it can still lose: a pod of one who comes
-later and may go anywhere may be bound before its own, to the node that it counts on. Then it is decided anew. Rejected:
-to keep whoever comes later off all the other nodes until its pods are bound, which may take as long as a switch.
+nothing that they may come to take; but not what it has reserved itself. Nor is it to lose that to a pod of one who
+comes later and may go anywhere: such pods are not started before its own have their nodes (`places`).
 """
 
 import math
@@ -35,8 +34,10 @@ __all__ = [
     "PodUse",
     "ReplicaSize",
     "WorkloadKey",
+    "left_on",
     "node_use",
     "pool_for_workload",
+    "still_to_bind",
 ]
 
 
@@ -55,7 +56,8 @@ class WorkloadKey:
 class Hold:
     """So many replicas that a workload reserved on a pool, or, when `waiting`, waits for.
 
-    `nodes` are those that they may go to, by name; None where that is any.
+    `nodes` are those that they may go to, by name; None where that is any. `since` is when the record that reserves
+    them was put in force; None while it is being written, and for a claim.
     """
 
     workload: WorkloadKey
@@ -65,6 +67,7 @@ class Hold:
     replicas: int
     waiting: bool = False
     nodes: frozenset[str] | None = None
+    since: datetime | None = None
 
     @property
     def turn(self) -> tuple[datetime, WorkloadKey]:
@@ -200,6 +203,24 @@ def pool_for_workload(
     unmet = _unmet(pool.name, holds, ours)
     free = _less_held(replace(pool, nodes=tuple(left)), unmet, workload, created_at, names)
     return _with_given_back(free, own, left)
+
+
+def still_to_bind(
+    pool: NodePool, uses: Mapping[str, NodeUse], holds: Iterable[Hold], members: frozenset[str]
+) -> list[Hold]:
+    """What is reserved of the pool and has no pods on its nodes yet, each with the replicas that are missing."""
+    ours: dict[WorkloadKey, Counter[ReplicaSize]] = {}
+    for name in {node.name for node in pool.nodes} | members:
+        for key, sizes in uses.get(name, _UNUSED).sizes.items():
+            ours.setdefault(key, Counter()).update(sizes)
+    return [hold for hold in _unmet(pool.name, holds, ours) if not hold.waiting]
+
+
+def left_on(node: NodeCapacity, use: NodeUse | None, but: WorkloadKey | None = None) -> NodeCapacity:
+    """The node less what runs there, the pods of `but` left out of that."""
+    if use is None:
+        return node
+    return _less(node, use.total, None if but is None else use.own.get(but))
 
 
 def _unmet(pool: str, holds: Iterable[Hold], ours: Mapping[WorkloadKey, Mapping[ReplicaSize, int]]) -> list[Hold]:

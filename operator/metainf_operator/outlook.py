@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from metainf.binding_limits import BindingLimit
 from metainf.engine_versions import version_remark
-from metainf.planning import Plan, confidence_kept
+from metainf.planning import Plan, confidence_kept, unpinned
 from metainf.rejections import Rejection
 from metainf.selection import NoSelection, Scored
 from metainf_operator.reconcile import Activate, Choice, Hold, Idle, Propose, Refuse, Stop
@@ -25,7 +25,8 @@ class Outlook:
     `cost`, `broken` and `confidence` are of what is in force, as assessed with today's prices; `over_budget` is apart
     since a latency that is missed too would hide it. `gone` says that it could not be assessed, its pool being there no
     more; `outdated`, that nothing can serve what is asked of its pods now. `limit` is set where nothing keeps the
-    limits. `version_remark` says what stands for the flags of an engine's version that has no catalogue.
+    limits. `version_remark` says what stands for the flags of an engine's version that has no catalogue, `pin_remark`
+    what of the model is no commit.
     """
 
     considered: int
@@ -45,6 +46,7 @@ class Outlook:
     outdated: bool = False
     keep_message: str = ""
     version_remark: str = ""
+    pin_remark: str = ""
 
 
 def outlook_of(plan: Plan, choice: Choice, active: DecisionState | None) -> Outlook:
@@ -71,6 +73,7 @@ def outlook_of(plan: Plan, choice: Choice, active: DecisionState | None) -> Outl
         outdated=isinstance(choice, Hold) and choice.outdated,
         keep_message=choice.message if isinstance(choice, Hold) else "",
         version_remark=version_remark(plan.inputs.engine_version),
+        pin_remark=unpinned(plan),
     )
 
 

@@ -49,6 +49,7 @@ PRICE_DATE_ANNOTATION = "metainf.dev/cost-as-of"
 _CHEAPEST, _DEAREST = Decimal("0.000001"), Decimal(1_000_000_000)
 
 _TERMINAL_PHASES = ("Succeeded", "Failed")
+_REVISION = "deployment.kubernetes.io/revision"
 
 
 def timestamp(text: object) -> datetime | None:
@@ -317,6 +318,8 @@ def project_deployment(body: Mapping[str, Any]) -> ChildState | None:
     conditions = {c.get("type"): c for c in status.get("conditions") or ()}
     progressing = conditions.get("Progressing") or {}
     failure = conditions.get("ReplicaFailure") or {}
+    overdue = progressing.get("reason") == "ProgressDeadlineExceeded"
+    served = _served(progressing, body["metadata"], status)
     observed = ObservedDeployment(
         name=child.name,
         serving=child.serving or "",
@@ -325,9 +328,10 @@ def project_deployment(body: Mapping[str, Any]) -> ChildState | None:
         replicas=int(spec.get("replicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
         available=int(status.get("availableReplicas") or 0),
-        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+        deadline_exceeded=overdue,
         message=str(failure.get("message") or progressing.get("message") or "")[:512],
-        served=_served(progressing, body["metadata"], status),
+        served=served,
+        rolling=not (served or overdue) and _replaces(body["metadata"], spec, status),
     )
     affinity = ((spec.get("template") or {}).get("spec") or {}).get("affinity") or {}
     return replace(
@@ -348,6 +352,18 @@ def _served(progressing: Mapping[str, Any], metadata: Mapping[str, Any], status:
     """
     current = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
     return current and progressing.get("status") == "True" and progressing.get("reason") == "NewReplicaSetAvailable"
+
+
+def _replaces(metadata: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the newest template is not the first, so that its pods take the place of others.
+
+    The Deployment controller numbers templates; as long as it has not seen a change, any change may be of the template.
+    One that a user paused replaces nothing. Source: kubernetes, pkg/controller/deployment/util/deployment_util.go.
+    """
+    revision = str((metadata.get("annotations") or {}).get(_REVISION, ""))
+    unseen = 0 < int(status.get("observedGeneration") or 0) < int(metadata.get("generation") or 0)
+    later = revision.isdecimal() and int(revision) > 1
+    return bool(spec.get("replicas")) and not spec.get("paused") and (unseen or later)
 
 
 def _hostnames(node_affinity: Mapping[str, Any]) -> tuple[str, ...]:

@@ -57,7 +57,8 @@ class Activate:
 class Hold:
     """Keep running what is in force; the message says why nothing better was taken, empty where it is the best.
 
-    `awaits_turn`: a better one is taken as soon as fewer workloads switch; `awaits_room`: as soon as both fit.
+    `awaits_turn`: a better one is taken as soon as fewer workloads switch, or the pods of others have the nodes that
+    they selected; `awaits_room`: as soon as both fit.
     `outdated`: its pods were made for what was asked of them before, and nothing can serve what is asked now.
     """
 
@@ -260,11 +261,18 @@ def _moved(plan: Plan, outcome: Selection, verdict: Move, room: SwitchRoom | Non
     target, current = verdict.target, outcome.current
     if room is None or verdict.reason is not MoveReason.BETTER:
         return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio)
-    if not room.turn and current is not None and starts_new_pods(current, target):
-        why = "as many workloads switch now as may at a time"
+    starts = current is not None and starts_new_pods(current, target)  # a change of size was not asked for room
+    if starts and (why := _not_yet(room, target)):
         return Hold(f"another candidate would gain {verdict.gain_ratio:.1%}; {why}", awaits_turn=True)
-    keeps_old = current is not None and starts_new_pods(current, target)  # a change of size was not asked for room
-    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, keeps_old=keeps_old)
+    return Activate(retargeted(plan, target), verdict.reason, verdict.gain_ratio, keeps_old=starts)
+
+
+def _not_yet(room: SwitchRoom, target: Scored) -> str:
+    """Why new pods of the target have to wait, though there is room for them; empty where they have not."""
+    if not room.turn:
+        return "as many workloads switch now as may at a time"
+    pool = target.candidate.option.pool.name
+    return f"pods of others have yet to take nodes of {pool} that they select" if pool in room.awaited else ""
 
 
 def _refused(workload: InferenceWorkload, plan: Plan, outcome: NoSelection, runs: bool, anew: bool) -> Choice:

@@ -110,6 +110,7 @@ def facts_of(seen: Seen, decision: Decision | None) -> Facts:
         unpriced_pools=outlook.unpriced_pools,
         considered=outlook.considered,
         version_remark=outlook.version_remark,
+        pin_remark=outlook.pin_remark,
         limit=outlook.limit,
         limit_message=outlook.limit_message,
         proposed=outlook.proposed,

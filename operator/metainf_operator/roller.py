@@ -37,6 +37,7 @@ from metainf_operator.resources import DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVIC
 from metainf_operator.rollout import ObservedService, PodTrouble, Stage, Step, next_step
 from metainf_operator.settings import OperatorSettings
 from metainf_operator.sides import Sides
+from metainf_operator.step_waits import behind, more_replicas, out_of_turn, rolls, starts_pods
 from metainf_operator.store import Store
 from metainf_operator.template_nodes import as_template, room_for_serving
 from metainf_operator.world import DecisionState, ObjectKey, WorkloadState, World
@@ -120,11 +121,38 @@ class Roller:
             now=self._now(),
             troubles=self.world.troubles(state.key, digest),
         )
+        manifest = self._deployment(state, workload, serving, name, replicas) if step.apply_target else None
+        if not keeps_old:
+            step = self._in_turn(state, workload, serving, deployments, step, manifest, replicas)
         taken = await self._taken(state, name if step.apply_target else None, workload.name)
         if taken is not None:
             return Rolled(Stage.NAME_TAKEN, taken, digest, 0, timedelta(seconds=30))
-        restored = await self._take(state, workload, serving, step, name, replicas, standing)
+        restored = await self._take(state, workload, manifest, step, replicas, standing)
         return Rolled(step.stage, step.message, digest, replicas, step.again_in, restored, step.trouble)
+
+    def _in_turn(
+        self,
+        state: WorkloadState,
+        workload: InferenceWorkload,
+        serving: Serving,
+        deployments: tuple[ChildState, ...],
+        step: Step,
+        manifest: Manifest | None,
+        replicas: int,
+    ) -> Step:
+        """The step, or what of it starts no pods as long as others have to come first."""
+        standing = [child for child in deployments if not child.terminating]
+        if not starts_pods(step, standing):
+            return step
+        name = None if manifest is None else manifest["metadata"]["name"]
+        target = next((child for child in standing if child.name == name), None)
+        if manifest is not None and target is not None and _digest(manifest) != target.digest:
+            placed = as_template(self.world, state, serving, target, replicas)
+            if rolls(workload, placed, target, replicas):
+                return step if self.sides.turn(state.key) else out_of_turn(step)
+        more = more_replicas(target, replicas)
+        first = self.world.goes_before(state.key, serving.pool, more, self._now())
+        return step if first is None else behind(step, first, standing)
 
     def as_it_stands(self, state: WorkloadState, why: str = "") -> Rolled:
         """What runs now, where no step can be taken; `why` ends the message."""
@@ -220,18 +248,15 @@ class Roller:
         self,
         state: WorkloadState,
         workload: InferenceWorkload,
-        serving: Serving,
+        manifest: Manifest | None,
         step: Step,
-        name: str,
         replicas: int,
         standing: ChildState | None,
     ) -> tuple[str, ...]:
         restored: list[str] = []
         try:
-            if step.apply_target:
-                manifest = self._deployment(state, workload, serving, name, replicas)
-                if await self._apply_deployment(state, manifest):
-                    restored.append(f"Deployment {name}")
+            if step.apply_target and manifest is not None and await self._apply_deployment(state, manifest):
+                restored.append(f"Deployment {manifest['metadata']['name']}")
             if await self._apply_service(state, workload, step.send_to, standing):
                 restored.append(f"Service {workload.name}")
             await self._apply_budget(state, workload, replicas)
@@ -254,7 +279,7 @@ class Roller:
             serving = as_template(self.world, state, serving, known, replicas)
         if known is not None and known.surge is not None:
             manifest = deployment(workload, serving, replicas, surge=known.surge)
-            if manifest["metadata"]["annotations"][ANNOTATION_DIGEST] == known.digest:
+            if _digest(manifest) == known.digest:
                 return manifest
         return deployment(workload, serving, replicas, surge=self._may_surge(state, serving))
 
@@ -265,8 +290,7 @@ class Roller:
 
     async def _apply_deployment(self, state: WorkloadState, manifest: Manifest) -> bool:
         """Apply where the wish or the child moved; True where a user's edit was put right."""
-        key = (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-        digest = manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+        key, digest = (manifest["metadata"]["namespace"], manifest["metadata"]["name"]), _digest(manifest)
         standing = self.world.deployments.get(key)
         last = self._applied.get(key)
         if standing is not None and last == (digest, standing.generation) and standing.digest == digest:
@@ -342,6 +366,10 @@ class Roller:
     def _cache(store: Store[ObjectKey, ChildState], key: ObjectKey, child: ChildState | None, body: JsonObject) -> None:
         if child is not None:
             store.upsert(key, child, str(body["metadata"].get("resourceVersion", "")))
+
+
+def _digest(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["annotations"][ANNOTATION_DIGEST])
 
 
 def _tolerations(workload: InferenceWorkload, pool: NodePool) -> tuple[Toleration, ...]:

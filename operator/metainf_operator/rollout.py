@@ -81,7 +81,7 @@ _SENTENCES = {
     Stage.SWITCHING: "Shows while the new candidate starts beside the old one, which serves on.",
     Stage.RECREATING: "Shows while the old candidate, which must go, is stopped first: both do not fit room or budget.",
     Stage.DRAINING: "Shows while the old candidate finishes its requests.",
-    Stage.WAITING_TO_SWITCH: "Shows while other workloads switch: only so many do at a time.",
+    Stage.WAITING_TO_SWITCH: "Shows while it waits for others that switch, roll, or take the nodes that they select.",
     Stage.DEGRADED: "Shows when some replicas of a running workload are not ready.",
     Stage.STUCK: "Shows when replicas did not become ready in the time that the model may take.",
     Stage.SWITCH_FAILED: "Shows when the new candidate did not start in its time; the old one serves on.",
@@ -110,6 +110,8 @@ class ObservedDeployment:
     message: str = ""
     served: bool = False
     """Whether all replicas of its newest template were available once, though none may be now."""
+    rolling: bool = False
+    """Whether pods of an earlier template are being replaced by those of its newest, which may still come to serve."""
 
     @property
     def settled(self) -> bool:

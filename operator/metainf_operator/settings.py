@@ -130,7 +130,7 @@ class OperatorSettings:
     """Plain is for people at a terminal."""
 
     max_concurrent_switches: int = field(
-        default=3, metadata={"help": "switches of running workloads at a time over the cluster"}
+        default=3, metadata={"help": "running workloads that switch or roll at a time over the cluster"}
     )
     """A price that moves moves many workloads: a pool should not reload all its models at once."""
 
@@ -140,8 +140,8 @@ class OperatorSettings:
     )
     """A damaged or foreign file means the analytical predictor, a condition and a metric that say so."""
 
-    hub: bool = field(default=True, metadata={"help": "whether config.json may be fetched from the model hub"})
-    """False in an air-gapped cluster: models come from the bundled list or a ConfigMap."""
+    hub: bool = field(default=True, metadata={"help": "whether the model hub may be asked for config.json and commits"})
+    """False in an air-gapped cluster: models come from the bundled list or a ConfigMap, at revisions as written."""
 
     opencost_url: str | None = field(
         default=None, metadata={"help": "address of OpenCost's metrics; unset: OpenCost is not asked"}

@@ -47,6 +47,8 @@ class SwitchRoom:
     """Whether any replica of what runs is ready, so that somebody would miss it."""
     turn: bool = True
     """Whether the limit on switches at a time leaves room for one more."""
+    awaited: frozenset[str] = frozenset()
+    """Pools in which others have selected nodes and have no pods yet: new ones have to wait for these."""
 
     def lacks(self, pool: str, request: ReplicaRequest, replicas: int, *, decided: Decimal | None = None) -> str:
         """Why so many replicas do not fit beside what runs, with the two figures that disagree; empty where they do.

@@ -2,6 +2,14 @@
 
 Separate from the caches, which know nobody who reads them, and from the passes, which start from the world as it is:
 a trigger that is missed costs the time until the next resync, and nothing else.
+
+Who has no room looks again when some comes, and for nothing else: each look is a whole decision, some 20 ms with what
+it writes, and 200 may be without. Pods of ours and those with accelerators change seldom, and are answered in a second.
+Others end all the time on nodes that CPU pools share with them. The first that leaves is answered as fast; then those
+without room are left alone for two minutes, so that 200 of them keep a core busy for a thirtieth of the time at most,
+and a replica that takes minutes to start comes two later at worst. Every second they would do nothing else.
+Rejected: a timer with a jitter in place of events, which looks when nothing came, and late when something did. Nor do
+the looks need one to spread them: they come behind all changes in the queue, and one is decided at a time.
 """
 
 import asyncio
@@ -25,7 +33,7 @@ Key = WorkloadKey | PoolKey
 
 _INVENTORY_QUIET_S = 0.5  # bursts of node events fold into one inventory change
 _CAPACITY_QUIET_S = 1.0
-_OTHERS_QUIET_S = 30.0  # pods without accelerators end all the time on nodes that CPU pools share with others
+_OTHERS_REST_S = 120.0  # between two looks for the room that pods of others leave, which take no accelerators
 
 
 class Triggers:
@@ -39,7 +47,8 @@ class Triggers:
         self._queue = queue
         self._decide_anew = decide_anew
         self._pending: dict[str, asyncio.TimerHandle] = {}
-        self._left: set[str] = set()  # nodes that pods have left since those who are held back were looked at
+        self._left: set[str] = set()  # nodes that pods have left since those without room were looked at
+        self._rests_until_s = 0.0  # before then nobody looks for the room that others' pods leave
         self._stock: Inventory | None = None
         self._relabelled: dict[str, Labels] = {}  # what nodes had before, since stock was taken
 
@@ -72,12 +81,16 @@ class Triggers:
         if old is not None and new is not None and old.takes_as(new):
             return  # its engine answers now, or no more: the Deployment's status tells
         self.capacity_changed()
-        if old is not None and old.node and (new is None or new.node != old.node):
+        if new is not None and new.workload is not None and new.node and (old is None or old.node != new.node):
+            # Where it was put is nobody's room any more, and where else it might have been put is again.
+            self._soon("bound", _CAPACITY_QUIET_S, self._queue_waiting)
+        if old is not None and _gives_back(old, new):
             self._left.add(old.node)
             if old.accelerators or old.workload is not None:
                 self._soon("left", _CAPACITY_QUIET_S, self._queue_those_whose_room_it_may_be)
             else:
-                self._soon("left by others", _OTHERS_QUIET_S, self._queue_those_whose_room_it_may_be)
+                rest_s = self._rests_until_s - asyncio.get_running_loop().time()
+                self._soon("left by others", max(_CAPACITY_QUIET_S, rest_s), self._look_for_what_others_left)
         goes = old is not None and (new is None or (new.terminating and not old.terminating))
         owner = old.workload if old is not None and goes else None
         if owner is not None and owner in self._world.workloads:
@@ -111,19 +124,19 @@ class Triggers:
         self._soon("inventory", _INVENTORY_QUIET_S, self._queue_everybody)
 
     def capacity_changed(self) -> None:
-        """Room came or went: those who wait look again, and the pools say what is free."""
-        self._soon("capacity", _CAPACITY_QUIET_S, self._queue_waiting)
+        """Room came or went: the pools say what is free."""
+        self._soon("capacity", _CAPACITY_QUIET_S, self._queue_pools)
 
     def room_came(self) -> None:
-        """What was reserved or claimed is so no more: besides, who is held back by want of room is weighed again."""
+        """What was reserved or claimed is so no more: besides, whoever has no room looks again."""
         self.capacity_changed()
-        self._soon("room", _CAPACITY_QUIET_S, self._queue_held_back)
+        self._soon("room", _CAPACITY_QUIET_S, self._queue_those_without_room)
 
-    def _soon(self, name: str, quiet_s: float, act: Callable[[], None]) -> None:
+    def _soon(self, name: str, quiet_s: float, act: Callable[[], object]) -> None:
         if name not in self._pending:
             self._pending[name] = asyncio.get_running_loop().call_later(quiet_s, self._due, name, act)
 
-    def _due(self, name: str, act: Callable[[], None]) -> None:
+    def _due(self, name: str, act: Callable[[], object]) -> None:
         self._pending.pop(name, None)
         act()
 
@@ -156,20 +169,31 @@ class Triggers:
         """Everybody looks again, who came first before who came later."""
         for state in sorted(self._world.workloads.values(), key=lambda s: (s.created_at, s.key)):
             self._queue.add(state.key, priority)
+        self._queue_pools(priority)
+
+    def _queue_pools(self, priority: Priority = Priority.CHANGE) -> None:
         for name in sorted(self._world.pools):
             self._queue.add(PoolKey(name), priority)
 
-    def _queue_waiting(self) -> None:
+    def _queue_waiting(self, priority: Priority = Priority.CHANGE) -> None:
         for hold in sorted(self._world.waiting.values(), key=lambda h: h.turn):
-            self._queue.add(hold.workload)
-        for name in sorted(self._world.pools):
-            self._queue.add(PoolKey(name))
+            self._queue.add(hold.workload, priority)
 
-    def _queue_those_whose_room_it_may_be(self) -> None:
-        """Pods come and go on nodes of no pool all the time: they are nobody's room."""
+    def _queue_those_without_room(self, priority: Priority = Priority.CHANGE) -> None:
+        self._queue_waiting(priority)
+        self._queue_held_back()
+
+    def _queue_those_whose_room_it_may_be(self, priority: Priority = Priority.CHANGE) -> bool:
+        """Pods come and go on nodes of no pool all the time: they are nobody's room. Whether any was of a pool."""
         left, self._left = self._left, set()
-        if any(not left.isdisjoint(record.members) for record in self._world.inventory.pools):
-            self._queue_held_back()
+        concerns = any(not left.isdisjoint(record.members) for record in self._world.inventory.pools)
+        if concerns:
+            self._queue_those_without_room(priority)
+        return concerns
+
+    def _look_for_what_others_left(self) -> None:
+        if self._queue_those_whose_room_it_may_be(Priority.RESYNC):
+            self._rests_until_s = asyncio.get_running_loop().time() + _OTHERS_REST_S
 
     def _queue_held_back(self) -> None:
         """Only those who wait for room: with all the others a pod that ends would start a thousand decisions."""
@@ -179,6 +203,16 @@ class Triggers:
         for state in sorted(states, key=lambda s: (s.created_at, s.key)):
             self._decide_anew(state.key)
             self._queue.add(state.key, Priority.RESYNC)
+
+
+def _gives_back(old: PodUse, new: PodUse | None) -> bool:
+    """Whether the pod leaves room on the node where it was: all of its own, or a part where it takes less now."""
+    if not old.node:
+        return False
+    if new is None or new.node != old.node:
+        return True
+    less = (new.accelerators, new.cpu_cores, new.memory_bytes), (old.accelerators, old.cpu_cores, old.memory_bytes)
+    return any(now < before for now, before in zip(*less, strict=True))
 
 
 def _without_status(state: WorkloadState) -> tuple[object, ...]:

@@ -5,14 +5,15 @@ goes by its name here too. Everything in it can be read again from the API serve
 world.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from metainf.pools import NodePool
 from metainf_operator.inventory import Inventory, OpenCostPrices, PoolRecord, take_inventory
-from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload
+from metainf_operator.ledger import Hold, NodeUse, PodUse, WorkloadKey, node_use, pool_for_workload, still_to_bind
+from metainf_operator.places import PLACE_KEPT, goes_before
 from metainf_operator.projections import ChildState, NodeFacts
 from metainf_operator.rollout import PodTrouble
 from metainf_operator.selected_nodes import Selector, matching_nodes, of_these_nodes
@@ -22,10 +23,16 @@ from metainf_operator.store import Store
 __all__ = ["DecisionState", "ObjectKey", "PoolState", "WorkloadState", "World"]
 
 
-def _under_way(children: Iterable[ChildState]) -> int:
-    """Deployments that serve or may still come to."""
-    found = (child.deployment for child in children)
-    return sum(each is None or (each.replicas > 0 and not each.deadline_exceeded) for each in found)
+def _is_switching(children: Iterable[ChildState]) -> bool:
+    """Whether of these Deployments more than one serves or may still come to, or one replaces its pods in place."""
+    found = [child.deployment for child in children]
+    under_way = sum(each is None or (each.replicas > 0 and not each.deadline_exceeded) for each in found)
+    return under_way > 1 or any(each is not None and each.rolling for each in found)
+
+
+def _is_recent(hold: Hold, now: datetime) -> bool:
+    """Whether it was put in force so lately that its pods may still be on their way, or is about to be."""
+    return hold.since is None or now - hold.since < PLACE_KEPT
 
 
 class World:
@@ -222,7 +229,7 @@ class World:
             workload = self.workloads.get(owner)
             reserved = [] if workload is None else self.decisions_of(owner, workload.uid)
             held = self._held[owner] = tuple(
-                Hold(owner, workload.created_at, kept.pool, kept.request, kept.replicas)
+                Hold(owner, workload.created_at, kept.pool, kept.request, kept.replicas, since=decision.activated_at)
                 for decision in reserved
                 if workload is not None and decision.holds and (kept := decision.head.reservation) is not None
             )
@@ -246,14 +253,9 @@ class World:
 
         Each goes by the name that the workload's own record has.
         """
-        by_pool: dict[str, list[Hold]] = {}
         known_as = self.known_as(key)
         own = self._standing(key, created_at) if own_pods_count and self._fixed is not None else []
-        names = {record.pool.name for record in self.inventory.pools}
-        for hold in (*self.holds(), *own):
-            today = None if hold.pool in names else self.pool_of(hold.workload, hold.pool)
-            held = hold if today is None else replace(hold, pool=today.pool.name)
-            by_pool.setdefault(held.pool, []).append(held)
+        by_pool = self._by_pool((*self.holds(), *own))
         uses = self._node_uses()
         pools = []
         for record in self.inventory.pools:
@@ -272,6 +274,54 @@ class World:
             name = known_as.get(free.name, free.name)
             pools.append(free if name == free.name else replace(free, name=name))
         return tuple(pools)
+
+    def _by_pool(self, holds: Iterable[Hold]) -> dict[str, list[Hold]]:
+        """The holds by the names that their pools have today."""
+        found: dict[str, list[Hold]] = {}
+        names = {record.pool.name for record in self.inventory.pools}
+        for hold in holds:
+            today = None if hold.pool in names else self.pool_of(hold.workload, hold.pool)
+            held = hold if today is None else replace(hold, pool=today.pool.name)
+            found.setdefault(held.pool, []).append(held)
+        return found
+
+    def _still_to_bind(self, record: PoolRecord, by_pool: Mapping[str, list[Hold]]) -> list[Hold]:
+        """What of the pool is reserved and has no pods yet, each with the nodes that it may go to."""
+        holds = [self._on_its_nodes(hold, record) for hold in by_pool.get(record.pool.name, ())]
+        return still_to_bind(record.pool, self._node_uses(), holds, record.members)
+
+    def goes_before(self, key: WorkloadKey, pool: str, replicas: int, now: datetime) -> Hold | None:
+        """Whose pods are to have their nodes before so many new ones of the workload are started; None where nobody's.
+
+        By what the workload has reserved in the pool, as it calls that.
+        """
+        if replicas <= 0 or not self._others_select(key):
+            return None
+        record = self.pool_of(key, pool)
+        mine = next((hold for hold in self._holds_of(key) if hold.pool == pool), None)
+        if record is None or mine is None:
+            return None
+        unmet = self._still_to_bind(record, self._by_pool(self.holds()))
+        asks = self._on_its_nodes(replace(mine, replicas=replicas), record)
+        return goes_before(record.pool.nodes, self._node_uses(), unmet, asks, now=now)
+
+    def awaited(self, key: WorkloadKey, now: datetime) -> frozenset[str]:
+        """Pools, as the workload calls them, in which others have selected nodes of late and have no pods there yet."""
+        if not self._others_select(key):
+            return frozenset()
+        known_as, by_pool = self.known_as(key), self._by_pool(self.holds())
+        return frozenset(
+            known_as.get(record.pool.name, record.pool.name)
+            for record in self.inventory.pools
+            if any(
+                hold.nodes is not None and hold.workload != key and _is_recent(hold, now)
+                for hold in self._still_to_bind(record, by_pool)
+            )
+        )
+
+    def _others_select(self, key: WorkloadKey) -> bool:
+        """Whether anybody else asks for nodes with certain labels: else nobody is to go before anybody."""
+        return any(state.node_selector for state in self.workloads.values() if state.key != key)
 
     def known_as(self, key: WorkloadKey) -> dict[str, str]:
         """Pools of today that the workload has reserved in by a name that they had, with that name."""
@@ -327,13 +377,12 @@ class World:
     def switching(self, but: WorkloadKey | None = None) -> int:
         """Workloads amid a switch, `but` not counted.
 
-        Those that have more than one Deployment now. One that did not start in its time is none of them: a switch that
-        failed may stand so until somebody looks after it, and must hold up nobody else's.
+        Those that have more than one Deployment now, or one that is rolling. One that did not start in its time is none
+        of them: a switch that failed may stand so until somebody looks after it, and must hold up nobody else's.
         """
         return sum(
-            1
+            key != but and _is_switching(kinds.get(self.deployments.name, {}).values())
             for key, kinds in self._children.items()
-            if key != but and len(mine := kinds.get(self.deployments.name, {})) > 1 and _under_way(mine.values()) > 1
         )
 
     def forget(self, key: WorkloadKey) -> None:

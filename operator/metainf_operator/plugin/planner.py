@@ -142,8 +142,8 @@ class Planner:
         workload = understood.workload
         active = self.world.active_decision(state.key, state.uid) if state.uid else None
         understood = replace(understood, observed=await self._observed(workload, active))
-        revision = await self.chooser.revision(understood, active)
-        made, choice = await self.chooser.choose(state, understood, active, accrued, revision=revision)
+        served = await self.chooser.served(understood, active)
+        made, choice = await self.chooser.choose(state, understood, active, accrued, served=served)
         return Proposal(made, choice, active, overspent(workload.workload.budget, accrued))
 
     async def _observed(self, workload: InferenceWorkload, active: DecisionState | None) -> ObservedTraffic | None:
