@@ -1,12 +1,12 @@
 """Small tables of tasks with their truth, and selectors with known behaviour, for the tests of the evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
+from metainf.selectors.contract import FloatArray, MethodTable, Selector, TaskTable
 
 MODELS = (
     "meta-llama/Llama-3.1-8B-Instruct",
@@ -104,3 +104,44 @@ class Broken:
 
     def scores(self, tasks: TaskTable) -> FloatArray:
         raise AssertionError
+
+
+class KilledError(Exception):
+    """In place of a kill."""
+
+
+class Counted:
+    """Makes selectors, says what they are, counts how often they are fitted, and is killed in one fit if asked to."""
+
+    def __init__(
+        self,
+        identity: str = "nearest",
+        make: Callable[[], Selector] = NearestTasks,
+        *,
+        killed_at: int | None = None,
+    ) -> None:
+        self.identity = identity
+        self.make = make
+        self.killed_at = killed_at
+        self.fits = 0
+
+    def __call__(self) -> "CountedFit":
+        return CountedFit(self)
+
+
+class CountedFit:
+    """One of them."""
+
+    def __init__(self, maker: Counted) -> None:
+        self.maker = maker
+        self.selector = maker.make()
+
+    def fit(self, table: MethodTable) -> Self:
+        self.maker.fits += 1
+        if self.maker.fits == self.maker.killed_at:
+            raise KilledError
+        self.selector.fit(table)
+        return self
+
+    def scores(self, tasks: TaskTable) -> FloatArray:
+        return self.selector.scores(tasks)

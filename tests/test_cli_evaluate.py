@@ -170,6 +170,46 @@ def test_figures_are_written_after_every_split(corpus: Path, monkeypatch: pytest
     assert seen[:4] == [{first}, {first, second}, whole, whole | {f"{second}, all tasks"}]
 
 
+def test_the_same_command_takes_what_is_fitted_and_writes_the_same_figures(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--selectors", "nearest-neighbour,roofline-only", "--quick", "--simulated-by", "roofline")
+    assert asked(corpus, *more) == 0
+    assert "taken from" not in capsys.readouterr().err
+    first = (corpus / "out" / "figures.csv").read_bytes()
+    assert asked(corpus, *more) == 0
+    assert (corpus / "out" / "figures.csv").read_bytes() == first
+    lines = capsys.readouterr().err.splitlines()
+    taken = f": 2 of 2 folds taken from {corpus / 'out' / 'outcomes'}"
+    for split in ("leave-model-out", "leave-accelerator-out"):
+        for name in ("nearest-neighbour", "roofline-only", "leak checks"):
+            assert f"metainf: batch, {split}: {name}{taken}" in lines
+        for name in ("roofline-only", "nearest-neighbour, not told", "simulator-only"):
+            assert f"metainf: simulated by roofline: batch, {split}: {name}{taken}" in lines
+
+
+def test_another_seed_or_another_folder_takes_nothing(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--selectors", "random", "--split", "leave-model-out", "--quick")
+    for others in ((), ("--seed", "1"), ("--keep", str(corpus / "elsewhere"))):
+        assert asked(corpus, *more, *others) == 0
+        assert "taken from" not in capsys.readouterr().err
+    kept = [len(list(folder.glob("*.npz"))) for folder in (corpus / "out" / "outcomes", corpus / "elsewhere")]
+    assert kept[0] == 2 * kept[1] > 0
+
+
+def test_what_there_is_no_time_for_is_said_and_the_same_command_goes_on(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick")
+    assert asked(corpus, *more, "--minutes", "1e-9") == 0
+    assert capsys.readouterr().out.endswith("; the time was up before 1 of its parts: run the same command again\n")
+    assert "**Not finished: batch, leave-model-out.**" in (corpus / "out" / "report.md").read_text()
+    for minutes in ("60", "1e-9"):
+        assert asked(corpus, *more, "--minutes", minutes) == 0
+        assert "again" not in capsys.readouterr().out
+        assert "Not finished" not in (corpus / "out" / "report.md").read_text()
+
+
 def test_no_more_tasks_are_taken_than_are_asked_for(corpus: Path) -> None:
     more = ("--selectors", "vllm-default", "--split", "leave-model-out", "--quick", "--most-tasks", "50")
     assert asked(corpus, *more) == 0
@@ -213,6 +253,7 @@ def test_measured_rows_say_what_the_analytical_predictor_picks(corpus: Path) -> 
         pytest.param(["--selectors", "random", "--most-folds", "1"], "--most-folds must be at least 2", id="one fold"),
         pytest.param(["--most-tasks", "1"], "--most-tasks must be at least 2", id="one task"),
         pytest.param(["--jobs", "0"], "--jobs must be at least 1", id="no process"),
+        pytest.param(["--minutes", "0"], "--minutes must be above 0, got 0", id="no time"),
         pytest.param(["--compared-tasks", "0"], "--compared-tasks must be at least 2", id="nothing to compare"),
         pytest.param(["--most-lanes", "0"], "--most-lanes must be at least 1", id="nothing to train on"),
         pytest.param(["--all-tasks-lanes", "-1"], "--all-tasks-lanes must be at least 0", id="less than nothing"),

@@ -442,7 +442,7 @@ def test_less_to_learn_from_is_whole_groups_less() -> None:
 
 
 def test_importance_finds_the_feature_that_decides() -> None:
-    found = feature_importance(NearestTasks, Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL))
+    found = feature_importance(NearestTasks, Evidence(TABLE), split(TABLE.tasks, SplitKind.MODEL), clock=lambda: 0.0)
     assert found[0].feature == "feature_0"
     assert found[0].lost_gain > 5 * max(abs(each.lost_gain) for each in found[1:])
     physics = next(each for each in found if each.feature.endswith("physics"))

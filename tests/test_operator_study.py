@@ -1,6 +1,7 @@
 """What the operator's own selection buys, held against a world in which every candidate can be simulated."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ from metainf import accelerators
 from metainf.corpus.task import Task, TrafficKind
 from metainf.dtypes import DType
 from metainf.evaluation.operator_study import OperatorStudy, StudyPlan, study_operator, study_policies
+from metainf.evaluation.operator_truths import Judged, Priced, Unknown, facts_of, judged_of
 from metainf.evaluation.prices import accelerator_prices, assumed_usd_per_hour, replica_prices
 from metainf.layouts import Layout
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -168,6 +170,48 @@ def test_policies_are_studied_on_the_same_workloads_and_nothing_is_simulated_twi
     both = studied(*LossyPolicy)
     assert [study.lossy for study in both] == [LossyPolicy.NEVER, LossyPolicy.ALLOW]
     assert {study.figures[TrafficKind.CONCURRENCY]["analytical"].workloads for study in both} == {1}
+
+
+def test_a_workload_that_is_kept_is_neither_chosen_for_nor_simulated_again() -> None:
+    kept: dict[str, str] = {}
+    anew: list[str] = []
+
+    def keep(about: str, judge: Callable[[], Judged | None]) -> Judged | None:
+        if about not in kept:
+            anew.append(about)
+            kept[about] = json.dumps(facts_of(judge()))
+        return judged_of(json.loads(kept[about]))
+
+    def studied(options: int, *loads: Load) -> tuple[OperatorStudy, ...]:
+        tasks = [task(load, 1.5) for load in loads]
+        plan = StudyPlan(workloads=2, options=options)
+        anew.clear()
+        return study_policies(tasks, lambda _: HiddenWorld(1), predictors, plan, keep=keep)
+
+    first = studied(2, ConcurrencyLoad(16))
+    assert len(anew) == 2, "one workload under two policies"
+    tasks, plan = [task(ConcurrencyLoad(16), 1.5)], StudyPlan(workloads=2, options=2)
+    assert repr(first) == repr(study_policies(tasks, lambda _: HiddenWorld(1), predictors, plan))
+    again = studied(2, ConcurrencyLoad(16))
+    assert (anew, repr(again)) == ([], repr(first))
+    studied(3, ConcurrencyLoad(16))
+    assert len(anew) == 2, "other options are tried"
+    studied(2, ConcurrencyLoad(16), ConcurrencyLoad(8))
+    assert len(anew) == 2, "the other workload"
+
+
+def test_what_came_of_a_workload_is_read_back_as_it_was() -> None:
+    judged = {"refuses": None, "unknown": Unknown(), "dear": Priced(float("inf"), False)}, [Priced(0.1, True)]
+    found = judged_of(json.loads(json.dumps(facts_of(judged))))
+    assert found is not None
+    chosen, tried = found
+    assert list(chosen) == ["refuses", "unknown", "dear"]
+    assert chosen["refuses"] is None and isinstance(chosen["unknown"], Unknown)
+    assert (chosen["dear"], tried) == (Priced(float("inf"), False), [Priced(0.1, True)])
+    assert judged_of(facts_of(None)) is None
+    for wrong in ({}, {"asked": True}, {"asked": True, "chosen": {}, "tried": [1.0]}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            judged_of(wrong)
 
 
 def test_each_workload_is_judged_by_its_own_world() -> None:

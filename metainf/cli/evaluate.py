@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from metainf.cli import evaluate_lessons
 from metainf.cli.evaluate_evidence import QUICK_TASKS, check_worlds, evidence_of, thinned
+from metainf.cli.evaluate_kept import Keeping
+from metainf.cli.evaluate_makers import Seeded, Simulated, Untold
 from metainf.cli.evaluate_predictors import (
     add_arguments,
     check_arguments,
@@ -25,13 +27,14 @@ from metainf.cli.evaluate_predictors import (
 )
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError, MetaInfError
-from metainf.evaluation.simulated import SIMULATOR_ONLY, NotTold, SimulatedPerformance, not_told, with_simulated
+from metainf.evaluation.kept_files import KeptFiles
+from metainf.evaluation.simulated import SIMULATOR_ONLY, SimulatedPerformance, not_told, with_simulated
+from metainf.evaluation.time_limits import OutOfTimeError, TimeLimit
 from metainf.selectors.catalogue import SELECTORS
-from metainf.selectors.simulator_only import SimulatorOnly
 
 if TYPE_CHECKING:
     from metainf.cli.evaluate_evidence import Found
-    from metainf.evaluation.outcomes import Evidence, SelectorFactory
+    from metainf.evaluation.outcomes import Evidence
     from metainf.evaluation.report import Evaluation, Plan
 
 __all__ = ["add_parser", "run"]
@@ -44,6 +47,8 @@ _COMPARED_TASKS = 2000
 _QUICK_FOLDS = 2
 _QUICK_SPLITS = ("leave-model-out", "leave-accelerator-out")
 _SPLITS = (*_QUICK_SPLITS, "leave-both-out", "leave-workload-out", "random")
+_KEPT = "outcomes"
+_MINUTE_S = 60.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         description="Fits every selector on splits that hold out whole model families, accelerator generations, both, "
         "or workloads, and writes report.md, figures.csv, report.json and pictures; the figures so far after every "
         "split. By estimate, not measured: all of it takes a day of one core for a corpus of 20,000 tasks, which "
-        "--jobs divides.",
+        "--jobs divides. What is fitted is kept: the same command, given again, goes on where it was cut off.",
         epilog=f"Selectors: {', '.join(SELECTORS)}.",
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
@@ -115,6 +120,20 @@ def add_parser(subparsers: Any) -> None:
         help="splits that are judged at a time, each in a process with a copy of the tables (default: 1)",
     )
     parser.add_argument(
+        "--keep",
+        metavar="FOLDER",
+        type=Path,
+        help="where each fitted fold is kept under a digest of all that it depends on (evidence, fold, selector with "
+        f"parameters and seed, code), and taken from when it is asked for again (default: {_KEPT} within --out)",
+    )
+    parser.add_argument(
+        "--minutes",
+        metavar="N",
+        type=float,
+        help="begin no fit that would end later, at the pace of its selector so far, and write the report as far as it "
+        "has come; run again to go on",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help=f"to try it: {QUICK_TASKS} tasks of each kind, {_QUICK_FOLDS} folds, {' and '.join(_QUICK_SPLITS)}, no "
@@ -123,9 +142,46 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and write the report; 0 also where a selector could not be fitted, which the report says."""
+    """Evaluate and write the report; 0 also where a selector could not be fitted or time was up, which it says."""
+    begun_s = time.perf_counter()
     names = _selectors(args.selectors)
     focus = args.focus or (_FOCUS if _FOCUS in names else names[-1])
+    _check(args, names, focus)
+    evidence, _ = evidence_of(args, _say)
+    simulated = None if args.simulated_by is None else evidence_of(args, _say, simulated_by=args.simulated_by)
+    report, files = _modules()
+    plan = _plan(report, focus, _learner(focus, names), args)
+    more = evaluate_lessons.parameters(args, names)
+    plan = replace(plan, remarks=evaluate_lessons.remarks(more))
+    makers = {name: Seeded(name, args.seed, more.get(name, {})) for name in names}
+    some = {kind: thinned(each, args.compared_tasks) for kind, each in evidence.items()}
+
+    def keep(found: "Evaluation") -> None:
+        files.write_figures(found, args.out)
+
+    kept, limit = KeptFiles(args.keep or args.out / _KEPT), _limit(args, begun_s)
+    tools = {"clock": time.perf_counter, "progress": _say, "jobs": args.jobs, "known": keep}
+    tools |= {"kept": kept, "limit": limit}
+    evaluation = report.evaluate(some, makers, plan, **tools)
+    whole = {kind: each for kind, each in evidence.items() if some[kind] is not each}
+    if whole:
+        evaluation = _with_all_tasks(report, evaluation, whole, names, plan, args, tools)
+    if simulated is not None:
+        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args, tools)
+    sections: list[str] = []
+    if not evaluation.unfinished:
+        evaluation, sections = _with_the_rest(report, evaluation, list(evidence), args, Keeping(kept, limit, _say))
+    written = files.write_report(evaluation, args.out, sections)
+    for line in _summary(evaluation):
+        print(line)
+    left = len(evaluation.unfinished)
+    rest = f"; the time was up before {left} of its parts: run the same command again" if left else ""
+    print(f"{written[0]}: {len(written)} files, {evaluation.spent_s:.0f} s{rest}")
+    return 0
+
+
+def _check(args: argparse.Namespace, names: Sequence[str], focus: str) -> None:
+    """Refuse what cannot be, before anything is read or runs."""
     if focus not in names:
         raise InvalidWorkloadError(f"--focus {focus}: it must be one of the selectors {', '.join(names)}")
     for flag in ("most_folds", "most_tasks", "compared_tasks"):
@@ -133,39 +189,34 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidWorkloadError(f"--{flag.replace('_', '-')} must be at least 2, got {getattr(args, flag)}")
     if args.jobs < 1:
         raise InvalidWorkloadError(f"--jobs must be at least 1, got {args.jobs}")
+    if args.minutes is not None and not args.minutes > 0.0:
+        raise InvalidWorkloadError(f"--minutes must be above 0, got {args.minutes:g}")
     check_arguments(args)
     evaluate_lessons.check_arguments(args)
     check_worlds(args)
-    evidence, _ = evidence_of(args, _say)
-    simulated = None if args.simulated_by is None else evidence_of(args, _say, simulated_by=args.simulated_by)
-    report, files = _modules()
-    plan = _plan(report, focus, _learner(focus, names), args)
-    more = evaluate_lessons.parameters(args, names)
-    plan = replace(plan, remarks=evaluate_lessons.remarks(more))
-    makers: dict[str, SelectorFactory] = {name: _Seeded(name, args.seed, more.get(name, {})) for name in names}
-    some = {kind: thinned(each, args.compared_tasks) for kind, each in evidence.items()}
 
-    def keep(found: "Evaluation") -> None:
-        files.write_figures(found, args.out)
 
-    tools = {"clock": time.perf_counter, "progress": _say, "jobs": args.jobs, "known": keep}
-    evaluation = report.evaluate(some, makers, plan, **tools)
-    whole = {kind: each for kind, each in evidence.items() if some[kind] is not each}
-    if whole:
-        evaluation = _with_all_tasks(report, evaluation, whole, names, plan, args, tools)
-    if simulated is not None:
-        evaluation = _with_simulations(report, evaluation, simulated, makers, plan, args, tools)
-    evaluation = report.with_published(evaluation, published_sweeps(args, list(evidence), _say))
-    started = time.perf_counter()
-    sections = predictor_sections(args, [str(kind) for kind in evidence], _say)
+def _limit(args: argparse.Namespace, begun_s: float) -> TimeLimit | None:
+    if args.minutes is None:
+        return None
+    seconds = args.minutes * _MINUTE_S
+    return TimeLimit(begun_s + seconds, seconds)
+
+
+def _with_the_rest(
+    report: Any, evaluation: "Evaluation", kinds: Sequence[TrafficKind], args: argparse.Namespace, keeping: Keeping
+) -> "tuple[Evaluation, list[str]]":
+    """With the papers' figure; and sections about predictors, the operator's choice and measured rows."""
+    unfinished: list[str] = []
+    try:
+        evaluation = report.with_published(evaluation, published_sweeps(args, kinds, keeping))
+    except OutOfTimeError:
+        unfinished.append("the papers' figure")
+    sections, left = predictor_sections(args, [str(kind) for kind in kinds], keeping)
     if sections:
-        sections.append(f"Predictors and the operator's choice took {time.perf_counter() - started:.0f} s.\n")
+        sections.append(f"Predictors and the operator's choice took {keeping.spent_s:.0f} s.\n")
     sections += measured_sections(args, _say)
-    written = files.write_report(evaluation, args.out, sections)
-    for line in _summary(evaluation):
-        print(line)
-    print(f"{written[0]}: {len(written)} files, {evaluation.spent_s:.0f} s")
-    return 0
+    return replace(evaluation, unfinished=(*unfinished, *left)), sections
 
 
 def _with_all_tasks(
@@ -188,7 +239,7 @@ def _with_all_tasks(
     more = evaluate_lessons.parameters(args, few, every_task=True)
     found = report.evaluate(
         evidence,
-        {name: _Seeded(name, args.seed, more.get(name, {})) for name in few},
+        {name: Seeded(name, args.seed, more.get(name, {})) for name in few},
         replace(
             plan, splits=splits, studies=False, leaks=False, every_task=True, remarks=evaluate_lessons.remarks(more)
         ),
@@ -205,7 +256,7 @@ def _with_simulations(
     report: Any,
     evaluation: "Evaluation",
     simulated: "Found",
-    makers: "Mapping[str, SelectorFactory]",
+    makers: Mapping[str, Seeded],
     plan: "Plan",
     args: argparse.Namespace,
     tools: "Mapping[str, Any]",
@@ -219,12 +270,15 @@ def _with_simulations(
     }
     # What does not learn from tables hears nothing of simulations anyway.
     learner = plan.learner
-    untold: dict[str, SelectorFactory] = {not_told(learner): lambda: NotTold(makers[learner]())} if learner else {}
+    every: dict[str, Any] = {**makers}
+    if learner:
+        every[not_told(learner)] = Untold(makers[learner])
+    every[SIMULATOR_ONLY] = Simulated(said, tables)
     for kind, each in evidence.items():
         _say(f"{kind}: {len(each)} tasks were simulated by {name}")
     found = report.evaluate(
         evidence,
-        {**makers, **untold, SIMULATOR_ONLY: lambda: SimulatorOnly(said)},
+        every,
         replace(plan, studies=False, leaks=False, simulated_by=name),
         **{
             **tools,
@@ -263,18 +317,6 @@ class _Prefixed:
 
     def __call__(self, line: str) -> None:
         _say(self._prefix + line)
-
-
-class _Seeded:
-    """Makes the selector of that name anew for each fold."""
-
-    def __init__(self, name: str, seed: int, parameters: Mapping[str, object]) -> None:
-        self._name = name
-        self._seed = seed
-        self._parameters = parameters
-
-    def __call__(self) -> Any:
-        return SELECTORS[self._name](random_state=self._seed, **self._parameters)
 
 
 def _modules() -> tuple[Any, Any]:

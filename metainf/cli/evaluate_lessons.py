@@ -5,6 +5,7 @@ Separate from the command, which joins what is judged, and from its evidence, wh
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +14,30 @@ from typing import Any
 from metainf.errors import InvalidWorkloadError
 from metainf.selectors.catalogue import SELECTORS
 
-__all__ = ["add_arguments", "check_arguments", "parameters", "remarks"]
+__all__ = ["LessonsOf", "add_arguments", "check_arguments", "parameters", "remarks"]
 
 _LANES = 6000
 _FOLDS = 3
 _QUICK = {"trees": 40, "folds": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class LessonsOf:
+    """A corpus's lessons, which are read when they are first called for: rows are too large to be sent to processes."""
+
+    folder: Path
+    world: str | None
+    digest: str
+    """Of the corpus."""
+
+    @property
+    def identity(self) -> str:
+        """What they are, for who keeps what was learnt from them."""
+        return f"{self.digest} of {self.world}"
+
+    def __call__(self) -> Any:
+        """The lessons; read once in each process."""
+        return _lessons(self.folder, self.world)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +77,13 @@ def check_arguments(args: argparse.Namespace) -> None:
 def parameters(
     args: argparse.Namespace, names: Sequence[str], *, every_task: bool = False
 ) -> Mapping[str, Mapping[str, Any]]:
-    """What selectors of these names are made with beside a seed; rows are read once, and only for who needs them."""
+    """What selectors of these names are made with beside a seed; of a corpus only for who learns from its rows."""
     asked = [name for name in names if SELECTORS[name].from_rows]
     if not asked:
         return {}
-    more = {"corpus": _lessons(args.corpus, args.train_world or args.world), "most_lanes": args.most_lanes}
+    build: Any = import_module("metainf.corpus.build")
+    corpus = LessonsOf(args.corpus, args.train_world or args.world, build.corpus_digest(args.corpus))
+    more: dict[str, Any] = {"corpus": corpus, "most_lanes": args.most_lanes}
     more |= {"folds": _FOLDS} | (_QUICK if args.quick else {})
     if every_task and args.all_tasks_lanes is not None:
         train: Any = import_module("metainf.training.train")

@@ -5,14 +5,18 @@ would buy, on the rows of one world, or asks them about measured rows, and retur
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from metainf.cli.evaluate_kept import Keeping
 from metainf.corpus.task import TrafficKind
 from metainf.errors import InvalidWorkloadError
+from metainf.evaluation.kept_files import content_digest
+from metainf.evaluation.time_limits import OutOfTimeError
 from metainf.workload import LossyPolicy
 
 __all__ = ["add_arguments", "check_arguments", "measured_sections", "predictor_sections", "published_sweeps"]
@@ -101,21 +105,32 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InvalidWorkloadError(f"--table-store {args.table_store}: there is no such folder")
 
 
-def predictor_sections(args: argparse.Namespace, kinds: Sequence[str], say: Say) -> list[str]:
-    """Sections about the corpus of the arguments, of these kinds of traffic."""
+def predictor_sections(args: argparse.Namespace, kinds: Sequence[str], keeping: Keeping) -> tuple[list[str], list[str]]:
+    """Sections about the corpus of the arguments, of these kinds of traffic; and which there was no time for."""
     lanes = (_QUICK_LANES if args.quick else _LANES) if args.predictor_lanes is None else args.predictor_lanes
     workloads = (0 if args.quick else _WORKLOADS) if args.operator_workloads is None else args.operator_workloads
     if not lanes:
-        return []
+        return [], []
     tables: Any = import_module("metainf.corpus.tables")
     build: Any = import_module("metainf.corpus.build")
     store: Any = import_module("metainf.corpus.task_store")
     rows = tables.load_rows(args.corpus, world=args.world)
     tasks = [task for task in store.read_tasks(args.corpus / build.TASKS) if str(task.kind) in kinds]
-    sections = _judged(args, rows, tasks, lanes, say)
+    about = content_digest(build.corpus_digest(args.corpus), str(args.world), list(kinds))
+    parts: dict[str, Callable[[], list[str]]] = {
+        "intervals and decisions of predictors": partial(_judged, args, rows, tasks, (lanes, about), keeping)
+    }
     if workloads:
-        sections += _operator(args, rows, tasks, (lanes, workloads), say)
-    return sections
+        parts["the operator's choice"] = partial(_operator, args, rows, tasks, (lanes, workloads, about), keeping)
+    sections: list[str] = []
+    left: list[str] = []
+    for name, part in parts.items():
+        try:
+            sections += part()
+        except OutOfTimeError as error:
+            keeping.say(f"{name}: {error}")
+            left.append(name)
+    return sections, left
 
 
 def _growth(args: argparse.Namespace) -> Any:
@@ -123,67 +138,114 @@ def _growth(args: argparse.Namespace) -> Any:
     return replace(boosting.Growth(), trees=_QUICK_TREES if args.quick else _TREES)
 
 
-def _judged(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], lanes: int, say: Say) -> list[str]:
+def _code(*modules: str) -> str:
+    identities: Any = import_module("metainf.evaluation.identities")
+    return str(identities.code_digest(*modules))
+
+
+def _judged(
+    args: argparse.Namespace, rows: Any, tasks: Sequence[Any], size: tuple[int, str], keeping: Keeping
+) -> list[str]:
+    """`size` is how many pairs they are fitted and judged on, and a digest of all that there are."""
+    lanes, about = size
     judging: Any = import_module("metainf.training.judging")
     text: Any = import_module("metainf.training.judgement_text")
     folds = _QUICK_FOLDS if args.quick else _FOLDS
     plan = judging.JudgingPlan(seed=args.seed, growth=_growth(args), most_folds=folds, most_lanes=lanes)
+    key = content_digest("predictors", about, repr(plan), _code("metainf.training.judgement_text"))
+
+    def judged() -> list[str]:
+        return list(text.judgement_sections(judging.judge(rows, tasks, plan, report=keeping.say)))
+
     try:
-        judgement = judging.judge(rows, tasks, plan, report=say)
+        return keeping.value("predictors", key, judged, _sections_facts, _sections_of)
     except InvalidWorkloadError as error:
-        say(f"predictors are left out: {error}")
+        keeping.say(f"predictors are left out: {error}")
         return []
-    return list(text.judgement_sections(judgement))
 
 
-def _operator(args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: tuple[int, int], say: Say) -> list[str]:
-    lanes, workloads = sizes
+def _sections_facts(sections: Sequence[str]) -> Mapping[str, Any]:
+    return {"sections": list(sections)}
+
+
+def _sections_of(facts: Mapping[str, Any]) -> list[str]:
+    found = facts["sections"]
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TypeError("sections are texts")
+    return list(found)
+
+
+def _operator(
+    args: argparse.Namespace, rows: Any, tasks: Sequence[Any], sizes: tuple[int, int, str], keeping: Keeping
+) -> list[str]:
+    """`sizes` are pairs to train on, workloads of each kind, and a digest of all that there are."""
+    lanes, workloads, about = sizes
     world_of = dict(zip(rows.column("task").to_pylist(), rows.column("world").to_pylist(), strict=True))
     oracles = {world: _oracle(world, args.table_store) for world in sorted(set(world_of.values()))}
     absent = [world for world, oracle in oracles.items() if oracle is None]
     asked = [task for task in tasks if oracles.get(world_of.get(task.key, "")) is not None]
     if absent:
         whose = "the operator's own choice" + (" for some tasks" if asked else "")
-        say(f"{whose} is left out: {' and '.join(absent)} needs --table-store to be simulated")
+        keeping.say(f"{whose} is left out: {' and '.join(absent)} needs --table-store to be simulated")
     if not asked:
         return []
     budgets: Any = import_module("metainf.evaluation.budgets")
     study: Any = import_module("metainf.evaluation.operator_study")
+    truths: Any = import_module("metainf.evaluation.operator_truths")
     held_out: Any = import_module("metainf.training.held_out_predictors")
     train: Any = import_module("metainf.training.train")
     sections: Any = import_module("metainf.evaluation.report_sections")
     plan = train.TrainingPlan(seed=args.seed, growth=_growth(args), most_folds=_STUDY_FOLDS, most_lanes=lanes)
-    predictors = held_out.HeldOutPredictors(rows, tasks, plan, folds=_STUDY_FOLDS, report=say)
+    predictors = held_out.HeldOutPredictors(rows, tasks, plan, folds=_STUDY_FOLDS, report=keeping.say)
 
     def oracle_of(task: Any) -> Any:
         return oracles[world_of[task.key]]
 
+    worlds = [f"{each.name}@{each.version}" for each in oracles.values() if each is not None]
+    code = _code("metainf.evaluation.operator_study", "metainf.training.held_out_predictors")
+    within = content_digest("operator", about, repr(plan), _STUDY_FOLDS, worlds, code)
+
+    def keep(workload: str, judge: Callable[[], Any]) -> Any:
+        key = content_digest(within, workload)
+        return keeping.value("the operator's choice", key, judge, truths.facts_of, truths.judged_of)
+
     policies = [policy for policy in LossyPolicy if not args.operator_lossy or str(policy) in args.operator_lossy]
     size = study.StudyPlan(workloads=workloads)
     drawn = budgets.task_budgets(rows, asked)
-    found = study.study_policies(asked, oracle_of, predictors, size, policies=policies, budgets=drawn, report=say)
+    found = study.study_policies(
+        asked, oracle_of, predictors, size, policies=policies, budgets=drawn, report=keeping.say, keep=keep
+    )
     return [str(sections.operator_section(*found))]
 
 
-def published_sweeps(args: argparse.Namespace, kinds: Sequence[TrafficKind], say: Say) -> dict[TrafficKind, Any]:
-    """The papers' figure of these kinds of traffic, in the first of the judging worlds that knows its place."""
+def published_sweeps(
+    args: argparse.Namespace, kinds: Sequence[TrafficKind], keeping: Keeping
+) -> dict[TrafficKind, Any]:
+    """The papers' figure of these kinds of traffic, in the first of the judging worlds that knows its place.
+
+    Raises
+    ------
+    OutOfTimeError
+        The time is up: it takes minutes, and is not kept.
+    """
     most = args.published_most
     if most is None:
         most = _QUICK_PUBLISHED if args.quick else _MOST_PUBLISHED
     asked = [kind for kind in kinds if kind is not TrafficKind.RATE]
     if not most or not asked:
         return {}
+    keeping.begin("the papers' figure")
     sweeping: Any = import_module("metainf.evaluation.published_sweep")
     for world in _judging_worlds(args):
         oracle = _oracle(world, args.table_store)
         if oracle is None:
-            say(f"the papers' figure is not simulated in {world}: it is no truth, or needs --table-store")
+            keeping.say(f"the papers' figure is not simulated in {world}: it is no truth, or needs --table-store")
             continue
-        say(f"the papers' figure, simulated in {world}, up to {most:,} requests at once")
+        keeping.say(f"the papers' figure, simulated in {world}, up to {most:,} requests at once")
         found: dict[TrafficKind, Any] = {kind: sweeping.published_sweep(oracle, kind, most=most) for kind in asked}
         if all(found.values()):
             return found
-        say(f"{world} knows nothing of the place of the papers' figure")
+        keeping.say(f"{world} knows nothing of the place of the papers' figure")
     return {}
 
 

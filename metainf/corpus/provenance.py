@@ -28,7 +28,7 @@ from metainf.step_times import oracle
 from metainf.step_times.store import TableStore
 from metainf.step_times.worlds import TableWorld
 
-__all__ = ["Provenance", "provenance_of", "source_files"]
+__all__ = ["Provenance", "imported_files", "provenance_of", "source_files"]
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = "metainf"
@@ -89,8 +89,14 @@ def provenance_of(oracles: Sequence[StepOracle], root: Path = _ROOT) -> Provenan
 
 def source_files(root: Path = _ROOT) -> tuple[Path, ...]:
     """Sources and data under `root` that decide rows, sorted."""
+    data = [path for pattern in _DATA for path in (root / _PACKAGE).glob(pattern)]
+    return tuple(sorted([*imported_files(_MODULES, root), *data]))
+
+
+def imported_files(modules: Sequence[str], root: Path = _ROOT) -> tuple[Path, ...]:
+    """Files under `root` of these modules and of everything of metainf that they import, by their import statements."""
     found: dict[str, Path] = {}
-    waiting = list(_MODULES)
+    waiting = list(modules)
     while waiting:
         module = waiting.pop()
         path = _file_of(module, root)
@@ -98,8 +104,7 @@ def source_files(root: Path = _ROOT) -> tuple[Path, ...]:
             continue
         found[module] = path
         waiting += [module.rpartition(".")[0], *_imported(path.read_bytes())]
-    data = [path for pattern in _DATA for path in (root / _PACKAGE).glob(pattern)]
-    return tuple(sorted([*found.values(), *data]))
+    return tuple(sorted(found.values()))
 
 
 def _file_of(module: str, root: Path) -> Path | None:

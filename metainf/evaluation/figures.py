@@ -103,10 +103,9 @@ class JudgedTasks:
 def judged_tasks(evidence: Evidence, outcome: Outcome, part: Evidence | None = None) -> JudgedTasks:
     """Each held-out task with what the choice for it was worth.
 
-    `part` is the evidence of these tasks in their order, where somebody has it: many selectors share one, since tables
-    of features are large.
+    `part` is the evidence of these tasks in their order, features or not, where somebody has it: selectors share one.
     """
-    part = evidence.rows(outcome.judged) if part is None else part
+    part = evidence.without_features().rows(outcome.judged) if part is None else part
     table, broken, chosen = part.table, part.broken, outcome.chosen
     close = metrics.within_tolerance(table, broken)
     return JudgedTasks(

@@ -14,6 +14,7 @@ import numpy as np
 from metainf.errors import UndefinedMetricError
 from metainf.evaluation.bootstrap import Interval, paired_comparison
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.fits import Fits
 from metainf.evaluation.leaks import with_ids_only, with_shuffled_labels, without_physics
 from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, reference_outcomes, run_selector
 from metainf.evaluation.splits import Split, SplitKind
@@ -50,22 +51,24 @@ def leak_checks(
     seed: int = 0,
     whole: Outcome | None = None,
     most_folds: int = _MOST_FOLDS,
+    fits: Fits | None = None,
 ) -> tuple[LeakCheck, LeakCheck]:
     """Whether shuffled labels fall to no better than the single best, and whether ids alone fail to win.
 
     Only what is so beyond its interval counts: among noise half of all closed gaps are above 0, and ids that say as
     much as features are as often above as below these. Where there are too few groups for an interval the value counts.
     `whole` is the selector's honest outcome on the split where that is known. No more than the first `most_folds` are
-    looked at.
+    looked at. `fits` is as `run_selector` takes it.
     """
     split = replace(split, folds=split.folds[:most_folds])
-    known_outcome = run_selector("", make, evidence, split, clock=clock) if whole is None else _part(whole, split)
+    known_outcome = _part(whole, split) if whole else run_selector("", make, evidence, split, clock=clock, fits=fits)
     honest = _judged(known_outcome, evidence, split)
     shuffled = evidence.changed(lambda table: with_shuffled_labels(without_physics(table), seed))
     known = (evidence.table.tasks, evidence.lessons.tasks)
     bare = evidence.changed(lambda table: with_ids_only(table, known))
     by_chance, by_ids = (
-        _judged(run_selector("", make, spoilt, split, clock=clock), evidence, split) for spoilt in (shuffled, bare)
+        _judged(run_selector("", make, spoilt, split, clock=clock, fits=fits), evidence, split)
+        for spoilt in (shuffled, bare)
     )
     return _chance_check(by_chance, split), _ids_check(by_ids, honest, split)
 

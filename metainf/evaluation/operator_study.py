@@ -1,8 +1,9 @@
 """The operator's own choice held against a world: what `select` buys for a workload, and what would truly have done.
 
-Separate from the figures (`operator_choice`), which need only costs and truths, and from the corpus, whose tasks each
-stand on one accelerator: here a task's workload may go to every accelerator that has a price, in every layout, under
-every method and number of replicas, and the truth of that is simulated when it is asked for.
+Separate from the figures (`operator_choice`), which need only costs and truths, from the truth of an option
+(`operator_truths`), and from the corpus, whose tasks each stand on one accelerator: here a task's workload may go to
+every accelerator that has a price, in every layout, under every method and number of replicas, and the truth of that is
+simulated when it is asked for.
 
 Each workload has the budget that is drawn for its task (`budgets`), around what the default truly costs on the task's
 own place: per hour for rates, per million output tokens for clients, in total for batches. What is chosen has to keep
@@ -17,10 +18,10 @@ layout, pool) that the analytical predictor puts first by cost, and among those 
 nobody expects to be cheap is not found, so "above the cheapest" is a lower bound.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -28,30 +29,19 @@ import numpy as np
 from metainf import accelerators
 from metainf.candidates import Option, SizedOption, enumerate_candidates
 from metainf.corpus.budget_kinds import ANY_AMOUNT, any_budget
-from metainf.corpus.measuring import measured_task
-from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import StepOracle
-from metainf.evaluation.budgets import closed_loop_usd
 from metainf.evaluation.groups import model_groups
+from metainf.evaluation.kept_files import content_digest
 from metainf.evaluation.operator_choice import OperatorFigures, OperatorTasks, operator_figures
+from metainf.evaluation.operator_truths import Judged, Priced, Truth, Unknown
 from metainf.evaluation.prices import accelerator_prices
-from metainf.evaluation.promises import PROMISE_COLUMNS, keeps_promises
 from metainf.known_models import known_model
-from metainf.measurements import Measurement, Purpose
 from metainf.placement import empty_node
 from metainf.pools import NodePool, NodeShape, Price, PriceSource
 from metainf.predictors.contract import Predictor
 from metainf.selection import Request, Selection, select
-from metainf.workload import (
-    BatchLoad,
-    Budget,
-    ConcurrencyLoad,
-    LossyPolicy,
-    MethodLimits,
-    RateLoad,
-    Workload,
-)
+from metainf.workload import Budget, LossyPolicy, MethodLimits, Workload
 
 __all__ = ["OperatorStudy", "StudyPlan", "study_operator", "study_policies"]
 
@@ -60,10 +50,12 @@ PredictorsOf = Callable[[str], Mapping[str, Predictor]]
 OracleOf = Callable[[Task], StepOracle]
 """The world that says what is true of a task."""
 
+Keep = Callable[[str, Callable[[], Judged | None]], Judged | None]
+"""From a digest of a workload under a plan, and what judges it, to what that says: as it is kept, or anew."""
+
 _GIB = 1 << 30
 _PER_NODE = 8
 _NODES = 32
-_MOST_REPLICAS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +79,8 @@ class OperatorStudy:
     lossy: LossyPolicy = LossyPolicy.NEVER
 
 
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    """A number of replicas of one option: USD in the unit of the budget, and whether it keeps every limit."""
-
-    usd: float
-    kept: bool
-
-
-class _Unknown:
-    """In place of a price: the world knows nothing of the option."""
-
-
-_UNKNOWN = _Unknown()
+def _anew(_: str, judge: Callable[[], Judged | None]) -> Judged | None:
+    return judge()
 
 
 def study_policies(
@@ -111,19 +92,21 @@ def study_policies(
     policies: Sequence[LossyPolicy] = tuple(LossyPolicy),
     budgets: Mapping[str, Budget] = MappingProxyType({}),
     report: Callable[[str], None] = lambda what: None,
+    keep: Keep = _anew,
 ) -> tuple[OperatorStudy, ...]:
     """The study under each of these policies on lossy methods, on the same workloads; nothing is simulated twice.
 
-    `budgets` are by the tasks' keys.
+    `budgets` are by the tasks' keys. `keep` gives what is known of a workload from an earlier study of the same tasks,
+    worlds and predictors.
     """
-    truths: dict[str, _Truth] = {}
+    truths: dict[str, Truth] = {}
 
     def studied(lossy: LossyPolicy) -> OperatorStudy:
         def say(line: str) -> None:
             report(f"lossy methods {lossy}: {line}")
 
         mine = replace(plan, lossy=lossy)
-        return study_operator(tasks, oracle_of, predictors, mine, budgets=budgets, report=say, truths=truths)
+        return study_operator(tasks, oracle_of, predictors, mine, budgets=budgets, report=say, truths=truths, keep=keep)
 
     return tuple(studied(lossy) for lossy in policies)
 
@@ -136,30 +119,41 @@ def study_operator(
     *,
     budgets: Mapping[str, Budget] = MappingProxyType({}),
     report: Callable[[str], None] = lambda what: None,
-    truths: "dict[str, _Truth] | None" = None,
+    truths: dict[str, Truth] | None = None,
+    keep: Keep = _anew,
 ) -> OperatorStudy:
     """Let the operator's selection choose for workloads of these tasks, and judge that by each task's own world.
 
     The first predictor of each mapping says which options are simulated. `budgets` are by the tasks' keys. `truths`
-    keeps what was simulated, for other studies of the same tasks under the same budgets.
+    keeps what was simulated, for other studies of the same tasks under the same budgets; `keep` what came of each
+    workload.
     """
     pools = _pools()
-    simulated: dict[str, _Truth] = {} if truths is None else truths
+    simulated: dict[str, Truth] = {} if truths is None else truths
+
+    def judge(task: Task) -> Judged | None:
+        oracle = oracle_of(task)
+        offered = _known_pools(task, oracle, pools, plan.lossy)
+        if not offered:
+            return None
+        request = _request(task, offered, plan.confidence, plan.lossy, budgets.get(task.key))
+        truth = simulated.setdefault(task.key, Truth(task, oracle, request.workload.budget))
+        return _judged(truth, request, predictors(task.model), plan.options)
+
     figures: dict[TrafficKind, Mapping[str, OperatorFigures]] = {}
     for kind in TrafficKind:
         mine = [task for task in tasks if task.kind is kind and _is_limited(task, budgets)]
         places = np.unique(np.linspace(0, len(mine) - 1, plan.workloads).astype(np.intp)).tolist() if mine else []
-        judged: list[_Judged] = []
+        judged: list[Judged] = []
         names: list[str] = []
         groups = model_groups([task.model for task in mine])
         for number, place in enumerate(places):
             report(f"operator's choice, {kind}: workload {number + 1} of {len(places)}")
-            task, oracle = mine[place], oracle_of(mine[place])
-            offered = _known_pools(task, oracle, pools, plan.lossy)
-            if offered:
-                request = _request(task, offered, plan.confidence, plan.lossy, budgets.get(task.key))
-                truth = simulated.setdefault(task.key, _Truth(task, oracle, request.workload.budget))
-                judged.append(_judged(truth, request, predictors(task.model), plan.options))
+            task = mine[place]
+            about = content_digest(task.key, repr(budgets.get(task.key)), plan.options, plan.confidence, plan.lossy)
+            found = keep(about, partial(judge, task))
+            if found is not None:
+                judged.append(found)
                 names.append(groups[task.model])
         if judged:
             figures[kind] = _figures(judged, names)
@@ -193,10 +187,6 @@ def _pools() -> tuple[NodePool, ...]:
     return tuple(pools)
 
 
-_Judged = tuple[Mapping[str, _Priced | _Unknown | None], Sequence[_Priced]]
-"""What each predictor chose, None where it refused, and everything that was simulated."""
-
-
 def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool], lossy: LossyPolicy) -> tuple[NodePool, ...]:
     """Those of which the world knows an option."""
     known: set[str] = set()
@@ -206,13 +196,13 @@ def _known_pools(task: Task, oracle: StepOracle, pools: Sequence[NodePool], loss
     return tuple(pool for pool in pools if pool.name in known)
 
 
-def _judged(truth: "_Truth", request: Request, predictors: Mapping[str, Predictor], options: int) -> _Judged:
-    chosen: dict[str, _Priced | _Unknown | None] = {}
+def _judged(truth: Truth, request: Request, predictors: Mapping[str, Predictor], options: int) -> Judged:
+    chosen: dict[str, Priced | Unknown | None] = {}
     for name, predictor in predictors.items():
         found = select(request, predictor)
         picked = found.chosen.candidate if isinstance(found, Selection) else None
         chosen[name] = None if picked is None else truth.of(picked.option, picked.replicas)
-    tried = [each for each in chosen.values() if isinstance(each, _Priced)]
+    tried = [each for each in chosen.values() if isinstance(each, Priced)]
     for option in _likely(request, next(iter(predictors.values())), options):
         cheapest = truth.cheapest(option)
         if cheapest is not None:
@@ -260,98 +250,7 @@ def _sized(request: Request) -> Sequence[SizedOption]:
     ).options
 
 
-class _Truth:
-    """What replicas of options come to in the world, each simulated once."""
-
-    def __init__(self, task: Task, oracle: StepOracle, budget: Budget) -> None:
-        self.task = task
-        self.oracle = oracle
-        self.most_usd = float(budget.amount)
-        self._scores: dict[tuple[str, str, str, int], Measurement | _Unknown | None] = {}
-
-    def of(self, option: Option, replicas: int) -> _Priced | _Unknown:
-        """So many replicas, which share the load evenly."""
-        per_hour = float(option.room.cost_per_hour(replicas))
-        load = self.task.traffic.load
-        score = self._score(option, 1 if isinstance(load, RateLoad) else replicas)
-        if isinstance(score, _Unknown):
-            return score
-        if score is None:
-            return _Priced(per_hour, False)
-        if isinstance(load, RateLoad):
-            return self._priced(per_hour, _rate(option, score) * replicas >= load.requests_per_second)
-        if isinstance(load, BatchLoad):
-            makespan_s = score.makespan_s or math.inf
-            return self._priced(per_hour * makespan_s / 3600.0, _keeps(self.task, score))
-        tokens = score.output_tokens or self.task.traffic.output_tokens.mean_tokens
-        usd = closed_loop_usd(per_hour, load.concurrency, score.e2e_mean_s, tokens)
-        return self._priced(usd, _keeps(self.task, score))
-
-    def _priced(self, usd: float, performs: bool) -> _Priced:
-        return _Priced(usd, performs and usd <= self.most_usd)
-
-    def cheapest(self, option: Option) -> _Priced | None:
-        """The cheapest number of replicas that keeps every limit; None where none of those tried does, or is known."""
-        load = self.task.traffic.load
-        if isinstance(load, RateLoad):
-            score = self._score(option, 1)
-            rate = _rate(option, score) if isinstance(score, Measurement) else 0.0
-            count = math.ceil(load.requests_per_second / rate - 1e-9) if rate > 0.0 else 0
-            found = self.of(option, count) if 0 < count <= min(_MOST_REPLICAS, option.room.replicas) else None
-            return found if isinstance(found, _Priced) and found.kept else None
-        most = min(_MOST_REPLICAS, option.room.replicas)
-        most = min(most, load.concurrency if isinstance(load, ConcurrencyLoad) else load.requests)
-        kept: list[_Priced] = []
-        count = 1
-        while count <= most:
-            found = self.of(option, count)
-            if isinstance(found, _Unknown):
-                break
-            if found.kept:
-                kept.append(found)
-                if not isinstance(load, BatchLoad) or len(kept) > 1:
-                    break
-            if math.isfinite(found.usd) and found.usd > self.most_usd:
-                break  # twice the replicas do not halve the time, so they only cost more
-            count *= 2
-        return min(kept, key=lambda each: each.usd, default=None)
-
-    def _score(self, option: Option, replicas: int) -> Measurement | _Unknown | None:
-        """What so many replicas come to; None where facts forbid the option."""
-        key = (option.pool.name, option.layout.name, option.method.name, replicas)
-        if key not in self._scores:
-            self._scores[key] = self._simulated(option, replicas)
-        return self._scores[key]
-
-    def _simulated(self, option: Option, replicas: int) -> Measurement | _Unknown | None:
-        load = self.task.traffic.load
-        if isinstance(load, ConcurrencyLoad):
-            load = ConcurrencyLoad(math.ceil(load.concurrency / replicas))
-        elif isinstance(load, BatchLoad):
-            load = replace(load, requests=math.ceil(load.requests / replicas))
-        task = replace(
-            self.task,
-            accelerator=option.pool.accelerator.name,
-            layout=option.layout,
-            traffic=replace(self.task.traffic, load=load),
-            max_model_len=option.replica.settings.max_model_len,
-        )
-        if isinstance(replica_of(task, option.method), Infeasible):
-            return None
-        rows = measured_task(task, self.oracle, repeats=(0,), methods=(option.method,))
-        return next((row for row in rows if row.purpose == Purpose.SCORE), _UNKNOWN)
-
-
-def _rate(option: Option, score: Measurement) -> float:
-    """The highest rate of one replica at which every promise holds."""
-    return (score.performance or 0.0) * option.layout.accelerators
-
-
-def _keeps(task: Task, score: Measurement) -> bool:
-    return keeps_promises(task, {name: getattr(score, name) for name in PROMISE_COLUMNS})
-
-
-def _figures(judged: Sequence[_Judged], groups: Sequence[str]) -> Mapping[str, OperatorFigures]:
+def _figures(judged: Sequence[Judged], groups: Sequence[str]) -> Mapping[str, OperatorFigures]:
     """Of each predictor: its choice stands in the first column, everything that was simulated behind it.
 
     A predictor of whose choices nothing at all is known has none.
@@ -359,7 +258,7 @@ def _figures(judged: Sequence[_Judged], groups: Sequence[str]) -> Mapping[str, O
     width = 1 + max(len(tried) for _, tried in judged)
     found = {}
     for name in judged[0][0]:
-        told = [row for row, (picks, _) in enumerate(judged) if not isinstance(picks[name], _Unknown)]
+        told = [row for row, (picks, _) in enumerate(judged) if not isinstance(picks[name], Unknown)]
         if not told:
             continue
         usd, kept = np.full((len(told), width), np.nan), np.zeros((len(told), width), dtype=np.bool_)
@@ -367,7 +266,7 @@ def _figures(judged: Sequence[_Judged], groups: Sequence[str]) -> Mapping[str, O
         for place, row in enumerate(told):
             picks, tried = judged[row]
             pick = picks[name]
-            if isinstance(pick, _Priced):
+            if isinstance(pick, Priced):
                 usd[place, 0], kept[place, 0], chosen[place] = pick.usd, pick.kept, 0
             for column, each in enumerate(tried, start=1):
                 usd[place, column], kept[place, column] = each.usd, each.kept

@@ -1,7 +1,7 @@
 """What selectors choose on the held-out tasks of a split, and the figures of that with their intervals.
 
-Separate from the metrics (definitions) and from the report (which selectors, splits and kinds): this is the one place
-where a selector meets data, so here it is seen to that it learns from a fold's train rows alone, and that the single
+Separate from the metrics (definitions) and from the report (which selectors, splits and kinds): a selector meets data
+here and in `fold_outcomes` alone, so that it is seen to that it learns from a fold's train rows, and that the single
 best and the classes of the macro F1 are fixed on these too.
 
 Figures pool the folds: each task is judged once, by a selector that has seen nothing of its group.
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from metainf.corpus.repeats import over_seeds
 from metainf.errors import UndefinedMetricError
 from metainf.evaluation import metrics
+from metainf.evaluation.fits import Fits
+from metainf.evaluation.fold_outcomes import Clock, SelectorFactory, Trial
 from metainf.evaluation.splits import Fold, Split
-from metainf.selectors.contract import BoolArray, FloatArray, MethodTable, Selector, TaskTable, choose
+from metainf.selectors.contract import BoolArray, FloatArray, MethodTable
 
 __all__ = [
     "CEILING",
@@ -40,9 +42,6 @@ __all__ = [
 ]
 
 IntArray = NDArray[np.intp]
-
-SelectorFactory = Callable[[], Selector]
-Clock = Callable[[], float]
 
 DEFAULT = "vllm-default"
 SINGLE_BEST = "single-best"
@@ -113,6 +112,11 @@ class Evidence:
         picked = {name: getattr(self, name)[index] for name in arrays if getattr(self, name) is not None}
         return replace(self, table=self.table.rows(index), **picked)
 
+    def without_features(self) -> "Evidence":
+        """The same tasks with the same truth and no features, which figures do not look at: its rows are small."""
+        learnt = None if self.learnt is None else _without_features(self.learnt)
+        return replace(self, table=_without_features(self.table), learnt=learnt)
+
     def changed(self, change: Callable[[MethodTable], MethodTable]) -> "Evidence":
         """With this change of what is learnt from and of what is judged by, what is broken included."""
         table = change(replace(self.table, broken=self.broken))
@@ -154,31 +158,30 @@ class Outcome:
     scores: FloatArray | None = None
 
 
-def run_selector(name: str, make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock) -> Outcome:
+def run_selector(
+    name: str, make: SelectorFactory, evidence: Evidence, split: Split, *, clock: Clock, fits: Fits | None = None
+) -> Outcome:
     """Fit a new selector on each fold's train rows and let it choose for the test rows.
 
-    A selector that cannot be fitted on this evidence says so in the outcome: one of many must not end a report of
-    hours. Nothing but our own errors and numbers that do not work out is taken for that.
+    A selector that cannot be fitted on this evidence says so in the outcome. `fits` says where folds are kept that were
+    fitted already, and until when others may be; without it all are fitted.
+
+    Raises
+    ------
+    OutOfTimeError
+        A fold has to be fitted, and would end too late.
     """
-    chosen: list[IntArray] = []
-    every_score: list[FloatArray] = []
-    fit_s = decide_s = 0.0
-    try:
-        for fold in split.folds:
-            train, test = evidence.lessons.rows(fold.train), evidence.table.rows(fold.test)
-            start = clock()
-            fitted = make().fit(train)
-            fit_s += clock() - start
-            start = clock()
-            scores = _checked(name, fitted.scores(test.tasks), test.tasks)
-            chosen.append(choose(test.tasks, scores))
-            decide_s += clock() - start
-            every_score.append(scores)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        return replace(_blank(name, evidence, split), failure=str(error), fit_s=fit_s, decide_s=decide_s)
-    scored = np.concatenate(every_score) if every_score else None
-    blank = _blank(name, evidence, split)
-    return replace(blank, chosen=_joined(chosen), fit_s=fit_s, decide_s=decide_s, scores=scored)
+    trial = Trial(name, make, evidence.lessons, evidence.table.tasks)
+    found = (Fits() if fits is None else fits).outcomes(trial, split.folds, clock)
+    blank = replace(
+        _blank(name, evidence, split),
+        fit_s=sum((each.fit_s for each in found), 0.0),
+        decide_s=sum((each.decide_s for each in found), 0.0),
+    )
+    if found and found[-1].failure:
+        return replace(blank, failure=found[-1].failure)
+    scores = np.concatenate([each.scores for each in found]) if found else None
+    return replace(blank, chosen=_joined([each.chosen for each in found]), scores=scores)
 
 
 def reference_outcomes(evidence: Evidence, split: Split) -> tuple[Outcome, ...]:
@@ -232,6 +235,7 @@ def _half(evidence: Evidence, seeds: FloatArray, first: int) -> tuple[MethodTabl
 
 def _blank(name: str, evidence: Evidence, split: Split) -> Outcome:
     """An outcome without choices yet, with what each fold's train half fixes."""
+    evidence = evidence.without_features()
     judged = _joined([fold.test for fold in split.folds])
     single, classes, names = [], [], []
     for fold in split.folds:
@@ -261,10 +265,16 @@ def _fixed_on_train(evidence: Evidence, fold: Fold) -> tuple[int, BoolArray]:
         return train.tasks.default, members
 
 
-def _checked(name: str, scores: FloatArray, tasks: TaskTable) -> FloatArray:
-    if scores.shape != tasks.feasible.shape or np.isnan(scores).any() or np.isfinite(scores[~tasks.feasible]).any():
-        raise ValueError(f"{name}: scores must be {tasks.feasible.shape}, without NaN, and -inf where infeasible")
-    return scores
+def _without_features(table: MethodTable) -> MethodTable:
+    tasks = table.tasks
+    bare = replace(
+        tasks,
+        features=tasks.features[:, :0],
+        feature_names=(),
+        pair_features=tasks.pair_features[:, :, :0],
+        pair_feature_names=(),
+    )
+    return replace(table, tasks=bare)
 
 
 def _joined(parts: list[IntArray]) -> IntArray:

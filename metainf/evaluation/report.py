@@ -1,6 +1,7 @@
 """The whole evaluation: every selector on every split of every kind of traffic, with its studies, as a value.
 
-Separate from the values themselves (`report_values`), which know nothing of selectors.
+Separate from the values themselves (`report_values`), which know nothing of selectors, and from the rows of a split
+(`split_results`). A whole evaluation takes longer than a machine may be there: see `fits` for how it goes on.
 """
 
 from collections import Counter
@@ -11,28 +12,19 @@ import joblib
 import numpy as np
 
 from metainf.corpus.task import TrafficKind
-from metainf.errors import UndefinedMetricError
-from metainf.evaluation.bootstrap import (
-    Comparison,
-    GroupDraws,
-    WilcoxonResult,
-    paired_comparison,
-    paired_saving,
-    wilcoxon_over_groups,
-)
-from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks, usd_of
+from metainf.evaluation.figures import JudgedTasks
+from metainf.evaluation.fits import Fits, Paces
 from metainf.evaluation.guarding import guard_figures, unfamiliar_tasks
+from metainf.evaluation.kept_files import KeptFiles
 from metainf.evaluation.leak_checks import CHECKED_SPLITS, LeakCheck, leak_checks
 from metainf.evaluation.lossless import lossless_outcome, lossy_columns, without_lossy
-from metainf.evaluation.metrics import acceleration_over, good
+from metainf.evaluation.metrics import acceleration_over
 from metainf.evaluation.outcomes import (
-    CEILING,
     SINGLE_BEST,
     Clock,
     Evidence,
     Outcome,
     SelectorFactory,
-    ceiling_outcome,
     reference_outcomes,
     run_selector,
 )
@@ -50,9 +42,10 @@ from metainf.evaluation.report_values import (
     with_published,
     with_simulations,
 )
+from metainf.evaluation.split_results import JudgedSplit, held_against, results_of, servable
 from metainf.evaluation.splits import Split, SplitKind, split
 from metainf.evaluation.studies import feature_importance, learning_curve, worst_failures
-from metainf.selectors.contract import BoolArray
+from metainf.evaluation.time_limits import OutOfTimeError, TimeLimit
 
 __all__ = [
     "Evaluation",
@@ -68,15 +61,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """Selectors on one split, all drawn alike."""
-
-    split: Split
-    tasks: Mapping[str, JudgedTasks]
-    draws: GroupDraws
-
-
 def evaluate(
     evidence: Mapping[TrafficKind, Evidence],
     selectors: Mapping[str, SelectorFactory],
@@ -86,6 +70,8 @@ def evaluate(
     progress: Callable[[str], None] = lambda _: None,
     jobs: int = 1,
     known: Callable[[Evaluation], None] = lambda _: None,
+    kept: KeptFiles | None = None,
+    limit: TimeLimit | None = None,
 ) -> Evaluation:
     """Run every selector on every split of every kind.
 
@@ -100,18 +86,32 @@ def evaluate(
         must be such as can be sent there.
     known : function
         Told the evaluation as far as it has come, after every split: a whole one takes hours.
+    kept : KeptFiles, optional
+        Where every fitted fold is looked for first, and kept: an evaluation that was cut off goes on there.
+    limit : TimeLimit, optional
+        By the clock. What cannot be fitted within it is left out, and the evaluation says what is unfinished.
     """
-    start = clock()
-    tools = clock, progress
+    start, taken_s = clock(), 0.0
+    tools = _Tools(clock, progress, kept, limit, {})
     kinds: dict[TrafficKind, KindReport] = {}
     asked = [each for kind in evidence for each in _asked(kind, evidence[kind], plan, progress)]
-    for report in _each(((each, evidence[each.kind], selectors, plan, tools) for each in asked), jobs):
-        before = kinds.get(report.kind)
-        kinds[report.kind] = report if before is None else joined_splits(before, report)
-        known(Evaluation(plan.focus, tuple(kinds.values()), clock() - start))
+    unfinished = [f"{each.kind}, {named_split(each.split.kind, plan)}" for each in asked]
+
+    def so_far(reports: Iterable[KindReport]) -> Evaluation:
+        left = tuple(name for name in unfinished if name)
+        return Evaluation(plan.focus, tuple(reports), clock() - start + taken_s, left)
+
+    work = ((each, evidence[each.kind], selectors, plan, tools) for each in asked)
+    for place, found in enumerate(_each(work, jobs)):
+        if found.whole:
+            unfinished[place] = ""
+        if found.report is not None:
+            taken_s += found.taken_s
+            before = kinds.get(found.report.kind)
+            kinds[found.report.kind] = found.report if before is None else joined_splits(before, found.report)
+            known(so_far(kinds.values()))
     spent = dict.fromkeys(selectors, 0.0)
-    found = [kinds.get(kind) or _Rows(plan).report(kind, evidence[kind], None, spent) for kind in evidence]
-    return Evaluation(plan.focus, tuple(found), clock() - start)
+    return so_far(kinds.get(kind) or _Rows(plan).report(kind, evidence[kind], None, spent) for kind in evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,29 @@ class _Asked:
     first: bool
 
 
-_Tools = tuple[Clock, Callable[[str], None]]
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """What a split is judged with beside its selectors: such as can be sent to a process."""
+
+    clock: Clock
+    progress: Callable[[str], None]
+    kept: KeptFiles | None
+    limit: TimeLimit | None
+    paces: Paces
+    """Of all splits that are judged in one process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What became of a split: no report where the time was up before every selector was judged."""
+
+    report: KindReport | None = None
+    whole: bool = False
+    """With its checks and studies."""
+    taken_s: float = 0.0
+    """Seconds of what was fitted earlier."""
+
+
 _Work = tuple[_Asked, Evidence, Mapping[str, SelectorFactory], Plan, _Tools]
 
 
@@ -140,11 +162,11 @@ def _asked(kind: TrafficKind, evidence: Evidence, plan: Plan, progress: Callable
     return found
 
 
-def _each(work: Iterable[_Work], jobs: int) -> Iterator[KindReport]:
-    """A report of each split in their order, as soon as it is known."""
+def _each(work: Iterable[_Work], jobs: int) -> Iterator[_Found]:
+    """What becomes of each split in their order, as soon as it is known."""
     if jobs == 1:
         return (_split_report(*each) for each in work)
-    found: Iterator[KindReport] = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+    found: Iterator[_Found] = joblib.Parallel(n_jobs=jobs, return_as="generator")(
         joblib.delayed(_split_report)(*each) for each in work
     )
     return found
@@ -163,15 +185,15 @@ class _Rows:
     decisive_share: float = np.nan
     lossless_decisive_share: float = np.nan
 
-    def add(self, judged: _Judged, *, lossless: bool = False) -> None:
+    def add(self, judged: JudgedSplit, *, lossless: bool = False) -> None:
         """The rows of one split."""
-        self.results += _results(judged, self.plan, lossless=lossless)
+        self.results += results_of(judged, self.plan, lossless=lossless)
         fixed = Counter(judged.tasks[SINGLE_BEST].outcome.single_methods)
         named = named_split(judged.split.kind, self.plan)
         self.single_best[f"{named}, {LOSSLESS}" if lossless else named] = dict(fixed.most_common())
         first = next(iter(judged.tasks.values()))
         if lossless:
-            counted = first.decisive[_servable(first.evidence)]
+            counted = first.decisive[servable(first.evidence)]
             self.lossless_decisive_share = float(counted.mean()) if len(counted) else np.nan
         else:
             self.decisive_share = float(first.decisive.mean())
@@ -198,14 +220,8 @@ class _Rows:
             unpriced=_unpriced(evidence),
             lossless_methods=int((~lossy).sum()) if lossy.any() else 0,
             lossless_decisive_share=self.lossless_decisive_share,
-            lossless_left_out=0 if lossless is None else int((~_servable(lossless)).sum()),
+            lossless_left_out=0 if lossless is None else int((~servable(lossless)).sum()),
         )
-
-
-def _servable(evidence: Evidence) -> BoolArray:
-    """Shape (n,): tasks on which some method keeps every limit."""
-    found: BoolArray = np.any(good(evidence.table, evidence.broken), axis=1)
-    return found
 
 
 def _unpriced(evidence: Evidence) -> Mapping[str, int]:
@@ -218,174 +234,112 @@ def _unpriced(evidence: Evidence) -> Mapping[str, int]:
 
 def _split_report(
     asked: _Asked, evidence: Evidence, selectors: Mapping[str, SelectorFactory], plan: Plan, tools: _Tools
-) -> KindReport:
+) -> _Found:
     """One kind of traffic on one split, with studies where it is the first."""
-    clock, progress = tools
-    rows, where = _Rows(plan), f"{asked.kind}, {asked.split.kind}: "
-    lossless = without_lossy(evidence)
-    judged = _judged(evidence, asked.split, selectors, _prefixed(progress, where), clock)
+    rows, where, clock = _Rows(plan), f"{asked.kind}, {asked.split.kind}: ", tools.clock
+    fits = Fits(tools.kept, tools.limit, lambda line: tools.progress(where + line), tools.paces)
+    checks, studies = fits.about("leak checks"), fits.about("studies")
+    try:
+        judged = _judged(evidence, asked.split, selectors, fits, clock)
+    except OutOfTimeError as error:
+        fits.say(str(error))
+        return _Found()
     outcomes = {name: judged.tasks[name].outcome for name in selectors}
+    lossless = without_lossy(evidence)
     rows.add(judged)
     if lossless is not None:
         rows.add(_judged_lossless(lossless, judged, selectors), lossless=True)
     rows.guards[asked.split.kind] = _guarded(evidence, judged, selectors)
-    start = clock()
-    rows.leaks += _leaks(evidence, judged, selectors, plan, clock)
-    rows.leaks_s += clock() - start
+    whole = True
+    try:
+        rows.leaks += _leaks(evidence, judged, selectors, plan, clock, checks)
+    except OutOfTimeError as error:
+        checks.say(str(error))
+        whole = False
+    rows.leaks_s = checks.spent_s
     spent = {name: outcome.fit_s + outcome.decide_s for name, outcome in outcomes.items()}
     report = rows.report(asked.kind, evidence, lossless, spent)
-    if not asked.first or plan.focus not in selectors or outcomes[plan.focus].failure:
-        return report
-    if plan.studies:
-        progress(f"{where}studies of {plan.focus}")
-    return _with_studies(report, evidence, judged, selectors, plan, clock=clock)
-
-
-def _prefixed(progress: Callable[[str], None], prefix: str) -> Callable[[str], None]:
-    return lambda line: progress(prefix + line)
+    if asked.first and plan.focus in selectors and not outcomes[plan.focus].failure:
+        report = _described(report, judged.tasks[plan.focus])
+        if plan.studies:
+            fits.say(f"studies of {plan.focus}")
+            report, studied = _studied(report, evidence, judged, selectors, plan, clock=clock, fits=studies)
+            whole = whole and studied
+    return _Found(report, whole, fits.taken_s + checks.taken_s + studies.taken_s)
 
 
 def _judged(
-    evidence: Evidence,
-    found: Split,
-    selectors: Mapping[str, SelectorFactory],
-    progress: Callable[[str], None],
-    clock: Clock,
-) -> _Judged:
+    evidence: Evidence, found: Split, selectors: Mapping[str, SelectorFactory], fits: Fits, clock: Clock
+) -> JudgedSplit:
     outcomes: dict[str, Outcome] = {}
     for name, make in selectors.items():
-        progress(name)
-        outcomes[name] = run_selector(name, make, evidence, found, clock=clock)
-    return _held_against(evidence, found, outcomes, reference_outcomes(evidence, found))
+        fits.say(name)
+        outcomes[name] = run_selector(name, make, evidence, found, clock=clock, fits=fits)
+    return held_against(evidence, found, outcomes, reference_outcomes(evidence, found))
 
 
-def _judged_lossless(evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory]) -> _Judged:
+def _judged_lossless(evidence: Evidence, judged: JudgedSplit, selectors: Mapping[str, SelectorFactory]) -> JudgedSplit:
     """The same answers held against evidence without lossy methods."""
     references = reference_outcomes(evidence, judged.split)
     tasks = evidence.table.tasks.rows(references[0].judged)
     outcomes = {name: lossless_outcome(judged.tasks[name].outcome, references[0], tasks) for name in selectors}
-    return _held_against(evidence, judged.split, outcomes, references)
+    return held_against(evidence, judged.split, outcomes, references)
 
 
-def _held_against(
-    evidence: Evidence, found: Split, outcomes: Mapping[str, Outcome], references: Sequence[Outcome]
-) -> _Judged:
-    """Outcomes of selectors, the references and the ceiling, judged by the evidence."""
-    part = evidence.rows(references[0].judged)
-    tasks = {name: judged_tasks(evidence, outcome, part) for name, outcome in outcomes.items()}
-    for outcome in references:
-        # A selector of that name may differ in what it does where its method is infeasible: the zero of the closed gap
-        # is the definition's.
-        if outcome.selector == SINGLE_BEST or outcome.selector not in tasks:
-            tasks[outcome.selector] = judged_tasks(evidence, outcome, part)
-    ceiling = ceiling_outcome(evidence, found)
-    if ceiling is not None:
-        rest, outcome = ceiling
-        truth = replace(part.table, performance=rest.table.performance[outcome.judged])
-        broken = None if rest.broken is None else rest.broken[outcome.judged]
-        tasks[outcome.selector] = judged_tasks(rest, outcome, replace(part, table=truth, broken=broken))
-    return _Judged(found, tasks, GroupDraws([factor[references[0].judged] for factor in found.groups]))
-
-
-def _guarded(evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory]) -> GuardReport:
+def _guarded(evidence: Evidence, judged: JudgedSplit, selectors: Mapping[str, SelectorFactory]) -> GuardReport:
     flagged = unfamiliar_tasks(evidence, judged.split)
     tasks = {name: judged.tasks[name] for name in selectors}
     return GuardReport(float(flagged.mean()), guard_figures(tasks, flagged, judged.draws))
 
 
 def _leaks(
-    evidence: Evidence, judged: _Judged, selectors: Mapping[str, SelectorFactory], plan: Plan, clock: Clock
+    evidence: Evidence,
+    judged: JudgedSplit,
+    selectors: Mapping[str, SelectorFactory],
+    plan: Plan,
+    clock: Clock,
+    fits: Fits,
 ) -> tuple[LeakCheck, ...]:
     """Of who learns from tables, on few splits; none of who is not run here."""
     name = plan.learner
     if not plan.leaks or judged.split.kind not in CHECKED_SPLITS or name not in selectors:
         return ()
     whole = judged.tasks[name].outcome
-    return leak_checks(selectors[name], evidence, judged.split, clock=clock, seed=plan.seed, whole=whole)
+    return leak_checks(selectors[name], evidence, judged.split, clock=clock, seed=plan.seed, whole=whole, fits=fits)
 
 
-def _results(judged: _Judged, plan: Plan, *, lossless: bool) -> list[Result]:
-    rows = []
-    base = judged.tasks.get(plan.focus)
-    decisive = next(iter(judged.tasks.values())).decisive
-    for name, each in judged.tasks.items():
-        # The ceiling knows nothing of tasks with one seed, and less of which tasks are decisive. Where only a lossy
-        # method keeps every limit, nothing lossless is to be chosen.
-        limited = lossless or name == CEILING
-        told = _servable(each.evidence) if limited else np.ones(len(each.gain), dtype=np.bool_)
-        for scope in Scope:
-            counted = told & decisive if scope is Scope.DECISIVE else told
-            against = _Against()
-            if base is not None and name != plan.focus and not each.outcome.failure and not base.outcome.failure:
-                against = _against(each, base, counted, judged)
-            rows.append(
-                Result(
-                    split=judged.split.kind,
-                    selector=name,
-                    scope=scope,
-                    figures=figures_of(each, counted, judged.draws),
-                    against_focus=against.gain,
-                    usd_against_focus=against.usd,
-                    wilcoxon=against.ranks,
-                    fit_s=each.outcome.fit_s,
-                    failure=each.outcome.failure,
-                    trained_on=plan.trained_on,
-                    simulated_by=plan.simulated_by,
-                    every_task=plan.every_task,
-                    remark=plan.remarks.get(name, ""),
-                    lossless=lossless,
-                )
-            )
-    return rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Against:
-    """One selector beside the focus; None where no task has the figure of both."""
-
-    gain: Comparison | None = None
-    usd: Comparison | None = None
-    ranks: WilcoxonResult | None = None
-
-
-def _against(each: JudgedTasks, base: JudgedTasks, counted: BoolArray, judged: _Judged) -> _Against:
-    mine, other = np.where(counted, each.gain, np.nan), np.where(counted, base.gain, np.nan)
-    try:
-        gain = paired_comparison(mine, other, judged.draws)
-    except UndefinedMetricError:
-        return _Against()
-    ranks = wilcoxon_over_groups(mine, other, judged.split.groups[0][base.outcome.judged])
-    paid, base_paid = (np.where(counted, usd_of(tasks), np.nan) for tasks in (each, base))
-    try:
-        return _Against(gain, paired_saving(paid, base_paid, judged.draws), ranks)
-    except UndefinedMetricError:
-        return _Against(gain, None, ranks)
-
-
-def _with_studies(
-    report: KindReport,
-    evidence: Evidence,
-    studied: _Judged,
-    selectors: Mapping[str, SelectorFactory],
-    plan: Plan,
-    *,
-    clock: Clock,
-) -> KindReport:
-    start, focus = clock(), studied.tasks[plan.focus]
+def _described(report: KindReport, focus: JudgedTasks) -> KindReport:
+    """With what the focus does in the worst cases, and against serving one request at a time."""
     by_batch = None
     part = focus.evidence
     if part.batch_size is not None and part.one_at_a_time is not None:
         by_batch = acceleration_over(part.table, focus.outcome.chosen, part.one_at_a_time, part.batch_size, part.broken)
-    report = replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
-    if not plan.studies:
-        return report
+    return replace(report, failures=worst_failures(focus), acceleration_by_batch=by_batch)
+
+
+def _studied(
+    report: KindReport,
+    evidence: Evidence,
+    judged: JudgedSplit,
+    selectors: Mapping[str, SelectorFactory],
+    plan: Plan,
+    *,
+    clock: Clock,
+    fits: Fits,
+) -> tuple[KindReport, bool]:
+    """With the learning curve and what matters, and whether there was time for both."""
     # What learns from rows takes some of them, always as many: its curve would be flat from few tasks on.
     learns = plan.learner in selectors
     name = plan.learner if learns else plan.focus
-    whole, make = studied.tasks[name].outcome, selectors[name]
-    if not whole.failure:
-        curve = learning_curve(make, evidence, studied.split, plan.curve_shares, clock=clock, whole=whole)
-        report = replace(report, curve=curve)
-    if learns and not whole.failure:
-        report = replace(report, importance=feature_importance(make, evidence, studied.split, seed=plan.seed))
-    return replace(report, studies_s=report.studies_s + clock() - start)
+    whole, make, finished = judged.tasks[name].outcome, selectors[name], True
+    try:
+        if not whole.failure:
+            curve = learning_curve(make, evidence, judged.split, plan.curve_shares, clock=clock, whole=whole, fits=fits)
+            report = replace(report, curve=curve)
+        if learns and not whole.failure:
+            found = feature_importance(make, evidence, judged.split, clock=clock, seed=plan.seed, fits=fits)
+            report = replace(report, importance=found)
+    except OutOfTimeError as error:
+        fits.say(str(error))
+        finished = False
+    return replace(report, studies_s=report.studies_s + fits.spent_s), finished

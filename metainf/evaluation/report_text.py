@@ -30,13 +30,20 @@ _SHOWN_FEATURES = 15
 
 def markdown(evaluation: Evaluation, pictures: Sequence[str] = ()) -> str:
     """The report; `pictures` are file names, each shown in the section whose kind its name ends with."""
-    parts = ["# Evaluation of selectors", DEFINITIONS]
+    parts = ["# Evaluation of selectors", *_unfinished(evaluation), DEFINITIONS]
     for report in evaluation.kinds:
         mine = [name for name in pictures if name.removesuffix(".png").endswith(f"-{report.kind}")]
         parts += _kind(report, evaluation.focus, mine)
     parts += ["## Published figures", NOT_COMPARABLE, _published()]
     parts += ["## Time", *_time(evaluation)]
     return "\n\n".join(parts) + "\n"
+
+
+def _unfinished(evaluation: Evaluation) -> list[str]:
+    if not evaluation.unfinished:
+        return []
+    left = "; ".join(evaluation.unfinished)
+    return [f"**Not finished: {left}.** The same command goes on there, and takes from its folder what is fitted."]
 
 
 def figure_text(interval: Interval) -> str:
@@ -54,10 +61,11 @@ def _number(value: float) -> str:
 
 
 def _kind(report: KindReport, focus: str, pictures: Sequence[str]) -> list[str]:
+    share = report.decisive_share
+    decisive = f"; {share:.1%} of the tasks are decisive" if np.isfinite(share) else ""
     parts = [
         f"## Traffic: {report.kind}",
-        f"P is {_PERFORMANCE[report.kind]}. {report.tasks:,} tasks, {report.methods} methods; "
-        f"{report.decisive_share:.1%} of the tasks are decisive.",
+        f"P is {_PERFORMANCE[report.kind]}. {report.tasks:,} tasks, {report.methods} methods{decisive}.",
     ]
     parts += _limits(report)
     parts += [
@@ -280,7 +288,8 @@ def _time(evaluation: Evaluation) -> list[str]:
     rows = [(name, *(f"{report.spent_s.get(name, 0.0):.1f}" for report in evaluation.kinds)) for name in names]
     rows += [("studies", *(f"{report.studies_s:.1f}" for report in evaluation.kinds))]
     heads = ("selector", *(f"{report.kind}, s" for report in evaluation.kinds))
-    return [f"All of it took {evaluation.spent_s:.0f} s. Fitting and choosing, all splits:", table_text(heads, rows)]
+    spent = f"All of it took {evaluation.spent_s:.0f} s, in all runs that had a part in it."
+    return [f"{spent} Fitting and choosing, all splits:", table_text(heads, rows)]
 
 
 def table_text(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:

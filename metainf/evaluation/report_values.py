@@ -136,6 +136,7 @@ class KindReport:
     spent_s: Mapping[str, float]
     """Seconds by selector, fitting and choosing in all splits."""
     studies_s: float = 0.0
+    """Of fitting and choosing for leak checks, curve and importance."""
     curve: tuple[CurvePoint, ...] = ()
     importance: tuple[Importance, ...] = ()
     failures: tuple[Failure, ...] = ()
@@ -166,11 +167,16 @@ class KindReport:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that a report holds."""
+    """Everything that a report holds.
+
+    `spent_s` is what this run took, and what earlier ones took to fit and choose where that was kept and is taken.
+    """
 
     focus: str
     kinds: tuple[KindReport, ...]
     spent_s: float
+    unfinished: tuple[str, ...] = ()
+    """Splits that are not there, or not with all their checks and studies, since the time was up or is not over yet."""
 
 
 def joined_splits(report: KindReport, later: KindReport) -> KindReport:
@@ -217,7 +223,12 @@ def _with_rows(
         extended(_joined(report, others[report.kind]), others[report.kind]) if report.kind in others else report
         for report in evaluation.kinds
     )
-    return replace(evaluation, kinds=kinds, spent_s=evaluation.spent_s + added.spent_s)
+    return replace(
+        evaluation,
+        kinds=kinds,
+        spent_s=evaluation.spent_s + added.spent_s,
+        unfinished=evaluation.unfinished + added.unfinished,
+    )
 
 
 def _joined(report: KindReport, other: KindReport) -> KindReport:

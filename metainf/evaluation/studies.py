@@ -7,6 +7,7 @@ asks for them by name and for few selectors.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 from metainf.evaluation import metrics
 from metainf.evaluation.bootstrap import GroupDraws, Interval
 from metainf.evaluation.figures import JudgedTasks, figures_of, judged_tasks
+from metainf.evaluation.fits import Fits
+from metainf.evaluation.fold_outcomes import Trial
+from metainf.evaluation.identities import code_digest
+from metainf.evaluation.kept_files import content_digest
 from metainf.evaluation.outcomes import Clock, Evidence, Outcome, SelectorFactory, run_selector
 from metainf.evaluation.splits import Fold, Split
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable, choose
@@ -72,10 +77,12 @@ def learning_curve(
     *,
     clock: Clock,
     whole: Outcome | None = None,
+    fits: Fits | None = None,
 ) -> tuple[CurvePoint, ...]:
     """The selector with less to learn from; train groups are dropped whole, the same ones for every selector.
 
-    `whole` is its outcome on the split where that is known: nothing is dropped for a share of 1.
+    `whole` is its outcome on the split where that is known: nothing is dropped for a share of 1. `fits` is as
+    `run_selector` takes it.
     """
     points: list[CurvePoint] = []
     for share in shares:
@@ -83,7 +90,7 @@ def learning_curve(
         if points and sum(len(fold.train) for fold in folds) == points[-1].train_tasks * len(folds):
             continue  # with few groups two shares can be the same ones
         known = whole if share == 1.0 else None
-        outcome = known or run_selector("", make, evidence, replace(split, folds=folds), clock=clock)
+        outcome = known or run_selector("", make, evidence, replace(split, folds=folds), clock=clock, fits=fits)
         judged = judged_tasks(evidence, outcome)
         found = figures_of(judged, judged.decisive, group_draws(split, judged))
         mean = float(np.mean([len(fold.train) for fold in folds])) if folds else 0.0
@@ -92,26 +99,54 @@ def learning_curve(
 
 
 def feature_importance(
-    make: SelectorFactory, evidence: Evidence, split: Split, *, repeats: int = 3, seed: int = 0
+    make: SelectorFactory,
+    evidence: Evidence,
+    split: Split,
+    *,
+    clock: Clock,
+    repeats: int = 3,
+    seed: int = 0,
+    fits: Fits | None = None,
 ) -> tuple[Importance, ...]:
     """Permutation importance on held-out tasks, the largest first; the physics of pairs a column at a time.
 
-    The error is that of the mean over folds and repeats.
+    The error is that of the mean over folds and repeats. `fits` is as `run_selector` takes it: what each fold says is
+    kept as outcomes are.
     """
     rng = np.random.default_rng(seed)
+    fits = Fits() if fits is None else fits
+    trial = Trial("", make, evidence.lessons, evidence.table.tasks)
+    code = "" if fits.files is None else code_digest(__name__)
+    keys = fits.keys(trial, split.folds, "importance", code, evidence.table.performance, evidence.broken)
     lost: dict[str, list[float]] = {}
-    for fold in split.folds:
+    for fold, key in zip(split.folds, keys, strict=True):
         most = max(1, _MOST_PERMUTED_TASKS // len(split.folds))
         few = np.linspace(0, len(fold.test) - 1, min(most, len(fold.test))).astype(np.intp)
         test = evidence.rows(fold.test[few])
-        fitted = make().fit(evidence.lessons.rows(fold.train))
-        whole = _mean_gain(test, choose(test.table.tasks, fitted.scores(test.table.tasks)))
-        for name in _feature_names(test.table):
-            for _ in range(repeats):
-                spoilt = _permuted(test.table.tasks, name, rng.permutation(len(test)))
-                lost.setdefault(name, []).append(whole - _mean_gain(test, choose(spoilt, fitted.scores(spoilt))))
-    found = [Importance(name, float(np.mean(each)), _standard_error(each)) for name, each in lost.items()]
-    return tuple(sorted(found, key=lambda each: (-each.lost_gain, each.feature)))
+        names = _feature_names(test.table)
+        # Drawn for folds that are kept as well: all have one stream.
+        orders = np.array([[rng.permutation(len(test)) for _ in range(repeats)] for _ in names], dtype=np.intp)
+        mine = None if key is None else content_digest(key, orders)
+        compute = partial(_lost_gains, make, evidence.lessons, fold, test, orders)
+        found = fits.numbers("importance", mine, (len(names), repeats), compute, clock)
+        for name, each in zip(names, found.tolist(), strict=True):
+            lost.setdefault(name, []).extend(each)
+    importances = [Importance(name, float(np.mean(each)), _standard_error(each)) for name, each in lost.items()]
+    return tuple(sorted(importances, key=lambda each: (-each.lost_gain, each.feature)))
+
+
+def _lost_gains(
+    make: SelectorFactory, lessons: MethodTable, fold: Fold, test: Evidence, orders: IntArray
+) -> FloatArray:
+    """What is lost by each feature in each of its orders, shape (features, repeats); `orders` are of the test tasks."""
+    fitted = make().fit(lessons.rows(fold.train))
+    whole = _mean_gain(test, choose(test.table.tasks, fitted.scores(test.table.tasks)))
+    lost = np.empty(orders.shape[:2])
+    for place, name in enumerate(_feature_names(test.table)):
+        for repeat, order in enumerate(orders[place]):
+            spoilt = _permuted(test.table.tasks, name, order)
+            lost[place, repeat] = whole - _mean_gain(test, choose(spoilt, fitted.scores(spoilt)))
+    return lost
 
 
 def worst_failures(judged: JudgedTasks, most: int = 20) -> tuple[Failure, ...]:
