@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metainf.corpus.estimates import Latencies, kept, latencies, margin_of, request_latencies
-from metainf.corpus.rate_search import RATE_TOLERANCE, bracketed_rate, refined_rate
+from metainf.corpus.rate_search import RATE_TOLERANCE, Bracket, bracketed_rate, refined_rate
 from metainf.simulator.contract import SimulationResult
 from metainf.workload import LatencyMetric, Slo, SloBound, Statistic
 
@@ -96,18 +96,36 @@ def root_of(idle_ratio, slope):
     return (1.0 / idle_ratio - 1.0) / (slope + 1.0 / idle_ratio - 1.0)
 
 
-@given(IDLE, SLOPES, st.one_of(st.none(), st.floats(0.01, 0.99)))
-def test_short_runs_bracket_the_highest_rate_whatever_the_guess(idle_ratio, slope, guess):
+def around(rate, slope):
+    """What the search for another method found: a bracket whose chord passes 0 at that rate."""
+    low, high = rate / 1.02, rate * 1.02
+    return Bracket(low, -slope * math.log(1.02), high, slope * math.log(1.02))
+
+
+NEAR = st.builds(around, st.floats(0.01, 1.5), st.floats(0.01, 30.0))
+
+
+@given(IDLE, SLOPES, st.one_of(st.none(), NEAR))
+def test_short_runs_say_the_highest_rate_within_the_tolerance_wherever_they_begin(idle_ratio, slope, near):
     asked = []
 
     def margin(rate):
         asked.append(rate)
         return hockey_stick(idle_ratio, slope)(rate)
 
-    found = bracketed_rate(margin, 1.0, guess=guess)
-    assert found.low <= root_of(idle_ratio, slope) <= found.high <= found.low * 1.05
-    assert len(asked) <= 12
+    found = bracketed_rate(margin, 1.0, near=near)
+    root = root_of(idle_ratio, slope)
+    assert found.low <= root <= found.high <= found.low * 1.08
+    assert found.rate == pytest.approx(root, rel=RATE_TOLERANCE)
+    assert len(asked) <= 9
     assert max(asked) < 1.0
+
+
+@given(st.lists(st.floats(-3.0, 3.0), min_size=60, max_size=60), st.one_of(st.none(), NEAR))
+def test_a_search_ends_whatever_margins_are(margins, near):
+    answers = iter(margins)
+    found = bracketed_rate(lambda rate: next(answers), 7.0, near=near)
+    assert 0.0 <= found.low <= found.high <= 7.0
 
 
 @given(st.floats(0.05, 0.8), SLOPES, st.floats(-0.05, 0.05))
@@ -118,14 +136,15 @@ def test_long_runs_find_the_rate_within_the_tolerance_though_short_ones_were_off
     assert found == pytest.approx(root_of(idle_ratio, slope), rel=2 * RATE_TOLERANCE)
 
 
-def test_a_right_guess_takes_two_short_runs():
+@pytest.mark.parametrize("root", [0.02, 0.2, 0.5, 0.8, 0.95, 0.985])
+def test_two_short_runs_are_enough_beside_a_method_alike(root):
     asked = []
 
     def margin(rate):
         asked.append(rate)
-        return hockey_stick(0.5, 0.2)(rate)
+        return 0.5 * math.log(rate / (1.0 - rate) / (root / (1.0 - root)))
 
-    bracketed_rate(margin, 1.0, guess=root_of(0.5, 0.2))
+    bracketed_rate(margin, 1.0, near=around(root, 0.5 / (1.0 - root)))
     assert len(asked) == 2
 
 

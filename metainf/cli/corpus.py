@@ -48,7 +48,7 @@ def _add_build(actions: Any) -> None:
         "--repeats", type=int, metavar="N", default=3, help="seeds of a task that is repeated (default: 3)"
     )
     build.add_argument(
-        "--repeated-every", type=int, default=8, metavar="N", help="every N-th task is repeated (default: 8)"
+        "--repeated-every", type=int, default=16, metavar="N", help="every N-th task is repeated (default: 16)"
     )
     build.add_argument(
         "--compared-every",

@@ -83,7 +83,7 @@ class CorpusPlan:
     """Names with versions, as `name@version`: of several the first that knows a task says what is true of it."""
     repeats: int = 3
     """Seeds of each task that is repeated."""
-    repeated_every: int = 8
+    repeated_every: int = 16
     """Every so many tasks one is repeated; the others have the first seed alone."""
     compared_every: int = 8
     """Every so many tasks one is measured in all worlds; the others in the first world alone that knows them."""

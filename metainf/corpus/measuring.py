@@ -88,7 +88,7 @@ def _source_version(oracle: StepOracle, replica: ReplicaSpec) -> str:
 class _Anchor:
     """What the first method of a repeat found: where others look first, and what long runs changed, if it had any."""
 
-    short_rate: float | None = None
+    short: Bracket | None = None
     long_ratio: float | None = None
 
 
@@ -154,7 +154,7 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
     best = 0.0
     found = idle
     if idle_margin <= _IDLE_MARGIN and capacity > 0.0:
-        bracket = bracketed_rate(short, capacity, guess=anchor.short_rate)
+        bracket = bracketed_rate(short, capacity, near=anchor.short)
         if bracket.low > 0.0:
             low = as_written(bracket.low)
             sure = asked[low].interval_ratio <= MOST_INTERVAL_RATIO
@@ -175,9 +175,9 @@ def _best_rate(
     bracket: Bracket, capacity: float, anchor: _Anchor, long: Callable[[float], float], *, sure: bool
 ) -> float:
     """The rate of short runs where they are `sure`; otherwise as long runs correct it, its own or the anchor's."""
-    rate, is_anchor = bracket.rate, anchor.short_rate is None
+    rate, is_anchor = bracket.rate, anchor.short is None
     if is_anchor:
-        anchor.short_rate = rate
+        anchor.short = bracket
     if sure:
         return min(rate, capacity)
     if anchor.long_ratio is not None:

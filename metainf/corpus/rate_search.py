@@ -15,9 +15,16 @@ __all__ = ["RATE_TOLERANCE", "Bracket", "bracketed_rate", "refined_rate"]
 RATE_TOLERANCE = 0.01
 """Relative, of a refined rate: half of the smallest difference between methods that counts."""
 
-_BRACKET = 0.04  # relative width at which long runs take over
-_LEAST_SHARE = 1e-3  # of the capacity: a promise that holds only below this load holds at none
-_FALL = 4.0  # between guesses while nothing is known to hold
+_WIDTH = (RATE_TOLERANCE, 0.08)  # least and most relative width at which long runs take over
+_LEAST_SHARE = 1e-2
+"""Of the capacity: a promise that holds only below this load holds at none.
+
+A task's load is a fifth of what one replica is predicted to carry, or more: who could use less than a hundredth of each
+would need twenty replicas and more of what one was meant for.
+"""
+_FIRST_SHARE = 0.6  # of the capacity, without a similar method
+_FALL = 4.0  # least part of a rate, or of what the capacity leaves above it, that the next guess keeps
+_ODDS_SLOPE = (0.1, 1.0)  # of margins over log-odds: a queue's rise by 1 near its capacity and by less below
 _MOST_STEP = 0.25  # of the logarithm of the rate, between long runs
 _MOST_LONG_RUNS = 3
 _LEAST_SLOPE = 0.2  # latency that rises less with the load has no rate at which it passes anything
@@ -48,23 +55,26 @@ class Bracket:
         return self.low * math.exp(-self.low_margin / self.slope) if math.isfinite(self.slope) else self.low
 
 
-def bracketed_rate(margin: Margin, capacity: float, *, guess: float | None = None) -> Bracket:
-    """A bracket around the rate up to `capacity` at which `margin` passes 0.
+def bracketed_rate(margin: Margin, capacity: float, *, near: Bracket | None = None) -> Bracket:
+    """A bracket around the rate up to `capacity` at which `margin` passes 0, so narrow that its chord says where.
+
+    Rates are tried by the log-odds of the utilization u: a queue's latency rises as u / (1 - u), so that margins are
+    nearly straight over it where they are decided.
 
     Parameters
     ----------
     margin : function of a rate
         Never asked at the capacity or above, where latency is infinite.
-    guess : float, optional
-        Where to look first, such as the rate of a similar method.
+    near : Bracket, optional
+        Of a similar method: where to look first, and how steeply margins rise there.
     """
     low, low_margin = 0.0, -math.inf
     high, high_margin = capacity, math.inf
-    probes = 0
-    while high > max(low, capacity * _LEAST_SHARE) * (1.0 + (_BRACKET if high < capacity else RATE_TOLERANCE)):
-        at = _next(Bracket(low, low_margin, high, high_margin), guess if probes < 2 else None)
+    probes_within = 0
+    while high > max(low * (1.0 + _width(high, capacity)), capacity * _LEAST_SHARE):
+        at = _next(Bracket(low, low_margin, high, high_margin), capacity, near, probes_within)
         found = margin(at)
-        probes += 1
+        probes_within += low > 0.0 and high < capacity
         if found <= 0.0:
             low, low_margin = at, found
         else:
@@ -72,21 +82,64 @@ def bracketed_rate(margin: Margin, capacity: float, *, guess: float | None = Non
     return Bracket(low, low_margin, high, high_margin) if low > 0.0 else Bracket(0.0, 0.0, 0.0, 0.0)
 
 
-def _next(so_far: Bracket, guess: float | None) -> float:
-    """The next rate to try: around the guess first, then halfway between the middle and the chord."""
+def _width(rate: float, capacity: float) -> float:
+    """Relative width below a rate within which the chord's root errs by no more than half of a tolerance.
+
+    Of -log(1 - u) over log(u) the chord of width w errs by w^2 / 8 (1 - u) at most.
+    """
+    least, most = _WIDTH
+    return min(max(math.sqrt(4.0 * RATE_TOLERANCE * (1.0 - rate / capacity)), least), most)
+
+
+def _next(so_far: Bracket, capacity: float, near: Bracket | None, probes_within: int) -> float:
+    """The next rate to try, beside where margins should pass 0: on the side that would close the bracket."""
     low, high = so_far.low, so_far.high
+    if low == 0.0 and high == capacity:
+        below = math.inf if near is None else near.rate * (1.0 - _width(near.rate, max(near.rate, capacity)) / 3.0)
+        return below if below < capacity else _FIRST_SHARE * capacity
     if low == 0.0:
-        below = math.inf if guess is None else guess * (1.0 - _BRACKET / 3.0)
-        first = high * 0.6 if math.isinf(so_far.high_margin) else high / _FALL
-        return below if below < high else first
-    above = 0.0 if guess is None else guess * (1.0 + _BRACKET / 2.0)
-    if low < above < high:
-        return above
-    share = 0.5
-    if math.isfinite(so_far.low_margin) and math.isfinite(so_far.high_margin):
-        # Latency bends so sharply that the chord alone creeps up from one side.
-        share = 0.5 * (share - so_far.low_margin / (so_far.high_margin - so_far.low_margin))
-    return float(low * (high / low) ** share)
+        if math.isinf(so_far.high_margin):
+            return high / _FALL
+        expected = _moved(high, -so_far.high_margin / _odds_slope(near, capacity), capacity)
+        return max(_beside(expected, -1.0, capacity), high / _FALL)
+    if high == capacity:
+        if math.isinf(so_far.low_margin):
+            return capacity / (1.0 + RATE_TOLERANCE)
+        expected = _moved(low, -so_far.low_margin / _odds_slope(near, capacity), capacity)
+        return min(_beside(expected, 1.0, capacity), capacity - (capacity - low) / _FALL)
+    low_odds, high_odds = _log_odds(low / capacity), _log_odds(high / capacity)
+    is_known = math.isfinite(so_far.low_margin) and math.isfinite(so_far.high_margin)
+    share = -so_far.low_margin / (so_far.high_margin - so_far.low_margin) if is_known else 0.5
+    if probes_within % 3 == 2:
+        share = 0.5  # whatever shape margins have, the bracket shrinks
+    expected = capacity * _of_log_odds(low_odds + share * (high_odds - low_odds))
+    at = _beside(expected, 1.0 if share <= 0.5 else -1.0, capacity)
+    return at if low < at < high else expected
+
+
+def _odds_slope(near: Bracket | None, capacity: float) -> float:
+    """How margins rise with the log-odds, by a similar method's at its rate."""
+    least, most = _ODDS_SLOPE
+    if near is None or math.isinf(near.slope):
+        return most
+    return min(max(near.slope * (1.0 - near.rate / capacity), least), most)
+
+
+def _moved(rate: float, log_odds: float, capacity: float) -> float:
+    return capacity * _of_log_odds(_log_odds(rate / capacity) + log_odds)
+
+
+def _beside(rate: float, side: float, capacity: float) -> float:
+    """Off a rate by a little less than half of the width that a bracket around it may have, within the capacity."""
+    return min(rate * (1.0 + side * 0.45 * _width(rate, capacity)), (rate + capacity) / 2.0)
+
+
+def _log_odds(share: float) -> float:
+    return math.log(share / (1.0 - share))
+
+
+def _of_log_odds(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(min(-log_odds, 700.0)))  # beyond it exp overflows
 
 
 def refined_rate(margin: Margin, bracket: Bracket, capacity: float) -> float:

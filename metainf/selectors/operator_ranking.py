@@ -41,7 +41,7 @@ IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 _BLOCK = 256  # tasks asked about together
-_LEAST_SHARE = 1e-3  # of the capacity, as in the corpus: a promise that holds only below holds at no load
+_LEAST_SHARE = 1e-2  # of the capacity, as in the corpus: a promise that holds only below holds at no load
 _BISECTIONS = 11  # of three decades: rates within 0.4 %
 _SLACK = 1.0 + 1e-9
 _SMALLEST = 1e-300
