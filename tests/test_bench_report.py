@@ -277,6 +277,15 @@ def test_writes_page_tables_and_pictures(ledger, tmp_path):
         assert len(list(csv.DictReader(text))) == len(PLAN.runs)
 
 
+def test_what_is_published_says_nothing_of_where_it_was_made(ledger, tmp_path):
+    model = str(ledger.folder / "models" / "dense-7m")
+    ledger.add(ServerRecord(1, "dense-7m", "ngram", ("--model", model), "http://x", "", 20.0, ServerFacts("0.32.0")))
+    paths = write_report(ledger, tmp_path / "report")
+
+    assert not [path.name for path in paths if str(tmp_path).encode() in path.read_bytes()]
+    assert read_ledger(tmp_path / "report").servers[-1].arguments == ("--model", "models/dense-7m")
+
+
 def test_what_is_published_draws_itself_again_to_the_byte(ledger, tmp_path):
     first = write_report(ledger, tmp_path / "a")
     again = write_report(read_ledger(tmp_path / "a"), tmp_path / "b")

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Ledger:
         by_key = {record.run.key: record for record in self.runs}
         return tuple(by_key[run.key] for run in self.plan.runs if run.key in by_key)
 
+    def published_servers(self) -> tuple[ServerRecord, ...]:
+        """The starts of servers, with arguments as a copy of the ledger has them."""
+        here = f"{self.folder.resolve()}/"
+        return tuple(replace(s, arguments=tuple(a.removeprefix(here) for a in s.arguments)) for s in self.servers)
+
     def failed(self) -> frozenset[str]:
         """Keys of the runs whose last record is no success."""
         return frozenset(r.run.key for r in self.latest() if r.outcome is not Outcome.COMPLETED)
@@ -76,6 +81,8 @@ class Ledger:
     def copied(self, folder: Path) -> tuple[Path, ...]:
         """Plan, machine and records in a folder, this or another, from which all can be drawn again; their paths.
 
+        Files within this folder go by their names in it there: what is published says nothing of where it was made.
+
         Raises
         ------
         InvalidWorkloadError
@@ -87,7 +94,8 @@ class Ledger:
                 raise InvalidWorkloadError(f"{folder} is where another bench measures: give another folder")
             folder.mkdir(parents=True, exist_ok=True)
             _write_manifest(manifest, self.plan, self.machine, self.measured_by)
-            lines.write_text(_whole_lines(self.folder / _LINES), encoding="utf-8")
+            here = json.dumps(f"{self.folder.resolve()}/")[:-1]
+            lines.write_text(_whole_lines(self.folder / _LINES).replace(here, '"'), encoding="utf-8")
         return tuple(path for path in (manifest, lines) if path.exists())
 
     def _read(self) -> None:

@@ -113,7 +113,7 @@ def write_tables(ledger: Ledger, folder: Path) -> tuple[Path, ...]:
     tasks = {measured.key: measured for record in latest for measured in [task_of(ledger, record.run.task)]}
     write_tasks(tuple(tasks.values()), paths[2])
     _write_csv(paths[3], (_flat(record.to_json()) for record in latest), {})
-    _write_csv(paths[4], (_flat(server.to_json()) for server in ledger.servers), {})
+    _write_csv(paths[4], (_flat(server.to_json()) for server in ledger.published_servers()), {})
     return (*kept, *paths)
 
 
