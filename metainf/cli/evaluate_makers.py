@@ -33,6 +33,7 @@ class Seeded:
         self.identity = _identity(name, seed, parameters)
 
     def __call__(self) -> Any:
+        """A new one of the selector."""
         given = {key: each() if isinstance(each, LessonsOf) else each for key, each in self._parameters.items()}
         return SELECTORS[self._name](random_state=self._seed, **given)
 
@@ -45,6 +46,7 @@ class Untold:
         self.identity = f"not told, code {_code(_SIMULATED)}: {maker.identity}"
 
     def __call__(self) -> NotTold:
+        """A new one."""
         return NotTold(self._maker())
 
 
@@ -56,6 +58,7 @@ class Simulated:
         self.identity = f"{SIMULATOR_ONLY} of {content_digest(*tables)}, code {_code(_SIMULATED, _FITTING)}"
 
     def __call__(self) -> SimulatorOnly:
+        """A new one."""
         return SimulatorOnly(self._said)
 
 

@@ -5,7 +5,7 @@ Separate from the values themselves (`report_values`), which know nothing of sel
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import joblib
