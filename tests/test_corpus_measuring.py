@@ -143,7 +143,7 @@ def test_a_world_that_knows_nothing_of_the_replica_gives_no_rows():
 def test_a_search_that_comes_back_to_within_a_hair_of_a_load_keeps_one_row_of_it(monkeypatch, tmp_path, side):
     def beside(margin, capacity, *, near=None):
         low, high = 0.5 * capacity, 0.52 * capacity
-        found = Bracket(low, margin(low), high, margin(high))
+        found = Bracket(low, margin(low), high, margin(high), capacity)
         return replace(found, low_margin=side * found.slope)  # so the rate lies next to the lower end
 
     monkeypatch.setattr(measuring, "bracketed_rate", beside)

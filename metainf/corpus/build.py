@@ -13,13 +13,13 @@ with another is refused, unless it is told to mix them, which the manifest then 
 sources change while it works, since its processes may load either. Which worlds measure a task is settled once, at the
 start: a store of tables that grew would otherwise give tasks to two worlds, or to none.
 
-What it costs. Of 62 tasks of the design one seed took 4.2 s of a core beside other work where a rate is searched, 0.8
-with a closed loop and 0.1 for a batch, in the mean: 20,000 tasks are 9 hours of one core. With three seeds each in
-three worlds that would be 77. So worlds and seeds are thinned. A task is measured in the first of the plan's worlds
-that knows it, which says what is true of it; every eighth also in the others, to compare worlds on the same tasks.
-Every eighth has three seeds in its own world, the others the first alone: tolerances come from those with three. That
-makes 13 hours of one core. Runs are never shortened. Twins of a group (see `design`) are all repeated or none, and all
-compared or none.
+What it costs. Of 84 tasks of the design one seed took 5.0 s of a core where a rate is searched, 2.0 with a closed
+loop and 0.1 for a batch, in the mean, more than half of it in the ten dearest: 20,000 tasks are 13 hours of one core.
+With three seeds each in three worlds that would be 117. So worlds and seeds are thinned. A task is measured in the
+first of the plan's worlds that knows it, which says what is true of it; every eighth also in the others, to compare
+worlds on the same tasks. Every sixteenth has three seeds in its own world, the others the first alone: tolerances
+come from those with three. That makes 17 hours of one core. Runs are never shortened. Twins of a group (see `design`)
+are all repeated or none, and all compared or none.
 """
 
 import fcntl

@@ -41,6 +41,7 @@ class Bracket:
     low_margin: float
     high: float
     high_margin: float
+    capacity: float
 
     @property
     def slope(self) -> float:
@@ -51,8 +52,19 @@ class Bracket:
 
     @property
     def rate(self) -> float:
-        """Where the margin passes 0, on the chord."""
-        return self.low * math.exp(-self.low_margin / self.slope) if math.isfinite(self.slope) else self.low
+        """Where the margin passes 0, on the chord over log-odds."""
+        if not math.isfinite(self.slope):
+            return self.low
+        return self._between(-self.low_margin / (self.high_margin - self.low_margin))
+
+    @property
+    def middle(self) -> float:
+        """Halfway between the ends by log-odds."""
+        return self._between(0.5)
+
+    def _between(self, share: float) -> float:
+        low, high = _log_odds(self.low / self.capacity), _log_odds(self.high / self.capacity)
+        return self.capacity * _of_log_odds(low + share * (high - low))
 
 
 def bracketed_rate(margin: Margin, capacity: float, *, near: Bracket | None = None) -> Bracket:
@@ -70,51 +82,59 @@ def bracketed_rate(margin: Margin, capacity: float, *, near: Bracket | None = No
     """
     low, low_margin = 0.0, -math.inf
     high, high_margin = capacity, math.inf
-    probes_within = 0
+    probes = probes_within = 0
     while high > max(low * (1.0 + _width(high, capacity)), capacity * _LEAST_SHARE):
-        at = _next(Bracket(low, low_margin, high, high_margin), capacity, near, probes_within)
+        so_far = Bracket(low, low_margin, high, high_margin, capacity)
+        is_within = low > 0.0 and high < capacity
+        at = _within(so_far, probes_within) if is_within else _outside(so_far, near, probes)
         found = margin(at)
-        probes_within += low > 0.0 and high < capacity
+        probes, probes_within = probes + 1, probes_within + is_within
         if found <= 0.0:
             low, low_margin = at, found
         else:
             high, high_margin = at, found
-    return Bracket(low, low_margin, high, high_margin) if low > 0.0 else Bracket(0.0, 0.0, 0.0, 0.0)
+    return Bracket(low, low_margin, high, high_margin, capacity) if low > 0.0 else Bracket(0.0, 0.0, 0.0, 0.0, capacity)
 
 
 def _width(rate: float, capacity: float) -> float:
     """Relative width below a rate within which the chord's root errs by no more than half of a tolerance.
 
-    Of -log(1 - u) over log(u) the chord of width w errs by w^2 / 8 (1 - u) at most.
+    Of log(1 + k u / (1 - u)) over log-odds a chord of width w = (1 - u) d(log-odds) errs by w^2 / 8 (1 - u) at most.
     """
     least, most = _WIDTH
     return min(max(math.sqrt(4.0 * RATE_TOLERANCE * (1.0 - rate / capacity)), least), most)
 
 
-def _next(so_far: Bracket, capacity: float, near: Bracket | None, probes_within: int) -> float:
-    """The next rate to try, beside where margins should pass 0: on the side that would close the bracket."""
-    low, high = so_far.low, so_far.high
+def _outside(so_far: Bracket, near: Bracket | None, probes: int) -> float:
+    """The next rate where one side is not known: a little beyond where margins should pass 0.
+
+    Margins bend, so that steps by one slope would creep towards that from one side: each goes twice as far.
+    """
+    low, high, capacity = so_far.low, so_far.high, so_far.capacity
     if low == 0.0 and high == capacity:
-        below = math.inf if near is None else near.rate * (1.0 - _width(near.rate, max(near.rate, capacity)) / 3.0)
+        below = math.inf if near is None else near.rate * (1.0 - _width(min(near.rate, capacity), capacity) / 3.0)
         return below if below < capacity else _FIRST_SHARE * capacity
-    if low == 0.0:
-        if math.isinf(so_far.high_margin):
-            return high / _FALL
-        expected = _moved(high, -so_far.high_margin / _odds_slope(near, capacity), capacity)
-        return max(_beside(expected, -1.0, capacity), high / _FALL)
-    if high == capacity:
-        if math.isinf(so_far.low_margin):
-            return capacity / (1.0 + RATE_TOLERANCE)
-        expected = _moved(low, -so_far.low_margin / _odds_slope(near, capacity), capacity)
+    at, margin = (low, so_far.low_margin) if low > 0.0 else (high, so_far.high_margin)
+    if math.isinf(margin):
+        return high / _FALL if margin > 0.0 else capacity / (1.0 + RATE_TOLERANCE)
+    step = -margin / _odds_slope(near, capacity) * 2.0 ** (probes - 1)
+    expected = capacity * _of_log_odds(_log_odds(at / capacity) + step)
+    if low > 0.0:
         return min(_beside(expected, 1.0, capacity), capacity - (capacity - low) / _FALL)
-    low_odds, high_odds = _log_odds(low / capacity), _log_odds(high / capacity)
+    return max(_beside(expected, -1.0, capacity), high / _FALL)
+
+
+def _within(so_far: Bracket, probes: int) -> float:
+    """The next rate in a bracket: beside where the chord passes 0, on the side that would close it.
+
+    Each third goes to the middle: whatever shape margins have, the bracket shrinks.
+    """
     is_known = math.isfinite(so_far.low_margin) and math.isfinite(so_far.high_margin)
-    share = -so_far.low_margin / (so_far.high_margin - so_far.low_margin) if is_known else 0.5
-    if probes_within % 3 == 2:
-        share = 0.5  # whatever shape margins have, the bracket shrinks
-    expected = capacity * _of_log_odds(low_odds + share * (high_odds - low_odds))
-    at = _beside(expected, 1.0 if share <= 0.5 else -1.0, capacity)
-    return at if low < at < high else expected
+    if probes % 3 == 2 or not is_known:
+        return so_far.middle
+    expected = so_far.rate
+    at = _beside(expected, 1.0 if expected <= so_far.middle else -1.0, so_far.capacity)
+    return at if so_far.low < at < so_far.high else so_far.middle
 
 
 def _odds_slope(near: Bracket | None, capacity: float) -> float:
@@ -123,10 +143,6 @@ def _odds_slope(near: Bracket | None, capacity: float) -> float:
     if near is None or math.isinf(near.slope):
         return most
     return min(max(near.slope * (1.0 - near.rate / capacity), least), most)
-
-
-def _moved(rate: float, log_odds: float, capacity: float) -> float:
-    return capacity * _of_log_odds(_log_odds(rate / capacity) + log_odds)
 
 
 def _beside(rate: float, side: float, capacity: float) -> float:
