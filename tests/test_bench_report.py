@@ -259,6 +259,18 @@ def test_latencies_are_compared_within_blocks(tmp_path):
     assert effects["decode", "ngram"].blocks == 3 and not effects["decode", "ngram"].shown
 
 
+def test_the_page_begins_with_latencies_that_are_shown_to_differ_too(tmp_path):
+    plan = BenchPlan(crossed(["m"], ["decode"], ["c4"]), ("default", "ngram", "few-sequences", "small-token-budget"), 3)
+    with opened(tmp_path, plan, MACHINE) as found:
+        for run in plan.runs:
+            slow = {"ngram": 0.5, "few-sequences": 3.0}.get(run.method, 1.0) * (1.0, 1.01, 1.02)[run.repeat]
+            found.add(record(run, slow))
+        shown = report_text(found, compared(found), []).partition("## Conditions")[0]
+
+    assert "shown to be shorter than the default's: TTFT p50 of decode with ngram (0.50)" in shown
+    assert "; 2 are shown to be longer" in shown and "small-token-budget" not in shown
+
+
 def test_writes_page_tables_and_pictures(ledger, tmp_path):
     paths = write_report(ledger, tmp_path / "report")
 

@@ -105,7 +105,7 @@ def report_text(
     """The page, as Markdown; `pages` are the names of others beside it."""
     parts = [f"# Methods measured on {ledger.machine.device}"]
     if found:
-        parts += ["", "## What is shown", "", *_summary(found)]
+        parts += ["", "## What is shown", "", *_summary(found), *_latency_summary(ledger)]
     if pages:
         parts += ["", "Beside this page: " + ", ".join(f"[{name}]({name})" for name in pages) + "."]
     parts += ["", "## Conditions", "", *conditions(ledger, calibration), "", "## How", "", *how(ledger.plan)]
@@ -167,6 +167,22 @@ def _summary(found: Mapping[TrafficKind, Comparison]) -> Iterator[str]:
         "them, which is that the default is worse than the best by more than twice the tolerance; the tolerance, the "
         "larger of 2 % and twice the standard deviation over blocks in the median over a task's methods, is "
         f"{middle:.0%} in the median, {low:.0%} to {high:.0%}."
+    )
+
+
+def _latency_summary(ledger: Ledger) -> Iterator[str]:
+    """Which latencies are shown to be shorter than the default's over a traffic, and how many longer."""
+    shorter: list[str] = []
+    longer = 0
+    for title, field in _LATENCIES.items():
+        found = latencies_compared(ledger, field)
+        for (traffic, name), effect in ({} if found is None else found.by_traffic()).items():
+            if kind_of(name) is not MethodKind.ONE_AT_A_TIME:
+                longer += effect.above
+                shorter += [f"{title} of {traffic} with {name} ({effect.ratio:.2f})"] if effect.below else []
+    yield (
+        f"- Latencies over a traffic, those of one request at a time aside: shown to be shorter than the default's: "
+        f"{', '.join(shorter) or 'none'}; {longer} are shown to be longer (Latencies, below)."
     )
 
 
