@@ -45,6 +45,11 @@ class Ledger:
         self._read()
 
     @property
+    def source_version(self) -> str:
+        """What of metainf measured, in words."""
+        return ", then ".join(self.measured_by) or NOT_RECORDED
+
+    @property
     def done(self) -> frozenset[str]:
         """Keys of the runs that ended, whatever their outcome."""
         return frozenset(record.run.key for record in self.runs)

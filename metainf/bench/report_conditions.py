@@ -9,7 +9,7 @@ from datetime import datetime
 
 from metainf.bench.calibration import CALIBRATION, Calibration
 from metainf.bench.design import BenchPlan
-from metainf.bench.ledger import NOT_RECORDED, Ledger
+from metainf.bench.ledger import Ledger
 from metainf.bench.plans import study_plan
 from metainf.bench.records import RunRecord
 from metainf.bench.traffics import traffic_named
@@ -23,11 +23,10 @@ _MINUTE_S = 60.0
 def conditions(ledger: Ledger, calibration: Calibration | None = None) -> Iterator[str]:
     """Machine, versions, what measured, calibration, runs and when, other work, servers."""
     machine, runs = ledger.machine, ledger.latest()
-    by = ", then ".join(ledger.measured_by) or NOT_RECORDED
     yield (
         f"- {machine.summary}, torch {machine.torch_version}, {machine.memory_bytes / 2**30:.0f} GiB, {machine.system}."
     )
-    yield f"- Measured by metainf, {by}."
+    yield f"- Measured by metainf, {ledger.source_version}."
     if calibration is not None:
         captured = calibration.accelerator.captured.isoformat()
         yield f"- Calibration of {captured} (`{CALIBRATION}`): {'; '.join(calibration.lines())}."

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metainf import __version__
 from metainf.bench.design import BenchLoad, BenchTask
 from metainf.bench.ledger import Ledger
 from metainf.bench.records import Outcome, RunRecord
@@ -49,7 +48,7 @@ def measurement_of(ledger: Ledger, record: RunRecord) -> Measurement:
     scored = figures is not None and load.kind is not TrafficKind.RATE
     return Measurement(
         source=Source.CPU if ledger.machine.on_cpu else Source.BENCH,
-        source_version=__version__,
+        source_version=ledger.source_version,
         world="",
         engine_version=ledger.machine.engine_version,
         task=task_of(ledger, record.run.task).key,
