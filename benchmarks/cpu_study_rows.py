@@ -111,7 +111,9 @@ def read_study(folder: Path, accelerator: Accelerator | None = None) -> Study:
     share = base
     if base.cpu is not None:
         share = base.cpu_share(machine.cores, machine.memory_bytes, machine.threads_per_core)
-    replicas = _Replicas(accelerator or share, ledger.plan.server_arguments)
+    # What a machine measured of itself, it measured with the core left out that a server keeps; a datasheet did not.
+    cores = machine.cores if base.cpu is not None and accelerator is None else None
+    replicas = _Replicas(accelerator or share, ledger.plan.server_arguments, cores)
     sent = {task_of(ledger, each).key: each for each in ledger.plan.tasks}
     tasks = read_tasks(folder / TASKS)
     strange = [task.key for task in tasks if task.key not in sent]
@@ -207,8 +209,9 @@ def medians(values: FloatArray) -> FloatArray:
 class _Replicas:
     """Replicas of small models with what the servers were told; equal ones are one object, whatever the load."""
 
-    def __init__(self, place: Accelerator, arguments: Sequence[str]) -> None:
+    def __init__(self, place: Accelerator, arguments: Sequence[str], cpu_cores: float | None) -> None:
         self.place = place
+        self.cpu_cores = cpu_cores
         self.kv_cache_memory_bytes = _told(arguments, "--kv-cache-memory-bytes")
         self.max_model_len = _told(arguments, "--max-model-len")
         self._architectures: dict[str, ModelArchitecture] = {}
@@ -236,7 +239,7 @@ class _Replicas:
             version=task.engine_version,
             max_model_len=length,
         )
-        return ReplicaSpec(architecture, self.place, task.layout, settings)
+        return ReplicaSpec(architecture, self.place, task.layout, settings, self.cpu_cores)
 
 
 def _told(arguments: Sequence[str], flag: str) -> int | None:
