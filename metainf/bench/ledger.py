@@ -61,8 +61,11 @@ class Ledger:
 
     def published_servers(self) -> tuple[ServerRecord, ...]:
         """The starts of servers, with arguments as a copy of the ledger has them."""
+        return tuple(self._published(server) for server in self.servers)
+
+    def _published(self, server: ServerRecord) -> ServerRecord:
         here = f"{self.folder.resolve()}/"
-        return tuple(replace(s, arguments=tuple(a.removeprefix(here) for a in s.arguments)) for s in self.servers)
+        return replace(server, arguments=tuple(each.removeprefix(here) for each in server.arguments))
 
     def failed(self) -> frozenset[str]:
         """Keys of the runs whose last record is no success."""
@@ -70,9 +73,8 @@ class Ledger:
 
     def add(self, record: RunRecord | ServerRecord) -> None:
         """Write a record, so that it is still there after a kill or a loss of power."""
-        line = json.dumps(record.to_json(), sort_keys=True, allow_nan=False)
         with (self.folder / _LINES).open("a", encoding="utf-8") as lines:
-            lines.write(line + "\n")
+            lines.write(_line(record))
             lines.flush()
             os.fsync(lines.fileno())
         self._keep(record)
@@ -99,15 +101,24 @@ class Ledger:
                 raise InvalidWorkloadError(f"{folder} is where another bench measures: give another folder")
             folder.mkdir(parents=True, exist_ok=True)
             _write_manifest(manifest, self.plan, self.machine, self.measured_by)
-            here = json.dumps(f"{self.folder.resolve()}/")[:-1]
-            lines.write_text(_whole_lines(self.folder / _LINES).replace(here, '"'), encoding="utf-8")
+            records = (self._published(r) if isinstance(r, ServerRecord) else r for r in self._written())
+            lines.write_text("".join(map(_line, records)), encoding="utf-8")
         return tuple(path for path in (manifest, lines) if path.exists())
 
     def _read(self) -> None:
+        for record in self._written():
+            self._keep(record)
+
+    def _written(self) -> Iterator[RunRecord | ServerRecord]:
+        """The records in the order in which they were written."""
         for line in _whole_lines(self.folder / _LINES).splitlines():
             values = json.loads(line)
             kind = RunRecord if values.get("record") == "run" else ServerRecord
-            self._keep(kind.from_json(values))
+            yield kind.from_json(values)
+
+
+def _line(record: RunRecord | ServerRecord) -> str:
+    return json.dumps(record.to_json(), sort_keys=True, allow_nan=False) + "\n"
 
 
 def _whole_lines(path: Path) -> str:

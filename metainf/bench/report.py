@@ -44,6 +44,8 @@ _KINDS = {
     TrafficKind.BATCH: ("batches", "Batches, all requests at once"),
     TrafficKind.RATE: ("rates", "Requests at a rate"),
 }
+_Latency = tuple[Comparison, Effects]
+"""A latency of all runs, and what it comes to over each traffic."""
 _READINGS = {Reading.ALONE: "A", Reading.ON_BATCHING: "B"}
 _ABSENT = "failed or not run"
 _NONE = "no difference shown"
@@ -104,8 +106,9 @@ def report_text(
 ) -> str:
     """The page, as Markdown; `pages` are the names of others beside it."""
     parts = [f"# Methods measured on {ledger.machine.device}"]
+    latencies = _by_latency(ledger)
     if found:
-        parts += ["", "## What is shown", "", *_summary(found), *_latency_summary(ledger)]
+        parts += ["", "## What is shown", "", *_summary(found), *_latency_summary(latencies)]
     if pages:
         parts += ["", "Beside this page: " + ", ".join(f"[{name}]({name})" for name in pages) + "."]
     parts += ["", "## Conditions", "", *conditions(ledger, calibration), "", "## How", "", *how(ledger.plan)]
@@ -122,7 +125,7 @@ def report_text(
         for kind in found:
             parts += _picture(f"published-{_KINDS[kind][0]}", pictures)
     if found:
-        parts += ["", "## Latencies", "", *_latencies(ledger)]
+        parts += ["", "## Latencies", "", *_latencies(latencies)]
     parts += ["", "## How to repeat it", "", *repeating(ledger.plan), "", "## Files", "", *files()]
     return "\n".join(parts) + "\n"
 
@@ -170,13 +173,18 @@ def _summary(found: Mapping[TrafficKind, Comparison]) -> Iterator[str]:
     )
 
 
-def _latency_summary(ledger: Ledger) -> Iterator[str]:
+def _by_latency(ledger: Ledger) -> Mapping[str, _Latency]:
+    """The latencies that some run has, by title."""
+    found = {title: latencies_compared(ledger, field) for title, field in _LATENCIES.items()}
+    return {title: (each, each.by_traffic()) for title, each in found.items() if each is not None}
+
+
+def _latency_summary(latencies: Mapping[str, _Latency]) -> Iterator[str]:
     """Which latencies are shown to be shorter than the default's over a traffic, and how many longer."""
     shorter: list[str] = []
     longer = 0
-    for title, field in _LATENCIES.items():
-        found = latencies_compared(ledger, field)
-        for (traffic, name), effect in ({} if found is None else found.by_traffic()).items():
+    for title, (_, effects) in latencies.items():
+        for (traffic, name), effect in effects.items():
             if kind_of(name) is not MethodKind.ONE_AT_A_TIME:
                 longer += effect.above
                 shorter += [f"{title} of {traffic} with {name} ({effect.ratio:.2f})"] if effect.below else []
@@ -357,18 +365,14 @@ def _base(ledger: Ledger) -> Iterator[str]:
         )
 
 
-def _latencies(ledger: Ledger) -> Iterator[str]:
+def _latencies(latencies: Mapping[str, _Latency]) -> Iterator[str]:
     """Latencies over the default's by traffic."""
     yield (
         "Over the default's in the same block: the mean over the tasks of a traffic, all loads and models together, "
         f"below 1 is better. Bold, with its interval, where a difference is shown; elsewhere {_NONE}. With 95 % all "
         "intervals of a table hold at once."
     )
-    for title, field in _LATENCIES.items():
-        found = latencies_compared(ledger, field)
-        if found is None:
-            continue
-        effects = found.by_traffic()
+    for title, (found, effects) in latencies.items():
         yield ""
         yield f"| {title} | {' | '.join(found.others)} |"
         yield f"|---|{'---|' * len(found.others)}"

@@ -62,6 +62,14 @@ def add_parser(subparsers: Any) -> None:
         "--jobs divides. What is fitted is kept: the same command, given again, goes on where it was cut off.",
         epilog=f"Selectors: {', '.join(SELECTORS)}.",
     )
+    _add_evidence(parser)
+    add_arguments(parser)
+    evaluate_lessons.add_arguments(parser)
+    _add_extent(parser)
+    _add_running(parser)
+
+
+def _add_evidence(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="made if it is not there")
     parser.add_argument(
@@ -86,8 +94,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", action="append", choices=_SPLITS, help="repeatable (default: all)")
     parser.add_argument("--selectors", metavar="NAME,...", help="these alone (default: all that is installed)")
     parser.add_argument("--focus", metavar="NAME", help=f"that others are compared with (default: {_FOCUS})")
-    add_arguments(parser)
-    evaluate_lessons.add_arguments(parser)
+
+
+def _add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="of selectors, intervals and the random split (default: 0)"
     )
@@ -112,6 +121,9 @@ def add_parser(subparsers: Any) -> None:
         f"focus, {', '.join(_ON_ALL_TASKS)} are judged on all of them too, on {' and '.join(_QUICK_SPLITS)} "
         f"(default: {_COMPARED_TASKS:,})",
     )
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         metavar="N",
