@@ -12,7 +12,8 @@ tokens and error classes.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,21 +105,14 @@ def _request(model_id: str, revision: str | None, token: str | None, timeout_s: 
     return _Request(model_id, wanted, endpoint, token, timeout_s)
 
 
-def _fetch_json(request: _Request, filename: str) -> tuple[dict[str, object] | None, str | None]:
-    """The file's object, and the commit if the hub says it; None where there is no such file."""
-    from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+@contextmanager
+def _asking(request: _Request, doing: str) -> Iterator[None]:
+    """Whatever goes wrong within, as errors of ours; `doing` says at what where nobody knows better."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
-        url = hf_hub_url(request.model_id, filename, revision=request.revision, endpoint=request.endpoint)
-        headers = _headers(request.token)
-        with get_session().stream("GET", url, headers=headers, timeout=request.timeout_s) as response:
-            hf_raise_for_status(response)
-            commit = _commit_of(response)
-            raw = _read_limited(response, f"{request.model_id}: {filename}")
+        yield
     except HfHubHTTPError as exc:
-        if _is_missing_file(exc):
-            return None, None
         raise _translated(request, exc) from exc
     except HFValidationError as exc:
         raise InvalidWorkloadError(
@@ -129,7 +123,24 @@ def _fetch_json(request: _Request, filename: str) -> tuple[dict[str, object] | N
     except MetaInfError:
         raise
     except Exception as exc:
-        raise HubError(f"reaching {request.endpoint} for {request.model_id}: {_sentence(exc)}") from exc
+        raise HubError(f"{doing}: {_sentence(exc)}") from exc
+
+
+def _fetch_json(request: _Request, filename: str) -> tuple[dict[str, object] | None, str | None]:
+    """The file's object, and the commit if the hub says it; None where there is no such file."""
+    from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with _asking(request, f"reaching {request.endpoint} for {request.model_id}"):
+        url = hf_hub_url(request.model_id, filename, revision=request.revision, endpoint=request.endpoint)
+        headers = _headers(request.token)
+        try:
+            with get_session().stream("GET", url, headers=headers, timeout=request.timeout_s) as response:
+                hf_raise_for_status(response)
+                commit = _commit_of(response)
+                raw = _read_limited(response, f"{request.model_id}: {filename}")
+        except RemoteEntryNotFoundError:
+            return None, None
     return _parsed(raw, f"{request.model_id}: {filename}"), commit
 
 
@@ -176,25 +187,14 @@ def _parsed(raw: bytes, what: str) -> dict[str, object]:
 def _resolve_commit(request: _Request) -> str:
     """Ask the hub's API, for mirrors that do not state the commit with the file."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
+    doing = f"resolving revision {request.revision} of {request.model_id}"
+    with _asking(request, doing):
         api = HfApi(endpoint=request.endpoint, token=request.token)
-        info = api.model_info(request.model_id, revision=request.revision, timeout=request.timeout_s)
-        commit = info.sha
-    except HfHubHTTPError as exc:
-        raise _translated(request, exc) from exc
-    except Exception as exc:
-        raise HubError(f"resolving revision {request.revision} of {request.model_id}: {_sentence(exc)}") from exc
+        commit = api.model_info(request.model_id, revision=request.revision, timeout=request.timeout_s).sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise HubError(f"resolving revision {request.revision} of {request.model_id}: the hub names no commit")
+        raise HubError(f"{doing}: the hub names no commit")
     return commit
-
-
-def _is_missing_file(exc: "HfHubHTTPError") -> bool:
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    return isinstance(exc, RemoteEntryNotFoundError)
 
 
 def _translated(request: _Request, exc: "HfHubHTTPError") -> MetaInfError:

@@ -271,6 +271,8 @@ def test_offline_mode_says_so_and_asks_nothing(hub, monkeypatch):
 def test_what_is_no_id_is_refused_before_asking(hub, model_id):
     with pytest.raises(InvalidWorkloadError, match="is no model id"):
         fetch_config(model_id)
+    with pytest.raises(InvalidWorkloadError, match="is no model id"):
+        fetch_commit(model_id)
     assert hub.requests == []
 
 
