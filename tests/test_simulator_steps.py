@@ -246,6 +246,16 @@ def test_a_closed_loop_sends_the_next_when_one_is_answered():
     np.testing.assert_allclose(result.sent_s, [0.0, 0.0, times[0]])
 
 
+def test_a_short_prompt_does_not_overtake_a_long_one_that_was_sent_before_it():
+    # One thread tokenises, 1 ms a token: the long prompt takes 0.4 s to the engine, where it takes four steps of 1.1 s,
+    # and the short one follows it.
+    host = HostTimes(request_token_s=0.001)
+    both = simulate(engine(max_num_seqs=1), step_times(), requests([400, 10], [1, 1], [0.0, 0.1]), host=host)
+    assert_times(both, [4.8, 5.81], [4.8, 5.81])
+    closed = simulate(engine(max_num_seqs=1), step_times(), requests([400, 10], [1, 1], clients=2), host=host)
+    assert_times(closed, [4.8, 5.81], [4.8, 5.81])
+
+
 def test_a_closed_loop_keeps_to_the_time_before_which_a_request_is_not_sent():
     result = simulate(engine(), step_times(), requests([10, 10], [1, 1], [0.0, 9.0], clients=1))
     np.testing.assert_allclose(result.sent_s, [0.0, 9.0])

@@ -135,14 +135,9 @@ def send(state: Any, free_s: float) -> None:
     record = state.requests[request]
     record.sent_s = max(free_s, record.arrival_s)
     at_s = record.sent_s + state.limits.request_s + record.input * state.limits.request_token_s
-    place = state.totals[3]
-    state.totals[3] = place + 1
-    while place > 0:
-        above = (place - 1) >> 1
-        if state.heap_s[above] <= at_s:
-            break
-        state.heap_s[place] = state.heap_s[above]
-        state.heap[place] = state.heap[above]
-        place = above
-    state.heap_s[place] = at_s
-    state.heap[place] = request
+    sent, places = state.totals[3], len(state.way)
+    if sent > state.totals[5]:
+        at_s = max(at_s, state.way_s[(sent - 1) % places])  # tokenised one after the other, in the order of sending
+    state.way_s[sent % places] = at_s
+    state.way[sent % places] = request
+    state.totals[3] = sent + 1

@@ -286,11 +286,11 @@ def _state(engine: EngineModel, steps: StepTimes, limits: Limits, records: np.nd
         host=np.empty(ranks * limits.host_blocks, dtype=HOST_BLOCK),
         host_of=np.full(ranks * limits.contents if limits.host_blocks else 0, -1, dtype=np.int32),
         host_table=np.empty((host_tables, table_blocks), dtype=np.int32),
-        totals=np.zeros(5, dtype=np.int64),
+        totals=np.zeros(6, dtype=np.int64),
         calm_s=np.zeros(ranks),
         clock=np.zeros(1),
-        heap_s=np.zeros(limits.clients + 1),
-        heap=np.zeros(limits.clients + 1, dtype=np.int64),
+        way_s=np.zeros(max(1, limits.clients)),
+        way=np.zeros(max(1, limits.clients), dtype=np.int64),
     )
 
 
@@ -314,15 +314,19 @@ def _pools(limits: Limits) -> np.ndarray:
 
 
 def _arrivals(limits: Limits, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Requests of an open loop in the order in which they reach the engine, and when; their sending is set."""
+    """Requests of an open loop in the order in which they reach the engine, and when; their sending is set.
+
+    One thread tokenises (`renderer_num_workers` is 1 unless it is set), so nobody overtakes who was sent earlier: of
+    prompts that are sent together the long ones are not served last.
+    """
     if limits.clients > 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0)
     accepted = np.flatnonzero(~records["refused"])
-    sent_s = records["arrival_s"][accepted]
-    records["sent_s"][accepted] = sent_s
-    arrival_s = sent_s + limits.request_s + records["input"][accepted] * limits.request_token_s
-    by_arrival = np.argsort(arrival_s, kind="stable")
-    return accepted[by_arrival], arrival_s[by_arrival]
+    by_sending = accepted[np.argsort(records["arrival_s"][accepted], kind="stable")]
+    sent_s = records["arrival_s"][by_sending]
+    records["sent_s"][by_sending] = sent_s
+    arrival_s = sent_s + limits.request_s + records["input"][by_sending] * limits.request_token_s
+    return by_sending, np.maximum.accumulate(arrival_s)
 
 
 def _result(state: State) -> SimulationResult:

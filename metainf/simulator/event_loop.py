@@ -33,7 +33,7 @@ def run(state: Any, order: Any, arrival_s: Any) -> None:
     while True:
         if state.limits.striding:
             arrival = arrival_s[arrived] if arrived < len(order) else np.inf
-            stride(state, min(arrival, state.heap_s[0] if state.totals[3] > 0 else np.inf))
+            stride(state, min(arrival, _on_way_s(state)))
         now_s = _next_event_s(state)
         if arrived < len(order):
             now_s = min(now_s, arrival_s[arrived])
@@ -46,8 +46,8 @@ def run(state: Any, order: Any, arrival_s: Any) -> None:
         while arrived < len(order) and arrival_s[arrived] <= now_s:
             _enqueue(state, order[arrived])
             arrived += 1
-        while state.totals[3] > 0 and state.heap_s[0] <= now_s:
-            _enqueue(state, _earliest(state))
+        while _on_way_s(state) <= now_s:
+            _enqueue(state, _arrived(state))
         for pipeline in range(len(state.pipelines)):
             _start_batch(state, pipeline, now_s)
         if state.totals[4] != 0:
@@ -57,7 +57,7 @@ def run(state: Any, order: Any, arrival_s: Any) -> None:
 @compiled
 def _next_event_s(state: Any) -> float:
     """When the next batch ends or can start, or a closed loop's next request arrives."""
-    next_s = state.heap_s[0] if state.totals[3] > 0 else np.inf
+    next_s = _on_way_s(state)
     for pipeline in range(len(state.pipelines)):
         line = state.pipelines[pipeline]
         if line.flying > 0:
@@ -147,24 +147,15 @@ def _enqueue(state: Any, request: int) -> None:
 
 
 @compiled
-def _earliest(state: Any) -> int:
-    """Take the request that arrives next out of the heap."""
-    request = state.heap[0]
-    size = state.totals[3] - 1
-    state.totals[3] = size
-    at_s, moved = state.heap_s[size], state.heap[size]
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and state.heap_s[child + 1] < state.heap_s[child]:
-            child += 1
-        if at_s <= state.heap_s[child]:
-            break
-        state.heap_s[place] = state.heap_s[child]
-        state.heap[place] = state.heap[child]
-        place = child
-    state.heap_s[place] = at_s
-    state.heap[place] = moved
-    return request
+def _on_way_s(state: Any) -> float:
+    """When the next request of a closed loop reaches the engine; infinite where none is on its way."""
+    arrived = state.totals[5]
+    return state.way_s[arrived % len(state.way)] if arrived < state.totals[3] else np.inf
+
+
+@compiled
+def _arrived(state: Any) -> int:
+    """Take the request that reaches the engine next: the one that was sent first."""
+    arrived = state.totals[5]
+    state.totals[5] = arrived + 1
+    return state.way[arrived % len(state.way)]

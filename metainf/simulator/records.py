@@ -276,10 +276,12 @@ class State(NamedTuple):
     host_table: Any
     """Shape (sequences, blocks): where a sequence's own contents may be in host memory."""
     totals: Any
-    """Steps, computed tokens, next request to be sent, requests on their way, whether counting was not enough."""
+    """Steps, computed tokens, next request to be sent, requests sent, whether counting was not enough, and how many of
+    the sent ones have reached the engine: the others are on their way."""
     calm_s: Any
     """Shape (ranks,): what does not change while all coast."""
     clock: Any
     """Time at which the frontend is free, seconds."""
-    heap_s: Any
-    heap: Any
+    way_s: Any
+    """Shape (clients,): when the requests on their way reach the engine, as a ring."""
+    way: Any
