@@ -26,7 +26,7 @@ from metainf.measurements import write_measurements
 from metainf.methods import portfolio
 from metainf.placement import ReplicaRequest, room_for
 from metainf.predictors.analytical import AnalyticalPredictor
-from metainf.predictors.contract import Predictor
+from metainf.predictors.contract import Predictor, Question, ReplicaSpec
 from metainf.predictors.trained import TrainedPredictor
 from metainf.selectors.operator_ranking import operator_scores
 from metainf.selectors.shipped import Lessons, Shipped
@@ -138,6 +138,23 @@ def test_where_no_rate_keeps_the_promises_the_nearest_goes_first() -> None:
     idle = assessed(predictor, task, names, RateLoad(1e-3)).performance_ratio
     best = int(np.argmax(scores))
     assert idle[best] == pytest.approx(idle.min(), rel=0.02)
+
+
+def test_at_the_medians_the_best_is_what_does_most_of_what_is_predicted_to_keep_its_promise() -> None:
+    task, predictor = asked(ConcurrencyLoad(64)), AnalyticalPredictor()
+    names = servable(task)
+    feasible = np.ones((1, len(names)), dtype=np.bool_)
+    replicas = [replica_of(task, METHODS[name]) for name in names]
+    answers = predictor.predict([Question(each, task.traffic) for each in replicas if isinstance(each, ReplicaSpec)])
+    tpot_s = answers.latency_s[:, 1, 2]
+    bound_s = float(np.median(tpot_s)) * 1.001
+    task = replace(task, slo=Slo((SloBound(LatencyMetric.TPOT, Statistic.P95, bound_s),)))
+    scores = operator_scores(predictor, [task], names, feasible)[0]
+    keeps = tpot_s <= bound_s
+    assert np.array_equal(scores > MISSED, keeps)
+    np.testing.assert_allclose(scores[keeps], np.log(answers.output_tokens_per_second[keeps]))
+    sure = operator_scores(predictor, [task], names, feasible, confidence=CONFIDENCE)[0] > MISSED
+    assert set(np.flatnonzero(sure)) < set(np.flatnonzero(keeps)), "to be sure takes more"
 
 
 def test_what_facts_rule_out_or_nobody_asks_about_has_no_score() -> None:

@@ -126,11 +126,12 @@ _ENTRIES = (
     (
         "What ships",
         "the artifact's predictor, trained on the train tasks, written to a file, loaded again, and asked what the "
-        "operator asks; it chooses by the operator's rule at confidence 0.9. The row metainf is this; metainf-ensemble "
-        "is another selector and ships nowhere. A fold trains on at most as many pairs of a task and a method, and "
-        "sets its spreads and cautions by as many inner folds, as stand beside its name, of that kind of traffic: the "
-        "file that ships learns from up to 400,000 pairs of all kinds in 5 folds, and the other selectors from all "
-        "train tasks. So its learning curve would be flat early, and the curve is that of what learns from tables.",
+        "operator asks; limits are judged at the median prediction, for it has to name a method where the operator, "
+        "which asks for confidence, may refuse. The row metainf is this; metainf-ensemble is another selector and "
+        "ships nowhere. A fold trains on at most as many pairs of a task and a method, and sets its spreads and "
+        "cautions by as many inner folds, as stand beside its name, of that kind of traffic: the file that ships "
+        "learns from up to 400,000 pairs of all kinds in 5 folds, and the other selectors from all train tasks. So its "
+        "learning curve would be flat early, and the curve is that of what learns from tables.",
     ),
 )
 

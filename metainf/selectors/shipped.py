@@ -2,8 +2,8 @@
 
 Separate from the `ensemble`, whose boosted trees learn from tables and ship nowhere: the row `metainf` of a report is
 about the very file that the operator loads. So it is trained as `metainf train` trains, on the rows of the train tasks
-alone, and goes through `write_artifact` and `load_predictor`; what is lost on the way is lost here too. It ranks
-methods as the operator would (`operator_ranking`).
+alone, and goes through `write_artifact` and `load_predictor`; what is lost on the way is lost here too. It asks about
+methods what the operator asks, and ranks them as the operator would, but that it has to name one (`operator_ranking`).
 
 A table holds what selectors learn from, and neither rows nor questions. So this one is given a corpus, and finds its
 tasks by the keys of the table; what features, physics and performance the table has besides does not matter to it. One
@@ -65,8 +65,8 @@ class Shipped(BaseSelector):
         Of models, and as many of accelerators, by which spreads and cautions are set; 5 where it ships.
     most_lanes : int
         (Task, method) pairs that it learns from; of more, whole tasks are left out evenly.
-    confidence : float
-        At which limits are judged: what a workload has by default.
+    confidence : float or None
+        At which limits are judged; None: at the medians.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Shipped(BaseSelector):
         trees: int = 250,
         folds: int = 3,
         most_lanes: int = 6000,
-        confidence: float = 0.9,
+        confidence: float | None = None,
         random_state: int = 0,
     ) -> None:
         self.corpus = corpus
