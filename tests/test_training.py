@@ -28,7 +28,8 @@ from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT, base_answers
 from metainf.predictors.contract import Question
 from metainf.predictors.corrections import KINDS, Responses, near_full, width_factors
-from metainf.predictors.inputs import lane_inputs
+from metainf.predictors.familiarity import GROUPS
+from metainf.predictors.inputs import INPUTS, SHARED, lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
 from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
@@ -37,6 +38,7 @@ from metainf.training.decisions import CAUTIONS, CONFIDENCE, caution_of, decided
 from metainf.training.held_out import HeldOut, analytical_only, groups_of, held_out, trusted
 from metainf.training.rows import ALONE, TrainingRows, inputs_of, training_rows
 from metainf.training.spreads import Scored, fit_spread, held_out_reach, own_widths, shape_of
+from metainf.training.stages import STAGES, grown_in_stages
 from metainf.training.train import CATEGORIES, thinned, train
 from metainf.training.widths import fitted_spreads, narrower
 from trained_models import PLAN, trained
@@ -105,8 +107,8 @@ def test_a_held_out_group_is_never_learnt_from(rows: TrainingRows) -> None:
     bent = replace(rows, residual=np.where((groups == name)[rows.lane][:, None], rows.residual + 3.0, rows.residual))
     one, other = (held_out(each, groups, SMALL, seed=0, most_folds=20) for each in (rows, bent))
     inside = groups == name
-    np.testing.assert_array_equal(one.residual[inside], other.residual[inside])
-    assert not np.array_equal(one.residual[~inside], other.residual[~inside])
+    np.testing.assert_array_equal(one.said[:, inside], other.said[:, inside])
+    assert not np.array_equal(one.said[:, ~inside], other.said[:, ~inside])
     assert held_out(rows, np.full(len(groups), "all"), SMALL, seed=0, most_folds=5) is None
 
 
@@ -139,8 +141,8 @@ def test_twins_of_what_is_held_out_are_not_learnt_from_either(rows: TrainingRows
     assert one is not None and other is not None
     hopper = devices == devices[held]
     others = ~hopper & (devices != devices[twin])
-    np.testing.assert_array_equal(one.residual[hopper], other.residual[hopper])
-    assert not np.array_equal(one.residual[others], other.residual[others])
+    np.testing.assert_array_equal(one.said[:, hopper], other.said[:, hopper])
+    assert not np.array_equal(one.said[:, others], other.said[:, others])
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,25 @@ def test_trusts_as_much_as_held_out_groups_bear_out(rows: TrainingRows, factor: 
     truth = np.zeros((len(groups), KNOTS, len(TARGETS)))
     truth[:, :, CAPACITY] = 0.1 + np.arange(len(groups))[:, None] / len(groups)
     exact = replace(rows, residual=truth[rows.lane, 0])
-    found = trusted(exact, HeldOut(groups, factor * truth, np.zeros((len(groups), 5))))
-    assert found[CAPACITY] == pytest.approx(share)
+    for stage in range(STAGES):
+        said = np.zeros((STAGES, *truth.shape))
+        said[stage] = factor * truth
+        found = trusted(exact, HeldOut(groups, said, np.zeros((len(groups), 5))))
+        assert found[stage, CAPACITY] == pytest.approx(share)
+        assert found[1 - stage, CAPACITY] == 0.0
+
+
+def test_a_methods_own_part_is_trusted_by_differences_within_tasks_alone(rows: TrainingRows) -> None:
+    groups = groups_of(rows)[0]
+    own = np.array([sum(map(ord, method)) % 7 / 7.0 for _, method in rows.key])
+    truth = np.zeros((len(groups), KNOTS, len(TARGETS)))
+    truth[:, :, CAPACITY] = own[:, None]
+    of_task = np.array([sum(map(ord, task)) % 11 for task, _ in rows.key], dtype=np.float64)
+    said = np.stack([np.zeros_like(truth), truth + of_task[:, None, None]])  # however wrong of a task as a whole
+    found = trusted(
+        replace(rows, residual=truth[rows.lane, 0]), HeldOut(groups, said, np.zeros((len(groups), len(GROUPS))))
+    )
+    assert found[1, CAPACITY] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +198,30 @@ def test_trees_find_what_is_there_and_leave_out_what_is_missing(most_rows: int) 
         assert np.median(np.abs(found[:, knot, 0] - expected)) < 0.15
     assert np.median(np.abs(found[:, 0, 1] - inputs[:200, 2])) < 0.15
     assert (found[:, :, MAKESPAN] == 0).all()
+
+
+def test_what_methods_share_is_said_of_all_of_them_alike_and_the_rest_of_each_by_itself() -> None:
+    draw = np.random.default_rng(0)
+    tasks, methods, load = 400, 5, np.full(2000, 1.0)
+    task, method = np.repeat(np.arange(tasks), methods), np.tile(np.arange(methods), tasks)
+    inputs = draw.normal(size=(tasks, len(INPUTS)))[task]
+    settings = INPUTS.index("set_budget")
+    assert settings not in SHARED
+    inputs[:, settings] = method
+    shared, own = 2.0 * np.sign(inputs[:, SHARED[0]]), 0.1 * (method == 3)
+    noise = draw.normal(size=tasks)[task]  # what nobody knows of a task, all of its methods have
+    truth = np.repeat((shared + own + noise)[:, None], len(TARGETS), axis=1)
+    growth = Growth(trees=60, learning_rate=0.2)
+    staged = grown_in_stages(inputs, task, load, truth, np.ones(2000), growth, seed=0, lane=np.arange(2000))
+    common, rest = (each[:, 1, CAPACITY].reshape(tasks, methods) for each in staged.at_knots(inputs))
+    assert np.ptp(common, axis=1).max() == 0.0
+    assert np.corrcoef(common[:, 0], shared[::methods])[0, 1] > 0.9
+    np.testing.assert_allclose(rest.mean(axis=0), 0.1 * (np.arange(methods) == 3) - 0.02, atol=0.01)
+    assert rest.std(axis=0).max() < 0.02, "the noise of tasks is not told of methods"
+    trust = np.array([[1.0], [0.5]]) * np.ones(len(TARGETS))
+    np.testing.assert_allclose(
+        staged.trusted(trust).at_knots(inputs)[:, 1, CAPACITY], (common + 0.5 * rest).ravel(), atol=1e-5
+    )
 
 
 def test_rows_of_one_lane_need_its_inputs_only_once() -> None:

@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.meta_features.derived import LOAD_FEATURES
+from metainf.meta_features.hardware import HARDWARE_FEATURES
+from metainf.meta_features.models import MODEL_FEATURES
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
+from metainf.meta_features.traffic import TRAFFIC_FEATURES
 from metainf.predictors.contract import Question
 from metainf.predictors.lanes import LaneSet
 
-__all__ = ["INPUTS", "LaneInputs", "lane_inputs"]
+__all__ = ["INPUTS", "SHARED", "LaneInputs", "lane_inputs"]
 
 FloatArray = NDArray[np.float64]
 
@@ -27,6 +30,12 @@ _ACCELERATORS = _NAMES.index("layout_accelerators")
 
 INPUTS: tuple[str, ...] = (*(_NAMES[place] for place in _KEPT), "prompt_busy", "queueing")
 """Names of the columns. The last two are how busy prompts keep the full lane, and how long they queue there."""
+
+_OF_ALL_METHODS = frozenset(
+    [*(f.name for f in MODEL_FEATURES), *(f.name for f in HARDWARE_FEATURES), *(f.name for f in TRAFFIC_FEATURES)]
+)
+SHARED: NDArray[np.intp] = np.array([place for place, name in enumerate(INPUTS) if name in _OF_ALL_METHODS], np.intp)
+"""Columns that are equal for all methods of one workload on one place: of the model, the place and the traffic."""
 
 _BUSIEST = 0.98
 _LOADED = 0.85  # where waits are felt and are not yet all that is felt

@@ -11,7 +11,9 @@ sample of at most `Growth.most_rows`, however many there are, since which column
 the leaves are means of all rows. So a tree costs, per row, its bits and two passes over the targets.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from metainf.predictors.corrections import knot_weights
 from metainf.predictors.trees import ObliviousTrees
 from metainf.training.growing import best_question, leaf_sums, leaf_totals, without_leaves
 
-__all__ = ["Growth", "grown"]
+__all__ = ["Growth", "KnotRows", "boosted", "grown"]
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -38,6 +40,8 @@ class Growth:
     """How the trees are grown."""
 
     trees: int = 250
+    shared_ratio: float = 0.4
+    """Of the trees, where they come in two stages (`stages`): those of the first."""
     depth: int = 6
     learning_rate: float = 0.08
     penalty: float = 8.0
@@ -50,6 +54,63 @@ class Growth:
     """Rows by which the questions of each tree are chosen; its leaves see all."""
     most_rows: int = 200_000
     """No more rows than that, each at one knot, choose questions."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnotRows:
+    """n rows at the knots that their loads lie between, r in all: what trees learn from.
+
+    Attributes
+    ----------
+    row : array of shape (r,)
+        Which of the rows each is.
+    knot : array of shape (r,), or None where nothing depends on the load
+    borders : one array per column, the load's last
+    bins : array of shape (columns, r)
+    left : array of shape (r, targets), float32
+        What is not said yet, in units of `scale`; 0 where nothing is known. Trees that are grown take from it.
+    known : array of shape (r, targets), bool
+    weight : array of shape (r,), float32
+    scale, bias : arrays of shape (targets,)
+        A row's residual is bias + scale x left.
+    """
+
+    row: IntArray
+    knot: IntArray | None
+    borders: Sequence[FloatArray]
+    bins: NDArray[np.uint8]
+    left: Float32Array
+    known: NDArray[np.bool_]
+    weight: Float32Array
+    scale: FloatArray
+    bias: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        inputs: FloatArray,
+        coordinate: FloatArray | None,
+        residual: FloatArray,
+        weight: FloatArray,
+        growth: Growth,
+        *,
+        lane: IntArray,
+    ) -> Self:
+        """Rows as `grown` takes them."""
+        row, knot, weights = _at_knots(coordinate, weight)
+        known = ~np.isnan(residual)
+        bias = np.array([_mean(v[m], weight[m]) for v, m in zip(residual.T, known.T, strict=True)])
+        scale = _scales(residual, known)
+        left = np.where(known, (residual - bias) / scale, 0.0).astype(np.float32)[row]
+        borders, bins = _binned(inputs, lane[row], knot, growth.borders)
+        return cls(row, knot, borders, bins, left, known[row], weights.astype(np.float32), scale, bias)
+
+    def about(self, left: Float32Array) -> Self:
+        """The same rows with something else to be said, in units of `scale`, and no bias."""
+        scale = _scales(left, self.known)
+        return replace(
+            self, left=(left / scale).astype(np.float32), scale=self.scale * scale, bias=np.zeros_like(self.bias)
+        )
 
 
 def grown(
@@ -74,24 +135,33 @@ def grown(
         The row of `inputs` that belongs to each; None where there is one for each.
     """
     lane = np.arange(len(residual)) if lane is None else lane
-    rows, knot, weights = _at_knots(coordinate, weight)
-    known = ~np.isnan(residual)
-    scale = np.array([_sd(values[mask]) for values, mask in zip(residual.T, known.T, strict=True)])
-    scale[CAPACITY] /= _CAPACITY_FACTOR
-    bias = np.array([_mean(v[m], weight[m]) for v, m in zip(residual.T, known.T, strict=True)])
-    left = np.where(known, (residual - bias) / scale, 0.0).astype(np.float32)[rows]
-    borders, bins = _binned(inputs, lane[rows], knot, growth.borders)
-    draw = np.random.default_rng(seed)
-    boost = _Boost(bins, left, known[rows], weights.astype(np.float32), growth=growth, draw=draw)
+    rows = KnotRows.of(inputs, coordinate, residual, weight, growth, lane=lane)
+    return boosted(rows, growth, np.random.default_rng(seed))
+
+
+def boosted(
+    rows: KnotRows, growth: Growth, draw: np.random.Generator, *, columns: IntArray | None = None
+) -> ObliviousTrees:
+    """Trees that say what is left of the rows, which is taken from them; they ask about `columns` and the load alone.
+
+    Without any, about all columns.
+    """
+    width = len(rows.bins)
+    if columns is None:
+        columns = np.arange(width)
+    elif rows.knot is not None:
+        columns = np.append(columns, width - 1)
+    boost = _Boost(rows, columns, growth=growth, draw=draw)
     trees = [boost.next_tree() for _ in range(growth.trees)]
     feature = np.full((growth.trees, growth.depth), -1, dtype=np.int16)
     border = np.zeros((growth.trees, growth.depth), dtype=np.float32)
-    leaves = np.zeros((growth.trees, 1 << growth.depth, residual.shape[1]), dtype=np.float32)
+    leaves = np.zeros((growth.trees, 1 << growth.depth, len(rows.scale)), dtype=np.float32)
     for number, (questions, values) in enumerate(trees):
         for place, (column, cut) in enumerate(questions):
-            feature[number, place], border[number, place] = column, borders[column][cut]
-        leaves[number, : len(values)] = values * scale
-    return ObliviousTrees(feature, border, leaves, bias, 1 if knot is None else KNOTS, inputs.shape[1])
+            feature[number, place], border[number, place] = column, rows.borders[column][cut]
+        leaves[number, : len(values)] = values * rows.scale
+    inputs = width - (rows.knot is not None)
+    return ObliviousTrees(feature, border, leaves, rows.bias, 1 if rows.knot is None else KNOTS, inputs)
 
 
 def _binned(
@@ -134,6 +204,13 @@ def _at_knots(coordinate: FloatArray | None, weight: FloatArray) -> tuple[IntArr
     return rows[kept], knot[kept], (near * weight[rows])[kept]
 
 
+def _scales(values: NDArray[Any], known: NDArray[np.bool_]) -> FloatArray:
+    """What a difference in each target is divided by: its spread, and the capacity's counts for more."""
+    scale = np.array([_sd(own[mask]) for own, mask in zip(values.T, known.T, strict=True)])
+    scale[CAPACITY] /= _CAPACITY_FACTOR
+    return scale
+
+
 def _sd(values: FloatArray) -> float:
     return max(float(values.std()), _LEAST_SD) if len(values) else 1.0
 
@@ -158,19 +235,10 @@ def _borders(column: FloatArray, most: int) -> FloatArray:
 class _Boost:
     """The state between trees: what is left to be explained."""
 
-    def __init__(
-        self,
-        bins: NDArray[np.uint8],
-        left: Float32Array,
-        known: NDArray[np.bool_],
-        weight: Float32Array,
-        *,
-        growth: Growth,
-        draw: np.random.Generator,
-    ) -> None:
-        self.bins, self.left, self.known, self.weight = bins, left, known, weight
-        self.growth, self.draw = growth, draw
-        self.share = min(growth.row_share, growth.most_rows / max(len(weight), 1))
+    def __init__(self, rows: KnotRows, columns: IntArray, *, growth: Growth, draw: np.random.Generator) -> None:
+        self.bins, self.left, self.known, self.weight = rows.bins, rows.left, rows.known, rows.weight
+        self.columns, self.growth, self.draw = columns, growth, draw
+        self.share = min(growth.row_share, growth.most_rows / max(len(self.weight), 1))
 
     def next_tree(self) -> tuple[list[tuple[int, int]], FloatArray]:
         """Questions as (column, bin), and leaf values, shape (2**questions, targets); what it says is subtracted."""
@@ -199,8 +267,9 @@ class _Boost:
 
         A tree that asks about the load says as many things as there are knots, and costs that much more at run time.
         """
-        count = max(1, round(len(self.bins) * self.growth.column_share))
-        return np.sort(self.draw.choice(len(self.bins), count, replace=False)).astype(np.intp)
+        count = max(1, round(len(self.columns) * self.growth.column_share))
+        chosen = self.draw.choice(len(self.columns), count, replace=False)
+        return np.sort(self.columns[chosen]).astype(np.intp)
 
     def _filled(self, questions: list[tuple[int, int]]) -> FloatArray:
         leaf = np.zeros(len(self.weight), dtype=np.int64)

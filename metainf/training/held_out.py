@@ -18,8 +18,9 @@ from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
 from metainf.predictors.corrections import Corrections, knot_weights, responses
 from metainf.predictors.familiarity import GROUPS, Familiarity, scale_of
 from metainf.predictors.inputs import LaneInputs
-from metainf.training.boosting import Growth, grown
+from metainf.training.boosting import Growth
 from metainf.training.rows import ALONE, BLOCK, TrainingRows, inputs_of
+from metainf.training.stages import STAGES, grown_in_stages
 
 __all__ = [
     "MOST_POINTS",
@@ -52,13 +53,14 @@ class HeldOut:
     Attributes
     ----------
     groups : array of shape (m,)
-    residual : array of shape (m, knots, targets)
+    said : array of shape (STAGES, m, knots, targets)
+        By each stage: what is shared, and what is a method's own.
     distance : array of shape (m, feature groups)
         To what those trees were trained on.
     """
 
     groups: StringArray
-    residual: FloatArray
+    said: FloatArray
     distance: FloatArray
 
 
@@ -107,15 +109,16 @@ def held_out(
     if not folds or not all(learnt_from(rows, fold)[rows.lane].any() for fold in folds):
         return None
     lanes = len(groups)
-    residual = np.zeros((lanes, KNOTS, len(TARGETS)))
+    said = np.zeros((STAGES, lanes, KNOTS, len(TARGETS)))
     distance = np.zeros((lanes, len(GROUPS)))
     scale = scale_of(rows.inputs)
     for number, fold in enumerate(folds):
         report(f"fold {number + 1} of {len(folds)}: without {fold.held_out}")
         inside = learnt_from(rows, fold)
         taught = inside[rows.lane]
-        trees = grown(
+        trees = grown_in_stages(
             rows.inputs,
+            rows.task,
             rows.coordinate[taught],
             rows.residual[taught],
             rows.weight[taught],
@@ -123,10 +126,10 @@ def held_out(
             seed=seed,
             lane=rows.lane[taught],
         )
-        residual[fold.test] = trees.at_knots(rows.inputs[fold.test])
+        said[:, fold.test] = trees.at_knots(rows.inputs[fold.test])
         known = Familiarity.of(rows.inputs[inside], most=MOST_POINTS, seed=seed, scale=scale)
         distance[fold.test] = known.distances(rows.inputs[fold.test])
-    return HeldOut(groups, residual, distance)
+    return HeldOut(groups, said, distance)
 
 
 def learnt_from(rows: TrainingRows, fold: Fold) -> NDArray[np.bool_]:
@@ -147,31 +150,44 @@ _LEAST_THRESHOLD = 0.05
 
 
 def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
-    """Share of what the trees say that held-out groups bear out, from 0 to 1, shape (targets,).
+    """Share of what the trees of each stage say that held-out groups bear out, from 0 to 1, shape (STAGES, targets).
 
     The least squares factor on what was said, groups counting alike: few rows say much about themselves and little
-    about the next group, and this holds back what does not carry over.
+    about the next group, and this holds back what does not carry over. Of the second stage it is the factor on
+    differences within a task at a load, which is all that it was taught.
     """
     below, share = knot_weights(rows.coordinate)
     _, codes = np.unique(held.groups, return_inverse=True)
     of = codes.ravel()[rows.lane]
-    factors = np.zeros(len(TARGETS))
+    tasks = rows.task[rows.lane] * KNOTS + np.rint(rows.coordinate).astype(np.intp)
+    factors = np.zeros((STAGES, len(TARGETS)))
     for target in range(len(TARGETS)):
-        low, high = (held.residual[rows.lane, knot, target] for knot in (below, below + 1))
-        said = low + share * (high - low)
         known = ~np.isnan(rows.residual[:, target])
         counts = np.bincount(of, weights=known, minlength=1)[of]
         weight = np.where(known, 1.0 / np.maximum(counts, 1.0), 0.0)
         truth = np.where(known, rows.residual[:, target], 0.0)
-        power = float((weight * said**2).sum())
-        if power > 0.0:
-            factors[target] = np.clip((weight * said * truth).sum() / power, 0.0, 1.0)
+        for stage in range(STAGES):
+            low, high = (held.said[stage, rows.lane, knot, target] for knot in (below, below + 1))
+            said = np.where(known, low + share * (high - low), 0.0)
+            if stage > 0:
+                said, truth = (_less_mean(each, known, tasks) for each in (said, truth))
+            power = float((weight * said**2).sum())
+            if power > 0.0:
+                factors[stage, target] = np.clip((weight * said * truth).sum() / power, 0.0, 1.0)
     return factors
 
 
+def _less_mean(values: FloatArray, known: NDArray[np.bool_], groups: IntArray) -> FloatArray:
+    """Values less the mean of their group, of what is known; 0 where it is not, as before."""
+    count = np.bincount(groups, weights=known, minlength=1)
+    mean = np.bincount(groups, weights=values, minlength=1) / np.maximum(count, 1.0)
+    return np.where(known, values - mean[groups], 0.0)
+
+
 def corrected(held: HeldOut, limits: FloatArray, trust: FloatArray) -> Corrections:
-    """What run time would make of the held-out answers, with these thresholds and that trust in each target."""
-    return Corrections.of(held.residual * trust, held.distance / limits)
+    """What run time would make of the held-out answers, with these thresholds and that trust in each stage."""
+    residual = (held.said * trust[:, None, None, :]).sum(axis=0)
+    return Corrections.of(residual, held.distance / limits)
 
 
 def analytical_only(lanes: int) -> Corrections:

@@ -87,6 +87,8 @@ class TrainingRows:
     weight : array of shape (n,)
     model, accelerator : arrays of shape (m,)
         Names of the lanes' models and accelerators.
+    task : array of shape (m,)
+        A number for each task, which the lanes of its methods share.
     twins : array of shape (m,)
         A number that tasks share which are one workload on several places, ALONE for others.
     key : tuple of m (task, method) keys
@@ -105,6 +107,7 @@ class TrainingRows:
     weight: FloatArray
     model: NDArray[np.str_]
     accelerator: NDArray[np.str_]
+    task: IntArray
     twins: IntArray
     key: Sequence[tuple[str, str]]
 
@@ -278,6 +281,7 @@ def _with_residuals(collected: _Collector) -> TrainingRows:
         weight=np.empty(0),
         model=np.array([collected.tasks[task].model for task, _ in collected.keys], dtype=np.str_),
         accelerator=np.array([each.replica.accelerator.name for each in collected.questions], dtype=np.str_),
+        task=_numbered([task for task, _ in collected.keys]),
         twins=_twins(collected),
         key=collected.keys,
     )
@@ -298,6 +302,12 @@ def _taught(every: TrainingRows) -> TrainingRows:
     names = ("lane", "load", "utilization", "truth", "coordinate", "residual")
     kept = replace(every, **{name: getattr(every, name)[told] for name in names})
     return replace(kept, weight=_weights(kept))
+
+
+def _numbered(names: Sequence[str]) -> IntArray:
+    """A number for each distinct name, in the order in which they come."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.intp)
 
 
 def _twins(collected: _Collector) -> IntArray:

@@ -26,7 +26,7 @@ from metainf.evaluation.calibration import Guarantee, Inflation
 from metainf.predictors.base_answers import KNOTS, TARGETS
 from metainf.predictors.corrections import KINDS, Corrections, TrainedModel
 from metainf.predictors.familiarity import Familiarity
-from metainf.training.boosting import Growth, grown
+from metainf.training.boosting import Growth
 from metainf.training.decisions import CAUTIONS, Decided, caution_of, decided, every_case
 from metainf.training.held_out import (
     MOST_POINTS,
@@ -43,6 +43,7 @@ from metainf.training.held_out import (
 from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import spread_figures
+from metainf.training.stages import STAGES, grown_in_stages
 from metainf.training.widths import FittedSpreads, JudgedSplit, fitted_spreads
 
 __all__ = ["CATEGORIES", "SPLITS", "TrainingPlan", "TrainingReport", "thinned", "train", "write_artifact"]
@@ -123,7 +124,7 @@ class TrainingReport:
 class _HeldOutAnswers:
     """Of each split the groups of the lanes and what trees without them say; and how such answers are guarded.
 
-    `limits` are the thresholds of distances, `trust` is the share of what trees say of each target.
+    `limits` are the thresholds of distances, `trust` is the share of what trees of each stage say of each target.
     """
 
     found: Mapping[str, tuple[StringArray, Corrections]]
@@ -197,7 +198,7 @@ def _held_out(rows: TrainingRows, plan: TrainingPlan, report: Callable[[str], No
             every[split] = held
     limits = thresholds(list(every.values()))
     each = [trusted(rows, held) for held in every.values()]
-    trust = np.mean(each, axis=0) if each else np.ones(len(TARGETS))
+    trust = np.mean(each, axis=0) if each else np.ones((STAGES, len(TARGETS)))
     found = {split: (held.groups, corrected(held, limits, trust)) for split, held in every.items()}
     return _HeldOutAnswers(found, limits, trust)
 
@@ -282,8 +283,8 @@ def _model(
     rows: TrainingRows, plan: TrainingPlan, held: _HeldOutAnswers, spreads: FittedSpreads, caution: FloatArray
 ) -> TrainedModel:
     """The model of all rows."""
-    trees = grown(rows.inputs, rows.coordinate, rows.residual, rows.weight, plan.growth, seed=plan.seed, lane=rows.lane)
-    trees = replace(trees, leaves=(trees.leaves * held.trust).astype(np.float32), bias=trees.bias * held.trust)
+    answers = rows.coordinate, rows.residual, rows.weight
+    trees = grown_in_stages(rows.inputs, rows.task, *answers, plan.growth, seed=plan.seed, lane=rows.lane)
     known = Familiarity.of(rows.inputs, most=MOST_POINTS, seed=plan.seed)
     each = [spreads.splits[split].spread if split in spreads.splits else None for split in SPLITS]
     fallback = next((spread for spread in reversed(each) if spread is not None), None)
@@ -291,7 +292,7 @@ def _model(
     shape = KNOTS, len(TARGETS)
     finite = np.where(np.isfinite(held.limits), held.limits, 1.0)
     return TrainedModel(
-        trees=trees,
+        trees=trees.trusted(held.trust),
         familiarity=replace(known, thresholds=finite),
         log_sd=np.stack([np.full(shape, _DEFAULT_SD) if spread is None else spread.log_sd for spread in usable]),
         growth=np.array([0.0 if spread is None else spread.growth for spread in usable]),
