@@ -238,6 +238,7 @@ class _Boost:
     def __init__(self, rows: KnotRows, columns: IntArray, *, growth: Growth, draw: np.random.Generator) -> None:
         self.bins, self.left, self.known, self.weight = rows.bins, rows.left, rows.known, rows.weight
         self.columns, self.growth, self.draw = columns, growth, draw
+        self.most_bins = 1 + max((len(borders) for borders in rows.borders), default=0)
         self.share = min(growth.row_share, growth.most_rows / max(len(self.weight), 1))
 
     def next_tree(self) -> tuple[list[tuple[int, int]], FloatArray]:
@@ -254,8 +255,9 @@ class _Boost:
             np.take(self.bins[column], rows, out=own, mode="clip")
         leaf = np.zeros(len(rows), dtype=np.int64)
         questions: list[tuple[int, int]] = []
+        kept = np.empty((len(columns), 1 << max(growth.depth - 1, 0), self.most_bins, gradient.shape[1]))
         for level in range(growth.depth if len(rows) else 0):  # of few rows the draw may be none
-            place, cut, gain = best_question(bins, leaf, gradient, growth.penalty * self.share)
+            place, cut, gain = best_question(bins, leaf, gradient, growth.penalty * self.share, level, kept)
             if gain <= 0.0:
                 break
             questions.append((int(columns[place]), int(cut)))

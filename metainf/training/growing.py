@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["best_question", "leaf_sums", "leaf_totals", "without_leaves"]
 
-_Array = NDArray[np.float32]
+_ROUNDING = 1e-9
 
 
 @njit(cache=True)
@@ -23,40 +23,70 @@ def best_question(
     leaf: NDArray[np.int64],
     gradient: NDArray[np.float32],
     penalty: float,
+    level: int,
+    kept: NDArray[np.float64],
 ) -> tuple[int, int, float]:  # pragma: no cover - compiled
     """The column and bin that split all leaves best, and by how much more than no split.
+
+    Of two leaves that were one a level before only the smaller is added up: the other is what is left of that one.
 
     Parameters
     ----------
     bins : array of shape (d, n)
         Of the columns that may be asked about.
-    leaf : array of shape (n,)
+    leaf : array of shape (n,), below 2**level
+        Questions asked so far set a bit each, the last one the highest.
     gradient : array of shape (n, s + 1); the last column is the weight
+    kept : array of shape (d, 2**level or more, bins, s + 1)
+        The histograms of the level before, which those of this one replace; anything at level 0.
     """
     width = gradient.shape[1]
-    rows, leaves = leaf.shape[0], leaf.max() + 1
+    rows, leaves = leaf.shape[0], 1 << level
     best_column, best_bin, best_gain = -1, 0, 0.0
     total = np.zeros((leaves, width))
+    count = np.zeros(leaves, dtype=np.int64)
     for row in range(rows):
+        count[leaf[row]] += 1
         for k in range(width):
             total[leaf[row], k] += gradient[row, k]
     without = 0.0
     for each in range(leaves):
         for k in range(width - 1):
             without += total[each, k] * total[each, k] / (total[each, width - 1] + penalty)
-    histogram = np.zeros((leaves, 256, width))
+    half = leaves >> 1
+    smaller = np.ones(leaves, dtype=np.bool_)
+    for each in range(half):
+        smaller[each] = count[each] < count[each + half]
+        smaller[each + half] = not smaller[each]
+    added = np.empty(rows, dtype=np.int64)
+    most = 0
+    for row in range(rows):
+        if smaller[leaf[row]]:
+            added[most] = row
+            most += 1
     for place in range(bins.shape[0]):
-        column = bins[place]
-        last = 0
-        for row in range(rows):
-            last = max(last, column[row])
-        histogram[:, : last + 1] = 0.0
-        for row in range(rows):
+        column, histogram = bins[place], kept[place]
+        for each in range(half):
+            if smaller[each]:
+                histogram[each + half] = histogram[each]
+                histogram[each] = 0.0
+            else:
+                histogram[each + half] = 0.0
+        if half == 0:
+            histogram[0] = 0.0
+        for i in range(most):
+            row = added[i]
             cell = histogram[leaf[row], column[row]]
             for k in range(width):
                 cell[k] += gradient[row, k]
-        cut, gain = _best_cut(histogram[:, :last], total, penalty)
-        if gain - without > best_gain:
+        for each in range(half):
+            if smaller[each]:
+                histogram[each + half] -= histogram[each]
+            else:
+                histogram[each] -= histogram[each + half]
+        cut, gain = _best_cut(histogram[:leaves, : histogram.shape[1] - 1], total, penalty)
+        # What is left of a leaf by subtraction is not quite 0 in empty bins.
+        if gain - without > max(best_gain, _ROUNDING * without):
             best_column, best_bin, best_gain = place, cut, gain - without
     return best_column, best_bin, best_gain
 
