@@ -95,6 +95,15 @@ def test_learns_from_one_world_and_is_judged_by_another(corpus: Path, capsys: py
     assert "| leave-model-out, trained on other | **nearest-neighbour** |" in text
 
 
+@pytest.mark.parametrize("left_out", [pytest.param(True, id="left out"), pytest.param(False, id="as usual")])
+def test_curves_and_importances_can_be_left_out(corpus: Path, left_out: bool) -> None:
+    more = ["--selectors", "nearest-neighbour", "--split", "leave-model-out", "--most-folds", "2"]
+    assert asked(corpus, *more, *(["--no-studies"] if left_out else [])) == 0
+    text = (corpus / "out" / "report.md").read_text()
+    assert ("### Learning curve" in text) is not left_out
+    assert ("### What matters to" in text) is not left_out
+
+
 def test_what_another_world_knows_is_thinned_as_what_is_judged_is(corpus: Path) -> None:
     more = ("--selectors", "nearest-neighbour", "--split", "leave-model-out", "--quick", "--compared-tasks", "50")
     assert asked(corpus, *more, "--most-tasks", "100", "--world", "this", "--train-world", "other") == 0

@@ -121,6 +121,11 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
         f"focus, {', '.join(_ON_ALL_TASKS)} are judged on all of them too, on {' and '.join(_QUICK_SPLITS)} "
         f"(default: {_COMPARED_TASKS:,})",
     )
+    parser.add_argument(
+        "--no-studies",
+        action="store_true",
+        help="leave out the learning curve and importances, which fit a selector some forty times more",
+    )
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -314,7 +319,7 @@ def _plan(report: Any, focus: str, studied: str, args: argparse.Namespace) -> "P
         studied=studied,
         splits=tuple(each for each in report.SplitKind if str(each) in asked),
         most_folds=args.most_folds or (_QUICK_FOLDS if args.quick else None),
-        studies=not args.quick,
+        studies=not (args.quick or args.no_studies),
         seed=args.seed,
         trained_on=args.train_world or "",
     )
