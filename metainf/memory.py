@@ -91,11 +91,6 @@ class MemoryPlan:
         """Whether weights and reserve leave anything for the cache."""
         return self.kv_bytes > 0
 
-    @property
-    def deficit_bytes(self) -> float:
-        """Missing on each rank for weights and reserve; 0 where they fit."""
-        return max(0.0, -self.kv_bytes)
-
     def sequence_bytes(self, context_tokens: float) -> float:
         """Cache of one sequence on the rank, whole blocks."""
         blocks = max(1, math.ceil(context_tokens / self.block_tokens))

@@ -43,7 +43,7 @@ def test_llama_8b_on_one_h100_leaves_about_440_thousand_tokens() -> None:
 def test_weights_that_do_not_fit_are_a_deficit_and_say_so() -> None:
     found = plan(LLAMA_70B)
     assert not found.fits
-    assert found.deficit_bytes == pytest.approx(-found.kv_bytes)
+    assert found.kv_bytes < 0.0
     assert found.kv_capacity_tokens == 0
     assert found.kv_sequences(100) == 0
     assert found.shortfall(1000) > 0.5

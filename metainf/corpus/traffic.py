@@ -19,7 +19,7 @@ from metainf.simulator.contract import EarlierTraffic, Requests
 from metainf.speculation import UNKNOWN_MIXTURE, acceptance_ratio
 from metainf.workload import ConcurrencyLoad, RateLoad, Repetitiveness, SharedPrefix, TokenLengths, Traffic
 
-__all__ = ["HASH_BLOCK_TOKENS", "drawn_acceptance", "drawn_requests", "earlier_traffic", "first_requests"]
+__all__ = ["HASH_BLOCK_TOKENS", "drawn_acceptance", "drawn_requests", "earlier_traffic"]
 
 HASH_BLOCK_TOKENS = 16
 """Every block size that vLLM gives an attention layer is a multiple of it."""
@@ -94,20 +94,6 @@ def drawn_requests(
         block_offsets=prefixes.offsets,
         hash_block_tokens=HASH_BLOCK_TOKENS,
         clients=load.concurrency if isinstance(load, ConcurrencyLoad) else 0,
-    )
-
-
-def first_requests(requests: Requests, count: int) -> Requests:
-    """The first `count` of them."""
-    offsets = requests.block_offsets[: count + 1]
-    return Requests(
-        arrival_s=requests.arrival_s[:count],
-        input_tokens=requests.input_tokens[:count],
-        output_tokens=requests.output_tokens[:count],
-        block_hashes=requests.block_hashes[: offsets[-1]] if len(offsets) else requests.block_hashes,
-        block_offsets=offsets,
-        hash_block_tokens=requests.hash_block_tokens,
-        clients=requests.clients,
     )
 
 
