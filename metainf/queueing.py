@@ -33,6 +33,7 @@ __all__ = [
     "slot_wait_s",
     "solve",
     "startup_wait_s",
+    "streaming_wait_s",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -79,9 +80,11 @@ class Lane:
     sequence_extra_s: FloatArray
     """The same for each decoding sequence."""
     frontend_token_s: FloatArray
-    """Work of the API server per streamed token."""
-    answer_tokens: FloatArray
-    """Mean tokens of an answer."""
+    """Work of the API server per message with streamed tokens."""
+    messages: FloatArray
+    """Mean messages of an answer: fewer than its steps where the server streams at intervals."""
+    frontend_lanes: FloatArray
+    """Lanes that share an API server's process: there is one for each data-parallel rank."""
     request_s: FloatArray
     """Client to engine and back, per request, outside of the engine's steps."""
     open_loop: FloatArray
@@ -101,6 +104,11 @@ class Lane:
     def empty(self) -> "OperatingPoint":
         """The lane when next to nothing passes."""
         return at(self, np.full_like(self.slots, 1e-9))
+
+    @cached_property
+    def streaming_s(self) -> FloatArray:
+        """Time of the lane's part of an API server that one answer takes: no lane completes more than one in each."""
+        return np.asarray(self.messages * self.frontend_token_s * self.frontend_lanes)
 
     @cached_property
     def queued_prompt_s(self) -> FloatArray:
@@ -225,13 +233,27 @@ def closed_prompt_wait_s(prompt_load: FloatArray, prompt_s: FloatArray, clients:
 
 
 def frontend_wait_s(lane: Lane, point: OperatingPoint) -> FloatArray:
-    """Time that a request and its first token wait for the API server, which sends a step's tokens one by one.
+    """Time that a request and its first token wait for the API server, which sends a step's tokens one by one."""
+    busy = np.minimum(point.requests_per_second * lane.streaming_s, _BUSIEST_FRONTEND)
+    sent = point.decoding * lane.messages / (1.0 + lane.decode_steps)
+    return np.asarray(sent * lane.frontend_token_s / (1.0 - busy))
 
-    Each data-parallel rank has a process of its own; stages of a pipeline are taken to have one each as well.
+
+def streaming_wait_s(
+    lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray, answer_squared_cv: FloatArray
+) -> FloatArray:
+    """Mean wait for what the API server still has to send of answers before, seconds.
+
+    Source: Kingman's approximation, as in `prompt_wait_s`, with an answer's streaming as the service. Answers come
+    spread over their decoding, though, and only a backlog that outlives it (in heavy traffic one takes the service time
+    over the squared idle share to drain) does not even out in that.
     """
-    tokens_per_second = point.requests_per_second * lane.answer_tokens
-    busy = np.minimum(tokens_per_second * lane.frontend_token_s, _BUSIEST_FRONTEND)
-    return np.asarray(point.decoding * lane.frontend_token_s / (1.0 - busy))
+    idle = np.maximum(1.0 - point.requests_per_second * lane.streaming_s, 1e-9)
+    work_s = (arrival_squared_cv + answer_squared_cv) / 2.0 * lane.streaming_s
+    draining_s = work_s / idle**2
+    decoding_s = lane.decode_steps * lane.empty.decode_step_s
+    lasting = draining_s / np.maximum(draining_s + decoding_s, 1e-12)
+    return np.asarray((1.0 - idle) / idle * work_s * lasting)
 
 
 def startup_wait_s(lane: Lane, clients: FloatArray) -> FloatArray:
@@ -257,7 +279,8 @@ def batch_makespan_s(
     # While the longest answers run on, the batch thins out: on average half of it is left.
     thin = decode_step_s(lane, np.maximum(wave / 2.0, 1.0))
     tail_s = lane.decode_steps * (even + np.maximum(longest - 1.0, 0.0) * thin)
-    return lane.request_s + prompts_s + tail_s + (requests - wave) / most_requests_per_second
+    engine_s = prompts_s + tail_s + (requests - wave) / most_requests_per_second
+    return lane.request_s + np.maximum(engine_s, lane.queued_prompt_s + requests * lane.streaming_s)
 
 
 def decode_step_s(lane: Lane, sequences: FloatArray) -> FloatArray:
@@ -272,6 +295,10 @@ class _Curve:
     y: FloatArray
     requests_per_second: FloatArray
     point: OperatingPoint
+    full_y: FloatArray
+    """The largest y, shape (n,): where slots, the token budget or the API server are used up."""
+    most: FloatArray
+    """Most requests per second, shape (n,)."""
 
 
 def _curve(lane: Lane) -> tuple[Lane, _Curve]:
@@ -280,7 +307,25 @@ def _curve(lane: Lane) -> tuple[Lane, _Curve]:
     point = at(wide, y)
     # A denser batch never lowers what the engine can do: it would simply not be made.
     rate = np.maximum.accumulate(point.requests_per_second, axis=1)
-    return wide, _Curve(y, rate, point)
+    full_y, most = y[:, -1], rate[:, -1]
+    streamed = most * lane.streaming_s > 1.0
+    if streamed.any():
+        full_y, most = full_y.copy(), most.copy()
+        most[streamed] = 1.0 / lane.streaming_s[streamed]
+        full_y[streamed] = _reached(y[streamed], rate[streamed], most[streamed])
+    return wide, _Curve(y, rate, point, full_y, most)
+
+
+def _reached(y: FloatArray, rate: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Where rates that rise along rows reach what is wanted; the time of a step is linear between two points."""
+    rows = np.arange(len(y))
+    upper = np.argmax(rate >= wanted[:, None], axis=1)
+    lower = np.maximum(upper - 1, 0)
+    low_y = np.where(upper > 0, y[rows, lower], 0.0)
+    high_y, high_s = y[rows, upper], y[rows, upper] / rate[rows, upper]
+    slope = np.where(upper > 0, (high_s - y[rows, lower] / rate[rows, lower]) / (high_y - low_y), 0.0)
+    found = (high_s - slope * high_y) / np.maximum(1.0 / wanted - slope, 1e-12)
+    return np.asarray(np.clip(found, low_y, high_y))
 
 
 def solve(
@@ -317,7 +362,8 @@ def solve(
         for _ in range(_REFINEMENTS):
             y = bracket.y
             bracket = bracket.narrowed(y, _held(picked, y, load))
-    return bracket.y, curve.y[of, -1], curve.requests_per_second[of, -1]
+    full_y = curve.full_y[of]
+    return np.minimum(bracket.y, full_y), full_y, curve.most[of]
 
 
 def _held(lane: Lane, y: FloatArray, load: FloatArray) -> FloatArray:

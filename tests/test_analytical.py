@@ -276,6 +276,28 @@ def test_every_replica_of_a_batch_has_a_cache_of_its_own_to_fill() -> None:
     assert together.makespan_s[1] < together.makespan_s[0]
 
 
+def test_an_api_server_that_streams_at_intervals_lets_a_fast_engine_do_more() -> None:
+    asked = traffic(RateLoad(10.0), 100, 200)
+    model = "Qwen/Qwen3-0.6B"
+    every, tenth = spec(model, "B200-SXM-180GB"), spec(model, "B200-SXM-180GB", stream_interval=10)
+    capacity = [float(ask(s, asked).capacity_requests_per_second[0]) for s in (every, tenth)]
+    assert capacity[0] == pytest.approx(1 / (200 * GENERIC.frontend_token_s), rel=1e-3)
+    assert capacity[1] > 2 * capacity[0]
+    large = [spec(LLAMA_70B, layout=Layout(tensor_parallel=4), stream_interval=n) for n in (1, 10)]
+    alike = [float(ask(s, asked).capacity_requests_per_second[0]) for s in large]
+    assert alike[0] == alike[1]
+
+
+def test_each_rank_has_an_api_server_and_stages_share_one() -> None:
+    asked = traffic(RateLoad(1.0), 20, 200)
+
+    def most(layout: Layout) -> float:
+        return float(ask(spec("Qwen/Qwen3-0.6B", "B200-SXM-180GB", layout), asked).capacity_requests_per_second[0])
+
+    assert most(Layout(data_parallel=4)) == pytest.approx(4 * most(ONE))
+    assert most(Layout(pipeline_parallel=4)) == pytest.approx(most(ONE))
+
+
 def test_ngram_speculation_needs_repetitive_text() -> None:
     ngram = spec(speculation=Speculation(SpeculationKind.NGRAM, 4))
     found = [

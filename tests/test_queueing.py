@@ -17,6 +17,7 @@ from metainf.queueing import (
     slot_wait_s,
     solve,
     startup_wait_s,
+    streaming_wait_s,
 )
 from metainf.roofline import StepModel
 
@@ -41,7 +42,8 @@ def lane(**changes: float) -> Lane:
         "step_extra_s": 0,
         "sequence_extra_s": 0,
         "frontend_token_s": 0,
-        "answer_tokens": 100,
+        "messages": 100,
+        "frontend_lanes": 1,
         "request_s": 0,
         "open_loop": 1,
     }
@@ -108,6 +110,42 @@ def test_the_most_is_reached_where_slots_are_full() -> None:
     y, full, most = solved(found, 1e9)
     assert y == full
     assert most == pytest.approx(float(at(found, np.array([full])).requests_per_second[0]))
+
+
+def test_no_more_answers_end_than_an_api_server_streams() -> None:
+    # 100 messages of 1 ms each: 10 answers a second, of the 28 that the engine could do.
+    found = lane(frontend_token_s=1e-3)
+    y, full, most = solved(found, 1e9)
+    assert solved(lane(), 1e9)[2] > 20
+    assert most == pytest.approx(10.0)
+    assert y == full
+    assert float(at(found, np.array([y])).requests_per_second[0]) == pytest.approx(10.0, rel=0.01)
+    closed = replace(found, open_loop=np.zeros(1))
+    assert float(at(closed, np.array([solved(closed, 500.0)[0]])).requests_per_second[0]) == pytest.approx(10, rel=0.02)
+
+
+def test_stages_of_a_pipeline_share_an_api_server_and_fewer_messages_cost_it_less() -> None:
+    assert solved(lane(frontend_token_s=1e-3, frontend_lanes=4), 1.0)[2] == pytest.approx(2.5)
+    assert solved(lane(frontend_token_s=1e-3, messages=50), 1.0)[2] == pytest.approx(20.0)
+
+
+def test_a_batch_lasts_at_least_as_long_as_its_streaming() -> None:
+    slow = lane(open_loop=0, frontend_token_s=1e-3)
+    found = batch_makespan_s(slow, np.array([64.0]), np.array([10.0]), np.array([0.0]))[0]
+    assert found == pytest.approx(64 * 0.1 + float(slow.queued_prompt_s[0]))
+
+
+def test_what_is_left_to_stream_waits_only_where_it_outlives_a_decoding() -> None:
+    found = lane(frontend_token_s=1e-3)
+    busy = [0.5, 0.99, 0.9999]
+    plain = [b / (1 - b) * 0.1 for b in busy]  # Kingman, squared variations of 1
+    ones = np.ones(1)
+    shares = []
+    for load, kingman_s in zip(busy, plain, strict=True):
+        point = replace(at(found, np.array([0.1])), requests_per_second=np.array([load * 10.0]))
+        shares.append(float(streaming_wait_s(found, point, ones, ones)[0]) / kingman_s)
+    assert shares[0] < 0.5 < shares[1] < shares[2] < 1
+    assert shares[2] == pytest.approx(1.0, abs=0.01)
 
 
 def test_waits_follow_the_named_approximations() -> None:

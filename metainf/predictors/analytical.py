@@ -21,7 +21,7 @@ from metainf.queueing import at, batch_makespan_s, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
-_VERSION = "4"
+_VERSION = "5"
 
 
 class AnalyticalPredictor:

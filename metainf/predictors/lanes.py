@@ -91,6 +91,7 @@ class ReplicaFacts:
     step_extra_s: float
     sequence_extra_s: float
     frontend_token_s: float
+    stream_interval: float
     request_s: float
     request_token_s: float
     asynchronous: float
@@ -193,7 +194,8 @@ def replica_facts(
         small_step_scale=INTERACTIVITY_SCALE if small else 1.0,
         step_extra_s=draft_s + waits * efficiency.host_s,
         sequence_extra_s=sequence_draft_s + waits * efficiency.sequence_host_s,
-        frontend_token_s=efficiency.frontend_token_s / settings.stream_interval,
+        frontend_token_s=efficiency.frontend_token_s,
+        stream_interval=float(settings.stream_interval),
         request_s=efficiency.request_s,
         request_token_s=efficiency.request_token_s,
         asynchronous=float(settings.asynchronous_scheduling),
@@ -309,6 +311,7 @@ def _lane_set(
     context = _decoding_context(t)
     whole = t.input_tokens + t.output_tokens
     slots, feasible = _slots(r, context - saved, whole, prefix_bytes)
+    decode_steps = np.maximum(t.output_tokens - 1.0, 0.0) / per_step
     lane = Lane(
         steps=steps,
         slots=slots,
@@ -317,18 +320,29 @@ def _lane_set(
         prompt_tokens=prompt,
         prompt_context_tokens=saved + prompt * (1.0 + input_cv) / 2.0,
         prompt_squared_cv=variance / prompt**2 * (1.0 - r.fair_prompts),
-        decode_steps=np.maximum(t.output_tokens - 1.0, 0.0) / per_step,
+        decode_steps=decode_steps,
         context_tokens=context,
         tokens_per_sequence=1.0 + r.draft_tokens,
         small_step_scale=r.small_step_scale,
         step_extra_s=r.step_extra_s,
         sequence_extra_s=r.sequence_extra_s,
         frontend_token_s=r.frontend_token_s,
-        answer_tokens=t.output_tokens,
+        messages=_messages(decode_steps, per_step, r.stream_interval),
+        frontend_lanes=r.stages,
         request_s=r.request_s + r.request_token_s * t.input_tokens,
         open_loop=np.where(np.isnan(t.rate), 0.0, 1.0),
     )
     return LaneSet(lane, r, t, lanes[0], hit_ratio, hit_tokens, per_step, feasible, lanes[1])
+
+
+def _messages(decode_steps: FloatArray, tokens_per_step: FloatArray, interval: FloatArray) -> FloatArray:
+    """Messages that the API server sends of an answer: its first tokens, its last, and one for each interval between.
+
+    The tokens of one step are one message, and none goes before as many as the interval says are at hand: after that
+    many steps of one token, and after a few less where drafts are accepted (vllm/v1/engine/output_processor.py).
+    """
+    steps = 1.0 + (interval - 1.0) / tokens_per_step
+    return np.asarray(1.0 + decode_steps / steps + 0.5 * (1.0 - 1.0 / steps) * np.minimum(decode_steps, 1.0))
 
 
 def _prefix_hits(r: Any, t: Any, caches: NDArray[np.int64]) -> _Hits:

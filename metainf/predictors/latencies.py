@@ -20,6 +20,7 @@ from metainf.queueing import (
     prompt_wait_s,
     slot_wait_s,
     startup_wait_s,
+    streaming_wait_s,
 )
 
 __all__ = ["batch_latencies", "normal_quantile", "steady_latencies"]
@@ -59,7 +60,10 @@ def steady_latencies(
     ca = np.asarray(lanes.traffic.arrival_squared_cv)
     closed = closed_prompt_wait_s(prompt_load(lane, point), lane.queued_prompt_s, clients)
     queued = np.where(is_open, prompt_wait_s(lane, point, ca), closed)
-    slot = np.where(is_open, slot_wait_s(lane, point, utilization, ca), 0.0)
+    answer_cv = np.expm1(np.asarray(lanes.traffic.output_log_sd) ** 2)
+    slot = np.where(
+        is_open, slot_wait_s(lane, point, utilization, ca) + streaming_wait_s(lane, point, ca, answer_cv), 0.0
+    )
     base = lane.request_s + residual + point.prefill_s + frontend_wait_s(lane, point)
     # Clients beyond the slots wait until the loop's law holds: clients = throughput x time of one round.
     held = np.where(
