@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from metainf.roofline import INTERACTIVITY_TOKENS, StepModel, mapped, step_time_s, taken
 
 __all__ = [
-    "STARTUP_SHARE",
     "Lane",
     "OperatingPoint",
     "alone_prompt_s",
@@ -26,14 +25,10 @@ __all__ = [
     "batch_makespan_s",
     "closed_prompt_wait_s",
     "decode_step_s",
-    "frontend_wait_s",
     "largest_requests_per_step",
     "prompt_load",
-    "prompt_wait_s",
-    "slot_wait_s",
+    "share_of_any",
     "solve",
-    "startup_wait_s",
-    "streaming_wait_s",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -41,15 +36,6 @@ FloatArray = NDArray[np.float64]
 _GRID = np.geomspace(1e-3, 1.0, 12)
 """Shares of the largest y between which a load is looked for."""
 _REFINEMENTS = 2  # looks between two of them: 99 of 100 answers are then within 0.2 % of one on a grid of 2,000
-STARTUP_SHARE = 0.1
-"""Share of a closed loop's requests that are sent at once at its start.
-
-Source: public serving benchmarks send ten requests per client and start all clients together (InferenceX,
-`num_prompts = 10 x max_concurrency`).
-"""
-
-
-_BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
 
 
 @dataclass(frozen=True)  # without slots: what follows from the lane alone is worked out once and kept
@@ -83,10 +69,14 @@ class Lane:
     """Work of the API server per message with streamed tokens."""
     messages: FloatArray
     """Mean messages of an answer: fewer than its steps where the server streams at intervals."""
-    frontend_lanes: FloatArray
-    """Lanes that share an API server's process: there is one for each data-parallel rank."""
     request_s: FloatArray
     """Client to engine and back, per request, outside of the engine's steps."""
+    ranks: FloatArray
+    """Data-parallel ranks that step together, this one among them: those of a mixture of experts."""
+    stages: FloatArray
+    """Lanes that pass through one pipeline, one after the other: they share a queue and an API server's process."""
+    servers: FloatArray
+    """Data-parallel ranks among which a balancer picks the one with the least to do."""
     open_loop: FloatArray
     """1 where requests arrive on their own: one meets a sequence more than the mean; 0 for closed loops."""
 
@@ -108,7 +98,23 @@ class Lane:
     @cached_property
     def streaming_s(self) -> FloatArray:
         """Time of the lane's part of an API server that one answer takes: no lane completes more than one in each."""
-        return np.asarray(self.messages * self.frontend_token_s * self.frontend_lanes)
+        return np.asarray(self.messages * self.frontend_token_s * self.stages)
+
+    @cached_property
+    def bunching(self) -> FloatArray:
+        """Sequences in a step over those of evenly filled lanes: 1 but in pipelines of more than two stages.
+
+        While a prompt's chunk takes the first stage, the batches that come back wait, and go on as one. A prompt makes
+        one batch more and merges the share of them that come back in its time, so about two over that share are left.
+        """
+        even = np.ones_like(self.stages)
+        if not np.any(self.stages > 2.0):
+            return even
+        one = np.where(self.decode_steps > 0, 1.0, 0.0)
+        chunk = np.minimum(self.prompt_tokens, np.minimum(self.chunk_tokens, self.budget_tokens))
+        decode_s, prompt_s = _step(self, one, np.stack([np.zeros_like(chunk), chunk]), even)
+        caught = np.minimum(prompt_s / (self.stages * decode_s), 1.0)
+        return np.asarray(np.maximum(self.stages * caught / 2.0, 1.0))
 
     @cached_property
     def queued_prompt_s(self) -> FloatArray:
@@ -132,16 +138,18 @@ class OperatingPoint:
     prompt_step_s: FloatArray
     """A step with a chunk of a prompt."""
     prompt_share: FloatArray
-    """Share of the steps that carry prompt tokens."""
+    """Share of the steps that are held up by a prompt of the lane's own."""
+    held_share: FloatArray
+    """The same for a prompt of any lane that goes along with this one: what is between two chunks waits for them."""
     chunk_tokens: FloatArray
     """Prompt tokens in such a step, of one prompt or several."""
     chunks: FloatArray
-    """Steps over which one prompt spreads."""
+    """Steps, as long as those with a chunk, that one prompt takes."""
 
     @property
     def step_s(self) -> FloatArray:
         """Mean time of a step."""
-        return self.decode_step_s + self.prompt_share * (self.prompt_step_s - self.decode_step_s)
+        return self.decode_step_s + self.held_share * (self.prompt_step_s - self.decode_step_s)
 
     @property
     def prefill_s(self) -> FloatArray:
@@ -163,19 +171,37 @@ def at(lane: Lane, requests_per_step: FloatArray) -> OperatingPoint:
     decoding = y * lane.decode_steps
     per_step = y * lane.prompt_tokens
     # One request never meets less than itself; where arrivals are random it meets one more than the mean (PASTA).
-    met = np.minimum(np.maximum(decoding + lane.open_loop, 1.0), np.maximum(lane.slots, 1.0))
+    bunching = lane.bunching
+    met = np.minimum(np.maximum(decoding * bunching + lane.open_loop, 1.0), np.maximum(lane.slots * bunching, 1.0))
     met = np.where(lane.decode_steps > 0, met, 0.0)
     room = np.maximum(lane.budget_tokens - decoding * lane.tokens_per_sequence, 1.0)
     chunk = np.maximum(np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), room), per_step)
-    decode_s, with_chunk_s = _step(lane, met, np.stack([np.zeros_like(chunk), chunk]))
-    prompt_s = np.maximum(with_chunk_s, decode_s)
     share = np.minimum(per_step / chunk, 1.0)
-    step_s = decode_s + share * (prompt_s - decode_s)
+    carrying = None
+    if np.any(lane.ranks > 1.0):
+        some = share_of_any(share, lane.ranks)
+        carrying = np.where(some > 1e-6, lane.ranks * share / np.maximum(some, 1e-6), 1.0)
+    decode_s, with_chunk_s = _step(lane, met, np.stack([np.zeros_like(chunk), chunk]), carrying)
+    prompt_s = np.maximum(with_chunk_s, decode_s)
     chunks = np.maximum(lane.prompt_tokens / chunk, 1.0)
-    return OperatingPoint(y, y / step_s, decoding, decode_s, prompt_s, share, chunk, chunks)
+    held = share
+    if np.any(lane.ranks * lane.stages > 1.0):
+        # The chunks of one prompt follow each other into a pipeline, so others are held up for less than all of them.
+        chunks = (chunks + lane.stages - 1.0) / lane.stages
+        own = np.minimum(y * chunks, share)
+        held, share = np.maximum(share_of_any(own, lane.ranks * lane.stages), share), own
+    step_s = decode_s + held * (prompt_s - decode_s)
+    return OperatingPoint(y, y / step_s, decoding, decode_s, prompt_s, share, held, chunk, chunks)
 
 
-def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> FloatArray:
+def share_of_any(share: FloatArray, lanes: FloatArray) -> FloatArray:
+    """Share of the steps in which any of so many lanes has what each has in a share of its own."""
+    return np.asarray(1.0 - np.exp(lanes * np.log(np.maximum(1.0 - share, 1e-300))))
+
+
+def _step(
+    lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray, prompt_lanes: FloatArray | None = None
+) -> FloatArray:
     time_s = step_time_s(
         lane.steps,
         sequences,
@@ -183,6 +209,7 @@ def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> Float
         prompt_tokens,
         lane.prompt_context_tokens,
         tokens_per_sequence=lane.tokens_per_sequence,
+        prompt_lanes=prompt_lanes,
     )
     small = sequences * lane.tokens_per_sequence + prompt_tokens <= INTERACTIVITY_TOKENS
     return time_s * np.where(small, lane.small_step_scale, 1.0) + lane.step_extra_s + sequences * lane.sequence_extra_s
@@ -199,67 +226,12 @@ def prompt_load(lane: Lane, point: OperatingPoint) -> FloatArray:
     return np.minimum(point.requests_per_second * lane.queued_prompt_s, 0.999)
 
 
-def prompt_wait_s(lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray) -> FloatArray:
-    """Mean wait for prompts ahead, seconds.
-
-    Source: Kingman's approximation for one server, rho / (1 - rho) x (ca^2 + cs^2) / 2 x service time.
-    """
-    load = prompt_load(lane, point)
-    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
-    return load / (1.0 - load) * spread * lane.queued_prompt_s
-
-
-def slot_wait_s(
-    lane: Lane, point: OperatingPoint, utilization: FloatArray, arrival_squared_cv: FloatArray
-) -> FloatArray:
-    """Mean wait for a free slot, seconds; infinite from full utilisation on.
-
-    Source: Sakasegawa's approximation for m servers, rho^(sqrt(2 (m + 1)) - 1) / (m (1 - rho)) x (ca^2 + cs^2) / 2.
-    """
-    rho = np.minimum(utilization, 1.0)
-    slots = np.maximum(lane.slots, 1.0)
-    residence_s = point.prefill_s + lane.decode_steps * point.step_s
-    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
-    with np.errstate(divide="ignore"):
-        return np.asarray(rho ** (np.sqrt(2.0 * (slots + 1.0)) - 1.0) / (slots * (1.0 - rho)) * spread * residence_s)
-
-
 def closed_prompt_wait_s(prompt_load: FloatArray, prompt_s: FloatArray, clients: FloatArray) -> FloatArray:
     """Mean wait for prompts ahead in a closed loop, seconds: bounded, since at most the other clients are ahead."""
     others = np.maximum(clients - 1.0, 0.0)
     # Requests come back spaced by the completions: half of the variability of random arrivals.
     queued = 0.5 * others * prompt_load / (prompt_load + np.maximum(clients, 1.0) * (1.0 - prompt_load))
     return np.asarray(queued * prompt_s)
-
-
-def frontend_wait_s(lane: Lane, point: OperatingPoint) -> FloatArray:
-    """Time that a request and its first token wait for the API server, which sends a step's tokens one by one."""
-    busy = np.minimum(point.requests_per_second * lane.streaming_s, _BUSIEST_FRONTEND)
-    sent = point.decoding * lane.messages / (1.0 + lane.decode_steps)
-    return np.asarray(sent * lane.frontend_token_s / (1.0 - busy))
-
-
-def streaming_wait_s(
-    lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray, answer_squared_cv: FloatArray
-) -> FloatArray:
-    """Mean wait for what the API server still has to send of answers before, seconds.
-
-    Source: Kingman's approximation, as in `prompt_wait_s`, with an answer's streaming as the service. Answers come
-    spread over their decoding, though, and only a backlog that outlives it (in heavy traffic one takes the service time
-    over the squared idle share to drain) does not even out in that.
-    """
-    idle = np.maximum(1.0 - point.requests_per_second * lane.streaming_s, 1e-9)
-    work_s = (arrival_squared_cv + answer_squared_cv) / 2.0 * lane.streaming_s
-    draining_s = work_s / idle**2
-    decoding_s = lane.decode_steps * lane.empty.decode_step_s
-    lasting = draining_s / np.maximum(draining_s + decoding_s, 1e-12)
-    return np.asarray((1.0 - idle) / idle * work_s * lasting)
-
-
-def startup_wait_s(lane: Lane, clients: FloatArray) -> FloatArray:
-    """Mean wait of the requests that a closed loop sends at once at its start, seconds."""
-    ahead = np.maximum(np.minimum(clients, lane.slots) - 1.0, 0.0)
-    return 0.5 * ahead * lane.queued_prompt_s
 
 
 def batch_makespan_s(

@@ -197,8 +197,7 @@ def mapped(model: StepModel, change: Callable[[FloatArray], FloatArray]) -> Step
     return StepModel(*columns)
 
 
-_FIELDS = tuple(f.name for f in fields(StepModel))
-step_values = attrgetter(*_FIELDS)
+step_values = attrgetter(*(f.name for f in fields(StepModel)))
 """The fields of a StepModel, in their order."""
 
 
@@ -210,6 +209,7 @@ def step_time_s(
     prompt_context_tokens: FloatArray | float = 0.0,
     *,
     tokens_per_sequence: FloatArray | float = 1.0,
+    prompt_lanes: FloatArray | float | None = None,
 ) -> FloatArray:
     """Time of one step of one lane, seconds; all arguments broadcast.
 
@@ -220,6 +220,7 @@ def step_time_s(
     prompt_tokens : prompt tokens in the step, of all prompts together
     prompt_context_tokens : tokens that such a token attends to, on average
     tokens_per_sequence : tokens that each decoding sequence has in the step: drafts to verify and one
+    prompt_lanes : lanes with prompt tokens of those that meet at the experts; all of them where it is not said
     """
     m = model
     decoded = sequences * tokens_per_sequence
@@ -228,8 +229,8 @@ def step_time_s(
     compute = tokens * m.dense_token_s
     dense = np.maximum(read, compute) + m.overlap * np.minimum(read, compute)
     experts: FloatArray | float = 0.0
-    if np.any(m.expert_lanes):  # without experts the exponential is most of the work here
-        together = tokens * m.expert_lanes
+    if np.any(m.expert_token_s):  # without experts the exponential is most of the work here
+        together = decoded * m.expert_lanes + prompt_tokens * (m.expert_lanes if prompt_lanes is None else prompt_lanes)
         expert_read = m.expert_read_s * -np.expm1(together * m.expert_miss_log)
         expert_compute = together * m.expert_token_s
         experts = np.maximum(expert_read, expert_compute) + m.overlap * np.minimum(expert_read, expert_compute)

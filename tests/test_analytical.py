@@ -64,6 +64,9 @@ SPECS = [
     spec(LLAMA_70B, layout=Layout(tensor_parallel=4)),
     spec(LLAMA_70B, "L40S-PCIe-48GB", Layout(tensor_parallel=2, pipeline_parallel=2)),
     spec("Qwen/Qwen3-30B-A3B", "H200-SXM-141GB", Layout(data_parallel=2, expert_parallel=True)),
+    spec("Qwen/Qwen3-30B-A3B", "H200-SXM-141GB", Layout(data_parallel=8, expert_parallel=True)),
+    spec("Qwen/Qwen3-30B-A3B", "L40S-PCIe-48GB", Layout(pipeline_parallel=8)),
+    spec("Qwen/Qwen3-0.6B", "B200-SXM-180GB"),
     spec("openai/gpt-oss-120b", "B200-SXM-180GB"),
     spec(max_num_seqs=4),
     spec(speculation=Speculation(SpeculationKind.EAGLE, 3)),
@@ -80,8 +83,9 @@ lengths = st.floats(1, 6000)
     outputs=lengths,
     tail=st.floats(1.0, 3.0),
     shared=st.none() | st.builds(SharedPrefix, st.integers(1, 6000), st.floats(0.01, 1.0), st.integers(1, 5000)),
+    burstiness=st.floats(0.1, 8.0),
 )
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=120, deadline=None)
 def test_more_load_is_never_faster(
     replica: ReplicaSpec,
     rate: float,
@@ -90,9 +94,12 @@ def test_more_load_is_never_faster(
     outputs: float,
     tail: float,
     shared: SharedPrefix | None,
+    burstiness: float,
 ) -> None:
     wide = TokenLengths(inputs, inputs * tail), TokenLengths(outputs, outputs * tail)
-    low, high = (ask(replica, Traffic(RateLoad(r), *wide, shared)) for r in (rate, rate * factor))
+    low, high = (
+        ask(replica, Traffic(RateLoad(r), *wide, shared, burstiness=burstiness)) for r in (rate, rate * factor)
+    )
     assert (high.latency_s >= low.latency_s * (1 - 1e-6)).all()
     assert high.capacity_requests_per_second[0] == pytest.approx(low.capacity_requests_per_second[0])
 

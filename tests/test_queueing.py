@@ -13,18 +13,18 @@ from metainf.queueing import (
     batch_makespan_s,
     closed_prompt_wait_s,
     largest_requests_per_step,
-    prompt_wait_s,
-    slot_wait_s,
     solve,
-    startup_wait_s,
-    streaming_wait_s,
 )
 from metainf.roofline import StepModel
+from metainf.waits import prompt_wait_s, slot_wait_s, startup_wait_s, streaming_wait_s
 
 STEPS = StepModel(
     **(dict.fromkeys((f.name for f in fields(StepModel)), 0.0) | {"fixed_s": 0.010, "dense_token_s": 1e-5}),
 )
 """A step takes 10 ms, and 10 us for each token in it."""
+
+
+ONE = np.array([1e-3])
 
 
 def lane(**changes: float) -> Lane:
@@ -43,7 +43,9 @@ def lane(**changes: float) -> Lane:
         "sequence_extra_s": 0,
         "frontend_token_s": 0,
         "messages": 100,
-        "frontend_lanes": 1,
+        "ranks": 1,
+        "stages": 1,
+        "servers": 1,
         "request_s": 0,
         "open_loop": 1,
     }
@@ -65,6 +67,61 @@ def test_the_state_of_a_lane_follows_from_requests_per_step() -> None:
     assert point.decode_step_s[0] == pytest.approx(0.010 + 10.9e-5)
     assert point.prompt_step_s[0] == pytest.approx(0.010 + 1010.9e-5)
     assert point.requests_per_second[0] == pytest.approx(0.1 / (0.010 + 10.9e-5 + 0.1 * 1000e-5))
+
+
+def test_ranks_in_lock_step_wait_for_each_others_prompts() -> None:
+    # Every tenth step of each rank has a prompt: of all steps of four ranks 1 - 0.9^4 have one.
+    alone, together = at(lane(), np.array([0.1])), at(lane(ranks=4), np.array([0.1]))
+    assert together.prompt_share[0] == pytest.approx(0.1)
+    assert together.held_share[0] == pytest.approx(1 - 0.9**4)
+    assert alone.held_share[0] == pytest.approx(0.1)
+    assert together.step_s[0] == pytest.approx(0.010 + 10.9e-5 + (1 - 0.9**4) * 1000e-5)
+
+
+def test_ranks_whose_prompts_come_apart_meet_at_the_experts_with_one_prompt() -> None:
+    found = lane(ranks=4, decode_steps=0)
+    one_s, none_s = 1e-5, 0.010
+    steps = replace(found.steps, expert_token_s=np.array([1e-6]), expert_lanes=np.array([4.0]), expert_read_s=ONE)
+    found = replace(found, steps=replace(steps, expert_miss_log=np.array([-50.0]), overlap=np.zeros(1)))
+    rare, common = (at(found, np.array([y])) for y in (1e-6, 1.0))
+    read_s = float(ONE[0])
+    assert rare.prompt_step_s[0] == pytest.approx(none_s + 1000 * one_s + max(1000 * 1e-6, read_s), rel=1e-3)
+    assert common.prompt_step_s[0] == pytest.approx(none_s + 1000 * one_s + max(4000 * 1e-6, read_s), rel=1e-3)
+
+
+def test_a_prompt_holds_up_all_batches_of_a_pipeline_and_passes_it_chunk_by_chunk() -> None:
+    short = at(lane(stages=4), np.array([0.1]))
+    assert short.chunks[0] == pytest.approx(1.0)
+    assert short.held_share[0] == pytest.approx(1 - 0.9**4, rel=1e-6)
+    # Four chunks go through four stages in the time of (4 + 3) / 4 whole steps.
+    long = at(lane(stages=4, prompt_tokens=4000, chunk_tokens=1000), np.array([0.001]))
+    assert long.chunks[0] == pytest.approx(7 / 4)
+    assert long.prefill_s[0] == pytest.approx(7 / 4 * float(long.prompt_step_s[0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"stages": 1}, 1.0, id="no pipeline"),
+        pytest.param({"stages": 2}, 1.0, id="two batches are left"),
+        # A chunk takes 2.05 + 1 of a decode step's 10 ms, so an eighth of that of a round's batches merge.
+        pytest.param({"stages": 8}, 8 * (20.01 / 10.01 / 8) / 2, id="short prompts merge few"),
+        pytest.param({"stages": 8, "chunk_tokens": 1e6, "budget_tokens": 1e6, "prompt_tokens": 1e5}, 4.0, id="long"),
+    ],
+)
+def test_prompts_merge_the_batches_of_a_pipeline(changes: dict[str, float], expected: float) -> None:
+    assert lane(**changes).bunching[0] == pytest.approx(max(expected, 1.0), rel=1e-3)
+
+
+def test_a_pipeline_and_balanced_ranks_wait_less_than_a_lane_alone() -> None:
+    ones = np.ones(1)
+    alone, pipeline, ranks = lane(), lane(stages=4), lane(servers=4)
+    point = at(alone, np.array([0.3]))
+    wait = float(prompt_wait_s(alone, point, ones)[0])
+    assert prompt_wait_s(pipeline, point, ones)[0] == pytest.approx(wait / 4)
+    assert prompt_wait_s(ranks, point, ones)[0] < wait / 4
+    full = np.array([0.9])
+    assert slot_wait_s(ranks, point, full, ones)[0] < slot_wait_s(alone, point, full, ones)[0] / 4
 
 
 def test_a_prompt_beyond_the_budget_takes_several_steps() -> None:
@@ -125,7 +182,7 @@ def test_no_more_answers_end_than_an_api_server_streams() -> None:
 
 
 def test_stages_of_a_pipeline_share_an_api_server_and_fewer_messages_cost_it_less() -> None:
-    assert solved(lane(frontend_token_s=1e-3, frontend_lanes=4), 1.0)[2] == pytest.approx(2.5)
+    assert solved(lane(frontend_token_s=1e-3, stages=4), 1.0)[2] == pytest.approx(2.5)
     assert solved(lane(frontend_token_s=1e-3, messages=50), 1.0)[2] == pytest.approx(20.0)
 
 

@@ -73,6 +73,8 @@ class ReplicaFacts:
     """1 where a threshold cuts long prompts so that short ones pass them."""
     block_tokens: float
     stages: float
+    ranks: float
+    """Data-parallel ranks that step together."""
     kv_bytes: float
     """For the cache on one rank, which holds one stage of every lane's sequences."""
     kv_token_bytes: float
@@ -182,6 +184,7 @@ def replica_facts(
         fair_prompts=float(threshold > 0 and settings.chunked_prefill),
         block_tokens=float(settings.block_tokens),
         stages=float(pp),
+        ranks=float(layout.data_parallel if architecture.is_moe else 1),
         kv_bytes=plan.kv_bytes,
         kv_token_bytes=max(1.0, per_token * (1.0 + plan.draft_kv_ratio)),
         kv_fixed_bytes=max(0.0, long_bytes - per_token * _LONG_TOKENS),
@@ -328,7 +331,9 @@ def _lane_set(
         sequence_extra_s=r.sequence_extra_s,
         frontend_token_s=r.frontend_token_s,
         messages=_messages(decode_steps, per_step, r.stream_interval),
-        frontend_lanes=r.stages,
+        ranks=r.ranks,
+        stages=r.stages,
+        servers=r.lanes / r.stages,
         request_s=r.request_s + r.request_token_s * t.input_tokens,
         open_loop=np.where(np.isnan(t.rate), 0.0, 1.0),
     )

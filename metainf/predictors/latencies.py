@@ -9,14 +9,18 @@ import numpy as np
 from metainf.predictors.contract import FloatArray
 from metainf.predictors.lanes import LaneSet
 from metainf.queueing import (
-    STARTUP_SHARE,
+    Lane,
     OperatingPoint,
     alone_prompt_s,
     at,
     closed_prompt_wait_s,
     decode_step_s,
-    frontend_wait_s,
     prompt_load,
+    share_of_any,
+)
+from metainf.waits import (
+    STARTUP_SHARE,
+    frontend_wait_s,
     prompt_wait_s,
     slot_wait_s,
     startup_wait_s,
@@ -51,11 +55,14 @@ def steady_latencies(
     is_open = lane.open_loop > 0
     clients = np.maximum(np.where(is_open, 1.0, load), 1.0)
     others = np.where(is_open, 1.0, 1.0 - 1.0 / np.maximum(clients, 1.0))
-    share = point.prompt_share * others
+    share = _prompts_of_others(lane, point, load, others)
     decode_step = point.decode_step_s + share * (point.prompt_step_s - point.decode_step_s)
     decode_s = lane.decode_steps * decode_step
     running = np.minimum(point.decoding * others, 1.0)
     residual = running * point.decode_step_s * (0.5 + lanes.replica.asynchronous)
+    # A step that another rank's prompt holds up is met in proportion to its length, and half of it is left.
+    beside = np.where(lane.ranks > 1.0, point.held_share - point.prompt_share, 0.0)
+    residual = residual + 0.5 * beside * point.prompt_step_s**2 / point.step_s
     utilization = np.where(is_open, load / capacity, 0.0)
     ca = np.asarray(lanes.traffic.arrival_squared_cv)
     closed = closed_prompt_wait_s(prompt_load(lane, point), lane.queued_prompt_s, clients)
@@ -79,6 +86,18 @@ def steady_latencies(
     table = np.stack([ttft, tpot, e2e], axis=1)
     table[~(utilization < 1.0) & is_open] = np.inf
     return table
+
+
+def _prompts_of_others(lane: Lane, point: OperatingPoint, load: FloatArray, others: FloatArray) -> FloatArray:
+    """Share of the steps of a decoding request that are held up by a prompt, which is never its own."""
+    own = point.prompt_share * others
+    together = lane.ranks * lane.stages
+    if not np.any(together > 1.0):
+        return own
+    # Where clients are fewer than lanes, so are those beside this one.
+    clients = np.maximum(1.0 / np.where(lane.open_loop > 0, 1.0, load), 1.0)
+    beside = share_of_any(point.prompt_share, np.maximum(together - clients, 0.0))
+    return np.asarray(own + (1.0 - own) * beside)
 
 
 def _ttft(lanes: LaneSet, point: OperatingPoint, base: FloatArray, wait: FloatArray, startup: FloatArray) -> FloatArray:
