@@ -6,7 +6,7 @@ queueing theory on top of it, each by its name.
 
 import numpy as np
 
-from metainf.queueing import FloatArray, Lane, OperatingPoint, prompt_load
+from metainf.queueing import FloatArray, Lane, OperatingPoint
 
 __all__ = [
     "STARTUP_SHARE",
@@ -27,15 +27,23 @@ Source: public serving benchmarks send ten requests per client and start all cli
 _BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
 
 
-def prompt_wait_s(lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray) -> FloatArray:
+def prompt_wait_s(lane: Lane, load: FloatArray, arrival_squared_cv: FloatArray, busy: FloatArray) -> FloatArray:
     """Mean wait for prompts ahead, seconds.
 
-    Source: Sakasegawa's approximation, see `slot_wait_s`; for one rank it is Kingman's, rho / (1 - rho) x
-    (ca^2 + cs^2) / 2 x service time. Prompts enter a pipeline as fast as its first stage takes them.
+    `load` is the share of time that prompts take, `arrival_squared_cv` that of the lane's own arrivals, and `busy` the
+    share of these that find others (`bursts`).
+
+    Source: GI/M/1, busy / (1 - busy) service times, with the variation of service from Kingman's approximation, which
+    it becomes in heavy traffic: rho / (1 - rho) x (ca^2 + cs^2) / 2. Several ranks by the ratio of Sakasegawa's, see
+    `slot_wait_s`. Prompts enter a pipeline as fast as its first stage takes them.
     """
-    load = prompt_load(lane, point)
-    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
-    return _waiting(load, lane.servers / lane.ranks) * spread * lane.queued_prompt_s / lane.stages
+    ca = arrival_squared_cv
+    load = np.maximum(load, 1e-12)
+    one = busy / (1.0 - busy) * (ca + lane.prompt_squared_cv) / (ca + 1.0)
+    servers = lane.servers / lane.ranks
+    if np.any(servers > 1.0):
+        one = one * _waiting(load, servers) * (1.0 - load) / load
+    return one * lane.queued_prompt_s / lane.stages
 
 
 def _waiting(load: FloatArray, servers: FloatArray) -> FloatArray:

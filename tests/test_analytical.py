@@ -352,6 +352,14 @@ def test_bursts_wait_longer() -> None:
     assert bursty.latency_s[0, TTFT, P95] > calm.latency_s[0, TTFT, P95]
 
 
+def test_prompts_of_a_burst_are_computed_while_its_first_requests_decode() -> None:
+    short = {b: ask(spec(), traffic(RateLoad(4.0), 2000, 30, burstiness=b)).latency_s[0] for b in (1.0, 4.0)}
+    assert short[4.0][TPOT, MEAN] > 2 * short[1.0][TPOT, MEAN]
+    assert short[4.0][TPOT, P95] > short[4.0][TPOT, MEAN] > short[4.0][TPOT, P50]
+    long = {b: ask(spec(), traffic(RateLoad(0.4), 200, 3000, burstiness=b)).latency_s[0] for b in (1.0, 4.0)}
+    assert long[4.0][TPOT, MEAN] == pytest.approx(long[1.0][TPOT, MEAN], rel=0.1)
+
+
 def test_a_batch_takes_as_long_as_its_fullest_replica() -> None:
     one, two, uneven = (
         ask(spec(), traffic(BatchLoad(n, 600.0)), replicas=r) for n, r in ((500, 1), (1000, 2), (999, 2))

@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from metainf.bursts import found_busy
 from metainf.queueing import (
     Lane,
     alone_prompt_s,
@@ -13,6 +15,7 @@ from metainf.queueing import (
     batch_makespan_s,
     closed_prompt_wait_s,
     largest_requests_per_step,
+    prompt_load,
     solve,
 )
 from metainf.roofline import StepModel
@@ -81,8 +84,9 @@ def test_ranks_in_lock_step_wait_for_each_others_prompts() -> None:
 def test_ranks_whose_prompts_come_apart_meet_at_the_experts_with_one_prompt() -> None:
     found = lane(ranks=4, decode_steps=0)
     one_s, none_s = 1e-5, 0.010
-    steps = replace(found.steps, expert_token_s=np.array([1e-6]), expert_lanes=np.array([4.0]), expert_read_s=ONE)
-    found = replace(found, steps=replace(steps, expert_miss_log=np.array([-50.0]), overlap=np.zeros(1)))
+    experts: dict[str, Any] = {"expert_token_s": np.array([1e-6]), "expert_read_s": ONE, "overlap": np.zeros(1)}
+    experts |= {"expert_lanes": np.array([4.0]), "expert_miss_log": np.array([-50.0])}
+    found = replace(found, steps=replace(found.steps, **experts))
     rare, common = (at(found, np.array([y])) for y in (1e-6, 1.0))
     read_s = float(ONE[0])
     assert rare.prompt_step_s[0] == pytest.approx(none_s + 1000 * one_s + max(1000 * 1e-6, read_s), rel=1e-3)
@@ -117,9 +121,10 @@ def test_a_pipeline_and_balanced_ranks_wait_less_than_a_lane_alone() -> None:
     ones = np.ones(1)
     alone, pipeline, ranks = lane(), lane(stages=4), lane(servers=4)
     point = at(alone, np.array([0.3]))
-    wait = float(prompt_wait_s(alone, point, ones)[0])
-    assert prompt_wait_s(pipeline, point, ones)[0] == pytest.approx(wait / 4)
-    assert prompt_wait_s(ranks, point, ones)[0] < wait / 4
+    load = prompt_load(alone, point)
+    wait = float(prompt_wait_s(alone, load, ones, load)[0])
+    assert prompt_wait_s(pipeline, load, ones, load)[0] == pytest.approx(wait / 4)
+    assert prompt_wait_s(ranks, load, ones, load)[0] < wait / 4
     full = np.array([0.9])
     assert slot_wait_s(ranks, point, full, ones)[0] < slot_wait_s(alone, point, full, ones)[0] / 4
 
@@ -210,8 +215,9 @@ def test_waits_follow_the_named_approximations() -> None:
     point = at(found, np.array([0.3]))
     work = found.queued_prompt_s
     rho = float((point.requests_per_second * work)[0])
-    assert prompt_wait_s(found, point, np.array([1.0]))[0] == pytest.approx(rho / (1 - rho) / 2 * float(work[0]))
-    assert prompt_wait_s(found, point, np.array([4.0]))[0] == pytest.approx(rho / (1 - rho) * 2 * float(work[0]))
+    load, poisson, bursty = np.array([rho]), np.array([1.0]), np.array([4.0])
+    assert prompt_wait_s(found, load, poisson, load)[0] == pytest.approx(rho / (1 - rho) / 2 * float(work[0]))
+    assert prompt_wait_s(found, load, bursty, np.array([0.6]))[0] == pytest.approx(0.6 / 0.4 * 4 / 5 * float(work[0]))
     one = lane(slots=1)
     alone = at(one, np.array([0.005]))
     service = float((alone.prefill_s + 99 * alone.step_s)[0])
@@ -237,17 +243,30 @@ def test_a_small_batch_is_one_wave() -> None:
     assert makespan == pytest.approx(99 * (0.010 + 4e-5) + 4 * 0.0100, rel=0.05)
 
 
-@given(first=st.floats(1e-3, 100), more=st.floats(0, 100), slots=st.floats(1, 500), prompt=st.floats(1, 10000))
+@given(
+    first=st.floats(1e-3, 100),
+    more=st.floats(0, 100),
+    slots=st.floats(1, 500),
+    prompt=st.floats(1, 10000),
+    beside=st.sampled_from([{}, {"ranks": 4, "servers": 4}, {"stages": 8}, {"servers": 2}]),
+    bursts=st.floats(0.1, 16),
+)
 @hypothesis_settings(max_examples=100, deadline=None)
-def test_more_load_is_never_faster(first: float, more: float, slots: float, prompt: float) -> None:
-    found = lane(slots=slots, prompt_tokens=prompt)
+def test_more_load_is_never_faster(
+    first: float, more: float, slots: float, prompt: float, beside: dict[str, float], bursts: float
+) -> None:
+    found = lane(slots=slots, prompt_tokens=prompt, **beside)
     (low, _, most), (high, _, same) = solved(found, first), solved(found, first + more)
     assert low <= high
     assert most == same
     slow, fast = at(found, np.array([high])), at(found, np.array([low]))
     assert slow.step_s[0] >= fast.step_s[0] * (1 - 1e-9)
-    ca = np.array([1.0])
-    assert prompt_wait_s(found, slow, ca)[0] >= prompt_wait_s(found, fast, ca)[0] * (1 - 1e-9)
+    ca = np.array([bursts])
+    waits = []
+    for point in (fast, slow):
+        load = prompt_load(found, point)
+        waits.append(float(prompt_wait_s(found, load, ca, found_busy(load, ca))[0]))
+    assert waits[1] >= waits[0] * (1 - 1e-9)
 
 
 @given(rate=st.floats(1e-3, 3), clients=st.integers(1, 2000))

@@ -6,6 +6,7 @@ waits, spread of lengths, cached and computed prompts mixed.
 
 import numpy as np
 
+from metainf.bursts import arrivals_after, dealt_squared_cv, found_busy
 from metainf.predictors.contract import FloatArray
 from metainf.predictors.lanes import LaneSet
 from metainf.queueing import (
@@ -33,6 +34,8 @@ _QUANTILES = (0.5, 0.95, 0.99)
 _Z = (0.0, 1.6448536269514722, 2.3263478740408408)
 _TPOT_LOG_SD = 0.02
 """Spread of TPOT between requests that meet the same load. Source: gpustack_perflab.csv, p99 over p50 at low load."""
+_MIDDLE = 0.5
+"""Median over mean of what prompts behind a request add: between that of an exponential and that of a rare burst."""
 
 
 def normal_quantile(probability: FloatArray) -> FloatArray:
@@ -65,8 +68,15 @@ def steady_latencies(
     residual = residual + 0.5 * beside * point.prompt_step_s**2 / point.step_s
     utilization = np.where(is_open, load / capacity, 0.0)
     ca = np.asarray(lanes.traffic.arrival_squared_cv)
-    closed = closed_prompt_wait_s(prompt_load(lane, point), lane.queued_prompt_s, clients)
-    queued = np.where(is_open, prompt_wait_s(lane, point, ca), closed)
+    busy = prompt_load(lane, point)
+    queued = closed_prompt_wait_s(busy, lane.queued_prompt_s, clients)
+    behind = behind_sd = np.zeros_like(busy)
+    if is_open.any():
+        own_ca = dealt_squared_cv(ca, lane.servers)
+        found = found_busy(busy, own_ca)
+        queued = np.where(is_open, prompt_wait_s(lane, busy, own_ca, found), queued)
+        behind, behind_sd = _prompts_behind(lane, point, ca, busy, (point.prefill_s + residual + queued, decode_s))
+        busy = np.where(is_open, found, busy)
     answer_cv = np.expm1(np.asarray(lanes.traffic.output_log_sd) ** 2)
     slot = np.where(
         is_open, slot_wait_s(lane, point, utilization, ca) + streaming_wait_s(lane, point, ca, answer_cv), 0.0
@@ -80,9 +90,9 @@ def steady_latencies(
     )
     wait = queued + slot
     startup = np.where(is_open, 0.0, startup_wait_s(lane, clients))
-    ttft = _ttft(lanes, point, base + held, wait, startup)
-    tpot = _tpot(lanes, point, decode_step, share)
-    e2e = _e2e(lanes, ttft, tpot, decode_s)
+    ttft = _ttft(lanes, busy, base + held, wait, startup)
+    tpot = _tpot(lanes, point, decode_step, share, (behind, behind_sd))
+    e2e = _e2e(lanes, ttft, tpot, decode_s + lane.decode_steps * behind)
     table = np.stack([ttft, tpot, e2e], axis=1)
     table[~(utilization < 1.0) & is_open] = np.inf
     return table
@@ -100,9 +110,33 @@ def _prompts_of_others(lane: Lane, point: OperatingPoint, load: FloatArray, othe
     return np.asarray(own + (1.0 - own) * beside)
 
 
-def _ttft(lanes: LaneSet, point: OperatingPoint, base: FloatArray, wait: FloatArray, startup: FloatArray) -> FloatArray:
+def _prompts_behind(
+    lane: Lane, point: OperatingPoint, ca: FloatArray, load: FloatArray, spent_s: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """What prompts behind a request add to its decode steps beyond their usual share: mean and standard deviation.
+
+    Open loops, seconds. `spent_s` is the time to the first token without waits for slots, and that of decoding. Prompts
+    that arrive in either are computed while the request decodes, and bring more behind them in that time; a step holds
+    no more than its budget. What comes in bursts is computed by all lanes of a replica.
+    """
+    first_s, decode_s = spent_s
+    together = lane.servers * lane.stages
+    ca = np.maximum(ca, 1.0)
+    rate = point.requests_per_second
+    count = arrivals_after(rate * together * (first_s + decode_s), ca) / together
+    more = np.maximum(count - rate * decode_s, 0.0) * lane.open_loop
+    each = lane.queued_prompt_s / (1.0 - load) / np.maximum(lane.decode_steps, 1.0)
+    full_s = point.decode_step_s + lane.budget_tokens / lane.prompt_tokens * lane.queued_prompt_s
+    most = np.maximum(np.maximum(full_s, point.prompt_step_s) - point.step_s, 0.0)
+    # Those of a burst come together or not at all; others spread like Poisson arrivals and with the wait.
+    burst = np.minimum((ca - 1.0) / (2.0 * together), count)
+    sd = np.sqrt(more * (1.0 + burst) + (rate * first_s * lane.open_loop) ** 2) * each
+    return np.minimum(more * each, most), np.minimum(sd, most)
+
+
+def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, startup: FloatArray) -> FloatArray:
     lane = lanes.lane
-    busy = np.maximum(prompt_load(lane, point), 0.05)
+    busy = np.maximum(busy, 0.05)
     # Alone on the lane: beside others a prompt costs less of its own, since weights are read anyway.
     one_s = alone_prompt_s(lane)
     mean = base + wait + STARTUP_SHARE * startup
@@ -137,7 +171,9 @@ def _prompt_ratio(lanes: LaneSet, quantile: float) -> FloatArray:
     return np.asarray(tokens / lanes.lane.prompt_tokens)
 
 
-def _tpot(lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatArray) -> FloatArray:
+def _tpot(
+    lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatArray, behind: tuple[FloatArray, FloatArray]
+) -> FloatArray:
     """Mean and percentiles: answers differ in the prompts they meet and, in open loops, in the batch they run in.
 
     Each part rises with the load: what a prompt adds is taken from the empty lane, times the prompts in a step.
@@ -152,8 +188,9 @@ def _tpot(lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatA
     z = np.array(_Z[1:])[:, None]
     # In open loops the batch of a request is about Poisson: its quantile, by the normal approximation.
     more = at(lane, point.requests_per_step * (1.0 + lane.open_loop * z / np.sqrt(point.decoding + 1.0)))
-    late = step + more.step_s - point.step_s + z * np.hypot(_TPOT_LOG_SD * step, from_prompts)
-    return np.stack([step, step, *late], axis=1) / lanes.tokens_per_step[:, None]
+    spread = np.sqrt((_TPOT_LOG_SD * step) ** 2 + from_prompts**2 + behind[1] ** 2)
+    late = step + behind[0] + more.step_s - point.step_s + z * spread
+    return np.stack([step + behind[0], step + _MIDDLE * behind[0], *late], axis=1) / lanes.tokens_per_step[:, None]
 
 
 def _e2e(lanes: LaneSet, ttft: FloatArray, tpot: FloatArray, decode_s: FloatArray) -> FloatArray:
@@ -192,5 +229,6 @@ def batch_latencies(lanes: LaneSet, point: OperatingPoint, requests: FloatArray,
     places = np.linspace(0.05, 0.95, 10)
     ttft = np.stack([np.mean([started(p) for p in places], axis=0), *(started(q) for q in _QUANTILES)], axis=1)
     ttft[:, 1:] = np.maximum.accumulate(ttft[:, 1:], axis=1)
-    tpot = _tpot(lanes, point, decode_step_s(lane, wave), np.zeros_like(wave))
+    none = np.zeros_like(wave)
+    tpot = _tpot(lanes, point, decode_step_s(lane, wave), none, (none, none))
     return np.stack([ttft, tpot, _e2e(lanes, ttft, tpot, decode_s)], axis=1)
