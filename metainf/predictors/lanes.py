@@ -18,6 +18,7 @@ from metainf.efficiencies import Efficiency
 from metainf.memory import draft_state_bytes, memory_plan, offload_copies
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.predictors.drafted_steps import with_drafts
+from metainf.predictors.prompt_lengths import computed_prompts
 from metainf.queueing import Lane
 from metainf.roofline import (
     INTERACTIVITY_SCALE,
@@ -307,13 +308,10 @@ def _lane_set(
     steps: StepModel, r: Any, t: Any, per_step: FloatArray, hits: _Hits, lanes: tuple[FloatArray, NDArray[np.intp]]
 ) -> LaneSet:
     hit_ratio, hit_tokens, prefix_bytes = hits
-    input_cv = np.expm1(t.input_log_sd**2)
-    saved = hit_ratio * hit_tokens
-    prompt = np.maximum(t.input_tokens - saved, 1.0)
-    variance = input_cv * t.input_tokens**2 + hit_ratio * (1.0 - hit_ratio) * hit_tokens**2
+    prompt, prompt_cv, attended = computed_prompts(t, hit_ratio, hit_tokens)
     context = _decoding_context(t)
     whole = t.input_tokens + t.output_tokens
-    slots, feasible = _slots(r, context - saved, whole, prefix_bytes)
+    slots, feasible = _slots(r, context - hit_ratio * hit_tokens, whole, prefix_bytes)
     decode_steps = np.maximum(t.output_tokens - 1.0, 0.0) / per_step
     lane = Lane(
         steps=steps,
@@ -321,8 +319,8 @@ def _lane_set(
         budget_tokens=np.where(np.isinf(r.chunk_tokens), np.maximum(r.budget_tokens, prompt), r.budget_tokens),
         chunk_tokens=r.chunk_tokens,
         prompt_tokens=prompt,
-        prompt_context_tokens=saved + prompt * (1.0 + input_cv) / 2.0,
-        prompt_squared_cv=variance / prompt**2 * (1.0 - r.fair_prompts),
+        prompt_context_tokens=attended,
+        prompt_squared_cv=prompt_cv * (1.0 - r.fair_prompts),
         decode_steps=decode_steps,
         context_tokens=context,
         tokens_per_sequence=1.0 + r.draft_tokens,

@@ -9,6 +9,7 @@ import numpy as np
 from metainf.bursts import arrivals_after, dealt_squared_cv, found_busy
 from metainf.predictors.contract import FloatArray
 from metainf.predictors.lanes import LaneSet
+from metainf.predictors.prompt_lengths import computed_at
 from metainf.queueing import (
     Lane,
     OperatingPoint,
@@ -28,7 +29,7 @@ from metainf.waits import (
     streaming_wait_s,
 )
 
-__all__ = ["batch_latencies", "normal_quantile", "steady_latencies"]
+__all__ = ["batch_latencies", "steady_latencies"]
 
 _QUANTILES = (0.5, 0.95, 0.99)
 _Z = (0.0, 1.6448536269514722, 2.3263478740408408)
@@ -36,15 +37,6 @@ _TPOT_LOG_SD = 0.02
 """Spread of TPOT between requests that meet the same load. Source: gpustack_perflab.csv, p99 over p50 at low load."""
 _MIDDLE = 0.5
 """Median over mean of what prompts behind a request add: between that of an exponential and that of a rare burst."""
-
-
-def normal_quantile(probability: FloatArray) -> FloatArray:
-    """Standard normal quantile, within 0.005 between 0.01 and 0.99.
-
-    Source: 4.91 (p^0.14 - (1 - p)^0.14), Joiner and Rosenblatt, JASA 66 (1971).
-    """
-    p = np.clip(probability, 1e-4, 1.0 - 1e-4)
-    return np.asarray(4.91 * (p**0.14 - (1.0 - p) ** 0.14))
 
 
 def steady_latencies(
@@ -64,18 +56,19 @@ def steady_latencies(
     running = np.minimum(point.decoding * others, 1.0)
     residual = running * point.decode_step_s * (0.5 + lanes.replica.asynchronous)
     # A step that another rank's prompt holds up is met in proportion to its length, and half of it is left.
-    beside = np.where(lane.ranks > 1.0, point.held_share - point.prompt_share, 0.0)
-    residual = residual + 0.5 * beside * point.prompt_step_s**2 / point.step_s
+    if np.any(lane.ranks > 1.0):
+        beside = share_of_any(point.prompt_share, lane.ranks - 1.0)
+        residual = residual + 0.5 * beside * point.prompt_step_s**2 / point.step_s
     utilization = np.where(is_open, load / capacity, 0.0)
     ca = np.asarray(lanes.traffic.arrival_squared_cv)
     busy = prompt_load(lane, point)
     queued = closed_prompt_wait_s(busy, lane.queued_prompt_s, clients)
-    behind = behind_sd = np.zeros_like(busy)
+    behind = np.zeros((1 + len(_Z), *busy.shape))
     if is_open.any():
         own_ca = dealt_squared_cv(ca, lane.servers)
         found = found_busy(busy, own_ca)
         queued = np.where(is_open, prompt_wait_s(lane, busy, own_ca, found), queued)
-        behind, behind_sd = _prompts_behind(lane, point, ca, busy, (point.prefill_s + residual + queued, decode_s))
+        behind = _prompts_behind(lane, point, ca, busy, (point.prefill_s + residual + queued, decode_s))
         busy = np.where(is_open, found, busy)
     answer_cv = np.expm1(np.asarray(lanes.traffic.output_log_sd) ** 2)
     slot = np.where(
@@ -91,8 +84,8 @@ def steady_latencies(
     wait = queued + slot
     startup = np.where(is_open, 0.0, startup_wait_s(lane, clients))
     ttft = _ttft(lanes, busy, base + held, wait, startup)
-    tpot = _tpot(lanes, point, decode_step, share, (behind, behind_sd))
-    e2e = _e2e(lanes, ttft, tpot, decode_s + lane.decode_steps * behind)
+    tpot = _tpot(lanes, point, decode_step, share, behind)
+    e2e = _e2e(lanes, ttft, tpot, decode_s + lane.decode_steps * behind[0])
     table = np.stack([ttft, tpot, e2e], axis=1)
     table[~(utilization < 1.0) & is_open] = np.inf
     return table
@@ -112,8 +105,8 @@ def _prompts_of_others(lane: Lane, point: OperatingPoint, load: FloatArray, othe
 
 def _prompts_behind(
     lane: Lane, point: OperatingPoint, ca: FloatArray, load: FloatArray, spent_s: tuple[FloatArray, FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    """What prompts behind a request add to its decode steps beyond their usual share: mean and standard deviation.
+) -> FloatArray:
+    """What prompts behind a request add to its decode steps beyond their usual share: mean and percentiles, (4, n).
 
     Open loops, seconds. `spent_s` is the time to the first token without waits for slots, and that of decoding. Prompts
     that arrive in either are computed while the request decodes, and bring more behind them in that time; a step holds
@@ -131,7 +124,8 @@ def _prompts_behind(
     # Those of a burst come together or not at all; others spread like Poisson arrivals and with the wait.
     burst = np.minimum((ca - 1.0) / (2.0 * together), count)
     sd = np.sqrt(more * (1.0 + burst) + (rate * first_s * lane.open_loop) ** 2) * each
-    return np.minimum(more * each, most), np.minimum(sd, most)
+    mean = more * each
+    return np.minimum(np.stack([mean, _MIDDLE * mean, *(mean + z * sd for z in _Z[1:])]), most)
 
 
 def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, startup: FloatArray) -> FloatArray:
@@ -142,7 +136,8 @@ def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, 
     mean = base + wait + STARTUP_SHARE * startup
     columns = [mean]
     for quantile in _QUANTILES:
-        prompt = one_s * (_prompt_ratio(lanes, quantile) - 1.0)
+        tokens = computed_at(lanes.traffic, lanes.hit_ratio, lanes.hit_tokens, quantile)
+        prompt = one_s * (tokens / lane.prompt_tokens - 1.0)
         # An exponential tail above an atom at zero: P(wait > t) = busy x exp(-t busy / mean).
         with np.errstate(invalid="ignore"):
             tail = np.maximum(0.0, np.log(busy / (1.0 - quantile)) * wait / busy)
@@ -159,22 +154,10 @@ def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, 
     return table
 
 
-def _prompt_ratio(lanes: LaneSet, quantile: float) -> FloatArray:
-    """Computed prompt tokens at the quantile over their mean: requests that hit the cache come first."""
-    t, hit = lanes.traffic, lanes.hit_ratio
-    miss = np.maximum(1.0 - hit, 1e-9)
-    is_hit = quantile <= hit
-    level = np.where(is_hit, quantile / np.maximum(hit, 1e-9), (quantile - hit) / miss)
-    z = normal_quantile(np.where(hit > 0, level, quantile))
-    tokens = t.input_tokens * np.exp(z * t.input_log_sd - t.input_log_sd**2 / 2.0)
-    tokens = np.maximum(tokens - is_hit * lanes.hit_tokens, 1.0)
-    return np.asarray(tokens / lanes.lane.prompt_tokens)
-
-
-def _tpot(
-    lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatArray, behind: tuple[FloatArray, FloatArray]
-) -> FloatArray:
+def _tpot(lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatArray, behind: FloatArray) -> FloatArray:
     """Mean and percentiles: answers differ in the prompts they meet and, in open loops, in the batch they run in.
+
+    `behind`, shape (4, n), is what prompts behind a request add to these.
 
     Each part rises with the load: what a prompt adds is taken from the empty lane, times the prompts in a step.
     """
@@ -188,9 +171,9 @@ def _tpot(
     z = np.array(_Z[1:])[:, None]
     # In open loops the batch of a request is about Poisson: its quantile, by the normal approximation.
     more = at(lane, point.requests_per_step * (1.0 + lane.open_loop * z / np.sqrt(point.decoding + 1.0)))
-    spread = np.sqrt((_TPOT_LOG_SD * step) ** 2 + from_prompts**2 + behind[1] ** 2)
-    late = step + behind[0] + more.step_s - point.step_s + z * spread
-    return np.stack([step + behind[0], step + _MIDDLE * behind[0], *late], axis=1) / lanes.tokens_per_step[:, None]
+    late = step + more.step_s - point.step_s + z * np.hypot(_TPOT_LOG_SD * step, from_prompts)
+    found = behind + np.stack([step, step, *late])
+    return np.asarray(found.T / lanes.tokens_per_step[:, None])
 
 
 def _e2e(lanes: LaneSet, ttft: FloatArray, tpot: FloatArray, decode_s: FloatArray) -> FloatArray:
@@ -229,6 +212,6 @@ def batch_latencies(lanes: LaneSet, point: OperatingPoint, requests: FloatArray,
     places = np.linspace(0.05, 0.95, 10)
     ttft = np.stack([np.mean([started(p) for p in places], axis=0), *(started(q) for q in _QUANTILES)], axis=1)
     ttft[:, 1:] = np.maximum.accumulate(ttft[:, 1:], axis=1)
-    none = np.zeros_like(wave)
-    tpot = _tpot(lanes, point, decode_step_s(lane, wave), none, (none, none))
+    none = np.zeros((1 + len(_Z), *wave.shape))
+    tpot = _tpot(lanes, point, decode_step_s(lane, wave), none[0], none)
     return np.stack([ttft, tpot, _e2e(lanes, ttft, tpot, decode_s)], axis=1)
