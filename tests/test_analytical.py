@@ -370,6 +370,14 @@ def test_a_batch_takes_as_long_as_its_fullest_replica() -> None:
     assert one.utilization[0] == pytest.approx(one.makespan_s[0] / 600.0)
 
 
+def test_the_first_of_a_batch_decode_beside_the_prompts_of_the_others() -> None:
+    few, many = (ask(spec(), traffic(BatchLoad(n, 600.0), 2000, 50)).latency_s[0] for n in (4, 200))
+    assert many[TPOT, MEAN] > 3 * few[TPOT, MEAN]
+    assert many[TPOT, P50] < many[TPOT, P95] <= many[TPOT, P99]
+    # The prompts of four requests are one step, at whose end each gets its first token.
+    assert few[TTFT, P95] == pytest.approx(few[TTFT, P50])
+
+
 def test_what_does_not_fit_delivers_nothing() -> None:
     found = ask(spec(LLAMA_70B), traffic(RateLoad(0.1)))
     assert np.isinf(found.latency_s).all()

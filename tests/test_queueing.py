@@ -193,7 +193,7 @@ def test_stages_of_a_pipeline_share_an_api_server_and_fewer_messages_cost_it_les
 
 def test_a_batch_lasts_at_least_as_long_as_its_streaming() -> None:
     slow = lane(open_loop=0, frontend_token_s=1e-3)
-    found = batch_makespan_s(slow, np.array([64.0]), np.array([10.0]), np.array([0.0]))[0]
+    found = batch_makespan_s(slow, np.array([64.0]), np.array([10.0]), np.array([0.0]), np.array([64.0]))[0]
     assert found == pytest.approx(64 * 0.1 + float(slow.queued_prompt_s[0]))
 
 
@@ -239,8 +239,20 @@ def test_clients_that_start_together_wait_for_half_of_the_others() -> None:
 def test_a_small_batch_is_one_wave() -> None:
     found = lane(open_loop=0)
     most = np.array([1e9])
-    makespan = batch_makespan_s(found, np.array([4.0]), most, np.array([0.0]))[0]
+    makespan = batch_makespan_s(found, np.array([4.0]), most, np.array([0.0]), np.array([4.0]))[0]
     assert makespan == pytest.approx(99 * (0.010 + 4e-5) + 4 * 0.0100, rel=0.05)
+
+
+def test_a_batch_ends_with_the_longest_answer_of_all_lanes() -> None:
+    def makespan(all_requests: float, **beside: float) -> float:
+        found = lane(open_loop=0, **beside)
+        four, most, sd = np.array([4.0]), np.array([1e9]), np.array([1.0])
+        return float(batch_makespan_s(found, four, most, sd, np.array([all_requests]))[0])
+
+    alone, ranks = makespan(4), makespan(16, servers=4)
+    assert ranks > 1.3 * alone
+    assert makespan(16, stages=4) == pytest.approx(ranks)
+    assert makespan(4, servers=4) == pytest.approx(alone)
 
 
 @given(

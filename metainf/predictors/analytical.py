@@ -73,7 +73,7 @@ def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:
     makespan = np.full(len(load), np.nan)
     if is_batch.any():
         size = np.where(is_batch, load, 1.0)
-        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, t.output_log_sd), np.nan)
+        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, t.output_log_sd, t.requests), np.nan)
         latency = np.where(is_batch[:, None, None], batch_latencies(lanes, point, size, makespan), latency)
     capacity = np.where(lanes.feasible, most * lanes.lanes, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -119,7 +119,7 @@ def base_answers(distinct: LaneSet, load: FloatArray, capacity: FloatArray) -> F
     makespan = np.ones_like(load)
     if is_batch.any():
         size = np.where(is_batch, load, 1.0)
-        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, traffic.output_log_sd), 1.0)
+        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, traffic.output_log_sd, traffic.requests), 1.0)
         latency = np.where(is_batch[:, None, None], batch_latencies(rows, point, size, makespan), latency)
     found[:, :LATENCIES] = latency.reshape(len(load), LATENCIES)
     found[:, CAPACITY], found[:, THROUGHPUT], found[:, MAKESPAN] = capacity, point.requests_per_second, makespan

@@ -199,19 +199,43 @@ def batch_latencies(lanes: LaneSet, point: OperatingPoint, requests: FloatArray,
     lane = lanes.lane
     wave = np.minimum(requests, lane.slots)
     one_s = lane.queued_prompt_s
-    decode_s = lane.decode_steps * decode_step_s(lane, wave)
+    step_s = decode_step_s(lane, wave)
+    decode_s = lane.decode_steps * step_s
     later_s = np.maximum(makespan_s - decode_s - wave * one_s - lane.request_s, 0.0)
+    prompt, budget = lane.prompt_tokens, np.maximum(lane.budget_tokens, 1.0)
 
     def started(place: float) -> FloatArray:
         """Time of the first token of the request at this share of the queue."""
         behind = np.clip((place * requests - wave) / np.maximum(requests - wave, 1e-9), 0.0, 1.0)
         ahead = np.maximum(np.minimum(place * requests, wave), 1.0)
+        # First tokens come at the end of a step, and what is sent together shares one up to the budget.
+        ahead = np.minimum(np.ceil(ahead * prompt / budget) * budget / prompt, np.maximum(wave, 1.0))
         first = lane.request_s + point.decode_step_s + ahead * one_s
         return np.asarray(first + np.where(requests > wave, behind * later_s + (behind > 0) * decode_s, 0.0))
 
     places = np.linspace(0.05, 0.95, 10)
     ttft = np.stack([np.mean([started(p) for p in places], axis=0), *(started(q) for q in _QUANTILES)], axis=1)
     ttft[:, 1:] = np.maximum.accumulate(ttft[:, 1:], axis=1)
-    none = np.zeros((1 + len(_Z), *wave.shape))
-    tpot = _tpot(lanes, point, decode_step_s(lane, wave), none[0], none)
-    return np.stack([ttft, tpot, _e2e(lanes, ttft, tpot, decode_s)], axis=1)
+    behind = _batch_prompts_behind(lane, point, requests, step_s)
+    tpot = _tpot(lanes, point, step_s, np.zeros_like(wave), behind)
+    return np.stack([ttft, tpot, _e2e(lanes, ttft, tpot, decode_s + lane.decode_steps * behind[0])], axis=1)
+
+
+def _batch_prompts_behind(lane: Lane, point: OperatingPoint, requests: FloatArray, step_s: FloatArray) -> FloatArray:
+    """What prompts add to the decode steps of a batch: mean and percentiles, shape (4, n), seconds.
+
+    While prompts of the first wave are left each step is full of them, so those that were first decode slowly, by what
+    is left at their place in the queue. Later ones decode beside what takes the place of others.
+    """
+    wave = np.minimum(requests, lane.slots)
+    full_s = lane.queued_prompt_s * lane.budget_tokens / lane.prompt_tokens
+    first = wave * lane.prompt_tokens / np.maximum(lane.budget_tokens, 1.0)
+    later = np.maximum(point.step_s - step_s, 0.0)
+    share = wave / np.maximum(requests, wave)
+
+    def added(place: float) -> FloatArray:
+        left = np.maximum(first - np.ceil(place * first), 0.0) / np.maximum(lane.decode_steps, 1.0)
+        return np.asarray(share * np.minimum(left, 1.0) * full_s + (1.0 - share) * later)
+
+    mean = np.mean([added(place) for place in np.linspace(0.05, 0.95, 10)], axis=0)
+    return np.stack([mean, *(added(1.0 - quantile) for quantile in _QUANTILES)])
