@@ -9,23 +9,24 @@ tokens) are in a step on average; from these the mean step time s(y) follows, an
 per second. Slots (KV cache, `max_num_seqs`) and the token budget bound y. Loads are inverted on a grid of y.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.roofline import INTERACTIVITY_TOKENS, StepModel, mapped, step_time_s, taken
+from metainf.roofline import INTERACTIVITY_TOKENS, StepModel, mapped, step_time_s
 
 __all__ = [
     "Lane",
     "OperatingPoint",
     "alone_prompt_s",
     "at",
-    "batch_makespan_s",
     "closed_prompt_wait_s",
     "decode_step_s",
     "largest_requests_per_step",
+    "limiting_rate",
     "prompt_load",
     "share_of_any",
     "solve",
@@ -82,13 +83,18 @@ class Lane:
 
     def on_grid(self) -> "Lane":
         """The same with a trailing axis of length 1."""
-        rest = (np.asarray(getattr(self, f.name))[:, None] for f in fields(Lane)[1:])
-        return Lane(mapped(self.steps, lambda values: values[:, None]), *rest)
+        return self._picked(lambda values: values[:, None])
 
     def rows(self, index: NDArray[np.intp]) -> "Lane":
         """The lanes that `index` picks."""
-        rest = (np.asarray(getattr(self, f.name))[index] for f in fields(Lane)[1:])
-        return Lane(taken(self.steps, index), *rest)
+        return self._picked(lambda values: values[index])
+
+    def _picked(self, change: Callable[[FloatArray], FloatArray]) -> "Lane":
+        """The lane with every array changed, and with what was worked out of it."""
+        rest = (change(np.asarray(getattr(self, f.name))) for f in fields(Lane)[1:])
+        picked = Lane(mapped(self.steps, change), *rest)
+        picked.__dict__.update(bunching=change(self.bunching), queued_prompt_s=change(self.queued_prompt_s))
+        return picked
 
     @cached_property
     def empty(self) -> "OperatingPoint":
@@ -165,13 +171,13 @@ def largest_requests_per_step(lane: Lane) -> FloatArray:
     return np.minimum(by_slots, by_budget)
 
 
-def at(lane: Lane, requests_per_step: FloatArray) -> OperatingPoint:
-    """The lane's state when so many requests pass per step."""
+def at(lane: Lane, requests_per_step: FloatArray, bunching: FloatArray | None = None) -> OperatingPoint:
+    """The lane's state when so many requests pass per step; `bunching` where it is not that of the lane."""
     y = requests_per_step
     decoding = y * lane.decode_steps
     per_step = y * lane.prompt_tokens
     # One request never meets less than itself; where arrivals are random it meets one more than the mean (PASTA).
-    bunching = lane.bunching
+    bunching = lane.bunching if bunching is None else bunching
     met = np.minimum(np.maximum(decoding * bunching + lane.open_loop, 1.0), np.maximum(lane.slots * bunching, 1.0))
     met = np.where(lane.decode_steps > 0, met, 0.0)
     room = np.maximum(lane.budget_tokens - decoding * lane.tokens_per_sequence, 1.0)
@@ -234,34 +240,6 @@ def closed_prompt_wait_s(prompt_load: FloatArray, prompt_s: FloatArray, clients:
     return np.asarray(queued * prompt_s)
 
 
-def batch_makespan_s(
-    lane: Lane,
-    requests: FloatArray,
-    most_requests_per_second: FloatArray,
-    output_log_sd: FloatArray,
-    all_requests: FloatArray,
-) -> FloatArray:
-    """Time from the first step to the last token of so many requests that are all at hand at the start, seconds.
-
-    What exceeds the slots passes at the lane's best rate. The rest is one wave: its prompts one after the other, then
-    its decoding, of which the last answer is the longest of the waves of all lanes of a replica (mean of the largest of
-    n lognormal lengths); a batch of `all_requests` may not fill these.
-    """
-    wave = np.minimum(requests, lane.slots)
-    prompts_s = wave * lane.queued_prompt_s
-    # Largest of n normal values: about sqrt(2 ln n), less its second-order term. Source: Cramer, 28.6.
-    waves = np.minimum(wave * lane.servers * lane.stages, np.maximum(all_requests, wave))
-    spread = np.sqrt(2.0 * np.log(np.maximum(waves, 1.0)))
-    longest = np.exp(np.maximum(spread - 0.5, 0.0) * output_log_sd - output_log_sd**2 / 2.0)
-    even = decode_step_s(lane, wave)
-    # A third of a wave's answers is longer than the mean; those that run on thin out as time goes to the last.
-    some = np.maximum(wave / 3.0, 1.0)
-    thin = decode_step_s(lane, some / np.maximum(np.log(some), 1.0))
-    tail_s = lane.decode_steps * (even + np.maximum(longest - 1.0, 0.0) * thin)
-    engine_s = prompts_s + tail_s + (requests - wave) / most_requests_per_second
-    return lane.request_s + np.maximum(engine_s, lane.queued_prompt_s + requests * lane.streaming_s)
-
-
 def decode_step_s(lane: Lane, sequences: FloatArray) -> FloatArray:
     """A step of so many sequences without prompt tokens, seconds."""
     return _step(lane, sequences, np.zeros_like(sequences))
@@ -287,12 +265,30 @@ def _curve(lane: Lane) -> tuple[Lane, _Curve]:
     # A denser batch never lowers what the engine can do: it would simply not be made.
     rate = np.maximum.accumulate(point.requests_per_second, axis=1)
     full_y, most = y[:, -1], rate[:, -1]
-    streamed = most * lane.streaming_s > 1.0
-    if streamed.any():
+    limit = limiting_rate(lane)
+    bound = most > limit
+    if bound.any():
         full_y, most = full_y.copy(), most.copy()
-        most[streamed] = 1.0 / lane.streaming_s[streamed]
-        full_y[streamed] = _reached(y[streamed], rate[streamed], most[streamed])
+        most[bound] = limit[bound]
+        full_y[bound] = _reached(y[bound], rate[bound], most[bound])
     return wide, _Curve(y, rate, point, full_y, most)
+
+
+def limiting_rate(lane: Lane) -> FloatArray:
+    """Requests per second that the lane cannot exceed for reasons beyond its steps.
+
+    An API server streams one message after the other. And in a pipeline with all slots taken whoever waits only takes
+    places in the batches that there are: as many as the first requests filled with the budgets of their prompts.
+    """
+    with np.errstate(divide="ignore"):
+        limit = np.asarray(1.0 / lane.streaming_s)
+    if np.any(lane.stages > 1.0):
+        full_y = largest_requests_per_step(lane)
+        filled = np.minimum(lane.budget_tokens / (lane.slots * lane.prompt_tokens), lane.stages)
+        taken_slots = full_y * lane.decode_steps / lane.slots
+        crowded = at(lane, full_y, np.maximum(filled * taken_slots, lane.bunching)).requests_per_second
+        limit = np.where(filled > lane.bunching, np.minimum(limit, crowded), limit)
+    return limit
 
 
 def _reached(y: FloatArray, rate: FloatArray, wanted: FloatArray) -> FloatArray:

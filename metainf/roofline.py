@@ -45,7 +45,6 @@ __all__ = [
     "step_time_s",
     "step_values",
     "step_work",
-    "taken",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -184,11 +183,6 @@ def calibrated(work: StepWork, efficiency: Efficiency) -> StepModel:
         prompt_pair_window_s=w.prompt_pair_window_s / e.attention_matrix,
         overlap=e.overlap,
     )
-
-
-def taken(model: StepModel, indices: NDArray[np.intp]) -> StepModel:
-    """Rows of a model whose fields are arrays, as `indices` picks them."""
-    return mapped(model, lambda values: values[indices])
 
 
 def mapped(model: StepModel, change: Callable[[FloatArray], FloatArray]) -> StepModel:

@@ -43,7 +43,8 @@ def test_hits_come_first_and_their_quantiles_are_those_of_drawn_prompts(
 ) -> None:
     _, facts, (own, saved) = declared(prefix)
     ratio = 0.0 if prefix is None else prefix.ratio
-    found = computed_at(facts, np.array(ratio), np.array(0.0 if prefix is None else float(prefix.tokens)), quantile)
+    tokens = np.array(0.0 if prefix is None else float(prefix.tokens))
+    (found,) = computed_at(facts, np.array(ratio), tokens, [quantile])
     group = own[saved > 0] if quantile <= ratio else own[saved == 0]
     level = quantile / ratio if quantile <= ratio else (quantile - ratio) / (1 - ratio)
     assert found == pytest.approx(float(np.quantile(group, level)), rel=0.05, abs=1.0)
@@ -61,7 +62,7 @@ def test_a_prefix_longer_than_the_prompt_leaves_a_token() -> None:
     mean, squared_cv, _ = computed_prompts(facts, np.array(0.5), np.array(1999.0))
     assert mean == pytest.approx(1000.5)
     assert np.isfinite(squared_cv)
-    assert computed_at(facts, np.array(0.5), np.array(1999.0), 0.3) == pytest.approx(1.0)
+    assert computed_at(facts, np.array(0.5), np.array(1999.0), [0.3]) == [pytest.approx(1.0)]
 
 
 def test_equal_prompts_do_not_vary() -> None:

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from metainf.batches import batch_makespan_s
 from metainf.bursts import found_busy
 from metainf.queueing import (
     Lane,
     alone_prompt_s,
     at,
-    batch_makespan_s,
     closed_prompt_wait_s,
     largest_requests_per_step,
+    limiting_rate,
     prompt_load,
     solve,
 )
@@ -115,6 +116,15 @@ def test_a_prompt_holds_up_all_batches_of_a_pipeline_and_passes_it_chunk_by_chun
 )
 def test_prompts_merge_the_batches_of_a_pipeline(changes: dict[str, float], expected: float) -> None:
     assert lane(**changes).bunching[0] == pytest.approx(max(expected, 1.0), rel=1e-3)
+
+
+def test_full_slots_of_a_pipeline_stay_in_the_batches_that_their_prompts_filled() -> None:
+    # 4 x 64 sequences of 4 prompt tokens are one batch from the start; of 100 tokens they are more than stages.
+    short, long = (lane(stages=4, prompt_tokens=tokens, decode_steps=999) for tokens in (4, 100))
+    _, _, crowded = solved(short, 1e9)
+    assert crowded == pytest.approx(64 / 1000 / (0.010 + 256e-5 + 4e-5 * 0.2), rel=0.02)
+    assert crowded < 0.9 * solved(lane(prompt_tokens=4, decode_steps=999), 1e9)[2]
+    assert limiting_rate(long)[0] == np.inf
 
 
 def test_a_pipeline_and_balanced_ranks_wait_less_than_a_lane_alone() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metainf.meta_features.schema import Feature
 from metainf.predictors.lanes import LaneSet
-from metainf.queueing import Lane, OperatingPoint, at, decode_step_s, largest_requests_per_step
+from metainf.queueing import Lane, OperatingPoint, at, decode_step_s, largest_requests_per_step, limiting_rate
 
 __all__ = ["DERIVED_FEATURES", "LOAD_FEATURES", "LaneState", "LoadState", "lane_state", "load_state"]
 
@@ -46,7 +46,7 @@ class LaneState:
     capacity: FloatArray
     """Most requests per second of one replica."""
     engine_capacity: FloatArray
-    """The same if an API server took no time."""
+    """The same if its steps were all that limits it."""
 
     @property
     def lane(self) -> Lane:
@@ -100,8 +100,6 @@ def lane_state(lanes: LaneSet, extras: FloatArray) -> LaneState:
     full_y = largest_requests_per_step(lane)
     shares = np.array(_SHARES)[:, None]
     best = at(lane, full_y * shares).requests_per_second.max(axis=0) * np.asarray(lanes.replica.lanes)
-    with np.errstate(divide="ignore"):
-        streamed = np.asarray(lanes.replica.lanes) / lane.streaming_s
     return LaneState(
         lanes=lanes,
         replica=lanes.replica,
@@ -112,7 +110,7 @@ def lane_state(lanes: LaneSet, extras: FloatArray) -> LaneState:
         empty=at(lane, np.full_like(lane.slots, _EMPTY)),
         one_step_s=decode_step_s(lane, np.ones_like(lane.slots)),
         full_step_s=decode_step_s(lane, lane.slots),
-        capacity=np.minimum(best, streamed),
+        capacity=np.minimum(best, limiting_rate(lane) * np.asarray(lanes.replica.lanes)),
         engine_capacity=best,
     )
 

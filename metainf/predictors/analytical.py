@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from metainf.accelerators import Vendor
+from metainf.batches import batch_makespan_s
 from metainf.efficiencies import CONSTANTS, Efficiency, efficiency_of
 from metainf.predictors.contract import FloatArray, Predictions, PredictorIdentity, Question, ReplicaSpec
 from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
 from metainf.predictors.latencies import batch_latencies, steady_latencies
 from metainf.predictors.remembered import RememberedRows
 from metainf.predictors.spread import SPREAD_CONSTANTS, replica_penalty, spread
-from metainf.queueing import at, batch_makespan_s, solve
+from metainf.queueing import at, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 

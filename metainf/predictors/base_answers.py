@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.batches import batch_makespan_s
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
 from metainf.predictors.lanes import LaneSet
 from metainf.predictors.latencies import batch_latencies, steady_latencies
-from metainf.queueing import at, batch_makespan_s, solve
+from metainf.queueing import at, solve
 
 __all__ = [
     "CAPACITY",

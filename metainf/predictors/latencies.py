@@ -135,8 +135,8 @@ def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, 
     one_s = alone_prompt_s(lane)
     mean = base + wait + STARTUP_SHARE * startup
     columns = [mean]
-    for quantile in _QUANTILES:
-        tokens = computed_at(lanes.traffic, lanes.hit_ratio, lanes.hit_tokens, quantile)
+    prompts = computed_at(lanes.traffic, lanes.hit_ratio, lanes.hit_tokens, _QUANTILES)
+    for quantile, tokens in zip(_QUANTILES, prompts, strict=True):
         prompt = one_s * (tokens / lane.prompt_tokens - 1.0)
         # An exponential tail above an atom at zero: P(wait > t) = busy x exp(-t busy / mean).
         with np.errstate(invalid="ignore"):

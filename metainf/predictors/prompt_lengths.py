@@ -4,6 +4,7 @@ Separate from the lanes, which only add up work, because it follows from what a 
 begins with one of p tokens, the part past p + 1 is that of the declared lengths, scaled for its mean.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ def computed_prompts(
     t = traffic
     plain_cv = np.expm1(t.input_log_sd**2)
     prefixed = np.maximum(t.prefix_ratio, hit_ratio)
-    first, second = _excess_moments(t)
-    own_variance = (t.input_tokens - _least(t)) ** 2 * (second / np.maximum(first, 1e-9) ** 2 - 1.0)
-    own_variance = np.where(t.input_log_sd > 0, np.maximum(own_variance, 0.0), 0.0)
+    own_variance = np.zeros_like(t.input_tokens)
+    if np.any(prefixed > 0):
+        first, second = _excess_moments(t)
+        own_variance = (t.input_tokens - _least(t)) ** 2 * (second / np.maximum(first, 1e-9) ** 2 - 1.0)
+        own_variance = np.where(t.input_log_sd > 0, np.maximum(own_variance, 0.0), 0.0)
     left = np.maximum(t.input_tokens - hit_tokens, 1.0)
     mean = np.maximum(t.input_tokens - hit_ratio * hit_tokens, 1.0)
     # Squares of what is computed: of requests that hit, that begin with a prefix and miss, and that begin with none.
@@ -39,18 +42,25 @@ def computed_prompts(
     return mean, np.maximum(squares / mean**2 - 1.0, 0.0), context
 
 
-def computed_at(traffic: Any, hit_ratio: FloatArray, hit_tokens: FloatArray, quantile: float) -> FloatArray:
-    """Tokens to compute at the quantile: requests that hit the cache come first."""
+def computed_at(
+    traffic: Any, hit_ratio: FloatArray, hit_tokens: FloatArray, quantiles: Sequence[float]
+) -> list[FloatArray]:
+    """Tokens to compute at each of the quantiles: requests that hit the cache come first."""
     t, hit = traffic, hit_ratio
-    is_hit = quantile <= hit
-    level = np.where(is_hit, quantile / np.maximum(hit, 1e-9), (quantile - hit) / np.maximum(1.0 - hit, 1e-9))
-    z = normal_quantile(np.where(hit > 0, level, quantile))
-    whole = t.input_tokens * np.exp(z * t.input_log_sd - t.input_log_sd**2 / 2.0)
+    middle = t.input_tokens * np.exp(-(t.input_log_sd**2) / 2.0)
+    if not np.any(hit > 0):
+        return [np.maximum(middle * np.exp(normal_quantile(each) * t.input_log_sd), 1.0) for each in quantiles]
     least = _least(t)
     first, _ = _excess_moments(t)
     scale = (t.input_tokens - least) / np.maximum(first, 1e-9)
-    own = least - hit_tokens + scale * np.maximum(whole - least, 0.0)
-    return np.asarray(np.maximum(np.where(is_hit, own, whole), 1.0))
+    found = []
+    for quantile in quantiles:
+        is_hit = quantile <= hit
+        level = np.where(is_hit, quantile / np.maximum(hit, 1e-9), (quantile - hit) / np.maximum(1.0 - hit, 1e-9))
+        whole = middle * np.exp(normal_quantile(np.where(hit > 0, level, quantile)) * t.input_log_sd)
+        own = least - hit_tokens + scale * np.maximum(whole - least, 0.0)
+        found.append(np.maximum(np.where(is_hit, own, whole), 1.0))
+    return found
 
 
 def _least(t: Any) -> FloatArray:
@@ -80,7 +90,7 @@ def _normal(z: FloatArray) -> FloatArray:
     return np.asarray(np.where(z > 0, 1.0 - tail, tail))
 
 
-def normal_quantile(probability: FloatArray) -> FloatArray:
+def normal_quantile(probability: FloatArray | float) -> FloatArray:
     """Standard normal quantile, within 0.005 between 0.01 and 0.99.
 
     Source: 4.91 (p^0.14 - (1 - p)^0.14), Joiner and Rosenblatt, JASA 66 (1971).
