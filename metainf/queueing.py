@@ -191,7 +191,7 @@ def at(lane: Lane, requests_per_step: FloatArray, bunching: FloatArray | None = 
     prompt_s = np.maximum(with_chunk_s, decode_s)
     chunks = np.maximum(lane.prompt_tokens / chunk, 1.0)
     held = share
-    if np.any(lane.ranks * lane.stages > 1.0):
+    if carrying is not None or np.any(lane.stages > 1.0):
         # The chunks of one prompt follow each other into a pipeline, so others are held up for less than all of them.
         chunks = (chunks + lane.stages - 1.0) / lane.stages
         own = np.minimum(y * chunks, share)

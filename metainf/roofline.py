@@ -228,15 +228,16 @@ def step_time_s(
         expert_read = m.expert_read_s * -np.expm1(together * m.expert_miss_log)
         expert_compute = together * m.expert_token_s
         experts = np.maximum(expert_read, expert_compute) + m.overlap * np.minimum(expert_read, expert_compute)
-    head = m.head_read_s + (decoded + np.minimum(prompt_tokens, 1.0)) * m.head_row_s
     full = np.maximum(sequences * m.cache_read_s, decoded * m.cache_token_s) * context_tokens
     window = sequences * m.window_read_s * np.minimum(context_tokens, m.window_tokens)
     attended = prompt_context_tokens
-    prompt = prompt_tokens * (
-        m.prompt_pair_s * attended + m.prompt_pair_window_s * np.minimum(attended, m.window_tokens)
+    pairs = m.prompt_pair_s * attended + m.prompt_pair_window_s * np.minimum(attended, m.window_tokens)
+    # What prompts have no part in first: it is of half the size where steps with and without them are asked for.
+    decode = (
+        full + window + (m.fixed_s + m.head_read_s + sequences * m.sequence_s + decoded * (m.head_row_s + m.token_s))
     )
-    rest = m.fixed_s + sequences * m.sequence_s + tokens * m.token_s
-    return np.asarray(dense + experts + head + full + window + prompt + rest, dtype=np.float64)
+    prompt = prompt_tokens * (pairs + m.token_s) + np.minimum(prompt_tokens, 1.0) * m.head_row_s
+    return np.asarray(dense + experts + (decode + prompt), dtype=np.float64)
 
 
 def step_work(replica: ReplicaSpec) -> StepWork:
