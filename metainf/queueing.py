@@ -9,30 +9,27 @@ tokens) are in a step on average; from these the mean step time s(y) follows, an
 per second. Slots (KV cache, `max_num_seqs`) and the token budget bound y. Loads are inverted on a grid of y.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.roofline import INTERACTIVITY_TOKENS, StepModel, mapped, step_time_s, taken
+from metainf.roofline import INTERACTIVITY_TOKENS, StepModel, mapped, step_time_s
 
 __all__ = [
-    "STARTUP_SHARE",
     "Lane",
     "OperatingPoint",
     "alone_prompt_s",
     "at",
-    "batch_makespan_s",
     "closed_prompt_wait_s",
     "decode_step_s",
-    "frontend_wait_s",
     "largest_requests_per_step",
+    "limiting_rate",
     "prompt_load",
-    "prompt_wait_s",
-    "slot_wait_s",
+    "share_of_any",
     "solve",
-    "startup_wait_s",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -40,15 +37,6 @@ FloatArray = NDArray[np.float64]
 _GRID = np.geomspace(1e-3, 1.0, 12)
 """Shares of the largest y between which a load is looked for."""
 _REFINEMENTS = 2  # looks between two of them: 99 of 100 answers are then within 0.2 % of one on a grid of 2,000
-STARTUP_SHARE = 0.1
-"""Share of a closed loop's requests that are sent at once at its start.
-
-Source: public serving benchmarks send ten requests per client and start all clients together (InferenceX,
-`num_prompts = 10 x max_concurrency`).
-"""
-
-
-_BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
 
 
 @dataclass(frozen=True)  # without slots: what follows from the lane alone is worked out once and kept
@@ -79,28 +67,60 @@ class Lane:
     sequence_extra_s: FloatArray
     """The same for each decoding sequence."""
     frontend_token_s: FloatArray
-    """Work of the API server per streamed token."""
-    answer_tokens: FloatArray
-    """Mean tokens of an answer."""
+    """Work of the API server per message with streamed tokens."""
+    messages: FloatArray
+    """Mean messages of an answer: fewer than its steps where the server streams at intervals."""
     request_s: FloatArray
     """Client to engine and back, per request, outside of the engine's steps."""
+    ranks: FloatArray
+    """Data-parallel ranks that step together, this one among them: those of a mixture of experts."""
+    stages: FloatArray
+    """Lanes that pass through one pipeline, one after the other: they share a queue and an API server's process."""
+    servers: FloatArray
+    """Data-parallel ranks among which a balancer picks the one with the least to do."""
     open_loop: FloatArray
     """1 where requests arrive on their own: one meets a sequence more than the mean; 0 for closed loops."""
 
     def on_grid(self) -> "Lane":
         """The same with a trailing axis of length 1."""
-        rest = (np.asarray(getattr(self, f.name))[:, None] for f in fields(Lane)[1:])
-        return Lane(mapped(self.steps, lambda values: values[:, None]), *rest)
+        return self._picked(lambda values: values[:, None])
 
     def rows(self, index: NDArray[np.intp]) -> "Lane":
         """The lanes that `index` picks."""
-        rest = (np.asarray(getattr(self, f.name))[index] for f in fields(Lane)[1:])
-        return Lane(taken(self.steps, index), *rest)
+        return self._picked(lambda values: values[index])
+
+    def _picked(self, change: Callable[[FloatArray], FloatArray]) -> "Lane":
+        """The lane with every array changed, and with what was worked out of it."""
+        rest = (change(np.asarray(getattr(self, f.name))) for f in fields(Lane)[1:])
+        picked = Lane(mapped(self.steps, change), *rest)
+        picked.__dict__.update(bunching=change(self.bunching), queued_prompt_s=change(self.queued_prompt_s))
+        return picked
 
     @cached_property
     def empty(self) -> "OperatingPoint":
         """The lane when next to nothing passes."""
         return at(self, np.full_like(self.slots, 1e-9))
+
+    @cached_property
+    def streaming_s(self) -> FloatArray:
+        """Time of the lane's part of an API server that one answer takes: no lane completes more than one in each."""
+        return np.asarray(self.messages * self.frontend_token_s * self.stages)
+
+    @cached_property
+    def bunching(self) -> FloatArray:
+        """Sequences in a step over those of evenly filled lanes: 1 but in pipelines of more than two stages.
+
+        While a prompt's chunk takes the first stage, the batches that come back wait, and go on as one. A prompt makes
+        one batch more and merges the share of them that come back in its time, so about two over that share are left.
+        """
+        even = np.ones_like(self.stages)
+        if not np.any(self.stages > 2.0):
+            return even
+        one = np.where(self.decode_steps > 0, 1.0, 0.0)
+        chunk = np.minimum(self.prompt_tokens, np.minimum(self.chunk_tokens, self.budget_tokens))
+        decode_s, prompt_s = _step(self, one, np.stack([np.zeros_like(chunk), chunk]), even)
+        caught = np.minimum(prompt_s / (self.stages * decode_s), 1.0)
+        return np.asarray(np.maximum(self.stages * caught / 2.0, 1.0))
 
     @cached_property
     def queued_prompt_s(self) -> FloatArray:
@@ -124,16 +144,18 @@ class OperatingPoint:
     prompt_step_s: FloatArray
     """A step with a chunk of a prompt."""
     prompt_share: FloatArray
-    """Share of the steps that carry prompt tokens."""
+    """Share of the steps that are held up by a prompt of the lane's own."""
+    held_share: FloatArray
+    """The same for a prompt of any lane that goes along with this one: what is between two chunks waits for them."""
     chunk_tokens: FloatArray
     """Prompt tokens in such a step, of one prompt or several."""
     chunks: FloatArray
-    """Steps over which one prompt spreads."""
+    """Steps, as long as those with a chunk, that one prompt takes."""
 
     @property
     def step_s(self) -> FloatArray:
         """Mean time of a step."""
-        return self.decode_step_s + self.prompt_share * (self.prompt_step_s - self.decode_step_s)
+        return self.decode_step_s + self.held_share * (self.prompt_step_s - self.decode_step_s)
 
     @property
     def prefill_s(self) -> FloatArray:
@@ -149,25 +171,43 @@ def largest_requests_per_step(lane: Lane) -> FloatArray:
     return np.minimum(by_slots, by_budget)
 
 
-def at(lane: Lane, requests_per_step: FloatArray) -> OperatingPoint:
-    """The lane's state when so many requests pass per step."""
+def at(lane: Lane, requests_per_step: FloatArray, bunching: FloatArray | None = None) -> OperatingPoint:
+    """The lane's state when so many requests pass per step; `bunching` where it is not that of the lane."""
     y = requests_per_step
     decoding = y * lane.decode_steps
     per_step = y * lane.prompt_tokens
     # One request never meets less than itself; where arrivals are random it meets one more than the mean (PASTA).
-    met = np.minimum(np.maximum(decoding + lane.open_loop, 1.0), np.maximum(lane.slots, 1.0))
+    bunching = lane.bunching if bunching is None else bunching
+    met = np.minimum(np.maximum(decoding * bunching + lane.open_loop, 1.0), np.maximum(lane.slots * bunching, 1.0))
     met = np.where(lane.decode_steps > 0, met, 0.0)
     room = np.maximum(lane.budget_tokens - decoding * lane.tokens_per_sequence, 1.0)
     chunk = np.maximum(np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), room), per_step)
-    decode_s, with_chunk_s = _step(lane, met, np.stack([np.zeros_like(chunk), chunk]))
-    prompt_s = np.maximum(with_chunk_s, decode_s)
     share = np.minimum(per_step / chunk, 1.0)
-    step_s = decode_s + share * (prompt_s - decode_s)
+    carrying = None
+    if np.any(lane.ranks > 1.0):
+        some = share_of_any(share, lane.ranks)
+        carrying = np.where(some > 1e-6, lane.ranks * share / np.maximum(some, 1e-6), 1.0)
+    decode_s, with_chunk_s = _step(lane, met, np.stack([np.zeros_like(chunk), chunk]), carrying)
+    prompt_s = np.maximum(with_chunk_s, decode_s)
     chunks = np.maximum(lane.prompt_tokens / chunk, 1.0)
-    return OperatingPoint(y, y / step_s, decoding, decode_s, prompt_s, share, chunk, chunks)
+    held = share
+    if carrying is not None or np.any(lane.stages > 1.0):
+        # The chunks of one prompt follow each other into a pipeline, so others are held up for less than all of them.
+        chunks = (chunks + lane.stages - 1.0) / lane.stages
+        own = np.minimum(y * chunks, share)
+        held, share = np.maximum(share_of_any(own, lane.ranks * lane.stages), share), own
+    step_s = decode_s + held * (prompt_s - decode_s)
+    return OperatingPoint(y, y / step_s, decoding, decode_s, prompt_s, share, held, chunk, chunks)
 
 
-def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> FloatArray:
+def share_of_any(share: FloatArray, lanes: FloatArray) -> FloatArray:
+    """Share of the steps in which any of so many lanes has what each has in a share of its own."""
+    return np.asarray(1.0 - np.exp(lanes * np.log(np.maximum(1.0 - share, 1e-300))))
+
+
+def _step(
+    lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray, prompt_lanes: FloatArray | None = None
+) -> FloatArray:
     time_s = step_time_s(
         lane.steps,
         sequences,
@@ -175,6 +215,7 @@ def _step(lane: Lane, sequences: FloatArray, prompt_tokens: FloatArray) -> Float
         prompt_tokens,
         lane.prompt_context_tokens,
         tokens_per_sequence=lane.tokens_per_sequence,
+        prompt_lanes=prompt_lanes,
     )
     small = sequences * lane.tokens_per_sequence + prompt_tokens <= INTERACTIVITY_TOKENS
     return time_s * np.where(small, lane.small_step_scale, 1.0) + lane.step_extra_s + sequences * lane.sequence_extra_s
@@ -191,73 +232,12 @@ def prompt_load(lane: Lane, point: OperatingPoint) -> FloatArray:
     return np.minimum(point.requests_per_second * lane.queued_prompt_s, 0.999)
 
 
-def prompt_wait_s(lane: Lane, point: OperatingPoint, arrival_squared_cv: FloatArray) -> FloatArray:
-    """Mean wait for prompts ahead, seconds.
-
-    Source: Kingman's approximation for one server, rho / (1 - rho) x (ca^2 + cs^2) / 2 x service time.
-    """
-    load = prompt_load(lane, point)
-    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
-    return load / (1.0 - load) * spread * lane.queued_prompt_s
-
-
-def slot_wait_s(
-    lane: Lane, point: OperatingPoint, utilization: FloatArray, arrival_squared_cv: FloatArray
-) -> FloatArray:
-    """Mean wait for a free slot, seconds; infinite from full utilisation on.
-
-    Source: Sakasegawa's approximation for m servers, rho^(sqrt(2 (m + 1)) - 1) / (m (1 - rho)) x (ca^2 + cs^2) / 2.
-    """
-    rho = np.minimum(utilization, 1.0)
-    slots = np.maximum(lane.slots, 1.0)
-    residence_s = point.prefill_s + lane.decode_steps * point.step_s
-    spread = (arrival_squared_cv + lane.prompt_squared_cv) / 2.0
-    with np.errstate(divide="ignore"):
-        return np.asarray(rho ** (np.sqrt(2.0 * (slots + 1.0)) - 1.0) / (slots * (1.0 - rho)) * spread * residence_s)
-
-
 def closed_prompt_wait_s(prompt_load: FloatArray, prompt_s: FloatArray, clients: FloatArray) -> FloatArray:
     """Mean wait for prompts ahead in a closed loop, seconds: bounded, since at most the other clients are ahead."""
     others = np.maximum(clients - 1.0, 0.0)
     # Requests come back spaced by the completions: half of the variability of random arrivals.
     queued = 0.5 * others * prompt_load / (prompt_load + np.maximum(clients, 1.0) * (1.0 - prompt_load))
     return np.asarray(queued * prompt_s)
-
-
-def frontend_wait_s(lane: Lane, point: OperatingPoint) -> FloatArray:
-    """Time that a request and its first token wait for the API server, which sends a step's tokens one by one.
-
-    Each data-parallel rank has a process of its own; stages of a pipeline are taken to have one each as well.
-    """
-    tokens_per_second = point.requests_per_second * lane.answer_tokens
-    busy = np.minimum(tokens_per_second * lane.frontend_token_s, _BUSIEST_FRONTEND)
-    return np.asarray(point.decoding * lane.frontend_token_s / (1.0 - busy))
-
-
-def startup_wait_s(lane: Lane, clients: FloatArray) -> FloatArray:
-    """Mean wait of the requests that a closed loop sends at once at its start, seconds."""
-    ahead = np.maximum(np.minimum(clients, lane.slots) - 1.0, 0.0)
-    return 0.5 * ahead * lane.queued_prompt_s
-
-
-def batch_makespan_s(
-    lane: Lane, requests: FloatArray, most_requests_per_second: FloatArray, output_log_sd: FloatArray
-) -> FloatArray:
-    """Time from the first step to the last token of so many requests that are all at hand at the start, seconds.
-
-    What exceeds the slots passes at the lane's best rate. The rest is one wave: its prompts one after the other, then
-    its decoding, of which the last answer is the longest of the wave (mean of the largest of n lognormal lengths).
-    """
-    wave = np.minimum(requests, lane.slots)
-    prompts_s = wave * lane.queued_prompt_s
-    # Largest of n normal values: about sqrt(2 ln n), less its second-order term. Source: Cramer, 28.6.
-    spread = np.sqrt(2.0 * np.log(np.maximum(wave, 1.0)))
-    longest = np.exp(np.maximum(spread - 0.5, 0.0) * output_log_sd - output_log_sd**2 / 2.0)
-    even = decode_step_s(lane, wave)
-    # While the longest answers run on, the batch thins out: on average half of it is left.
-    thin = decode_step_s(lane, np.maximum(wave / 2.0, 1.0))
-    tail_s = lane.decode_steps * (even + np.maximum(longest - 1.0, 0.0) * thin)
-    return lane.request_s + prompts_s + tail_s + (requests - wave) / most_requests_per_second
 
 
 def decode_step_s(lane: Lane, sequences: FloatArray) -> FloatArray:
@@ -272,6 +252,10 @@ class _Curve:
     y: FloatArray
     requests_per_second: FloatArray
     point: OperatingPoint
+    full_y: FloatArray
+    """The largest y, shape (n,): where slots, the token budget or the API server are used up."""
+    most: FloatArray
+    """Most requests per second, shape (n,)."""
 
 
 def _curve(lane: Lane) -> tuple[Lane, _Curve]:
@@ -280,7 +264,43 @@ def _curve(lane: Lane) -> tuple[Lane, _Curve]:
     point = at(wide, y)
     # A denser batch never lowers what the engine can do: it would simply not be made.
     rate = np.maximum.accumulate(point.requests_per_second, axis=1)
-    return wide, _Curve(y, rate, point)
+    full_y, most = y[:, -1], rate[:, -1]
+    limit = limiting_rate(lane)
+    bound = most > limit
+    if bound.any():
+        full_y, most = full_y.copy(), most.copy()
+        most[bound] = limit[bound]
+        full_y[bound] = _reached(y[bound], rate[bound], most[bound])
+    return wide, _Curve(y, rate, point, full_y, most)
+
+
+def limiting_rate(lane: Lane) -> FloatArray:
+    """Requests per second that the lane cannot exceed for reasons beyond its steps.
+
+    An API server streams one message after the other. And in a pipeline with all slots taken whoever waits only takes
+    places in the batches that there are: as many as the first requests filled with the budgets of their prompts.
+    """
+    with np.errstate(divide="ignore"):
+        limit = np.asarray(1.0 / lane.streaming_s)
+    if np.any(lane.stages > 1.0):
+        full_y = largest_requests_per_step(lane)
+        filled = np.minimum(lane.budget_tokens / (lane.slots * lane.prompt_tokens), lane.stages)
+        taken_slots = full_y * lane.decode_steps / lane.slots
+        crowded = at(lane, full_y, np.maximum(filled * taken_slots, lane.bunching)).requests_per_second
+        limit = np.where(filled > lane.bunching, np.minimum(limit, crowded), limit)
+    return limit
+
+
+def _reached(y: FloatArray, rate: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Where rates that rise along rows reach what is wanted; the time of a step is linear between two points."""
+    rows = np.arange(len(y))
+    upper = np.argmax(rate >= wanted[:, None], axis=1)
+    lower = np.maximum(upper - 1, 0)
+    low_y = np.where(upper > 0, y[rows, lower], 0.0)
+    high_y, high_s = y[rows, upper], y[rows, upper] / rate[rows, upper]
+    slope = np.where(upper > 0, (high_s - y[rows, lower] / rate[rows, lower]) / (high_y - low_y), 0.0)
+    found = (high_s - slope * high_y) / np.maximum(1.0 / wanted - slope, 1e-12)
+    return np.asarray(np.clip(found, low_y, high_y))
 
 
 def solve(
@@ -317,7 +337,8 @@ def solve(
         for _ in range(_REFINEMENTS):
             y = bracket.y
             bracket = bracket.narrowed(y, _held(picked, y, load))
-    return bracket.y, curve.y[of, -1], curve.requests_per_second[of, -1]
+    full_y = curve.full_y[of]
+    return np.minimum(bracket.y, full_y), full_y, curve.most[of]
 
 
 def _held(lane: Lane, y: FloatArray, load: FloatArray) -> FloatArray:

@@ -45,7 +45,6 @@ __all__ = [
     "step_time_s",
     "step_values",
     "step_work",
-    "taken",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -186,19 +185,13 @@ def calibrated(work: StepWork, efficiency: Efficiency) -> StepModel:
     )
 
 
-def taken(model: StepModel, indices: NDArray[np.intp]) -> StepModel:
-    """Rows of a model whose fields are arrays, as `indices` picks them."""
-    return mapped(model, lambda values: values[indices])
-
-
 def mapped(model: StepModel, change: Callable[[FloatArray], FloatArray]) -> StepModel:
     """The model with `change` applied to the array of every field."""
     columns: list[Any] = [change(np.asarray(value, dtype=np.float64)) for value in step_values(model)]
     return StepModel(*columns)
 
 
-_FIELDS = tuple(f.name for f in fields(StepModel))
-step_values = attrgetter(*_FIELDS)
+step_values = attrgetter(*(f.name for f in fields(StepModel)))
 """The fields of a StepModel, in their order."""
 
 
@@ -210,6 +203,7 @@ def step_time_s(
     prompt_context_tokens: FloatArray | float = 0.0,
     *,
     tokens_per_sequence: FloatArray | float = 1.0,
+    prompt_lanes: FloatArray | float | None = None,
 ) -> FloatArray:
     """Time of one step of one lane, seconds; all arguments broadcast.
 
@@ -220,6 +214,7 @@ def step_time_s(
     prompt_tokens : prompt tokens in the step, of all prompts together
     prompt_context_tokens : tokens that such a token attends to, on average
     tokens_per_sequence : tokens that each decoding sequence has in the step: drafts to verify and one
+    prompt_lanes : lanes with prompt tokens of those that meet at the experts; all of them where it is not said
     """
     m = model
     decoded = sequences * tokens_per_sequence
@@ -228,20 +223,21 @@ def step_time_s(
     compute = tokens * m.dense_token_s
     dense = np.maximum(read, compute) + m.overlap * np.minimum(read, compute)
     experts: FloatArray | float = 0.0
-    if np.any(m.expert_lanes):  # without experts the exponential is most of the work here
-        together = tokens * m.expert_lanes
+    if np.any(m.expert_token_s):  # without experts the exponential is most of the work here
+        together = decoded * m.expert_lanes + prompt_tokens * (m.expert_lanes if prompt_lanes is None else prompt_lanes)
         expert_read = m.expert_read_s * -np.expm1(together * m.expert_miss_log)
         expert_compute = together * m.expert_token_s
         experts = np.maximum(expert_read, expert_compute) + m.overlap * np.minimum(expert_read, expert_compute)
-    head = m.head_read_s + (decoded + np.minimum(prompt_tokens, 1.0)) * m.head_row_s
     full = np.maximum(sequences * m.cache_read_s, decoded * m.cache_token_s) * context_tokens
     window = sequences * m.window_read_s * np.minimum(context_tokens, m.window_tokens)
     attended = prompt_context_tokens
-    prompt = prompt_tokens * (
-        m.prompt_pair_s * attended + m.prompt_pair_window_s * np.minimum(attended, m.window_tokens)
+    pairs = m.prompt_pair_s * attended + m.prompt_pair_window_s * np.minimum(attended, m.window_tokens)
+    # What prompts have no part in first: it is of half the size where steps with and without them are asked for.
+    decode = (
+        full + window + (m.fixed_s + m.head_read_s + sequences * m.sequence_s + decoded * (m.head_row_s + m.token_s))
     )
-    rest = m.fixed_s + sequences * m.sequence_s + tokens * m.token_s
-    return np.asarray(dense + experts + head + full + window + prompt + rest, dtype=np.float64)
+    prompt = prompt_tokens * (pairs + m.token_s) + np.minimum(prompt_tokens, 1.0) * m.head_row_s
+    return np.asarray(dense + experts + (decode + prompt), dtype=np.float64)
 
 
 def step_work(replica: ReplicaSpec) -> StepWork:

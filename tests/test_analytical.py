@@ -64,6 +64,9 @@ SPECS = [
     spec(LLAMA_70B, layout=Layout(tensor_parallel=4)),
     spec(LLAMA_70B, "L40S-PCIe-48GB", Layout(tensor_parallel=2, pipeline_parallel=2)),
     spec("Qwen/Qwen3-30B-A3B", "H200-SXM-141GB", Layout(data_parallel=2, expert_parallel=True)),
+    spec("Qwen/Qwen3-30B-A3B", "H200-SXM-141GB", Layout(data_parallel=8, expert_parallel=True)),
+    spec("Qwen/Qwen3-30B-A3B", "L40S-PCIe-48GB", Layout(pipeline_parallel=8)),
+    spec("Qwen/Qwen3-0.6B", "B200-SXM-180GB"),
     spec("openai/gpt-oss-120b", "B200-SXM-180GB"),
     spec(max_num_seqs=4),
     spec(speculation=Speculation(SpeculationKind.EAGLE, 3)),
@@ -80,8 +83,9 @@ lengths = st.floats(1, 6000)
     outputs=lengths,
     tail=st.floats(1.0, 3.0),
     shared=st.none() | st.builds(SharedPrefix, st.integers(1, 6000), st.floats(0.01, 1.0), st.integers(1, 5000)),
+    burstiness=st.floats(0.1, 8.0),
 )
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=120, deadline=None)
 def test_more_load_is_never_faster(
     replica: ReplicaSpec,
     rate: float,
@@ -90,9 +94,12 @@ def test_more_load_is_never_faster(
     outputs: float,
     tail: float,
     shared: SharedPrefix | None,
+    burstiness: float,
 ) -> None:
     wide = TokenLengths(inputs, inputs * tail), TokenLengths(outputs, outputs * tail)
-    low, high = (ask(replica, Traffic(RateLoad(r), *wide, shared)) for r in (rate, rate * factor))
+    low, high = (
+        ask(replica, Traffic(RateLoad(r), *wide, shared, burstiness=burstiness)) for r in (rate, rate * factor)
+    )
     assert (high.latency_s >= low.latency_s * (1 - 1e-6)).all()
     assert high.capacity_requests_per_second[0] == pytest.approx(low.capacity_requests_per_second[0])
 
@@ -276,6 +283,28 @@ def test_every_replica_of_a_batch_has_a_cache_of_its_own_to_fill() -> None:
     assert together.makespan_s[1] < together.makespan_s[0]
 
 
+def test_an_api_server_that_streams_at_intervals_lets_a_fast_engine_do_more() -> None:
+    asked = traffic(RateLoad(10.0), 100, 200)
+    model = "Qwen/Qwen3-0.6B"
+    every, tenth = spec(model, "B200-SXM-180GB"), spec(model, "B200-SXM-180GB", stream_interval=10)
+    capacity = [float(ask(s, asked).capacity_requests_per_second[0]) for s in (every, tenth)]
+    assert capacity[0] == pytest.approx(1 / (200 * GENERIC.frontend_token_s), rel=1e-3)
+    assert capacity[1] > 2 * capacity[0]
+    large = [spec(LLAMA_70B, layout=Layout(tensor_parallel=4), stream_interval=n) for n in (1, 10)]
+    alike = [float(ask(s, asked).capacity_requests_per_second[0]) for s in large]
+    assert alike[0] == alike[1]
+
+
+def test_each_rank_has_an_api_server_and_stages_share_one() -> None:
+    asked = traffic(RateLoad(1.0), 20, 200)
+
+    def most(layout: Layout) -> float:
+        return float(ask(spec("Qwen/Qwen3-0.6B", "B200-SXM-180GB", layout), asked).capacity_requests_per_second[0])
+
+    assert most(Layout(data_parallel=4)) == pytest.approx(4 * most(ONE))
+    assert most(Layout(pipeline_parallel=4)) == pytest.approx(most(ONE))
+
+
 def test_ngram_speculation_needs_repetitive_text() -> None:
     ngram = spec(speculation=Speculation(SpeculationKind.NGRAM, 4))
     found = [
@@ -323,6 +352,14 @@ def test_bursts_wait_longer() -> None:
     assert bursty.latency_s[0, TTFT, P95] > calm.latency_s[0, TTFT, P95]
 
 
+def test_prompts_of_a_burst_are_computed_while_its_first_requests_decode() -> None:
+    short = {b: ask(spec(), traffic(RateLoad(4.0), 2000, 30, burstiness=b)).latency_s[0] for b in (1.0, 4.0)}
+    assert short[4.0][TPOT, MEAN] > 2 * short[1.0][TPOT, MEAN]
+    assert short[4.0][TPOT, P95] > short[4.0][TPOT, MEAN] > short[4.0][TPOT, P50]
+    long = {b: ask(spec(), traffic(RateLoad(0.4), 200, 3000, burstiness=b)).latency_s[0] for b in (1.0, 4.0)}
+    assert long[4.0][TPOT, MEAN] == pytest.approx(long[1.0][TPOT, MEAN], rel=0.1)
+
+
 def test_a_batch_takes_as_long_as_its_fullest_replica() -> None:
     one, two, uneven = (
         ask(spec(), traffic(BatchLoad(n, 600.0)), replicas=r) for n, r in ((500, 1), (1000, 2), (999, 2))
@@ -331,6 +368,14 @@ def test_a_batch_takes_as_long_as_its_fullest_replica() -> None:
     assert one.makespan_s[0] == pytest.approx(uneven.makespan_s[0])
     assert one.requests_per_second[0] == pytest.approx(500 / one.makespan_s[0])
     assert one.utilization[0] == pytest.approx(one.makespan_s[0] / 600.0)
+
+
+def test_the_first_of_a_batch_decode_beside_the_prompts_of_the_others() -> None:
+    few, many = (ask(spec(), traffic(BatchLoad(n, 600.0), 2000, 50)).latency_s[0] for n in (4, 200))
+    assert many[TPOT, MEAN] > 3 * few[TPOT, MEAN]
+    assert many[TPOT, P50] < many[TPOT, P95] <= many[TPOT, P99]
+    # The prompts of four requests are one step, at whose end each gets its first token.
+    assert few[TTFT, P95] == pytest.approx(few[TTFT, P50])
 
 
 def test_what_does_not_fit_delivers_nothing() -> None:

@@ -15,7 +15,7 @@ from metainf.errors import InvalidWorkloadError
 from metainf.known_models import known_model
 from metainf.layouts import Layout
 from metainf.predictors.contract import ReplicaSpec
-from metainf.roofline import StepModel, calibrated, step_time_s, step_values, step_work, taken
+from metainf.roofline import StepModel, calibrated, mapped, step_time_s, step_values, step_work
 from metainf.settings import EngineSettings
 
 ONE, DEFAULTS = Layout(), EngineSettings(max_model_len=8192)
@@ -148,7 +148,7 @@ def test_models_side_by_side_give_what_single_ones_give() -> None:
     specs = [replica(), replica("openai/gpt-oss-120b"), replica(layout=Layout(tensor_parallel=2))]
     models = [calibrated(step_work(s), GENERIC) for s in specs]
     side_by_side = StepModel(*np.array([step_values(model) for model in models]).T)
-    together = step_time_s(taken(side_by_side, np.array([2, 0, 1])), 8.0, 500.0, 300.0, 150.0)
+    together = step_time_s(mapped(side_by_side, lambda values: values[[2, 0, 1]]), 8.0, 500.0, 300.0, 150.0)
     alone = [float(step_time_s(models[i], 8.0, 500.0, 300.0, 150.0)) for i in (2, 0, 1)]
     assert together.tolist() == pytest.approx(alone)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metainf.meta_features.schema import Feature
 from metainf.predictors.lanes import LaneSet
-from metainf.queueing import Lane, OperatingPoint, at, decode_step_s, largest_requests_per_step
+from metainf.queueing import Lane, OperatingPoint, at, decode_step_s, largest_requests_per_step, limiting_rate
 
 __all__ = ["DERIVED_FEATURES", "LOAD_FEATURES", "LaneState", "LoadState", "lane_state", "load_state"]
 
@@ -45,6 +45,8 @@ class LaneState:
     """A decode step of as many as there are slots."""
     capacity: FloatArray
     """Most requests per second of one replica."""
+    engine_capacity: FloatArray
+    """The same if its steps were all that limits it."""
 
     @property
     def lane(self) -> Lane:
@@ -97,7 +99,7 @@ def lane_state(lanes: LaneSet, extras: FloatArray) -> LaneState:
     lane = lanes.lane
     full_y = largest_requests_per_step(lane)
     shares = np.array(_SHARES)[:, None]
-    best = at(lane, full_y * shares).requests_per_second.max(axis=0)
+    best = at(lane, full_y * shares).requests_per_second.max(axis=0) * np.asarray(lanes.replica.lanes)
     return LaneState(
         lanes=lanes,
         replica=lanes.replica,
@@ -108,7 +110,8 @@ def lane_state(lanes: LaneSet, extras: FloatArray) -> LaneState:
         empty=at(lane, np.full_like(lane.slots, _EMPTY)),
         one_step_s=decode_step_s(lane, np.ones_like(lane.slots)),
         full_step_s=decode_step_s(lane, lane.slots),
-        capacity=best * np.asarray(lanes.replica.lanes),
+        capacity=np.minimum(best, limiting_rate(lane) * np.asarray(lanes.replica.lanes)),
+        engine_capacity=best,
     )
 
 
@@ -275,8 +278,8 @@ DERIVED_FEATURES: tuple[Feature[LaneState], ...] = (
     Feature(
         "frontend_busy",
         "1",
-        "Share of the API server's time that streaming takes at that capacity.",
-        lambda s: np.minimum(s.capacity / s.replica.lanes * s.traffic.output_tokens * s.replica.frontend_token_s, 4.0),
+        "Share of the API server's time that streaming takes of what the engine could do: above 1 the server binds.",
+        lambda s: np.minimum(s.engine_capacity / s.replica.lanes * s.lane.streaming_s, 4.0),
     ),
 )
 

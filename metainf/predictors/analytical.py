@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from metainf.accelerators import Vendor
+from metainf.batches import batch_makespan_s
 from metainf.efficiencies import CONSTANTS, Efficiency, efficiency_of
 from metainf.predictors.contract import FloatArray, Predictions, PredictorIdentity, Question, ReplicaSpec
 from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
 from metainf.predictors.latencies import batch_latencies, steady_latencies
 from metainf.predictors.remembered import RememberedRows
 from metainf.predictors.spread import SPREAD_CONSTANTS, replica_penalty, spread
-from metainf.queueing import at, batch_makespan_s, solve
+from metainf.queueing import at, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
-_VERSION = "4"
+_VERSION = "5"
 
 
 class AnalyticalPredictor:
@@ -73,7 +74,7 @@ def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:
     makespan = np.full(len(load), np.nan)
     if is_batch.any():
         size = np.where(is_batch, load, 1.0)
-        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, t.output_log_sd), np.nan)
+        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, t.output_log_sd, t.requests), np.nan)
         latency = np.where(is_batch[:, None, None], batch_latencies(lanes, point, size, makespan), latency)
     capacity = np.where(lanes.feasible, most * lanes.lanes, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.batches import batch_makespan_s
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
 from metainf.predictors.lanes import LaneSet
 from metainf.predictors.latencies import batch_latencies, steady_latencies
-from metainf.queueing import at, batch_makespan_s, solve
+from metainf.queueing import at, solve
 
 __all__ = [
     "CAPACITY",
@@ -119,7 +120,7 @@ def base_answers(distinct: LaneSet, load: FloatArray, capacity: FloatArray) -> F
     makespan = np.ones_like(load)
     if is_batch.any():
         size = np.where(is_batch, load, 1.0)
-        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, traffic.output_log_sd), 1.0)
+        makespan = np.where(is_batch, batch_makespan_s(lane, size, most, traffic.output_log_sd, traffic.requests), 1.0)
         latency = np.where(is_batch[:, None, None], batch_latencies(rows, point, size, makespan), latency)
     found[:, :LATENCIES] = latency.reshape(len(load), LATENCIES)
     found[:, CAPACITY], found[:, THROUGHPUT], found[:, MAKESPAN] = capacity, point.requests_per_second, makespan

@@ -18,6 +18,7 @@ from metainf.efficiencies import Efficiency
 from metainf.memory import draft_state_bytes, memory_plan, offload_copies
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.predictors.drafted_steps import with_drafts
+from metainf.predictors.prompt_lengths import computed_prompts
 from metainf.queueing import Lane
 from metainf.roofline import (
     INTERACTIVITY_SCALE,
@@ -73,6 +74,8 @@ class ReplicaFacts:
     """1 where a threshold cuts long prompts so that short ones pass them."""
     block_tokens: float
     stages: float
+    ranks: float
+    """Data-parallel ranks that step together."""
     kv_bytes: float
     """For the cache on one rank, which holds one stage of every lane's sequences."""
     kv_token_bytes: float
@@ -91,6 +94,7 @@ class ReplicaFacts:
     step_extra_s: float
     sequence_extra_s: float
     frontend_token_s: float
+    stream_interval: float
     request_s: float
     request_token_s: float
     asynchronous: float
@@ -181,6 +185,7 @@ def replica_facts(
         fair_prompts=float(threshold > 0 and settings.chunked_prefill),
         block_tokens=float(settings.block_tokens),
         stages=float(pp),
+        ranks=float(layout.data_parallel if architecture.is_moe else 1),
         kv_bytes=plan.kv_bytes,
         kv_token_bytes=max(1.0, per_token * (1.0 + plan.draft_kv_ratio)),
         kv_fixed_bytes=max(0.0, long_bytes - per_token * _LONG_TOKENS),
@@ -193,7 +198,8 @@ def replica_facts(
         small_step_scale=INTERACTIVITY_SCALE if small else 1.0,
         step_extra_s=draft_s + waits * efficiency.host_s,
         sequence_extra_s=sequence_draft_s + waits * efficiency.sequence_host_s,
-        frontend_token_s=efficiency.frontend_token_s / settings.stream_interval,
+        frontend_token_s=efficiency.frontend_token_s,
+        stream_interval=float(settings.stream_interval),
         request_s=efficiency.request_s,
         request_token_s=efficiency.request_token_s,
         asynchronous=float(settings.asynchronous_scheduling),
@@ -302,33 +308,44 @@ def _lane_set(
     steps: StepModel, r: Any, t: Any, per_step: FloatArray, hits: _Hits, lanes: tuple[FloatArray, NDArray[np.intp]]
 ) -> LaneSet:
     hit_ratio, hit_tokens, prefix_bytes = hits
-    input_cv = np.expm1(t.input_log_sd**2)
-    saved = hit_ratio * hit_tokens
-    prompt = np.maximum(t.input_tokens - saved, 1.0)
-    variance = input_cv * t.input_tokens**2 + hit_ratio * (1.0 - hit_ratio) * hit_tokens**2
+    prompt, prompt_cv, attended = computed_prompts(t, hit_ratio, hit_tokens)
     context = _decoding_context(t)
     whole = t.input_tokens + t.output_tokens
-    slots, feasible = _slots(r, context - saved, whole, prefix_bytes)
+    slots, feasible = _slots(r, context - hit_ratio * hit_tokens, whole, prefix_bytes)
+    decode_steps = np.maximum(t.output_tokens - 1.0, 0.0) / per_step
     lane = Lane(
         steps=steps,
         slots=slots,
         budget_tokens=np.where(np.isinf(r.chunk_tokens), np.maximum(r.budget_tokens, prompt), r.budget_tokens),
         chunk_tokens=r.chunk_tokens,
         prompt_tokens=prompt,
-        prompt_context_tokens=saved + prompt * (1.0 + input_cv) / 2.0,
-        prompt_squared_cv=variance / prompt**2 * (1.0 - r.fair_prompts),
-        decode_steps=np.maximum(t.output_tokens - 1.0, 0.0) / per_step,
+        prompt_context_tokens=attended,
+        prompt_squared_cv=prompt_cv * (1.0 - r.fair_prompts),
+        decode_steps=decode_steps,
         context_tokens=context,
         tokens_per_sequence=1.0 + r.draft_tokens,
         small_step_scale=r.small_step_scale,
         step_extra_s=r.step_extra_s,
         sequence_extra_s=r.sequence_extra_s,
         frontend_token_s=r.frontend_token_s,
-        answer_tokens=t.output_tokens,
+        messages=_messages(decode_steps, per_step, r.stream_interval),
+        ranks=r.ranks,
+        stages=r.stages,
+        servers=r.lanes / r.stages,
         request_s=r.request_s + r.request_token_s * t.input_tokens,
         open_loop=np.where(np.isnan(t.rate), 0.0, 1.0),
     )
     return LaneSet(lane, r, t, lanes[0], hit_ratio, hit_tokens, per_step, feasible, lanes[1])
+
+
+def _messages(decode_steps: FloatArray, tokens_per_step: FloatArray, interval: FloatArray) -> FloatArray:
+    """Messages that the API server sends of an answer: its first tokens, its last, and one for each interval between.
+
+    The tokens of one step are one message, and none goes before as many as the interval says are at hand: after that
+    many steps of one token, and after a few less where drafts are accepted (vllm/v1/engine/output_processor.py).
+    """
+    steps = 1.0 + (interval - 1.0) / tokens_per_step
+    return np.asarray(1.0 + decode_steps / steps + 0.5 * (1.0 - 1.0 / steps) * np.minimum(decode_steps, 1.0))
 
 
 def _prefix_hits(r: Any, t: Any, caches: NDArray[np.int64]) -> _Hits:
