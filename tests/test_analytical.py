@@ -289,7 +289,7 @@ def test_an_api_server_that_streams_at_intervals_lets_a_fast_engine_do_more() ->
     every, tenth = spec(model, "B200-SXM-180GB"), spec(model, "B200-SXM-180GB", stream_interval=10)
     capacity = [float(ask(s, asked).capacity_requests_per_second[0]) for s in (every, tenth)]
     assert capacity[0] == pytest.approx(1 / (200 * GENERIC.frontend_token_s), rel=1e-3)
-    assert capacity[1] > 2 * capacity[0]
+    assert capacity[1] > 1.4 * capacity[0], "then the engine limits"
     large = [spec(LLAMA_70B, layout=Layout(tensor_parallel=4), stream_interval=n) for n in (1, 10)]
     alike = [float(ask(s, asked).capacity_requests_per_second[0]) for s in large]
     assert alike[0] == alike[1]
