@@ -408,6 +408,17 @@ def test_one_model_on_one_accelerator_weighs_all_parts_alike():
     np.testing.assert_allclose(fitted.weights_, 1.0 / len(PARTS))
 
 
+def test_a_default_that_breaks_its_limits_half_of_the_time_is_left_for_what_is_slower_and_keeps_them():
+    table = problem(300)
+    performance = np.full(table.performance.shape, 0.8)
+    performance[:, 0] = 1.0
+    broken = np.zeros(performance.shape, dtype=np.bool_)
+    broken[:, 0] = np.random.default_rng(0).random(300) < 0.5  # nobody can say where
+    train, test = halves(replace(table, performance=performance, broken=broken))
+    fitted = small("metainf-ensemble", guard=False).fit(train)
+    assert (choose(test.tasks, fitted.scores(test.tasks)) != 0).mean() > 0.9
+
+
 def test_where_the_default_cannot_run_there_is_nothing_to_keep_to():
     train, test = halves(shuffled(problem(300)))
     feasible = test.tasks.feasible.copy()

@@ -133,8 +133,10 @@ class Ensemble(BaseSelector):
     def _weighed(self, table: MethodTable) -> tuple[FloatArray, float]:
         """Weights of the parts, and the gain that choices have to exceed, from groups that the parts did not see."""
         truth = shortfalls(table)
-        # No ratio to a lost default exists: such a task says nothing of what is judged by, and would outweigh others.
-        kept = table.works[:, table.tasks.default]
+        # To a default that does nothing there is no ratio, and so nothing that is judged by. One that runs and breaks a
+        # limit counts: it is left there for most, and without such tasks it would seem safer than it is.
+        default = table.performance[:, table.tasks.default]
+        rated = np.isfinite(default) & (default > 0.0)
         heard = []
         for factor, held, may in self._held_out(table.tasks):
             taught = np.flatnonzero(may)
@@ -142,7 +144,7 @@ class Ensemble(BaseSelector):
             taught = taught[np.linspace(0, len(taught) - 1, most).astype(np.intp)]
             some, asked = table.rows(taught), table.tasks.rows(held)
             parts = {name: part.fit(some) for name, part in self._new_parts().items()}
-            heard.append(_Heard(factor, asked, _opinions(parts, asked), truth[held], kept[held]))
+            heard.append(_Heard(factor, asked, _opinions(parts, asked), truth[held], rated[held]))
         if not heard:
             return np.full(len(PARTS), 1.0 / len(PARTS)), 0.0
         weights = _fitted(heard)
@@ -189,15 +191,15 @@ class _Heard:
     ----------
     opinions : array of shape (n, m, parts)
     truth : array of shape (n, m), shortfalls
-    kept : array of shape (n,), bool
-        Whether the default keeps its promises.
+    rated : array of shape (n,), bool
+        Whether the default does anything, so that gains over it are defined.
     """
 
     factor: int
     tasks: TaskTable
     opinions: FloatArray
     truth: FloatArray
-    kept: BoolArray
+    rated: BoolArray
 
     @property
     def told(self) -> BoolArray:
@@ -207,7 +209,7 @@ class _Heard:
     def gains(self, said: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Predicted and true gains over the default of the choices by `said`, shape (n, m), where both are known."""
         chosen, default = choose(self.tasks, masked(said, self.tasks.feasible)), self.tasks.default
-        rows = np.flatnonzero(self.kept & (chosen >= 0))
+        rows = np.flatnonzero(self.rated & (chosen >= 0))
         rows = rows[np.isfinite(self.truth[rows, chosen[rows]])]
         picked = chosen[rows]
         predicted = said[rows, picked] - said[rows, default]
@@ -215,9 +217,9 @@ class _Heard:
 
 
 def _fitted(heard: Sequence[_Heard]) -> FloatArray:
-    names = ("opinions", "truth", "told", "kept")
-    opinions, truth, told, kept = (np.concatenate([getattr(each, name) for each in heard]) for name in names)
-    return fit_weights(opinions, truth, told, heard[0].tasks.default, searched=kept)
+    names = ("opinions", "truth", "told", "rated")
+    opinions, truth, told, rated = (np.concatenate([getattr(each, name) for each in heard]) for name in names)
+    return fit_weights(opinions, truth, told, heard[0].tasks.default, searched=rated)
 
 
 def _opinions(parts: Mapping[str, BaseSelector], tasks: TaskTable) -> FloatArray:
