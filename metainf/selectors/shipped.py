@@ -14,9 +14,9 @@ most, where what ships learns from all kinds and 400,000. Reports print how many
 
 What it costs. A fit of all trees for each fold of models and of accelerators and one of all rows, each of a time that
 grows as trees x rows; beside it a share for each pair, which is described, judged and calibrated on. A pair of a rate
-has a dozen rows, one of clients or a batch one for each repeat. 2,400 pairs of rates with 3 folds take 27 s beside other
-work (2 shared cores). An evaluation with all splits trains 41 times for each kind. A choice asks one question for each
-method, a rate 14, at some 25 microseconds each.
+has a dozen rows, one of clients or a batch one for each repeat. 2,400 pairs of rates with 3 folds take 27 s beside
+other work (2 shared cores). An evaluation with all splits trains 41 times for each kind. A choice asks one question for
+each method, a rate 14, at some 25 microseconds each.
 """
 
 import hashlib
