@@ -108,12 +108,12 @@ class Run:
             per_request = request_latencies(result, requests.output_tokens)
             found = latencies(per_request, warm_up)
             margin, interval = margin_of(found, self.task.slo)
-            enough = not until_sure or interval <= MOST_INTERVAL_RATIO or count >= MOST_REQUESTS
-            if enough or _refuses(result):
+            refuses = _refuses(result)
+            if refuses or not until_sure or interval <= MOST_INTERVAL_RATIO or count >= MOST_REQUESTS:
                 outcome = _outcome(requests, result, found, interval, warm_up)
                 # Over the whole run the longest answers, which end long after the last request came, would say it.
                 outcome = outcome.at(_middle_rate(result), requests)
-                return outcome, np.inf if _refuses(result) else margin
+                return outcome, np.inf if refuses else margin
             count *= 2
 
     def idle(self) -> tuple[Outcome, float]:

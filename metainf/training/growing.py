@@ -8,11 +8,15 @@ pay. Here the questions are chosen by a few random mixtures of the targets, and 
 of them: as good, and many times faster. Source: Iosipoi and Vakhrushev, SketchBoost, NeurIPS 2022 (arXiv 2211.12858).
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 __all__ = ["best_question", "leaf_sums", "leaf_totals", "without_leaves"]
+
+_Reals = NDArray[np.floating[Any]]
 
 _ROUNDING = 1e-9
 
@@ -53,42 +57,57 @@ def best_question(
     for each in range(leaves):
         for k in range(width - 1):
             without += total[each, k] * total[each, k] / (total[each, width - 1] + penalty)
-    half = leaves >> 1
-    smaller = np.ones(leaves, dtype=np.bool_)
-    for each in range(half):
-        smaller[each] = count[each] < count[each + half]
-        smaller[each + half] = not smaller[each]
-    added = np.empty(rows, dtype=np.int64)
-    most = 0
-    for row in range(rows):
-        if smaller[leaf[row]]:
-            added[most] = row
-            most += 1
+    smaller = _smaller(count)
+    added = np.flatnonzero(smaller[leaf])
     for place in range(bins.shape[0]):
-        column, histogram = bins[place], kept[place]
-        for each in range(half):
-            if smaller[each]:
-                histogram[each + half] = histogram[each]
-                histogram[each] = 0.0
-            else:
-                histogram[each + half] = 0.0
-        if half == 0:
-            histogram[0] = 0.0
-        for i in range(most):
-            row = added[i]
-            cell = histogram[leaf[row], column[row]]
-            for k in range(width):
-                cell[k] += gradient[row, k]
-        for each in range(half):
-            if smaller[each]:
-                histogram[each + half] -= histogram[each]
-            else:
-                histogram[each] -= histogram[each + half]
+        histogram = kept[place]
+        _add_up(histogram, bins[place], leaf, gradient, added, smaller)
         cut, gain = _best_cut(histogram[:leaves, : histogram.shape[1] - 1], total, penalty)
         # What is left of a leaf by subtraction is not quite 0 in empty bins.
         if gain - without > max(best_gain, _ROUNDING * without):
             best_column, best_bin, best_gain = place, cut, gain - without
     return best_column, best_bin, best_gain
+
+
+@njit(cache=True)
+def _smaller(count: NDArray[np.int64]) -> NDArray[np.bool_]:  # pragma: no cover - compiled
+    """Of each two leaves that were one, which has fewer rows; a single leaf is that itself."""
+    half = len(count) >> 1
+    smaller = np.ones(len(count), dtype=np.bool_)
+    for each in range(half):
+        smaller[each] = count[each] < count[each + half]
+        smaller[each + half] = not smaller[each]
+    return smaller
+
+
+@njit(cache=True)
+def _add_up(
+    histogram: NDArray[np.float64],
+    column: NDArray[np.uint8],
+    leaf: NDArray[np.int64],
+    gradient: NDArray[np.float32],
+    added: NDArray[np.int64],
+    smaller: NDArray[np.bool_],
+) -> None:  # pragma: no cover - compiled
+    """Make a column's histograms of the level before those of this one, by the rows of the smaller leaves, `added`."""
+    half = len(smaller) >> 1
+    if half == 0:
+        histogram[0] = 0.0
+    for each in range(half):
+        if smaller[each]:
+            histogram[each + half] = histogram[each]
+            histogram[each] = 0.0
+        else:
+            histogram[each + half] = 0.0
+    for row in added:
+        cell = histogram[leaf[row], column[row]]
+        for k in range(gradient.shape[1]):
+            cell[k] += gradient[row, k]
+    for each in range(half):
+        if smaller[each]:
+            histogram[each + half] -= histogram[each]
+        else:
+            histogram[each] -= histogram[each + half]
 
 
 @njit(cache=True)
@@ -116,7 +135,7 @@ def _best_cut(
 
 @njit(cache=True)
 def leaf_sums(
-    leaf: NDArray[np.int64], residual: NDArray[np.float32], weight: NDArray[np.float32], leaves: int
+    leaf: NDArray[np.int64], residual: _Reals, weight: _Reals, leaves: int
 ) -> NDArray[np.float64]:  # pragma: no cover - compiled
     """Weighted sums of residuals by leaf, shape (leaves, targets)."""
     found = np.zeros((leaves, residual.shape[1]))
@@ -128,7 +147,7 @@ def leaf_sums(
 
 @njit(cache=True)
 def leaf_totals(
-    leaf: NDArray[np.int64], known: NDArray[np.bool_], weight: NDArray[np.float32], leaves: int
+    leaf: NDArray[np.int64], known: NDArray[np.bool_], weight: _Reals, leaves: int
 ) -> NDArray[np.float64]:  # pragma: no cover - compiled
     """Weights of the rows that know each target, by leaf, shape (leaves, targets)."""
     found = np.zeros((leaves, known.shape[1]))
@@ -141,7 +160,7 @@ def leaf_totals(
 
 @njit(cache=True)
 def without_leaves(
-    leaf: NDArray[np.int64], known: NDArray[np.bool_], values: NDArray[np.float32], residual: NDArray[np.float32]
+    leaf: NDArray[np.int64], known: NDArray[np.bool_], values: _Reals, residual: _Reals
 ) -> None:  # pragma: no cover - compiled
     """Take what the leaves say, shape (leaves, targets), from the residuals of the rows that know each target."""
     for row in range(leaf.shape[0]):

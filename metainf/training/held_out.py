@@ -20,7 +20,7 @@ from metainf.predictors.familiarity import GROUPS, Familiarity, scale_of
 from metainf.predictors.inputs import LaneInputs
 from metainf.training.boosting import Growth
 from metainf.training.rows import ALONE, BLOCK, TrainingRows, inputs_of
-from metainf.training.stages import STAGES, grown_in_stages
+from metainf.training.stages import STAGES, grown_in_stages, within_groups
 
 __all__ = [
     "MOST_POINTS",
@@ -160,6 +160,7 @@ def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
     _, codes = np.unique(held.groups, return_inverse=True)
     of = codes.ravel()[rows.lane]
     tasks = rows.task[rows.lane] * KNOTS + np.rint(rows.coordinate).astype(np.intp)
+    alike = np.ones(len(rows))
     factors = np.zeros((STAGES, len(TARGETS)))
     for target in range(len(TARGETS)):
         known = ~np.isnan(rows.residual[:, target])
@@ -170,18 +171,12 @@ def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
             low, high = (held.said[stage, rows.lane, knot, target] for knot in (below, below + 1))
             said = np.where(known, low + share * (high - low), 0.0)
             if stage > 0:
-                said, truth = (_less_mean(each, known, tasks) for each in (said, truth))
+                both, told = np.stack([said, truth], axis=1), np.stack([known, known], axis=1)
+                said, truth = within_groups(both, told, alike, tasks).T
             power = float((weight * said**2).sum())
             if power > 0.0:
                 factors[stage, target] = np.clip((weight * said * truth).sum() / power, 0.0, 1.0)
     return factors
-
-
-def _less_mean(values: FloatArray, known: NDArray[np.bool_], groups: IntArray) -> FloatArray:
-    """Values less the mean of their group, of what is known; 0 where it is not, as before."""
-    count = np.bincount(groups, weights=known, minlength=1)
-    mean = np.bincount(groups, weights=values, minlength=1) / np.maximum(count, 1.0)
-    return np.where(known, values - mean[groups], 0.0)
 
 
 def corrected(held: HeldOut, limits: FloatArray, trust: FloatArray) -> Corrections:

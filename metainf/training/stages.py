@@ -12,6 +12,7 @@ closed loops .62 and .63, .72 and .75; batches .68 and .64, .78 and .69; rates .
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,9 @@ from metainf.training.growing import leaf_sums, leaf_totals, without_leaves
 __all__ = ["STAGES", "Staged", "grown_in_stages", "within_groups"]
 
 FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
+Real = TypeVar("Real", np.float32, np.float64)
 
 STAGES = 2
 """What is shared, and what is a method's own."""
@@ -89,26 +90,20 @@ def grown_in_stages(
     count = round(growth.trees * growth.shared_ratio)
     shared = boosted(rows, replace(growth, trees=count), draw, columns=SHARED)
     assert rows.knot is not None, "there is a coordinate"
-    groups = _numbered(task[lane[rows.row]] * KNOTS + rows.knot)
+    groups = task[lane[rows.row]] * KNOTS + rows.knot
     left = within_groups(rows.left, rows.known, rows.weight, groups)
     own = boosted(rows.about(left), replace(growth, trees=growth.trees - count), draw)
     return Staged(shared, own)
 
 
-def within_groups(values: Float32Array, known: BoolArray, weight: Float32Array, groups: IntArray) -> Float32Array:
+def within_groups(values: NDArray[Real], known: BoolArray, weight: NDArray[Real], groups: IntArray) -> NDArray[Real]:
     """Values less the weighted mean of their group, of what is known; shapes (n, targets), and (n,) of the last two.
 
-    Where nothing is known values are 0, and stay it.
+    Where nothing is known values are 0, and stay it. Groups are numbers from 0 on, not all of which need occur.
     """
     count = int(groups.max(initial=-1)) + 1
     sums = leaf_sums(groups, values, weight, count)
     means = sums / np.maximum(leaf_totals(groups, known, weight, count), _LEAST_TOTAL)
     found = values.copy()
-    without_leaves(groups, known, means.astype(np.float32), found)
+    without_leaves(groups, known, means.astype(values.dtype), found)
     return found
-
-
-def _numbered(names: IntArray) -> IntArray:
-    """The same groups by numbers from 0 on."""
-    _, numbers = np.unique(names, return_inverse=True)
-    return numbers.ravel().astype(np.int64)
