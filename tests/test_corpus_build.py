@@ -86,8 +86,25 @@ def test_a_task_is_measured_in_the_first_world_that_knows_it_and_a_compared_one_
     assert {"half", "whole"} in [{w for t, w, _ in found if t == task} for task, _, _ in found]
 
 
-def known_rows(task, oracle, *, repeats):
+def known_rows(task, oracle, *, repeats, most_methods):
     return stub_rows(task, oracle, repeats=repeats) if is_known(task, oracle) else []
+
+
+def test_some_tasks_are_whole_and_the_others_have_few_methods_and_stay_out_of_tables(tmp_path):
+    plan = replace(PLAN, tasks=20, whole_every=2, repeated_every=1, few_methods=1)
+    build(tmp_path, plan, [RooflineWorld()], clock=time.monotonic, measure=stub_rows)
+    tasks = read_tasks(tmp_path / "tasks.parquet")
+    found = {(row["task"], row["method"], row["seed"]) for row in load_rows(tmp_path).to_pylist()}
+    whole = {task.key for task in tasks if plan.is_whole(task)}
+    assert 0 < len(whole) < len(tasks)
+    assert found == {
+        (task.key, method, seed)
+        for task in tasks
+        for method, seed in ([("default", 0), ("default", 1), ("latency", 0), ("latency", 1)])
+        if task.key in whole or (method, seed) == ("default", 0)
+    }
+    in_tables = [task for table in load_tables(tmp_path).values() for task in range(len(table))]
+    assert len(in_tables) == len(whole)
 
 
 def test_which_worlds_measure_a_task_is_settled_when_a_corpus_is_begun(tmp_path):
@@ -116,7 +133,19 @@ def test_twins_are_repeated_and_compared_together():
     groups = twin_groups(designed_tasks(340, seed=0))
     assert len(groups) > 2
     for group in groups:
-        assert len({(PLAN.repeats_of(task), PLAN.is_compared(task)) for task in group}) == 1
+        plan = replace(PLAN, whole_every=2)
+        assert len({(plan.is_whole(task), plan.repeats_of(task), plan.is_compared(task)) for task in group}) == 1
+
+
+def test_only_whole_tasks_are_repeated_or_compared():
+    plan = replace(PLAN, whole_every=3, repeated_every=2, compared_every=2)
+    tasks = designed_tasks(120, seed=0)
+    others = [task for task in tasks if not plan.is_whole(task)]
+    assert not any(plan.is_compared(task) or len(plan.repeats_of(task)) > 1 for task in others)
+    whole = [task for task in tasks if plan.is_whole(task)]
+    assert {(plan.is_compared(task), len(plan.repeats_of(task))) for task in whole} == {
+        (compared, seeds) for compared in (False, True) for seeds in (1, 2)
+    }
 
 
 def test_two_processes_write_the_same_bytes_as_one(whole, tmp_path):
@@ -287,8 +316,8 @@ def test_a_file_without_tasks_is_refused(tmp_path, whole):
     [
         pytest.param(None, "holds no corpus", id="no manifest"),
         pytest.param("{", "is no manifest", id="no JSON"),
-        pytest.param('{"schema": 9}', "is of schema 9, not 4", id="another schema"),
-        pytest.param('{"schema": 4, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
+        pytest.param('{"schema": 9}', "is of schema 9, not 5", id="another schema"),
+        pytest.param('{"schema": 5, "plan": {"worlds": [], "moods": 1}}', "is no manifest", id="unknown fields"),
     ],
 )
 def test_a_folder_that_is_no_corpus_says_so(tmp_path, text, message):
@@ -345,7 +374,7 @@ def test_the_command_shows_what_is_in_a_corpus(whole, capsys):
     assert shown["digest"] == corpus_digest(whole)
 
 
-def hopeless_rows(task, oracle, *, repeats):
+def hopeless_rows(task, oracle, *, repeats, most_methods):
     rows = stub_rows(task, oracle, repeats=repeats)
     return [replace(row, performance=0.0) for row in rows] if task.kind is TrafficKind.RATE else rows
 

@@ -124,6 +124,20 @@ def test_methods_that_cannot_run_have_no_rows():
     assert "eagle" not in names
 
 
+def test_few_methods_are_the_default_and_others_that_a_task_draws():
+    drawn = set()
+    for tokens in range(20, 28):
+        own = task(BatchLoad(20, None))
+        own = replace(own, traffic=replace(own.traffic, output_tokens=TokenLengths(float(tokens))))
+        names = [row.method for row in measured_task(own, RooflineWorld(), repeats=(0,), most_methods=3)]
+        assert len(names) == 3
+        assert names[0] == "default"
+        again = [row.method for row in measured_task(own, RooflineWorld(), repeats=(0,), most_methods=2)]
+        assert again == names[:2]
+        drawn |= set(names[1:])
+    assert len(drawn) > 4
+
+
 def test_one_request_at_a_time_is_not_searched_a_rate():
     assert "static" not in {m.name for m in methods_of(task(RateLoad(1.0), TTFT))}
     assert task(RateLoad(1.0), TTFT).kind is TrafficKind.RATE

@@ -72,7 +72,7 @@ def test_a_task_that_cannot_tell_has_the_median_of_its_kind():
     assert tolerances(np.array([once]), 0) == pytest.approx([LEAST_TOLERANCE])
 
 
-def other_rows(task, oracle, *, repeats):
+def other_rows(task, oracle, *, repeats, most_methods):
     """In the other world all is twice as fast, and half of the tasks are unknown."""
     rows = stub_rows(task, oracle, repeats=repeats)
     if oracle.name != "other":
@@ -128,7 +128,7 @@ def test_tasks_that_another_world_does_not_know_can_be_left_out(two_worlds):
         assert not np.isnan(truth.beside["other"].performance).all(axis=1).any()
 
 
-def failing_rows(task, oracle, *, repeats):
+def failing_rows(task, oracle, *, repeats, most_methods):
     """The second method breaks its promise everywhere."""
     rows = stub_rows(task, oracle, repeats=repeats)
     return [replace(row, performance=0.0) if row.method == "latency" else row for row in rows]
@@ -151,7 +151,7 @@ def test_what_runs_and_fails_is_told_from_what_a_world_knows_nothing_of(tmp_path
         assert (log_gains(truth.table)[could, latency] == LOST).all()
 
 
-def odd_rows(task, oracle, *, repeats):
+def odd_rows(task, oracle, *, repeats, most_methods):
     return stub_rows(task, oracle, repeats=repeats) if is_known(task, oracle) else []
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from metainf.corpus.replicas import replica_of
-from metainf.corpus.runs import Outcome, Run
+from metainf.corpus.runs import Outcome, Run, enough_requests
 from metainf.corpus.task import Task
 from metainf.corpus.worlds import RooflineWorld
 from metainf.layouts import Layout
@@ -97,3 +97,11 @@ def test_what_is_completed_each_second_does_not_hang_on_the_longest_answer() -> 
     assert outcome.requests / outcome.makespan_s < 0.9 * 20.0
     assert outcome.requests_per_second == pytest.approx(20.0, rel=0.05)
     assert outcome.output_tokens_per_second == pytest.approx(20.0 * outcome.output_tokens, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("interval_ratio", "expected"),
+    [(0.051, 6000), (0.07, 6000), (0.072, 12_000), (0.1, 12_000), (0.14, 24_000), (0.9, 24_000), (math.inf, 24_000)],
+)
+def test_a_run_that_is_not_sure_grows_to_what_should_be_enough(interval_ratio: float, expected: int) -> None:
+    assert enough_requests(3000, interval_ratio) == expected

@@ -631,7 +631,7 @@ def folder(tmp_path: Path) -> Path:
     """A corpus's folder as the builder leaves it."""
     table, tasks = corpus()
     plan = '{"tasks": 1, "seed": 0, "worlds": ["distorted@1"]}'
-    (tmp_path / MANIFEST).write_text(f'{{"schema": 4, "plan": {plan}, "made_by": []}}')
+    (tmp_path / MANIFEST).write_text(f'{{"schema": 5, "plan": {plan}, "made_by": []}}')
     write_tasks(tasks, tmp_path / TASKS)
     write_measurements(table, tmp_path / "rows-distorted-000000.parquet")
     return tmp_path

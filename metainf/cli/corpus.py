@@ -48,14 +48,28 @@ def _add_build(actions: Any) -> None:
         "--repeats", type=int, metavar="N", default=3, help="seeds of a task that is repeated (default: 3)"
     )
     build.add_argument(
-        "--repeated-every", type=int, default=16, metavar="N", help="every N-th task is repeated (default: 16)"
+        "--repeated-every", type=int, default=16, metavar="N", help="every N-th whole task is repeated (default: 16)"
     )
     build.add_argument(
         "--compared-every",
         type=int,
         default=8,
         metavar="N",
-        help="every N-th task is measured in all worlds, the others in the first that knows them (default: 8)",
+        help="every N-th whole task is measured in all worlds, others in the first that knows them (default: 8)",
+    )
+    build.add_argument(
+        "--whole-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="every N-th task is whole, measured under all methods: selectors are judged on these (default: 1)",
+    )
+    build.add_argument(
+        "--few-methods",
+        type=int,
+        default=4,
+        metavar="N",
+        help="methods of a task that is not whole: the default and others drawn for it (default: 4)",
     )
     build.add_argument("--jobs", type=int, metavar="N", default=1, help="processes; -1 takes one per core (default: 1)")
     build.add_argument(
@@ -111,7 +125,8 @@ def _build(args: argparse.Namespace) -> int:
     from metainf.corpus.backends import Backend, workers
     from metainf.corpus.build import CorpusPlan, Progress, build
 
-    for name, least in (("tasks", 1), ("seed", 0), ("repeats", 1), ("repeated_every", 1), ("compared_every", 1)):
+    counts = ("tasks", "repeats", "repeated_every", "compared_every", "whole_every", "few_methods")
+    for name, least in (("seed", 0), *((each, 1) for each in counts)):
         if getattr(args, name) < least:
             flag = name.replace("_", "-")
             raise InvalidWorkloadError(f"--{flag} must be at least {least}, got {getattr(args, name)}")
@@ -125,6 +140,8 @@ def _build(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         repeated_every=args.repeated_every,
         compared_every=args.compared_every,
+        whole_every=args.whole_every,
+        few_methods=args.few_methods,
     )
     seconds = None if args.minutes is None else args.minutes * _MINUTE_S
     with workers(Backend(args.backend), args.jobs), _reporting(sys.stderr.isatty()) as report:
@@ -223,6 +240,7 @@ def _show(folder: Path) -> int:
     total, states, groups = len(shards_of(plan)), len(read_made_by(folder)), twin_groups(tasks)
     lines = [
         ("tasks", f"{len(tasks)}, seed {plan.seed}"),
+        ("under all methods", f"{sum(map(plan.is_whole, tasks))}"),
         ("shards", f"{total - len(missing_shards(folder, plan))} of {total}"),
         ("rows", f"{rows.num_rows}"),
         ("made by", "one state of the code" if states == 1 else f"{states} states of the code: rows are mixed"),

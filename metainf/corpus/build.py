@@ -13,13 +13,19 @@ with another is refused, unless it is told to mix them, which the manifest then 
 sources change while it works, since its processes may load either. Which worlds measure a task is settled once, at the
 start: a store of tables that grew would otherwise give tasks to two worlds, or to none.
 
-What it costs. Of 84 tasks of the design one seed took 5.0 s of a core where a rate is searched, 2.0 with a closed
-loop and 0.1 for a batch, in the mean, more than half of it in the ten dearest: 20,000 tasks are 13 hours of one core.
-With three seeds each in three worlds that would be 117. So worlds and seeds are thinned. A task is measured in the
-first of the plan's worlds that knows it, which says what is true of it; every eighth also in the others, to compare
-worlds on the same tasks. Every sixteenth has three seeds in its own world, the others the first alone: tolerances
-come from those with three. That makes 17 hours of one core. Runs are never shortened. Twins of a group (see `design`)
-are all repeated or none, and all compared or none.
+What it costs. Of 160 tasks of the design one seed took 3.1 s of a core where a rate is searched, 1.0 with a closed
+loop and 0.25 for a batch, in the mean, more than half of it in the fifteen dearest: 20,000 tasks are 8 hours of one
+core, and with three seeds each in three worlds 72. So worlds, seeds and methods are thinned, and runs never shortened.
+
+- A task is measured in the first of the plan's worlds that knows it, which says what is true of it.
+- Every so many (`whole_every`) are measured under all methods: what selectors are judged on, and learn from as tables.
+  The others have the default and a few that are drawn for each: what a predictor learns of, to whom one more method of
+  the same task says less than another task does.
+- Of the whole ones some are measured in all worlds, to compare worlds on the same tasks, and some with several seeds in
+  their own world: tolerances come from these.
+
+Twins of a group (see `design`) are all whole or none, all repeated or none, and all compared or none, and when few
+methods are drawn, it is in the same order.
 """
 
 import fcntl
@@ -64,13 +70,13 @@ __all__ = [
 MANIFEST = "corpus.json"
 TASKS = "tasks.parquet"
 _LOCK = ".lock"
-_SCHEMA = 4
+_SCHEMA = 5
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.]+")
 
 T = TypeVar("T")
 
 Measure = Callable[..., list[Measurement]]
-"""As `measured_task`: a task, an oracle, and `repeats`."""
+"""As `measured_task`: a task, an oracle, `repeats` and `most_methods`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +90,35 @@ class CorpusPlan:
     repeats: int = 3
     """Seeds of each task that is repeated."""
     repeated_every: int = 16
-    """Every so many tasks one is repeated; the others have the first seed alone."""
+    """Every so many whole tasks one is repeated; the others have the first seed alone."""
     compared_every: int = 8
-    """Every so many tasks one is measured in all worlds; the others in the first world alone that knows them."""
+    """Every so many whole tasks one is measured in all worlds; the others in the first world alone that knows them."""
+    whole_every: int = 1
+    """Every so many tasks one is whole: measured under all methods that are feasible."""
+    few_methods: int = 4
+    """Of those that are not whole, with the default."""
     shard_tasks: int = 100
 
-    def repeats_of(self, task: Task) -> range:
-        """The repeats of a task in the first world that knows it; in others it has the first alone.
+    def is_whole(self, task: Task) -> bool:
+        """Whether a task is measured under all methods.
 
         Picked by what is drawn, since every so many points of the design are of one kind, and twins go together.
         """
-        return range(self.repeats if int(task.draws_key, 16) % self.repeated_every == 0 else 1)
+        return int(task.draws_key, 16) % self.whole_every == 0
+
+    def most_methods_of(self, task: Task) -> int | None:
+        """How many methods a task is measured under; None for all."""
+        return None if self.is_whole(task) else self.few_methods
+
+    def repeats_of(self, task: Task) -> range:
+        """The repeats of a task in the first world that knows it; in others it has the first alone."""
+        is_repeated = self.is_whole(task) and int(task.draws_key, 16) // self.whole_every % self.repeated_every == 0
+        return range(self.repeats if is_repeated else 1)
 
     def is_compared(self, task: Task) -> bool:
         """Whether a task is measured in all worlds, by parts of the same key that `repeats_of` does not use."""
-        return int(task.draws_key, 16) // self.repeated_every % self.compared_every == 0
+        key = int(task.draws_key, 16) // (self.whole_every * self.repeated_every)
+        return self.is_whole(task) and key % self.compared_every == 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -222,7 +242,10 @@ def _measured(
     rows: list[Measurement] = []
     for task, worlds in tasks:
         if shard.world in worlds:
-            rows += measure(task, oracle, repeats=plan.repeats_of(task) if shard.world == worlds[0] else range(1))
+            repeats = plan.repeats_of(task) if shard.world == worlds[0] else range(1)
+            rows += measure(
+                task, oracle, repeats=repeats, most_methods=None if plan.is_whole(task) else plan.few_methods
+            )
     return shard, table_of(rows)
 
 

@@ -17,9 +17,11 @@ Methods that run one request at a time are not searched a rate: they are what th
 loops with.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from metainf import __version__
@@ -48,21 +50,36 @@ UTILIZATIONS = (0.3, 0.5, 0.7, 0.85, 0.95)
 
 
 def measured_task(
-    task: Task, oracle: StepOracle, *, repeats: Sequence[int], methods: Sequence[Method] | None = None
+    task: Task,
+    oracle: StepOracle,
+    *,
+    repeats: Sequence[int],
+    methods: Sequence[Method] | None = None,
+    most_methods: int | None = None,
 ) -> list[Measurement]:
     """All rows of a task in one world, by repeat, then by method; none where the world knows nothing of it.
 
     An infeasible method has no rows. The default goes first: what it reaches is where the search for the others begins.
+
+    Parameters
+    ----------
+    most_methods : int, optional
+        Only so many of those that have rows: the default and others in an order drawn for the task.
     """
     methods = methods_of(task) if methods is None else methods
+    methods = methods if most_methods is None else [methods[0], *_shuffled(methods[1:], task)]
     rows: list[Measurement] = []
     for repeat in repeats:
         anchor = _Anchor()
-        for method in methods:
-            run = _run(task, method, oracle, repeat)
-            if run is not None:
-                rows += _rows(_Rows(run, oracle, repeat, _source_version(oracle, run.replica)), anchor)
+        runs = (run for run in (_run(task, method, oracle, repeat) for method in methods) if run is not None)
+        for run in islice(runs, most_methods):
+            rows += _rows(_Rows(run, oracle, repeat, _source_version(oracle, run.replica)), anchor)
     return rows
+
+
+def _shuffled(methods: Sequence[Method], task: Task) -> list[Method]:
+    """In an order of the task's own, the same for its twins, which does not hang on what else is in the portfolio."""
+    return sorted(methods, key=lambda each: hashlib.sha256(f"{task.draws_key}/{each.name}".encode()).digest())
 
 
 def is_known(task: Task, oracle: StepOracle) -> bool:

@@ -4,6 +4,7 @@ Separate from `measuring`, which decides what loads to ask for and turns answers
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,11 +19,11 @@ from metainf.simulator.contract import EngineModel, HostTimes, Requests, Simulat
 from metainf.simulator.engine import simulate
 from metainf.workload import Traffic
 
-__all__ = ["LEAST_REQUESTS", "MOST_INTERVAL_RATIO", "MOST_REQUESTS", "Outcome", "Run", "task_seed"]
+__all__ = ["LEAST_REQUESTS", "MOST_INTERVAL_RATIO", "MOST_REQUESTS", "Outcome", "Run", "enough_requests", "task_seed"]
 
 LEAST_REQUESTS = 3000
 MOST_REQUESTS = 24_000
-"""A run whose interval is too wide is doubled up to here; then the row says how wide it still is."""
+"""A run whose interval is too wide is made longer up to here; then the row says how wide it still is."""
 MOST_INTERVAL_RATIO = 0.05
 _WARM_UP_RATIO = 0.1
 _IDLE_REQUESTS = 300
@@ -114,7 +115,7 @@ class Run:
                 # Over the whole run the longest answers, which end long after the last request came, would say it.
                 outcome = outcome.at(_middle_rate(result), requests)
                 return outcome, np.inf if refuses else margin
-            count *= 2
+            count = enough_requests(count, interval)
 
     def idle(self) -> tuple[Outcome, float]:
         """One client that waits for each answer, and the margin of the worst promise then."""
@@ -179,6 +180,14 @@ class Run:
         blocks = max(1.0, context / engine.block_tokens) * len(engine.groups)
         by_cache = engine.kv_blocks / blocks
         return max(1, int(min(engine.max_num_seqs, by_cache) * engine.data_parallel))
+
+
+def enough_requests(count: int, interval_ratio: float) -> int:
+    """Requests, a doubling or more of those so far, whose interval should be narrow: it falls as their root rises."""
+    if not math.isfinite(interval_ratio):
+        return MOST_REQUESTS
+    doublings = max(1, math.ceil(2.0 * math.log2(interval_ratio / MOST_INTERVAL_RATIO)))
+    return int(min(count * 2.0**doublings, MOST_REQUESTS))
 
 
 def _refuses(result: SimulationResult) -> bool:

@@ -108,7 +108,7 @@ def load_truth(
     also_in: Sequence[str] = (),
     most_tasks: int | None = None,
 ) -> Mapping[TrafficKind, Truth]:
-    """Tasks of a corpus with the truth about them, by kind of traffic; kinds without tasks are left out.
+    """Whole tasks of a corpus with the truth about them, by kind of traffic; kinds without tasks are left out.
 
     Performance and tolerance are as `over_seeds` and `tolerances` make them of a task's seeds. Tasks without a method
     that works are left out.
@@ -142,10 +142,11 @@ def load_truth(
             raise InvalidWorkloadError(f"{folder} holds rows of the worlds {worlds}, not of {name}: name one of them")
     of_world = {name: _scores_of(name, scores, folder) for name in (world, *beside)}
     needed = (world, *also_in)
-    tasks = {task.key: task for task in read_tasks(folder / TASKS)}
+    plan = read_plan(folder)
+    tasks = [task for task in read_tasks(folder / TASKS) if plan.is_whole(task)]
     truths = {}
     for kind in TrafficKind:
-        mine = _known_tasks([task for task in tasks.values() if task.kind is kind], [of_world[name] for name in needed])
+        mine = _known_tasks([task for task in tasks if task.kind is kind], [of_world[name] for name in needed])
         if mine:
             truths[kind] = _truth(_thinned(mine, most_tasks), world, of_world, beside)
     return truths
