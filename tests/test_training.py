@@ -279,6 +279,19 @@ def test_what_nobody_knows_of_a_kind_of_traffic_is_as_careful_as_any() -> None:
         assert kinds["concurrency"] == max(1.0, *told.values())
 
 
+def test_choices_are_judged_where_all_methods_were_measured_and_errors_everywhere() -> None:
+    table, tasks = corpus(2)
+    small = replace(PLAN, growth=SMALL, most_folds=2)
+    half = [task.key for task in tasks if int(task.draws_key, 16) % 2]
+    assert 0 < len(half) < len(tasks)
+    every, some = (train(table, tasks, small, whole=whole)[1] for whole in (None, half))
+    assert some.errors == every.errors
+    assert some.intervals == every.intervals
+    for split, kinds in every.decisions.items():
+        for kind, found in kinds.items():
+            assert some.decisions[split][kind]["cases"] < found["cases"]
+
+
 @pytest.mark.parametrize("kind", TrafficKind)
 def test_a_budget_binds_for_some_candidates_and_is_one_for_each_choice(
     rows: TrainingRows, twins: tuple[TrainingRows, pa.Table, dict[str, Task]], kind: TrafficKind

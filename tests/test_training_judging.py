@@ -127,3 +127,11 @@ def test_one_model_alone_cannot_be_held_out() -> None:
     one = [task for task in tasks if task.model == tasks[0].model]
     kept = table.filter([name == tasks[0].model for name in table.column("model").to_pylist()])
     assert list(HeldOutPredictors(kept, one, TrainingPlan(growth=SMALL), folds=2)(one[0].model)) == [ANALYTICAL]
+
+
+def test_choices_are_judged_on_the_tasks_that_all_methods_were_measured_on() -> None:
+    table, tasks = corpus(2)
+    plan = JudgingPlan(growth=SMALL, most_folds=2)
+    found = judge(table, tasks, plan, whole=())
+    assert found.decisions == ()
+    assert found.intervals

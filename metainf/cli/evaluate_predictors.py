@@ -138,6 +138,12 @@ def _growth(args: argparse.Namespace) -> Any:
     return replace(boosting.Growth(), trees=_QUICK_TREES if args.quick else _TREES)
 
 
+def _whole(args: argparse.Namespace, tasks: Sequence[Any]) -> frozenset[str]:
+    corpora: Any = import_module("metainf.training.corpus")
+    found: frozenset[str] = corpora.whole_tasks(args.corpus, tasks)
+    return found
+
+
 def _code(*modules: str) -> str:
     identities: Any = import_module("metainf.evaluation.identities")
     return str(identities.code_digest(*modules))
@@ -155,7 +161,8 @@ def _judged(
     key = content_digest("predictors", about, repr(plan), _code("metainf.training.judgement_text"))
 
     def judged() -> list[str]:
-        return list(text.judgement_sections(judging.judge(rows, tasks, plan, report=keeping.say)))
+        found = judging.judge(rows, tasks, plan, whole=_whole(args, tasks), report=keeping.say)
+        return list(text.judgement_sections(found))
 
     try:
         return keeping.value("predictors", key, judged, _sections_facts, _sections_of)
@@ -196,7 +203,8 @@ def _operator(
     train: Any = import_module("metainf.training.train")
     sections: Any = import_module("metainf.evaluation.report_sections")
     plan = train.TrainingPlan(seed=args.seed, growth=_growth(args), most_folds=_STUDY_FOLDS, most_lanes=lanes)
-    predictors = held_out.HeldOutPredictors(rows, tasks, plan, folds=_STUDY_FOLDS, report=keeping.say)
+    whole = _whole(args, tasks)
+    predictors = held_out.HeldOutPredictors(rows, tasks, plan, folds=_STUDY_FOLDS, whole=whole, report=keeping.say)
 
     def oracle_of(task: Any) -> Any:
         return oracles[world_of[task.key]]

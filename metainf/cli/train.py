@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from metainf.corpus.build import corpus_digest
-    from metainf.training.corpus import read_corpus, without
+    from metainf.training.corpus import read_corpus, whole_tasks, without
     from metainf.training.train import TrainingPlan, train, write_artifact
 
     plan = TrainingPlan(seed=args.seed, most_folds=args.folds)
@@ -74,7 +74,13 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     rows, tasks = read_corpus(args.corpus)
     rows = without(rows, args.held_out)
-    model, report = train(rows, tasks, plan, report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"))
+    model, report = train(
+        rows,
+        tasks,
+        plan,
+        whole=whole_tasks(args.corpus, tasks),
+        report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"),
+    )
     digest = write_artifact(model, report, args.out, corpus_digest=corpus_digest(args.corpus), seed=args.seed)
     show([_figures(report), "", _decisions(report), ""])
     print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from metainf.corpus.build import TASKS
+from metainf.corpus.build import TASKS, read_plan
 from metainf.corpus.tables import OWN, load_rows
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import read_tasks
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.groups import accelerator_group, model_family, model_groups
 
-__all__ = ["read_corpus", "without"]
+__all__ = ["read_corpus", "whole_tasks", "without"]
 
 
 def read_corpus(folder: Path) -> tuple[pa.Table, tuple[Task, ...]]:
@@ -33,6 +33,18 @@ def read_corpus(folder: Path) -> tuple[pa.Table, tuple[Task, ...]]:
     if not rows.num_rows or not (folder / TASKS).exists():
         raise InvalidWorkloadError(f"{folder} holds no rows of a corpus: build one with metainf corpus build")
     return rows, read_tasks(folder / TASKS)
+
+
+def whole_tasks(folder: Path, tasks: Sequence[Task]) -> frozenset[str]:
+    """Keys of the tasks that a corpus measured under all methods: where a choice among methods can be judged.
+
+    Raises
+    ------
+    InvalidWorkloadError
+        The folder holds no corpus.
+    """
+    plan = read_plan(folder)
+    return frozenset(task.key for task in tasks if plan.is_whole(task))
 
 
 def without(table: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -4,7 +4,7 @@ Separate from `held_out`, which judges residuals of rows: a study of whole decis
 question, with spreads and caution as an artifact has them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,8 @@ class HeldOutPredictors:
         Rows of one world.
     folds : int
         Into so many the model groups are packed; each fold is trained on when it is first asked about.
+    whole : keys of tasks, optional
+        Those that have rows of all methods (see `train`).
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class HeldOutPredictors:
         plan: TrainingPlan,
         *,
         folds: int,
+        whole: Collection[str] | None = None,
         report: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._table, self._tasks, self._plan, self._report = table, tasks, plan, report
+        self._whole = whole
         models = table.column("model").to_numpy(zero_copy_only=False).astype(np.str_)
         groups = model_groups(models.tolist())
         self._folds = grouped_folds([groups[each] for each in models.tolist()], folds)
@@ -66,5 +70,5 @@ class HeldOutPredictors:
     def _without(self, number: int) -> Predictor:
         fold = self._folds[number]
         self._report(f"training without {fold.held_out}")
-        model, _ = train(self._table.take(pa.array(fold.train)), self._tasks, self._plan)
+        model, _ = train(self._table.take(pa.array(fold.train)), self._tasks, self._plan, whole=self._whole)
         return TrainedPredictor(model, f"{_HELD_OUT}-{number}")

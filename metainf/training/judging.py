@@ -4,7 +4,7 @@ Separate from training, which keeps one model of all rows: here nothing is kept,
 to the same rows by the same code. The selectors' evaluation is apart from this: it ranks methods, this says seconds.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -109,9 +109,15 @@ def judge(
     tasks: Sequence[Task],
     plan: JudgingPlan = JudgingPlan(),
     *,
+    whole: Collection[str] | None = None,
     report: Callable[[str], None] = lambda what: None,
 ) -> Judgement:
     """Judge both predictors on the rows of one world.
+
+    Parameters
+    ----------
+    whole : keys of tasks, optional
+        Those that have rows of all methods, on which decisions are judged; None: all of them.
 
     Raises
     ------
@@ -119,6 +125,7 @@ def judge(
         No row teaches anything.
     """
     by_key = {task.key: task for task in tasks}
+    chosen_among = {key: task for key, task in by_key.items() if whole is None or key in whole}
     table = thinned(table, by_key, plan.most_lanes)
     rows = training_rows(table, by_key)
     if not len(rows):
@@ -141,7 +148,7 @@ def judge(
         report(f"predictors, {split}: judging")
         for predictor in _predictors(rows, corrections, spreads.splits[split]):
             intervals += _intervals(rows, groups, predictor, kinds, split)
-            decisions += _decisions(table, by_key, rows, groups, predictor, split)
+            decisions += _decisions(table, chosen_among, rows, groups, predictor, split)
     kind_order = [kind.value for kind in TrafficKind]
     return Judgement(
         lanes=len(rows.questions),

@@ -8,7 +8,7 @@ under the very spreads that the model keeps.
 """
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -148,9 +148,15 @@ def train(
     tasks: Sequence[Task],
     plan: TrainingPlan = TrainingPlan(),
     *,
+    whole: Collection[str] | None = None,
     report: Callable[[str], None] = lambda what: None,
 ) -> tuple[TrainedModel, TrainingReport]:
     """The model of a measurement table about these tasks.
+
+    Parameters
+    ----------
+    whole : keys of tasks, optional
+        Those that have rows of all methods: decisions are judged, and cautions fitted, on these. None: all of them.
 
     Raises
     ------
@@ -158,6 +164,7 @@ def train(
         There is nothing to learn from.
     """
     by_key = {task.key: task for task in tasks}
+    chosen_among = {key: task for key, task in by_key.items() if whole is None or key in whole}
     report("reading what the rows teach")
     table = thinned(table, by_key, plan.most_lanes)
     rows = training_rows(table, by_key)
@@ -169,7 +176,7 @@ def train(
     judged = {}
     for split, each in spreads.splits.items():
         report(f"judging what was held out: {split}")
-        judged[split] = _judged(table, by_key, rows, held.found[split], each, analytical)
+        judged[split] = _judged(table, chosen_among, rows, held.found[split], each, analytical)
     report("fitting all rows")
     model = _model(rows, plan, held, spreads, _cautions(judged))
     return model, _report(rows, spreads, judged, model)
