@@ -7,7 +7,8 @@ bundled model is asked for on every device with tables, in tensor-parallel layou
 experts spread. Means weigh devices equally. Variances are of the means of devices, of models on a device, and of
 layouts of those, each split into what all nodes share and what is a node's own. With --formats also how far the ratios
 move where weights or cache are in FP8 in place of the checkpoint's format, of the same model, device and layout, taken
-apart in the same way.
+apart in the same way. Experts in FP8 are read from the library's own rows (--rows FOLDER, its systems/data), since its
+tables price another kernel than that of weights which are quantised while loading.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from metainf import accelerators
 from metainf.architecture import ModelArchitecture
@@ -24,7 +26,7 @@ from metainf.dtypes import DType
 from metainf.efficiencies import GENERIC
 from metainf.engine_defaults import effective_settings
 from metainf.known_models import known_model, known_model_ids
-from metainf.layers import MlpKind
+from metainf.layers import MlpKind, Part, Split
 from metainf.layouts import Layout
 from metainf.predictors.contract import FloatArray, ReplicaSpec
 from metainf.settings import EngineSettings
@@ -111,11 +113,21 @@ def decomposed(keys: Sequence[tuple[str, str]], values: FloatArray) -> str:
     return f"({', '.join(f'{m:.2f}' for m in mean)}), {shown}"
 
 
+_DYNAMIC_FP8 = EngineSettings(quantization=DType.FP8)
 _IN_FP8: Mapping[str, tuple[EngineSettings, tuple[str, ...]]] = {
-    "weights": (EngineSettings(quantization=DType.FP8), (DENSE.name, MIXTURE.name, EXPERT.name)),
+    "weights": (_DYNAMIC_FP8, (DENSE.name, MIXTURE.name)),
     "cache": (EngineSettings(kv_cache_dtype=DType.FP8), (DECODE.name, CHUNK.name)),
 }
 """What is narrowed, and the operations that it concerns."""
+
+_EXPERT_ROWS: Mapping[str, tuple[str, str, str]] = {
+    "H200-SXM-141GB": ("h200_sxm", "0.24.0", "0.19.0"),
+    "B200-SXM-180GB": ("b200_sxm", "0.24.0", "0.22.0"),
+    "L40S-PCIe-48GB": ("l40s", "0.24.0", "0.24.0"),
+}
+"""Device -> system, and the versions of vLLM whose rows are of the kernels that it takes for experts in 16 bits and in
+FP8 with dynamic scales: Triton for the latter, whatever it takes by default for the former. Other devices have none."""
+_ROUTING = "power_law_1.2"  # how the library spreads tokens over experts unless it is told otherwise
 
 
 def narrowed(replica: ReplicaSpec, asked: EngineSettings) -> ReplicaSpec:
@@ -155,17 +167,65 @@ def print_formats(store: TableStore, models: Sequence[ModelArchitecture], every:
         print(f"{name} in FP8, {len(found)} pairs of tables: {decomposed(keys, np.array(changes))}")
 
 
+def expert_rows(folder: Path, system: str, version: str, dtype: str) -> Mapping[tuple[int, ...], Mapping[int, float]]:
+    """Milliseconds by tokens, of each hidden size, expert's width, experts per token, experts and ranks."""
+    path = folder / system / "moe" / "vllm" / version / "moe_perf.parquet"
+    wanted = [("moe_dtype", "=", dtype), ("moe_ep_size", "=", 1), ("distribution", "=", _ROUTING)]
+    found: dict[tuple[int, ...], dict[int, float]] = {}
+    for row in pq.read_table(path, filters=wanted).to_pylist():
+        key = tuple(row[name] for name in ("hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size"))
+        found.setdefault(key, {})[row["num_tokens"]] = row["latency"]
+    return found
+
+
+def log_times(row: Mapping[int, float]) -> FloatArray:
+    """Logarithms of a row's times at the nodes of experts."""
+    tokens = sorted(row)
+    return np.interp(np.log(EXPERT.nodes), np.log(tokens), np.log([row[each] for each in tokens]))
+
+
+def expert_changes(folder: Path, models: Sequence[ModelArchitecture]) -> Iterator[tuple[tuple[str, str], FloatArray]]:
+    """How far the ratio of experts moves in FP8, by device and model, for each number of ranks that was measured."""
+    tokens = np.array(EXPERT.nodes)
+    for device, (system, plain_version, narrow_version) in _EXPERT_ROWS.items():
+        accelerator = accelerators.get(device)
+        assert accelerator is not None, f"{device} is in the catalogue"
+        plain_rows = expert_rows(folder, system, plain_version, "bfloat16")
+        narrow_rows = expert_rows(folder, system, narrow_version, "fp8")
+        seen: set[tuple[int, ...]] = set()
+        for model in models:
+            linears = (linear for group in model.layer_groups for linear in group.layer.linears)
+            down = next((each for each in linears if each.part is Part.EXPERT and each.split is Split.ROW), None)
+            if down is None or model.quantization is not None:
+                continue
+            settings = effective_settings(
+                EngineSettings(max_model_len=16384), architecture=model, accelerator=accelerator, layout=Layout()
+            )
+            replica = ReplicaSpec(model, accelerator, Layout(), settings)
+            plain, narrow = (roofline_parts(each, GENERIC) for each in (replica, narrowed(replica, _DYNAMIC_FP8)))
+            expected = np.log(narrow.expert_s(tokens) / plain.expert_s(tokens))
+            for ranks in _LAYOUTS:
+                key = (down.out_features, down.in_features, down.active_copies, down.copies, ranks)
+                if key in plain_rows and key in narrow_rows and key not in seen:
+                    seen.add(key)
+                    yield (device, model.name), log_times(narrow_rows[key]) - log_times(plain_rows[key]) - expected
+
+
 def main() -> None:
     """Sample what is missing, print the constants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True, help="folder of sampled tables")
     parser.add_argument("--every", type=int, default=1, help="take every Nth deployment of each device")
     parser.add_argument("--formats", action="store_true", help="say what FP8 changes, and nothing else")
+    parser.add_argument("--rows", type=Path, help="systems/data of aiconfigurator-core: experts in FP8 too")
     arguments = parser.parse_args()
     store = TableStore(arguments.store)
     models, counts = distinct_models(), Counter[str]()
     if arguments.formats:
         print_formats(store, models, arguments.every)
+        if arguments.rows is not None:
+            keys, changes = zip(*expert_changes(arguments.rows, models), strict=True)
+            print(f"{EXPERT.name} in FP8, {len(keys)} pairs of rows: {decomposed(keys, np.array(changes))}")
         return
     keys: list[tuple[str, str]] = []
     rows: list[dict[str, FloatArray]] = []

@@ -19,10 +19,14 @@ class Efficiency:
     """Share of the peak FLOP/s in large matrix products of 16 bits."""
     narrow_matrix_ratio: float
     """What products of 8 and 4 bits reach of that share, of their own peak."""
+    loaded_ratio: float
+    """What weights that are quantised while loading reach of other narrow ones: activations are scaled in each step."""
     expert_matrix_ratio: float
     """What the grouped products of experts reach of that."""
     cache_memory: float
     """Share of the memory bandwidth when attention reads the KV cache."""
+    narrow_cache_ratio: float
+    """What a cache of 8 bits reaches of that."""
     attention_matrix: float
     """Share of the 16-bit peak in the attention of prompts."""
     link: float
@@ -55,8 +59,10 @@ GENERIC = Efficiency(
     memory=0.855,
     matrix=0.467,
     narrow_matrix_ratio=0.678,
+    loaded_ratio=0.80,
     expert_matrix_ratio=0.617,
     cache_memory=0.711,
+    narrow_cache_ratio=0.86,
     attention_matrix=0.509,
     link=0.704,
     layer_s=15.6e-6,
@@ -77,7 +83,9 @@ Source: fitted by benchmarks/calibrate_analytical.py on 1,013 closed loops of vL
 aiconfigurator-core 0.12.0), 90 batches of GPUStack Performance Lab and a third of 1,729 batches of
 LLM-Inference-Bench. The work per streamed token is that of `step_times.hosts`, fitted through the simulator on the same
 closed loops: as a wait alone it had come out at 76 microseconds, and 24 of these rows stream up to 2.2 times as many
-tokens as a server could that takes so long for each.
+tokens as a server could that takes so long for each. What FP8 reaches while loading, and in the cache, is such that
+`benchmarks/step_time_ratios.py --formats` finds measured kernels to differ from it as those of 16 bits do: without it
+they were 1.05 to 1.2 times as slow as expected, dense ones, experts and caches alike.
 """
 
 _OF_GENERATION: dict[str, dict[str, float]] = {

@@ -129,16 +129,24 @@ class StepWork:
     dense_token_s: float
     dense_narrow_token_s: float
     """Products of less than 16 bits."""
+    dense_loaded_read_s: float
+    """Weights that were quantised while loading, and are multiplied in less than 16 bits."""
+    dense_loaded_token_s: float
     expert_read_s: float
     expert_token_s: float
     expert_narrow_token_s: float
+    expert_loaded_read_s: float
+    expert_loaded_token_s: float
     expert_miss_log: float
     expert_lanes: float
     head_read_s: float
     head_row_s: float
     cache_read_s: float
+    narrow_cache_read_s: float
+    """A cache of less than 16 bits."""
     cache_token_s: float
     window_read_s: float
+    narrow_window_read_s: float
     window_tokens: float
     prompt_pair_s: float
     prompt_pair_window_s: float
@@ -161,23 +169,25 @@ def calibrated(work: StepWork, efficiency: Efficiency) -> StepModel:
     fixed_s = (
         w.layers * e.layer_s + w.expert_layers * e.expert_layer_s + (w.collectives + w.hops) * e.collective_s + e.host_s
     )
+    dense_narrow_token_s = w.dense_narrow_token_s + w.dense_loaded_token_s / e.loaded_ratio
+    expert_narrow_token_s = w.expert_narrow_token_s + w.expert_loaded_token_s / e.loaded_ratio
     return StepModel(
         fixed_s=fixed_s,
         sequence_s=e.sequence_host_s + w.state_s / e.cache_memory,
         token_s=(w.hidden_token_s * e.activation_passes + w.expert_hidden_token_s * e.expert_passes) / e.memory
         + w.link_token_s / e.link,
-        dense_read_s=w.dense_read_s / e.memory,
-        dense_token_s=(w.dense_token_s + w.dense_narrow_token_s / e.narrow_matrix_ratio) / e.matrix,
-        expert_read_s=w.expert_read_s / e.memory,
-        expert_token_s=(w.expert_token_s + w.expert_narrow_token_s / e.narrow_matrix_ratio)
+        dense_read_s=(w.dense_read_s + w.dense_loaded_read_s / e.loaded_ratio) / e.memory,
+        dense_token_s=(w.dense_token_s + dense_narrow_token_s / e.narrow_matrix_ratio) / e.matrix,
+        expert_read_s=(w.expert_read_s + w.expert_loaded_read_s / e.loaded_ratio) / e.memory,
+        expert_token_s=(w.expert_token_s + expert_narrow_token_s / e.narrow_matrix_ratio)
         / (e.matrix * e.expert_matrix_ratio),
         expert_miss_log=w.expert_miss_log,
         expert_lanes=w.expert_lanes,
         head_read_s=w.head_read_s / e.memory,
         head_row_s=w.head_row_s / e.matrix,
-        cache_read_s=w.cache_read_s / e.cache_memory,
+        cache_read_s=(w.cache_read_s + w.narrow_cache_read_s / e.narrow_cache_ratio) / e.cache_memory,
         cache_token_s=w.cache_token_s / e.attention_matrix,
-        window_read_s=w.window_read_s / e.cache_memory,
+        window_read_s=(w.window_read_s + w.narrow_window_read_s / e.narrow_cache_ratio) / e.cache_memory,
         window_tokens=w.window_tokens,
         prompt_pair_s=w.prompt_pair_s / e.attention_matrix,
         prompt_pair_window_s=w.prompt_pair_window_s / e.attention_matrix,
@@ -329,9 +339,10 @@ class _Counter:
         multiplied = self.speeds.multiplied_in(gemm)
         compute_s = 2.0 * linear.active_parameters / shards * count / self.speeds.peak(gemm)
         name = "expert" if is_expert else "dense"
-        narrow = "_narrow" if multiplied.bytes_per_value < 2 else ""
-        t[f"{name}_read_s"] += stored / self.speeds.bandwidth
-        t[f"{name}{narrow}_token_s"] += compute_s
+        is_narrow = multiplied.bytes_per_value < 2
+        loaded = "_loaded" if is_narrow and stored_bits < linear.storage.bits_per_weight else ""
+        t[f"{name}{loaded}_read_s"] += stored / self.speeds.bandwidth
+        t[f"{name}{loaded or ('_narrow' if is_narrow else '')}_token_s"] += compute_s
 
     def _add_mixer(self, mixer: Mixer, count: int) -> None:
         t = self.totals
@@ -345,12 +356,13 @@ class _Counter:
         read = count * mixer.kv_bytes(1, kv, self.tp) / self.speeds.bandwidth
         pair = count * mixer.flops_per_token(1, decode=False) / self.tp / half_peak
         window = mixer.sparse_topk if isinstance(mixer, LatentAttention) else mixer.window_tokens
+        narrow = "narrow_" if kv.bytes_per_value < 2 else ""
         if window is None:
-            t["cache_read_s"] += read
+            t[f"{narrow}cache_read_s"] += read
             t["cache_token_s"] += count * mixer.flops_per_token(1, decode=True) / self.tp / half_peak
             t["prompt_pair_s"] += pair
             return
-        t["window_read_s"] += read
+        t[f"{narrow}window_read_s"] += read
         t["window_tokens"] = max(t["window_tokens"], float(window))
         t["prompt_pair_window_s"] += pair
 

@@ -64,9 +64,25 @@ def test_a_large_prompt_is_bound_by_arithmetic() -> None:
 def test_fp8_weights_halve_bytes_and_double_the_peak_where_the_silicon_has_it() -> None:
     plain = step_work(replica())
     fast = step_work(replica(asked=EngineSettings(max_model_len=8192, quantization=DType.FP8)))
-    assert fast.dense_read_s == pytest.approx(plain.dense_read_s / 2)
-    assert fast.dense_token_s == 0
-    assert fast.dense_narrow_token_s == pytest.approx(plain.dense_token_s * H100_BF16 / H100_FP8)
+    assert fast.dense_loaded_read_s == pytest.approx(plain.dense_read_s / 2)
+    assert fast.dense_loaded_token_s == pytest.approx(plain.dense_token_s * H100_BF16 / H100_FP8)
+    assert fast.dense_read_s == fast.dense_token_s == fast.dense_narrow_token_s == 0
+
+
+def test_what_is_narrowed_while_loading_is_slower_than_what_the_checkpoint_has_narrow() -> None:
+    asked = EngineSettings(max_model_len=8192, quantization=DType.FP8)
+    work, spent = step_work(replica(asked=asked)), replace(PERFECT, loaded_ratio=0.8)
+    assert calibrated(work, spent).dense_read_s == pytest.approx(work.dense_loaded_read_s / 0.8)
+    assert calibrated(work, spent).dense_token_s == pytest.approx(work.dense_loaded_token_s / 0.8)
+
+
+def test_a_cache_of_8_bits_halves_what_is_read_and_reaches_less_of_the_bandwidth() -> None:
+    plain = step_work(replica())
+    narrow = step_work(replica(asked=EngineSettings(max_model_len=8192, kv_cache_dtype=DType.FP8)))
+    assert narrow.cache_read_s == 0
+    assert narrow.narrow_cache_read_s == pytest.approx(plain.cache_read_s / 2)
+    spent = calibrated(narrow, replace(PERFECT, narrow_cache_ratio=0.8))
+    assert spent.cache_read_s == pytest.approx(narrow.narrow_cache_read_s / 0.8)
 
 
 def test_fp8_weights_are_widened_where_the_silicon_has_no_fp8() -> None:
@@ -75,7 +91,7 @@ def test_fp8_weights_are_widened_where_the_silicon_has_no_fp8() -> None:
     narrow = step_work(replica(gpu="A100-SXM-80GB", asked=asked))
     assert narrow.dense_read_s == pytest.approx(plain.dense_read_s / 2)
     assert narrow.dense_token_s == pytest.approx(plain.dense_token_s)
-    assert narrow.dense_narrow_token_s == 0
+    assert narrow.dense_narrow_token_s == narrow.dense_loaded_token_s == narrow.dense_loaded_read_s == 0
 
 
 def test_a_batch_reads_the_experts_that_its_tokens_choose() -> None:

@@ -46,12 +46,16 @@ SYSTEMS: Mapping[str, System] = {
 """Catalogue name -> system. Source: systems/query_versions.yaml of aiconfigurator-core 0.12.0. Its tenth, the Arc Pro
 B60, is not in the catalogue; its A100 has the bandwidth of the 80 GB card."""
 
+_DYNAMIC_FP8_EXPERTS = frozenset({"L40S-PCIe-48GB"})
+"""Where the rows of experts in FP8 are of the kernel for dynamic scales. Source: kernel_source in moe_perf.parquet."""
+
 
 class RefusalReason(StrEnum):
     """Why there is no measured table."""
 
     ACCELERATOR = "accelerator"  # none of its operations was measured
     BLOCK_FP8 = "block-fp8"  # measured, but wrong
+    KERNEL = "kernel"  # measured with a kernel that the engine would not use for it
     MODEL = "model"  # the library does not know the architecture
     DATA = "data"  # a shape or a format of it was not measured
     IMPLAUSIBLE = "implausible"  # priced far beyond what the operation can take
@@ -78,13 +82,26 @@ def refusal_of(replica: ReplicaSpec) -> TableRefusal | None:
     Block-wise FP8 is refused since the library's vLLM tables of it are wrong: never below 0.055 ms on Hopper, 0.15 on
     Blackwell and 0.28 on L40S, where SGLang's and TensorRT-LLM's on the same devices show 0.003 to 0.005 ms
     (ai-dynamo/aiconfigurator#1414).
+
+    Experts that are quantised while loading are refused where the rows of FP8 are of checkpoints with static scales,
+    which on Hopper take FlashInfer's CUTLASS kernels and 3 to 4 times as long as in 16 bits. `--quantization fp8` has
+    dynamic scales, for which vLLM takes Triton (fused_moe/oracle/fp8.py): 0.5 to 0.8 of the time in 16 bits, by rows of
+    H200 under 0.19.0 and of L40S under 0.24.0.
     """
     if replica.accelerator.name not in SYSTEMS:
         return TableRefusal(RefusalReason.ACCELERATOR, f"no operation was measured on {replica.accelerator.name}")
     storages = (linear.storage for group in replica.architecture.layer_groups for linear in group.layer.linears)
     if any(storage.gemm_dtype is DType.FP8 and storage.block_out > 1 for storage in storages):
         return TableRefusal(RefusalReason.BLOCK_FP8, f"{replica.architecture.name} is in block-wise FP8")
+    is_narrowed = replica.settings.weight_dtype is DType.FP8 and _is_mixture(replica.architecture)
+    if is_narrowed and replica.accelerator.name not in _DYNAMIC_FP8_EXPERTS:
+        message = f"experts with dynamic scales in FP8 were not measured on {replica.accelerator.name}"
+        return TableRefusal(RefusalReason.KERNEL, message)
     return None
+
+
+def _is_mixture(architecture: ModelArchitecture) -> bool:
+    return any(group.layer.mlp and group.layer.mlp.kind is MlpKind.MOE for group in architecture.layer_groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +172,7 @@ def _names(evaluate: Callable[[int], Sequence[Any]]) -> list[str]:
 def _options(replica: ReplicaSpec) -> dict[str, object]:
     layout, settings = replica.layout, replica.settings
     options: dict[str, object] = {"tp_size": layout.tensor_parallel, "pp_size": layout.pipeline_parallel}
-    if any(group.layer.mlp and group.layer.mlp.kind is MlpKind.MOE for group in replica.architecture.layer_groups):
+    if _is_mixture(replica.architecture):
         ranks = layout.tensor_parallel * layout.data_parallel
         options["attention_dp_size"] = layout.data_parallel
         options["moe_tp_size"] = 1 if layout.expert_parallel else ranks

@@ -35,7 +35,7 @@ __all__ = ["HiddenWorld", "TableWorld"]
 
 FloatArray = NDArray[np.float64]
 
-_VERSION = "3"
+_VERSION = "4"
 _MOST_KV_SD = 2.0
 """A cache that is a quarter larger or smaller than planned would be a fault of the plan and not its inaccuracy."""
 
