@@ -57,7 +57,7 @@ class RooflineWorld:
     """
 
     name: str = "roofline"
-    version: str = "4"
+    version: str = "5"
     predicts: bool = True
 
     def times(self, replica: ReplicaSpec, seed: int) -> tuple[StepTimes, HostTimes] | None:
