@@ -199,6 +199,35 @@ def test_what_a_table_says_of_performance_does_not_matter_to_it() -> None:
     assert spoilt.predictor_.identity.digest == digest(small("metainf"))
 
 
+def test_tasks_of_few_methods_are_learnt_from_where_nothing_of_them_is_held_out() -> None:
+    every = lessons()
+    keys = list(every.tasks)
+    first = every.tasks[keys[0]]
+    alike = replace(first, layout=Layout(2))
+    others = [
+        replace(first, model="Qwen/Qwen3-8B"),
+        replace(first, accelerator="L4-PCIe-24GB"),
+        replace(first, traffic=replace(first.traffic, output_tokens=TokenLengths(4000.0))),
+        replace(first, traffic=replace(first.traffic, load=BatchLoad(7, None))),
+    ]
+    assert first.kind.value != "batch"
+    few = {task.key: task for task in (alike, *others)}
+    more = Lessons(every.rows, {**every.tasks, **few}, frozenset(keys))
+    assert more.like(keys[:1]) == [alike.key]
+    assert every.like(keys) == []
+
+
+def test_tasks_of_few_methods_change_what_is_learnt_and_no_table() -> None:
+    whole = lessons()
+    left = set(list(whole.tasks)[::2])
+    half = TRAIN.rows(np.isin(TRAIN.tasks.keys, list(left)))
+    alone, beside = (
+        small("metainf", corpus=replace(whole, whole=keys)).fit(half).predictor_.identity.digest
+        for keys in (None, frozenset(left))
+    )
+    assert alone != beside
+
+
 def test_tasks_are_found_by_their_names_and_scored_by_what_they_are() -> None:
     selector = small("metainf").fit(TRAIN)
     assert TEST.tasks.keys is not None

@@ -100,8 +100,10 @@ def remarks(parameters: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
 @lru_cache(maxsize=1)
 def _lessons(folder: Path, world: str | None) -> Any:
     build: Any = import_module("metainf.corpus.build")
+    corpora: Any = import_module("metainf.training.corpus")
     shipped: Any = import_module("metainf.selectors.shipped")
     store: Any = import_module("metainf.corpus.task_store")
     tables: Any = import_module("metainf.corpus.tables")
     tasks = {task.key: task for task in store.read_tasks(folder / build.TASKS)}
-    return shipped.Lessons(tables.load_rows(folder, world=world), tasks)
+    whole = corpora.whole_tasks(folder, list(tasks.values()))
+    return shipped.Lessons(tables.load_rows(folder, world=world), tasks, whole)

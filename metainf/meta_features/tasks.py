@@ -25,7 +25,7 @@ from metainf.selectors.contract import BoolArray, TaskTable
 from metainf.settings import EngineSettings
 from metainf.workload import Statistic, longest_tokens
 
-__all__ = ["TASK_COLUMNS", "TASK_FEATURES", "task_features", "task_table"]
+__all__ = ["TASK_COLUMNS", "TASK_FEATURES", "task_features", "task_table", "workload_group"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -140,7 +140,7 @@ def task_table(
         default=default,
         model=np.array([task.model for task in tasks], dtype=np.str_),
         accelerator=np.array([task.accelerator for task in tasks], dtype=np.str_),
-        workload=np.array([_workload(task) for task in tasks], dtype=np.str_),
+        workload=np.array([workload_group(task) for task in tasks], dtype=np.str_),
         draws=np.array([task.draws_key for task in tasks], dtype=np.str_),
         keys=np.array([task.key for task in tasks], dtype=np.str_),
     )
@@ -204,7 +204,7 @@ def _slo_features(tasks: Sequence[Task], empty_s: FloatArray) -> FloatArray:
     return np.concatenate([tightness, np.array(quantile)[:, None]], axis=1)
 
 
-def _workload(task: Task) -> str:
+def workload_group(task: Task) -> str:
     """The group of a task's workload: where it comes from, and coarsely what its requests are; never their load.
 
     Exact figures would make a group of each task, and leaving such groups out no more than a random split. Bins: mean

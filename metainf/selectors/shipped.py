@@ -2,8 +2,10 @@
 
 Separate from the `ensemble`, whose boosted trees learn from tables and ship nowhere: the row `metainf` of a report is
 about the very file that the operator loads. So it is trained as `metainf train` trains, on the rows of the train tasks
-alone, and goes through `write_artifact` and `load_predictor`; what is lost on the way is lost here too. It asks about
-methods what the operator asks, and ranks them as the operator would, but that it has to name one (`operator_ranking`).
+and of tasks like them that no table has, since they were measured under few methods: those whose model, accelerator and
+workload all are some train task's, so that nothing is learnt of what a split holds out. It goes through
+`write_artifact` and `load_predictor`; what is lost on the way is lost here too. It asks about methods what the operator
+asks, and ranks them as the operator would, but that it has to name one (`operator_ranking`).
 
 A table holds what selectors learn from, and neither rows nor questions. So this one is given a corpus, and finds its
 tasks by the keys of the table; what features, physics and performance the table has besides does not matter to it. One
@@ -20,7 +22,7 @@ each method, a rate 14, at some 25 microseconds each.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +32,7 @@ import pyarrow.compute as pc
 
 from metainf.artifact import load_predictor
 from metainf.corpus.task import Task
+from metainf.meta_features.tasks import workload_group
 from metainf.predictors.trained import TrainedPredictor
 from metainf.selectors.base import BaseSelector
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
@@ -41,6 +44,14 @@ __all__ = ["Lessons", "Shipped", "exported"]
 
 _FILE = "predictor.metainf"
 
+_HELD_OUT: Sequence[Callable[[Task], str]] = (
+    lambda task: task.kind.value,
+    lambda task: task.model,
+    lambda task: task.accelerator,
+    workload_group,
+)
+"""What the folds of a split may differ in: their groups are made of these."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lessons:
@@ -48,6 +59,21 @@ class Lessons:
 
     rows: pa.Table
     tasks: Mapping[str, Task]
+    whole: frozenset[str] | None = None
+    """Keys of the tasks that were measured under all methods, which tables are made of; None: all were."""
+
+    def like(self, keys: Sequence[str]) -> list[str]:
+        """Tasks of few methods whose traffic's kind, model, accelerator and workload are those of some of these."""
+        if self.whole is None:
+            return []
+        known = [self.tasks[key] for key in keys]
+        parts = [set(map(part, known)) for part in _HELD_OUT]
+        others = ((key, task) for key, task in self.tasks.items() if key not in self.whole)
+        return [
+            key
+            for key, task in others
+            if all(part(task) in found for part, found in zip(_HELD_OUT, parts, strict=True))
+        ]
 
 
 class Shipped(BaseSelector):
@@ -88,6 +114,7 @@ class Shipped(BaseSelector):
     def _fit(self, table: MethodTable) -> None:
         corpus, keys = self._known(table.tasks)
         names = sorted(set(keys))
+        names += corpus.like(names)
         mine = pc.is_in(corpus.rows.column("task"), value_set=pa.array(names, pa.string()))
         plan = TrainingPlan(
             seed=self.random_state,
@@ -95,7 +122,8 @@ class Shipped(BaseSelector):
             most_folds=self.folds,
             most_lanes=self.most_lanes,
         )
-        self.predictor_ = exported(corpus.rows.filter(mine), [corpus.tasks[name] for name in names], plan)
+        taught = [corpus.tasks[name] for name in names]
+        self.predictor_ = exported(corpus.rows.filter(mine), taught, plan, whole=corpus.whole)
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
         corpus, keys = self._known(tasks)
@@ -121,15 +149,19 @@ class Shipped(BaseSelector):
         return self.corpus, keys
 
 
-def exported(rows: pa.Table, tasks: Sequence[Task], plan: TrainingPlan) -> TrainedPredictor:
+def exported(
+    rows: pa.Table, tasks: Sequence[Task], plan: TrainingPlan, *, whole: frozenset[str] | None = None
+) -> TrainedPredictor:
     """A predictor trained on these rows about these tasks, written to a file and loaded from it.
+
+    `whole` are the keys of those that were measured under all methods; None: all of them.
 
     Raises
     ------
     InvalidWorkloadError
         The rows teach nothing.
     """
-    model, report = train(rows, tasks, plan)
+    model, report = train(rows, tasks, plan, whole=whole)
     digest = hashlib.sha256("\n".join(sorted(task.key for task in tasks)).encode()).hexdigest()
     with TemporaryDirectory() as folder:
         path = Path(folder) / _FILE
