@@ -217,15 +217,22 @@ def test_tasks_of_few_methods_are_learnt_from_where_nothing_of_them_is_held_out(
     assert every.like(keys) == []
 
 
-def test_tasks_of_few_methods_change_what_is_learnt_and_no_table() -> None:
-    whole = lessons()
-    left = set(list(whole.tasks)[::2])
-    half = TRAIN.rows(np.isin(TRAIN.tasks.keys, list(left)))
-    alone, beside = (
-        small("metainf", corpus=replace(whole, whole=keys)).fit(half).predictor_.identity.digest
-        for keys in (None, frozenset(left))
-    )
-    assert alone != beside
+def test_rows_of_few_methods_are_among_what_is_learnt() -> None:
+    every = lessons()
+    assert TRAIN.tasks.keys is not None
+    first = every.tasks[TRAIN.tasks.keys[0]]
+    alike = replace(first, layout=Layout(2))
+    own = every.rows.filter(pc.equal(every.rows.column("task"), first.key))
+    place = own.column_names.index("task")
+    own = own.set_column(place, own.field(place), pa.array([alike.key] * own.num_rows))
+    rows = pa.concat_tables([every.rows, own])
+    corpora = [
+        Lessons(rows, {**every.tasks, alike.key: alike}, whole)
+        for whole in (None, frozenset(every.tasks), frozenset([*every.tasks, alike.key]))
+    ]
+    alone, beside, as_whole = (digest(small("metainf", corpus=each)) for each in corpora)
+    assert alone == as_whole == digest(small("metainf")), "a whole task that is in no table is none to learn from"
+    assert beside != alone
 
 
 def test_tasks_are_found_by_their_names_and_scored_by_what_they_are() -> None:
