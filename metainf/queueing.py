@@ -54,6 +54,8 @@ class Lane:
     prompt_context_tokens: FloatArray
     """Tokens that a prompt token attends to, on average."""
     prompt_squared_cv: FloatArray
+    fair_prompts: FloatArray
+    """1 where long prompts are cut so that all that wait share the steps, 0 where they come one after the other."""
     decode_steps: FloatArray
     """Mean decode steps of a request: fewer than its tokens with speculation."""
     context_tokens: FloatArray
@@ -121,6 +123,15 @@ class Lane:
         decode_s, prompt_s = _step(self, one, np.stack([np.zeros_like(chunk), chunk]), even)
         caught = np.minimum(prompt_s / (self.stages * decode_s), 1.0)
         return np.asarray(np.maximum(self.stages * caught / 2.0, 1.0))
+
+    @property
+    def waiting_squared_cv(self) -> FloatArray:
+        """Squared variation of what a prompt waits for.
+
+        Where prompts share the steps it is as if they were exponential, whatever their lengths. Source: the mean time
+        in M/G/1 with processor sharing, service over 1 - rho, which is that of M/M/1.
+        """
+        return np.where(np.asarray(self.fair_prompts) > 0, 1.0, self.prompt_squared_cv)
 
     @cached_property
     def queued_prompt_s(self) -> FloatArray:

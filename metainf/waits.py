@@ -10,11 +10,14 @@ from metainf.queueing import FloatArray, Lane, OperatingPoint
 
 __all__ = [
     "STARTUP_SHARE",
+    "fitting_ratio",
     "frontend_wait_s",
     "prompt_wait_s",
     "slot_wait_s",
     "startup_wait_s",
+    "step_wait_ratio",
     "streaming_wait_s",
+    "together_ratio",
 ]
 
 STARTUP_SHARE = 0.1
@@ -24,6 +27,7 @@ Source: public serving benchmarks send ten requests per client and start all cli
 `num_prompts = 10 x max_concurrency`).
 """
 
+_BUSIEST_STEP = 0.9
 _BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
 
 
@@ -39,11 +43,36 @@ def prompt_wait_s(lane: Lane, load: FloatArray, arrival_squared_cv: FloatArray, 
     """
     ca = arrival_squared_cv
     load = np.maximum(load, 1e-12)
-    one = busy / (1.0 - busy) * (ca + lane.prompt_squared_cv) / (ca + 1.0)
+    one = busy / (1.0 - busy) * (ca + lane.waiting_squared_cv) / (ca + 1.0)
     servers = lane.servers / lane.ranks
     if np.any(servers > 1.0):
         one = one * _waiting(load, servers) * (1.0 - load) / load
-    return one * lane.queued_prompt_s / lane.stages
+    return one * together_ratio(lane, load) * lane.queued_prompt_s / lane.stages
+
+
+def together_ratio(lane: Lane, load: FloatArray) -> FloatArray:
+    """What waits grow by because prompts in one step all end with it: those behind a request delay it as well.
+
+    Source: M/G/1 with gated batches that end together, (1 + 2 rho) / (1 + rho) times the wait of one after the other.
+    As far as a step's budget holds more than one; where prompts are cut to share steps it is in `waiting_squared_cv`.
+    """
+    rho = np.minimum(load, 1.0) * fitting_ratio(lane)
+    return np.asarray((1.0 + 2.0 * rho) / (1.0 + rho))
+
+
+def step_wait_ratio(lane: Lane, load: FloatArray) -> FloatArray:
+    """Mean wait for the end of a step over a step that only decodes: half of one where no prompts come.
+
+    Source: as above, (1/2 + rho) / (1 - rho): a step grows with the prompts that came in the one before.
+    """
+    rho = np.minimum(load, _BUSIEST_STEP) * fitting_ratio(lane)
+    return np.asarray((0.5 + rho) / (1.0 - rho))
+
+
+def fitting_ratio(lane: Lane) -> FloatArray:
+    """From 0 where no two prompts fit into a step to 1 where any number does."""
+    alone = np.minimum(lane.prompt_tokens / np.maximum(lane.budget_tokens, 1.0), 1.0)
+    return np.asarray((1.0 - alone) * (1.0 - np.asarray(lane.fair_prompts)))
 
 
 def _waiting(load: FloatArray, servers: FloatArray) -> FloatArray:

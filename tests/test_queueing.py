@@ -20,7 +20,7 @@ from metainf.queueing import (
     solve,
 )
 from metainf.roofline import StepModel
-from metainf.waits import prompt_wait_s, slot_wait_s, startup_wait_s, streaming_wait_s
+from metainf.waits import prompt_wait_s, slot_wait_s, startup_wait_s, step_wait_ratio, streaming_wait_s
 
 STEPS = StepModel(
     **(dict.fromkeys((f.name for f in fields(StepModel)), 0.0) | {"fixed_s": 0.010, "dense_token_s": 1e-5}),
@@ -39,6 +39,7 @@ def lane(**changes: float) -> Lane:
         "prompt_tokens": 1000,
         "prompt_context_tokens": 500,
         "prompt_squared_cv": 0,
+        "fair_prompts": 0,
         "decode_steps": 99,
         "context_tokens": 1000,
         "tokens_per_sequence": 1,
@@ -221,7 +222,7 @@ def test_what_is_left_to_stream_waits_only_where_it_outlives_a_decoding() -> Non
 
 
 def test_waits_follow_the_named_approximations() -> None:
-    found = lane()
+    found = lane(budget_tokens=1000)  # no two prompts fit into a step
     point = at(found, np.array([0.3]))
     work = found.queued_prompt_s
     rho = float((point.requests_per_second * work)[0])
@@ -232,6 +233,31 @@ def test_waits_follow_the_named_approximations() -> None:
     alone = at(one, np.array([0.005]))
     service = float((alone.prefill_s + 99 * alone.step_s)[0])
     assert slot_wait_s(one, alone, np.array([0.5]), np.array([1.0]))[0] == pytest.approx(0.5 * service, rel=0.01)
+
+
+def test_prompts_that_share_the_steps_wait_alike_however_long_they_are() -> None:
+    load, poisson = np.array([0.5]), np.array([1.0])
+    waits = [
+        float(prompt_wait_s(lane(fair_prompts=1, prompt_squared_cv=cv), load, poisson, load)[0]) for cv in (0.0, 9.0)
+    ]
+    assert waits[0] == waits[1] == pytest.approx(float(lane().queued_prompt_s[0]))  # rho / (1 - rho) services
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.6])
+def test_prompts_that_end_together_wait_as_gated_batches_do(rho: float) -> None:
+    # Steps of 1 s, and 1 s more on average for each prompt that came in the one before; lengths are exponential.
+    draw = np.random.default_rng(0)
+    start_s, step_s, spent_s, served = 0.0, 1.0, 0.0, 0
+    for _ in range(60_000):
+        waiting = draw.poisson(rho * step_s)
+        came_s = start_s + step_s * draw.random(waiting)
+        start_s, step_s = start_s + step_s, 1.0 + draw.exponential(size=waiting).sum()
+        spent_s, served = spent_s + (start_s + step_s - came_s).sum(), served + waiting
+    found = lane(budget_tokens=1e9, prompt_squared_cv=1.0)
+    load, poisson = np.array([rho]), np.array([1.0])
+    services = prompt_wait_s(found, load, poisson, load) / found.queued_prompt_s
+    expected_s = 1.0 + 1.0 + float(step_wait_ratio(found, load)[0]) + float(services[0])
+    assert spent_s / served == pytest.approx(expected_s, rel=0.02)
 
 
 def test_a_closed_loop_never_queues_more_than_the_other_clients() -> None:

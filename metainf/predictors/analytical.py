@@ -22,7 +22,7 @@ from metainf.queueing import at, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
-_VERSION = "5"
+_VERSION = "6"
 
 
 class AnalyticalPredictor:

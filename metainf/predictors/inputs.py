@@ -72,7 +72,7 @@ def lane_inputs(known: QuestionFeatures, questions: Sequence[Question]) -> LaneI
     lane = lanes.lane
     with np.errstate(invalid="ignore", over="ignore"):
         busy = np.clip(capacity * lane.queued_prompt_s, 0.0, _BUSIEST)
-        spread = (np.asarray(lanes.traffic.arrival_squared_cv) + lane.prompt_squared_cv) / 2.0
+        spread = (np.asarray(lanes.traffic.arrival_squared_cv) + lane.waiting_squared_cv) / 2.0
         wait_s = _LOADED * busy / (1.0 - _LOADED * busy) * spread * lane.queued_prompt_s
         queueing = np.log1p(np.minimum(wait_s / (lane.request_s + lane.empty.prefill_s), 1e6))
     rows = np.concatenate([features[:, _KEPT], busy[:, None], queueing[:, None]], axis=1)

@@ -22,11 +22,14 @@ from metainf.queueing import (
 )
 from metainf.waits import (
     STARTUP_SHARE,
+    fitting_ratio,
     frontend_wait_s,
     prompt_wait_s,
     slot_wait_s,
     startup_wait_s,
+    step_wait_ratio,
     streaming_wait_s,
+    together_ratio,
 )
 
 __all__ = ["batch_latencies", "steady_latencies"]
@@ -35,6 +38,7 @@ _QUANTILES = (0.5, 0.95, 0.99)
 _Z = (0.0, 1.6448536269514722, 2.3263478740408408)
 _TPOT_LOG_SD = 0.02
 """Spread of TPOT between requests that meet the same load. Source: gpustack_perflab.csv, p99 over p50 at low load."""
+_BUSIEST_SHARED = 0.95  # nearer to full a burst is over before steps are shared among so many
 _MIDDLE = 0.5
 """Median over mean of what prompts behind a request add: between that of an exponential and that of a rare burst."""
 
@@ -54,21 +58,27 @@ def steady_latencies(
     decode_step = point.decode_step_s + share * (point.prompt_step_s - point.decode_step_s)
     decode_s = lane.decode_steps * decode_step
     running = np.minimum(point.decoding * others, 1.0)
-    residual = running * point.decode_step_s * (0.5 + lanes.replica.asynchronous)
+    busy = prompt_load(lane, point)
+    ending = np.where(is_open, step_wait_ratio(lane, busy), 0.5)
+    residual = running * point.decode_step_s * (ending + lanes.replica.asynchronous)
     # A step that another rank's prompt holds up is met in proportion to its length, and half of it is left.
     if np.any(lane.ranks > 1.0):
         beside = share_of_any(point.prompt_share, lane.ranks - 1.0)
         residual = residual + 0.5 * beside * point.prompt_step_s**2 / point.step_s
     utilization = np.where(is_open, load / capacity, 0.0)
     ca = np.asarray(lanes.traffic.arrival_squared_cv)
-    busy = prompt_load(lane, point)
     queued = closed_prompt_wait_s(busy, lane.queued_prompt_s, clients)
     behind = np.zeros((1 + len(_Z), *busy.shape))
     if is_open.any():
         own_ca = dealt_squared_cv(ca, lane.servers)
         found = found_busy(busy, own_ca)
         queued = np.where(is_open, prompt_wait_s(lane, busy, own_ca, found), queued)
-        behind = _prompts_behind(lane, point, ca, busy, (point.prefill_s + residual + queued, decode_s))
+        # Who shares the steps waits in each of its own, which are many and decode too.
+        shared = queued * point.prefill_s / np.maximum(lane.queued_prompt_s / lane.stages, 1e-12)
+        queued = np.where(is_open & (lane.fair_prompts > 0), shared, queued)
+        # What came before its last step is computed with it and not behind it.
+        ahead = queued / together_ratio(lane, busy)
+        behind = _prompts_behind(lane, point, ca, busy, (point.prefill_s + residual + ahead, decode_s))
         busy = np.where(is_open, found, busy)
     answer_cv = np.expm1(np.asarray(lanes.traffic.output_log_sd) ** 2)
     slot = np.where(
@@ -133,17 +143,25 @@ def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, 
     busy = np.maximum(busy, 0.05)
     # Alone on the lane: beside others a prompt costs less of its own, since weights are read anyway.
     one_s = alone_prompt_s(lane)
+    # What takes several steps decodes in each of them.
+    steps = lane.prompt_tokens / np.minimum(lane.empty.chunk_tokens, lane.budget_tokens)
+    one_s = one_s + np.where(steps > 1.0, steps, 0.0) * lane.empty.decode_step_s
     mean = base + wait + STARTUP_SHARE * startup
     columns = [mean]
     prompts = computed_at(lanes.traffic, lanes.hit_ratio, lanes.hit_tokens, _QUANTILES)
+    # Who shares the steps waits in proportion to its own length, and for no queue: x / (1 - rho).
+    stretch = np.where(lane.fair_prompts > 0, 1.0 / (1.0 - np.minimum(busy, _BUSIEST_SHARED)), 1.0)
     for quantile, tokens in zip(_QUANTILES, prompts, strict=True):
-        prompt = one_s * (tokens / lane.prompt_tokens - 1.0)
+        # Each token of a longer prompt attends to more, half of the difference in the mean.
+        longer_s = lane.steps.prompt_pair_s * tokens * (tokens - lane.prompt_tokens) / 2.0
+        prompt = (one_s * (tokens / lane.prompt_tokens - 1.0) + longer_s) * stretch
         # An exponential tail above an atom at zero: P(wait > t) = busy x exp(-t busy / mean).
         with np.errstate(invalid="ignore"):
             tail = np.maximum(0.0, np.log(busy / (1.0 - quantile)) * wait / busy)
-            waited = np.where(np.isinf(wait), np.inf, tail)
+            waited = np.where(np.isinf(wait), np.inf, np.where(lane.fair_prompts > 0, wait, tail))
         if quantile == 0.5:
-            columns.append(np.maximum(base + prompt + waited, 0.2 * base))
+            # In a step with others a prompt shorter than most ends no earlier than they do.
+            columns.append(np.maximum(base + prompt * (1.0 - busy * fitting_ratio(lane)) + waited, 0.2 * base))
             continue
         late = np.maximum(0.0, 1.0 - (1.0 - quantile) / STARTUP_SHARE) * 2.0 * startup
         with np.errstate(invalid="ignore"):
@@ -166,7 +184,7 @@ def _tpot(lanes: LaneSet, point: OperatingPoint, step: FloatArray, share: FloatA
     empty = lane.empty
     together = np.maximum(point.requests_per_step * lane.prompt_tokens / empty.chunk_tokens, 1.0)
     extra = (empty.prompt_step_s - empty.decode_step_s) * together
-    from_prompts = np.sqrt(share * steps * (1.0 + lane.prompt_squared_cv)) * extra / steps
+    from_prompts = np.sqrt(share * steps * (1.0 + lane.prompt_squared_cv * (1.0 - lane.fair_prompts))) * extra / steps
     # The median is put at the mean: it is a little below, by less than the spread grows with the load.
     z = np.array(_Z[1:])[:, None]
     # In open loops the batch of a request is about Poisson: its quantile, by the normal approximation.
