@@ -224,6 +224,22 @@ def test_what_methods_share_is_said_of_all_of_them_alike_and_the_rest_of_each_by
     )
 
 
+def test_how_methods_differ_is_learnt_in_full_from_tasks_that_have_two_of_them() -> None:
+    draw = np.random.default_rng(0)
+    tasks = 800
+    task = np.repeat(np.arange(tasks), 2)
+    method = np.stack([np.zeros(tasks, dtype=int), draw.integers(1, 5, size=tasks)], axis=1).ravel()
+    inputs = draw.normal(size=(tasks, len(INPUTS)))[task]
+    inputs[:, INPUTS.index("set_budget")] = method
+    truth = np.repeat((0.1 * method + draw.normal(size=tasks)[task])[:, None], len(TARGETS), axis=1)
+    growth, ones = Growth(trees=200, learning_rate=0.2), np.ones(len(task))
+    staged = grown_in_stages(inputs, task, ones, truth, ones, growth, seed=0, lane=np.arange(len(task)))
+    rest = staged.own.at_knots(inputs)[:, 1, CAPACITY]
+    means = np.array([rest[method == each].mean() for each in range(5)])
+    # Taken once from the mean of both, a method would seem to differ by half of what it does.
+    np.testing.assert_allclose(means - means[0], 0.1 * np.arange(5), atol=0.02)
+
+
 def test_rows_of_one_lane_need_its_inputs_only_once() -> None:
     draw = np.random.default_rng(0)
     lanes, lane = draw.integers(0, 5, size=(30, 4)).astype(np.float64), np.repeat(np.arange(30), 10)

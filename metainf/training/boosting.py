@@ -32,6 +32,7 @@ IntArray = NDArray[np.intp]
 _LEAST_WEIGHT = 0.05
 _CAPACITY_FACTOR = 2.0  # what is chosen hangs on the capacity more than on any single latency
 _LEAST_SD = 1e-3
+_LEAST_TOTAL = 1e-12
 _MIXTURES = 4  # of the targets, by which questions are chosen
 
 
@@ -140,18 +141,28 @@ def grown(
 
 
 def boosted(
-    rows: KnotRows, growth: Growth, draw: np.random.Generator, *, columns: IntArray | None = None
+    rows: KnotRows,
+    growth: Growth,
+    draw: np.random.Generator,
+    *,
+    columns: IntArray | None = None,
+    within: IntArray | None = None,
 ) -> ObliviousTrees:
-    """Trees that say what is left of the rows, which is taken from them; they ask about `columns` and the load alone.
+    """Trees that say what is left of the rows, which is taken from them.
 
-    Without any, about all columns.
+    Parameters
+    ----------
+    columns : array, optional
+        Trees ask about these and the load alone; without any, about all columns.
+    within : array of shape (r,), optional
+        Numbers of groups: trees are to say how rows of one group differ, and what they have in common is nobody's.
     """
     width = len(rows.bins)
     if columns is None:
         columns = np.arange(width)
     elif rows.knot is not None:
         columns = np.append(columns, width - 1)
-    boost = _Boost(rows, columns, growth=growth, draw=draw)
+    boost = _Boost(rows, columns, None if within is None else Groups(within, rows), growth=growth, draw=draw)
     trees = [boost.next_tree() for _ in range(growth.trees)]
     feature = np.full((growth.trees, growth.depth), -1, dtype=np.int16)
     border = np.zeros((growth.trees, growth.depth), dtype=np.float32)
@@ -232,10 +243,28 @@ def _borders(column: FloatArray, most: int) -> FloatArray:
     return np.unique(cuts)
 
 
+class Groups:
+    """Groups of rows, out of which can be taken what their rows have in common."""
+
+    def __init__(self, of: IntArray, rows: KnotRows) -> None:
+        names, own = np.unique(of, return_inverse=True)
+        self.of, self.count = own.ravel(), len(names)
+        self.known, self.weight = rows.known, rows.weight
+        self.totals = np.maximum(leaf_totals(self.of, self.known, self.weight, self.count), _LEAST_TOTAL)
+
+    def centre(self, left: Float32Array) -> None:
+        """Take from what is known of the rows the weighted mean of their group."""
+        means = leaf_sums(self.of, left, self.weight, self.count) / self.totals
+        without_leaves(self.of, self.known, means.astype(left.dtype), left)
+
+
 class _Boost:
     """The state between trees: what is left to be explained."""
 
-    def __init__(self, rows: KnotRows, columns: IntArray, *, growth: Growth, draw: np.random.Generator) -> None:
+    def __init__(
+        self, rows: KnotRows, columns: IntArray, within: Groups | None, *, growth: Growth, draw: np.random.Generator
+    ) -> None:
+        self.within = within
         self.bins, self.left, self.known, self.weight = rows.bins, rows.left, rows.known, rows.weight
         self.columns, self.growth, self.draw = columns, growth, draw
         self.most_bins = 1 + max((len(borders) for borders in rows.borders), default=0)
@@ -282,4 +311,6 @@ class _Boost:
         totals = leaf_totals(leaf, self.known, self.weight, count)
         values: FloatArray = self.growth.learning_rate * sums / (totals + self.growth.penalty)
         without_leaves(leaf, self.known, values.astype(np.float32), self.left)
+        if self.within is not None:
+            self.within.centre(self.left)
         return values
