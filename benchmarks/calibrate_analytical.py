@@ -72,6 +72,10 @@ _PRIOR_LOG_SD = {
 a wait alone it takes up what other parts of a first token miss. The ratio of narrow products is held near 0.65: no rows
 here differ in it alone, and the choice of fp8 hangs on it. What is reached while loading and of a cache of 8 bits is as
 measured kernels have it: no row has either.
+
+Source: medians of gemm_perf.parquet (vLLM 0.24.0, m >= 2048, n and k >= 4096) in aiconfigurator-core 0.12.0, bf16 and
+fp8 as shares of their peaks: H100 0.81 and 0.50, H200 0.79 and 0.55, B200 0.70 and 0.48 (nvfp4 0.43), L40S 0.64 and
+0.51.
 """
 _EARLY_FAMILIES = frozenset({"CDNA3", "Xe-HPC"})
 """Measured with the ports of 2024 alone, which reached a fraction of the silicon: kept from moving what is shared."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from metainf.predictors.base_answers import CAPACITY, KNOTS
 from metainf.predictors.corrections import knot_weights
 from metainf.predictors.trees import ObliviousTrees
+from metainf.training.groups import Groups
 from metainf.training.growing import best_question, leaf_sums, leaf_totals, without_leaves
 
 __all__ = ["Growth", "KnotRows", "boosted", "grown"]
@@ -32,7 +33,6 @@ IntArray = NDArray[np.intp]
 _LEAST_WEIGHT = 0.05
 _CAPACITY_FACTOR = 2.0  # what is chosen hangs on the capacity more than on any single latency
 _LEAST_SD = 1e-3
-_LEAST_TOTAL = 1e-12
 _MIXTURES = 4  # of the targets, by which questions are chosen
 
 
@@ -146,7 +146,7 @@ def boosted(
     draw: np.random.Generator,
     *,
     columns: IntArray | None = None,
-    within: IntArray | None = None,
+    within: Groups | None = None,
 ) -> ObliviousTrees:
     """Trees that say what is left of the rows, which is taken from them.
 
@@ -154,15 +154,15 @@ def boosted(
     ----------
     columns : array, optional
         Trees ask about these and the load alone; without any, about all columns.
-    within : array of shape (r,), optional
-        Numbers of groups: trees are to say how rows of one group differ, and what they have in common is nobody's.
+    within : Groups, optional
+        Of the r rows: trees are to say how rows of one group differ, and what they have in common is nobody's.
     """
     width = len(rows.bins)
     if columns is None:
         columns = np.arange(width)
     elif rows.knot is not None:
         columns = np.append(columns, width - 1)
-    boost = _Boost(rows, columns, None if within is None else Groups(within, rows), growth=growth, draw=draw)
+    boost = _Boost(rows, columns, within, growth=growth, draw=draw)
     trees = [boost.next_tree() for _ in range(growth.trees)]
     feature = np.full((growth.trees, growth.depth), -1, dtype=np.int16)
     border = np.zeros((growth.trees, growth.depth), dtype=np.float32)
@@ -241,21 +241,6 @@ def _borders(column: FloatArray, most: int) -> FloatArray:
     upper = distinct[np.minimum(np.searchsorted(distinct, lower, side="right"), len(distinct) - 1)]
     cuts: FloatArray = ((lower.astype(np.float64) + upper) / 2.0).astype(np.float32).astype(np.float64)
     return np.unique(cuts)
-
-
-class Groups:
-    """Groups of rows, out of which can be taken what their rows have in common."""
-
-    def __init__(self, of: IntArray, rows: KnotRows) -> None:
-        names, own = np.unique(of, return_inverse=True)
-        self.of, self.count = own.ravel(), len(names)
-        self.known, self.weight = rows.known, rows.weight
-        self.totals = np.maximum(leaf_totals(self.of, self.known, self.weight, self.count), _LEAST_TOTAL)
-
-    def centre(self, left: Float32Array) -> None:
-        """Take from what is known of the rows the weighted mean of their group."""
-        means = leaf_sums(self.of, left, self.weight, self.count) / self.totals
-        without_leaves(self.of, self.known, means.astype(left.dtype), left)
 
 
 class _Boost:

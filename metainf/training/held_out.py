@@ -19,8 +19,9 @@ from metainf.predictors.corrections import Corrections, knot_weights, responses
 from metainf.predictors.familiarity import GROUPS, Familiarity, scale_of
 from metainf.predictors.inputs import LaneInputs
 from metainf.training.boosting import Growth
+from metainf.training.groups import Groups
 from metainf.training.rows import ALONE, BLOCK, TrainingRows, inputs_of
-from metainf.training.stages import STAGES, grown_in_stages, within_groups
+from metainf.training.stages import STAGES, grown_in_stages
 
 __all__ = [
     "MOST_POINTS",
@@ -172,7 +173,7 @@ def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
             said = np.where(known, low + share * (high - low), 0.0)
             if stage > 0:
                 both, told = np.stack([said, truth], axis=1), np.stack([known, known], axis=1)
-                said, truth = within_groups(both, told, alike, tasks).T
+                said, truth = Groups(tasks, told, alike).centred(both).T
             power = float((weight * said**2).sum())
             if power > 0.0:
                 factors[stage, target] = np.clip((weight * said * truth).sum() / power, 0.0, 1.0)

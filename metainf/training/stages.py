@@ -13,7 +13,6 @@ closed loops .62 and .63, .72 and .75; batches .68 and .64, .78 and .69; rates .
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +21,15 @@ from metainf.predictors.base_answers import KNOTS
 from metainf.predictors.inputs import SHARED
 from metainf.predictors.trees import ObliviousTrees
 from metainf.training.boosting import Growth, KnotRows, boosted
-from metainf.training.growing import leaf_sums, leaf_totals, without_leaves
+from metainf.training.groups import Groups
 
-__all__ = ["STAGES", "Staged", "grown_in_stages", "within_groups"]
+__all__ = ["STAGES", "Staged", "grown_in_stages"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
-BoolArray = NDArray[np.bool_]
-Real = TypeVar("Real", np.float32, np.float64)
 
 STAGES = 2
 """What is shared, and what is a method's own."""
-_LEAST_TOTAL = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,20 +87,8 @@ def grown_in_stages(
     count = round(growth.trees * growth.shared_ratio)
     shared = boosted(rows, replace(growth, trees=count), draw, columns=SHARED)
     assert rows.knot is not None, "there is a coordinate"
-    groups = task[lane[rows.row]] * KNOTS + rows.knot
-    left = within_groups(rows.left, rows.known, rows.weight, groups)
-    own = boosted(rows.about(left), replace(growth, trees=growth.trees - count), draw, within=groups)
+    groups = Groups(task[lane[rows.row]] * KNOTS + rows.knot, rows.known, rows.weight)
+    own = boosted(
+        rows.about(groups.centred(rows.left)), replace(growth, trees=growth.trees - count), draw, within=groups
+    )
     return Staged(shared, own)
-
-
-def within_groups(values: NDArray[Real], known: BoolArray, weight: NDArray[Real], groups: IntArray) -> NDArray[Real]:
-    """Values less the weighted mean of their group, of what is known; shapes (n, targets), and (n,) of the last two.
-
-    Where nothing is known values are 0, and stay it. Groups are numbers from 0 on, not all of which need occur.
-    """
-    count = int(groups.max(initial=-1)) + 1
-    sums = leaf_sums(groups, values, weight, count)
-    means = sums / np.maximum(leaf_totals(groups, known, weight, count), _LEAST_TOTAL)
-    found = values.copy()
-    without_leaves(groups, known, means.astype(values.dtype), found)
-    return found
