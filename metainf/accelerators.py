@@ -156,6 +156,11 @@ class CpuCores:
         """The cores that compute: two threads of one core share its units."""
         return self.cores / self.threads_per_core
 
+    @property
+    def has_amx_tile(self) -> bool:
+        """Whether there is a matrix unit, for which vLLM has kernels of its own."""
+        return "amx_tile" in self.instruction_sets
+
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:

@@ -56,9 +56,10 @@ class CaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class EngineAnswer:
-    """What an installed vLLM says of itself and of cases."""
+    """What an installed vLLM says of itself, of the machine that it was asked on (`amx_tile`) and of cases."""
 
     catalogue: FlagCatalogue
+    amx_tile: bool
     cases: tuple[CaseAnswer, ...]
 
 
@@ -92,11 +93,12 @@ class EngineEnvironment:
             flags = [_spec(each) for each in raw["flags"]]
             answers = tuple(_case(each) for each in raw["cases"])
             origin = CatalogueOrigin(**{key: str(value) for key, value in raw["origin"].items()})
+            amx_tile = bool(raw["amx_tile"])
         except (KeyError, TypeError, AttributeError) as exc:
             raise EngineAnswerError(f"reading the answer of {self.python}: {type(exc).__name__}: {exc}") from exc
         if len(answers) != len(cases):
             raise EngineAnswerError(f"reading the answer of {self.python}: {len(answers)} to {len(cases)} cases")
-        return EngineAnswer(FlagCatalogue(origin, {spec.name: spec for spec in flags}), answers)
+        return EngineAnswer(FlagCatalogue(origin, {spec.name: spec for spec in flags}), amx_tile, answers)
 
     def _ask(self, request: dict[str, Any], timeout_s: float, report: Callable[[int], None] | None) -> dict[str, Any]:
         if not (self.python.is_file() and os.access(self.python, os.X_OK)):

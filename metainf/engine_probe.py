@@ -6,7 +6,8 @@ the file that it is given, and writes JSON to what was its standard output; what
 error instead.
 
     {"cases": [[ARG, ...]], "progress": FILE}
-        -> every flag of the parser, and for each case whether parser and engine configuration take it
+        -> every flag of the parser, whether the CPU has AMX tiles, and for each case whether parser and engine
+           configuration take it
 """
 
 import argparse
@@ -50,7 +51,7 @@ def main(request_path: str) -> int:
         look_at_models_here()
     with open(request["progress"], "a", encoding="utf-8", buffering=1) as progress:
         cases = [checked(parser, case, progress.write) for case in request["cases"]]
-    json.dump({"origin": origin(source), "flags": flags, "cases": cases}, answer_to)
+    json.dump({"origin": origin(source), "amx_tile": amx_tile(), "flags": flags, "cases": cases}, answer_to)
     answer_to.close()
     return 0
 
@@ -75,6 +76,11 @@ def origin(source: str) -> dict[str, str]:
         "platform": platforms.current_platform.device_name,
         "python": ".".join(platform.python_version_tuple()[:2]),
     }
+
+
+def amx_tile() -> bool:
+    """Whether this machine's CPU has AMX tiles, by the call that vLLM itself decides by (vllm/platforms/cpu.py)."""
+    return bool(importlib.import_module("torch").cpu._is_amx_tile_supported())
 
 
 def _folder() -> str:

@@ -5,7 +5,7 @@ cases there are and what an answer means can be tested without vLLM.
 
 A case is what our rules call applicable on some accelerator, in the arguments that a pod would get. The engine's
 configuration is made on whatever platform the installed vLLM is for, a CPU as a rule; what only a GPU's platform looks
-at is named by `UNCHECKED`.
+at is named by `unchecked`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,6 @@ from metainf.settings import EffectiveSettings
 from metainf.techniques import Technique
 
 __all__ = [
-    "UNCHECKED",
     "Difference",
     "FlagCase",
     "Refusal",
@@ -39,6 +38,7 @@ __all__ = [
     "quick_cases",
     "refusals",
     "representatives",
+    "unchecked",
 ]
 
 _ACCELERATORS_PER_NODE = 8
@@ -93,7 +93,7 @@ class Unchecked:
     concerns: Callable[[FlagCase], bool]
 
 
-UNCHECKED = (
+_UNCHECKED = (
     Unchecked(
         "attention backend, its block sizes and CUDA graphs",
         "vllm/platforms/cuda.py, check_and_update_config and get_attn_backend_cls",
@@ -130,6 +130,24 @@ UNCHECKED = (
         lambda case: case.method.settings.speculation is not None,
     ),
 )
+
+
+def unchecked(amx_tile: bool) -> tuple[Unchecked, ...]:
+    """What a CPU's platform cannot judge on a machine whose CPU has AMX tiles, or has none."""
+    others = "without" if amx_tile else "with"
+    own = {each.name for each in _processors(amx_tile)}
+    strange = {each.name for each in _processors(not amx_tile)}
+    row = Unchecked(
+        f"settings that only CPUs {others} AMX tiles come to",
+        "vllm/platforms/cpu.py, check_and_update_config",
+        lambda case: not strange.isdisjoint(case.accelerators) and own.isdisjoint(case.accelerators),
+    )
+    return (*_UNCHECKED, row)
+
+
+def _processors(amx_tile: bool) -> tuple[Accelerator, ...]:
+    """The CPUs among the representatives, those with AMX tiles or the others."""
+    return tuple(e for e in representatives() if e.cpu is not None and e.cpu.has_amx_tile is amx_tile)
 
 
 def representatives() -> tuple[Accelerator, ...]:
@@ -210,12 +228,15 @@ def differences(
     answers: Sequence[CaseAnswer],
     architectures: Mapping[str, ModelArchitecture],
     version: str,
+    *,
+    amx_tile: bool,
 ) -> tuple[Difference, ...]:
     """Where vLLM comes to other settings than we say, of the cases that are for a CPU, most cases first.
 
-    CPUs differ in what they do with latent attention; what one kind of them comes to is no difference.
+    What becomes of latent attention depends on whether the CPU has AMX tiles (`engine_defaults.runs_mla_by_reference`):
+    a case is judged by what we say of CPUs like the one that vLLM was asked on (`amx_tile`), where there are any.
     """
-    processors = [each for each in representatives() if each.vendor is Vendor.CPU]
+    processors = _processors(amx_tile)
     found: dict[tuple[str, str, str], list[FlagCase]] = {}
     for case, answer in zip(cases, answers, strict=True):
         own = [each for each in processors if each.name in case.accelerators]

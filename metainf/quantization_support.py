@@ -143,7 +143,7 @@ def _on_intel(method: str, formats: frozenset[_Format], accelerator: Accelerator
 
 
 def _on_cpu(method: str, formats: frozenset[_Format], accelerator: Accelerator) -> bool:
-    has_tiles = accelerator.cpu is not None and "amx_tile" in accelerator.cpu.instruction_sets
+    has_tiles = accelerator.cpu is not None and accelerator.cpu.has_amx_tile
     return all(_on_cpu_as(method, storage, is_expert, has_tiles) for storage, is_expert in formats)
 
 

@@ -41,7 +41,8 @@ class Installed:
                 report(number)
             config = json.loads((Path(case[0]) / "config.json").read_text(encoding="utf-8"))
             self.models.add(config["architectures"][0])
-        return EngineAnswer(self.catalogue, tuple(REFUSAL if self.refused in case else self.says() for case in cases))
+        answers = tuple(REFUSAL if self.refused in case else self.says() for case in cases)
+        return EngineAnswer(self.catalogue, False, answers)
 
     def says(self) -> CaseAnswer:
         """What the default comes to on a CPU; the other methods' answers are not compared with it."""

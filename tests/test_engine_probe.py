@@ -165,11 +165,13 @@ def test_arguments_are_taken_by_exact_name_alone():
 
 @pytest.fixture
 def overlay(tmp_path: Path) -> Path:
-    """A folder with a package named vllm, and the facts that pip leaves beside one."""
+    """A folder with a package named vllm, the facts that pip leaves beside one, and a torch that knows of AMX tiles."""
     for name, text in PACKAGE.items():
         path = tmp_path / "overlay" / "vllm" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text), encoding="utf-8")
+    torch = "class cpu:\n    _is_amx_tile_supported = staticmethod(lambda: True)\n"
+    (tmp_path / "overlay" / "torch.py").write_text(torch, encoding="utf-8")
     facts = tmp_path / "overlay" / "vllm_small-0.99.1.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-small\nVersion: 0.99.1\n", encoding="utf-8")
@@ -182,6 +184,7 @@ def test_asks_a_package_that_is_laid_over_an_interpreter(overlay: Path):
     assert (origin.engine, origin.distribution, origin.platform) == ("0.99.1", "vllm-small 0.99.1", "cpu")
     assert origin.parser == "vllm.entrypoints.openai.cli_args.make_arg_parser"
     assert origin.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert answer.amx_tile
     assert answer.cases == ()
     assert answer.catalogue.flags == {
         "help": FlagSpec("help", FlagKind.FLAG, ("-h",), group="options"),
@@ -237,7 +240,9 @@ def runs(process: int) -> bool:
         pytest.param("echo []", "not an object", id="says a list"),
         pytest.param("echo '{}'", "KeyError", id="says nothing"),
         pytest.param(
-            """echo '{"origin": {"engine": "1"}, "flags": [], "cases": []}'""", "TypeError", id="says half of it"
+            """echo '{"origin": {"engine": "1"}, "amx_tile": true, "flags": [], "cases": []}'""",
+            "TypeError",
+            id="says half of it",
         ),
     ],
 )
@@ -262,7 +267,7 @@ def test_what_an_interpreter_started_ends_with_it(tmp_path: Path):
 
 def test_answers_for_another_number_of_cases_are_not_taken(overlay: Path, tmp_path: Path):
     answer = json.dumps({"origin": dict.fromkeys(("engine", "distribution", "parser", "platform", "python"), "x")})
-    text = f"""echo '{answer[:-1]}, "flags": [], "cases": []}}'"""
+    text = f"""echo '{answer[:-1]}, "amx_tile": false, "flags": [], "cases": []}}'"""
     with pytest.raises(EngineAnswerError, match="0 to 1 cases"):
         EngineEnvironment(program(tmp_path, text)).ask([["/m"]])
 

@@ -10,7 +10,6 @@ from metainf.engine_environment import CaseAnswer
 from metainf.engine_versions import flag_catalogue
 from metainf.flag_catalogue import FlagCatalogue, FlagKind, FlagSpec
 from metainf.flag_checks import (
-    UNCHECKED,
     FlagCase,
     Refusal,
     case_argv,
@@ -20,13 +19,14 @@ from metainf.flag_checks import (
     quick_cases,
     refusals,
     representatives,
+    unchecked,
 )
 from metainf.known_models import known_model
 from metainf.layouts import Layout
 from metainf.methods import applicable, method, portfolio
 
 LLAMA, DEEPSEEK, MIXTRAL = "meta-llama/Llama-3.1-8B", "deepseek-ai/DeepSeek-V3", "mistralai/Mixtral-8x7B-v0.1"
-CPU, H100 = "CPU-x86-64", "H100-SXM-80GB"
+CPU, AMX_CPU, H100 = "CPU-x86-64", "Xeon-Sapphire-Rapids", "H100-SXM-80GB"
 RESOLVED = {
     "asynchronous_scheduling": False,
     "chunked_prefill": True,
@@ -54,7 +54,7 @@ def devices(*names):
 ARCHITECTURES = {name: architecture(name) for name in (LLAMA, DEEPSEEK, MIXTRAL)}
 
 
-def case(name="default", layout=None, accelerators=(CPU, H100), model=LLAMA):
+def case(name="default", layout=None, accelerators=(CPU, AMX_CPU, H100), model=LLAMA):
     return FlagCase(model, method(name), layout or Layout(), accelerators)
 
 
@@ -133,32 +133,55 @@ def test_refusals_are_told_by_reason_the_most_common_first():
         pytest.param(
             case("ngram"), {"speculation": ["ngram", 5]}, [("speculation", "['ngram', 4]", "['ngram', 5]")], id="drafts"
         ),
-        pytest.param(
-            case(model=DEEPSEEK, accelerators=(CPU, "Xeon-Sapphire-Rapids")),
-            {"max_model_len": 163840},
-            [],
-            id="one of two kinds of CPU",
-        ),
-        pytest.param(
-            case(model=DEEPSEEK, accelerators=(CPU,)),
-            {"max_model_len": 163840},
-            [
-                ("chunked_prefill", "False", "True"),
-                ("max_num_batched_tokens", "163840", "2048"),
-                ("prefix_caching", "False", "True"),
-            ],
-            id="neither of them",
-        ),
     ],
 )
-def test_settings_that_come_to_something_else_on_a_cpu_are_told(asked, theirs, found):
-    told = differences([asked], [CaseAnswer(RESOLVED | theirs)], ARCHITECTURES, "0.32.0")
+@pytest.mark.parametrize("amx_tile", [True, False])
+def test_settings_that_come_to_something_else_on_a_cpu_are_told(asked, theirs, found, amx_tile):
+    told = differences([asked], [CaseAnswer(RESOLVED | theirs)], ARCHITECTURES, "0.32.0", amx_tile=amx_tile)
     assert sorted((each.field, each.ours, each.theirs) for each in told) == found
     assert all(each.cases == (asked,) for each in told)
 
 
+CHUNKED = {"max_model_len": 163840}
+BY_REFERENCE = {"chunked_prefill": False, "max_num_batched_tokens": 163840, "prefix_caching": False} | CHUNKED
+OTHERWISE = ("chunked_prefill", "max_num_batched_tokens", "prefix_caching")
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "amx_tile", "theirs", "found"),
+    [
+        pytest.param((CPU, AMX_CPU), True, CHUNKED, (), id="as with tiles, of a CPU with them"),
+        pytest.param((CPU, AMX_CPU), False, BY_REFERENCE, (), id="as without tiles, of a CPU without"),
+        pytest.param((CPU, AMX_CPU), False, CHUNKED, OTHERWISE, id="as with tiles, of a CPU without"),
+        pytest.param((CPU, AMX_CPU), True, BY_REFERENCE, OTHERWISE, id="as without tiles, of a CPU with them"),
+        pytest.param((AMX_CPU,), False, BY_REFERENCE, (), id="for CPUs with tiles alone, asked without"),
+        pytest.param((CPU,), True, CHUNKED, (), id="for CPUs without tiles alone, asked with them"),
+    ],
+)
+def test_latent_attention_is_judged_by_cpus_like_the_one_that_was_asked(accelerators, amx_tile, theirs, found):
+    asked, answer = case(model=DEEPSEEK, accelerators=accelerators), CaseAnswer(RESOLVED | theirs)
+    told = differences([asked], [answer], ARCHITECTURES, "0.32.0", amx_tile=amx_tile)
+    assert tuple(sorted(each.field for each in told)) == found
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "amx_tile", "unjudged"),
+    [
+        ((AMX_CPU, H100), False, True),
+        ((CPU,), True, True),
+        ((CPU, AMX_CPU), True, False),
+        ((AMX_CPU,), True, False),
+        ((H100,), True, False),
+    ],
+)
+def test_cases_for_other_cpus_than_the_one_that_was_asked_are_told_as_unchecked(accelerators, amx_tile, unjudged):
+    others = [each for each in unchecked(amx_tile) if "AMX" in each.what]
+    assert [each.concerns(case(model=DEEPSEEK, accelerators=accelerators)) for each in others] == [unjudged]
+
+
 def test_what_is_refused_is_not_compared():
-    assert differences([case()], [CaseAnswer(None, "config", "no")], ARCHITECTURES, "0.32.0") == ()
+    refused = [CaseAnswer(None, "config", "no")]
+    assert differences([case()], refused, ARCHITECTURES, "0.32.0", amx_tile=False) == ()
 
 
 def test_a_parser_that_is_another_than_the_catalogue_is_told():
@@ -175,9 +198,9 @@ def test_a_parser_that_is_another_than_the_catalogue_is_told():
 
 
 def test_everything_that_a_cpu_does_not_judge_concerns_some_case_and_names_its_source():
-    cases = [FlagCase(LLAMA, each, Layout(tensor_parallel=2), (H100,)) for each in portfolio()]
+    cases = [FlagCase(LLAMA, each, Layout(tensor_parallel=2), (H100, AMX_CPU)) for each in portfolio()]
     plain = case()
-    for each in UNCHECKED:
+    for each in unchecked(amx_tile=False):
         assert any(map(each.concerns, cases))
         assert each.source.startswith("vllm/")
-    assert sum(each.concerns(plain) for each in UNCHECKED) == 2
+    assert sum(each.concerns(plain) for each in unchecked(amx_tile=False)) == 2

@@ -32,10 +32,10 @@ from metainf.engine_versions import (
 from metainf.errors import InvalidWorkloadError
 from metainf.flag_catalogue import FlagCatalogue, FlagKind, FlagSpec, catalogue_text
 from metainf.flag_checks import (
-    UNCHECKED,
     Difference,
     FlagCase,
     Refusal,
+    Unchecked,
     case_argv,
     catalogue_changes,
     differences,
@@ -43,6 +43,7 @@ from metainf.flag_checks import (
     quick_cases,
     refusals,
     representatives,
+    unchecked,
 )
 from metainf.known_models import known_model_config, known_model_ids
 
@@ -243,9 +244,10 @@ def _reporting(total: int) -> Iterator[Callable[[int], None] | None]:
 
 def _told(checked: _Checked) -> int:
     cases, answers, origin = checked.cases, checked.answer.cases, checked.answer.catalogue.origin
+    amx_tile = checked.answer.amx_tile
     refused = refusals(cases, answers)
     changed = catalogue_changes(flag_catalogue(checked.version), checked.answer.catalogue)
-    others = differences(cases, answers, checked.architectures, checked.version)
+    others = differences(cases, answers, checked.architectures, checked.version, amx_tile=amx_tile)
     taken = len(cases) - sum(len(each.cases) for each in refused)
     counted = {
         "model": len(checked.architectures),
@@ -263,7 +265,7 @@ def _told(checked: _Checked) -> int:
         parts += [Text(), _refusal_table(refused)]
     if others:
         parts += [Text(), _difference_table(others)]
-    parts += [Text(), _unchecked_table(cases, origin.platform)]
+    parts += [Text(), _unchecked_table(cases, origin.platform, unchecked(amx_tile))]
     show(parts)
     return _REFUSED if refused or changed or others else _ACCEPTED
 
@@ -281,8 +283,8 @@ def _difference_table(others: Sequence[Difference]) -> RenderableType:
     return table(columns, rows, right=("Cases",))
 
 
-def _unchecked_table(cases: Sequence[FlagCase], platform: str) -> RenderableType:
-    rows = [(str(sum(map(each.concerns, cases))), each.what, each.source) for each in UNCHECKED]
+def _unchecked_table(cases: Sequence[FlagCase], platform: str, parts: Sequence[Unchecked]) -> RenderableType:
+    rows = [(str(sum(map(each.concerns, cases))), each.what, each.source) for each in parts]
     rows = [row for row in rows if row[0] != "0"]
     return table(("Cases", f"Not checked by a {platform} platform", "Source"), rows, right=("Cases",))
 
