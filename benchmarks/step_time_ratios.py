@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from metainf import accelerators
+from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
 from metainf.dtypes import DType
 from metainf.efficiencies import GENERIC
@@ -39,6 +40,7 @@ from metainf.step_times.roofline import RooflineParts, roofline_parts
 from metainf.step_times.store import TableStore
 
 _LAYOUTS = (1, 2, 4, 8)
+_CONTEXT_TOKENS = 16384
 _MOST_MEMORY_RATIO = 1.6  # weights that exceed a device's memory by more are asked of nobody
 
 
@@ -54,10 +56,14 @@ def replicas(models: Sequence[ModelArchitecture], device: str) -> Iterator[Repli
         for layout in layouts:
             if 2.0 * model.parameters / layout.accelerators > _MOST_MEMORY_RATIO * accelerator.memory_bytes:
                 continue
-            settings = effective_settings(
-                EngineSettings(max_model_len=16384), architecture=model, accelerator=accelerator, layout=layout
-            )
-            yield ReplicaSpec(model, accelerator, layout, settings)
+            yield _replica(model, accelerator, layout, EngineSettings())
+
+
+def _replica(model: ModelArchitecture, accelerator: Accelerator, layout: Layout, asked: EngineSettings) -> ReplicaSpec:
+    settings = effective_settings(
+        replace(asked, max_model_len=_CONTEXT_TOKENS), architecture=model, accelerator=accelerator, layout=layout
+    )
+    return ReplicaSpec(model, accelerator, layout, settings)
 
 
 def distinct_models() -> list[ModelArchitecture]:
@@ -132,13 +138,7 @@ _ROUTING = "power_law_1.2"  # how the library spreads tokens over experts unless
 
 def narrowed(replica: ReplicaSpec, asked: EngineSettings) -> ReplicaSpec:
     """The replica with weights or cache in FP8."""
-    settings = effective_settings(
-        replace(asked, max_model_len=16384),
-        architecture=replica.architecture,
-        accelerator=replica.accelerator,
-        layout=replica.layout,
-    )
-    return ReplicaSpec(replica.architecture, replica.accelerator, replica.layout, settings)
+    return _replica(replica.architecture, replica.accelerator, replica.layout, asked)
 
 
 def print_formats(store: TableStore, models: Sequence[ModelArchitecture], every: int) -> None:
@@ -198,10 +198,7 @@ def expert_changes(folder: Path, models: Sequence[ModelArchitecture]) -> Iterato
             down = next((each for each in linears if each.part is Part.EXPERT and each.split is Split.ROW), None)
             if down is None or model.quantization is not None:
                 continue
-            settings = effective_settings(
-                EngineSettings(max_model_len=16384), architecture=model, accelerator=accelerator, layout=Layout()
-            )
-            replica = ReplicaSpec(model, accelerator, Layout(), settings)
+            replica = _replica(model, accelerator, Layout(), EngineSettings())
             plain, narrow = (roofline_parts(each, GENERIC) for each in (replica, narrowed(replica, _DYNAMIC_FP8)))
             expected = np.log(narrow.expert_s(tokens) / plain.expert_s(tokens))
             for ranks in _LAYOUTS:

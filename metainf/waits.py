@@ -12,7 +12,7 @@ __all__ = [
     "STARTUP_SHARE",
     "fitting_ratio",
     "frontend_wait_s",
-    "prompt_wait_s",
+    "prompts_waited_for",
     "slot_wait_s",
     "startup_wait_s",
     "step_wait_ratio",
@@ -31,15 +31,15 @@ _BUSIEST_STEP = 0.9
 _BUSIEST_FRONTEND = 0.9  # beyond it clients see lumps of tokens, not later ones
 
 
-def prompt_wait_s(lane: Lane, load: FloatArray, arrival_squared_cv: FloatArray, busy: FloatArray) -> FloatArray:
-    """Mean wait for prompts ahead, seconds.
+def prompts_waited_for(lane: Lane, load: FloatArray, arrival_squared_cv: FloatArray, busy: FloatArray) -> FloatArray:
+    """Mean wait for prompts ahead, in what one of them takes.
 
     `load` is the share of time that prompts take, `arrival_squared_cv` that of the lane's own arrivals, and `busy` the
     share of these that find others (`bursts`).
 
     Source: GI/M/1, busy / (1 - busy) service times, with the variation of service from Kingman's approximation, which
     it becomes in heavy traffic: rho / (1 - rho) x (ca^2 + cs^2) / 2. Several ranks by the ratio of Sakasegawa's, see
-    `slot_wait_s`. Prompts enter a pipeline as fast as its first stage takes them.
+    `slot_wait_s`.
     """
     ca = arrival_squared_cv
     load = np.maximum(load, 1e-12)
@@ -47,7 +47,7 @@ def prompt_wait_s(lane: Lane, load: FloatArray, arrival_squared_cv: FloatArray, 
     servers = lane.servers / lane.ranks
     if np.any(servers > 1.0):
         one = one * _waiting(load, servers) * (1.0 - load) / load
-    return one * together_ratio(lane, load) * lane.queued_prompt_s / lane.stages
+    return one * together_ratio(lane, load)
 
 
 def together_ratio(lane: Lane, load: FloatArray) -> FloatArray:
@@ -107,7 +107,7 @@ def streaming_wait_s(
 ) -> FloatArray:
     """Mean wait for what the API server still has to send of answers before, seconds.
 
-    Source: Kingman's approximation, as in `prompt_wait_s`, with an answer's streaming as the service. Answers come
+    Source: Kingman's approximation, as in `prompts_waited_for`, with an answer's streaming as the service. Answers come
     spread over their decoding, though, and only a backlog that outlives it (in heavy traffic one takes the service time
     over the squared idle share to drain) does not even out in that.
     """

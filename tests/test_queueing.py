@@ -20,7 +20,7 @@ from metainf.queueing import (
     solve,
 )
 from metainf.roofline import StepModel
-from metainf.waits import prompt_wait_s, slot_wait_s, startup_wait_s, step_wait_ratio, streaming_wait_s
+from metainf.waits import prompts_waited_for, slot_wait_s, startup_wait_s, step_wait_ratio, streaming_wait_s
 
 STEPS = StepModel(
     **(dict.fromkeys((f.name for f in fields(StepModel)), 0.0) | {"fixed_s": 0.010, "dense_token_s": 1e-5}),
@@ -133,9 +133,9 @@ def test_a_pipeline_and_balanced_ranks_wait_less_than_a_lane_alone() -> None:
     alone, pipeline, ranks = lane(), lane(stages=4), lane(servers=4)
     point = at(alone, np.array([0.3]))
     load = prompt_load(alone, point)
-    wait = float(prompt_wait_s(alone, load, ones, load)[0])
-    assert prompt_wait_s(pipeline, load, ones, load)[0] == pytest.approx(wait / 4)
-    assert prompt_wait_s(ranks, load, ones, load)[0] < wait / 4
+    waited_for = float(prompts_waited_for(alone, load, ones, load)[0])
+    assert prompts_waited_for(pipeline, load, ones, load)[0] == pytest.approx(waited_for)  # each a stage's time long
+    assert prompts_waited_for(ranks, load, ones, load)[0] < waited_for / 4
     full = np.array([0.9])
     assert slot_wait_s(ranks, point, full, ones)[0] < slot_wait_s(alone, point, full, ones)[0] / 4
 
@@ -224,11 +224,10 @@ def test_what_is_left_to_stream_waits_only_where_it_outlives_a_decoding() -> Non
 def test_waits_follow_the_named_approximations() -> None:
     found = lane(budget_tokens=1000)  # no two prompts fit into a step
     point = at(found, np.array([0.3]))
-    work = found.queued_prompt_s
-    rho = float((point.requests_per_second * work)[0])
+    rho = float((point.requests_per_second * found.queued_prompt_s)[0])
     load, poisson, bursty = np.array([rho]), np.array([1.0]), np.array([4.0])
-    assert prompt_wait_s(found, load, poisson, load)[0] == pytest.approx(rho / (1 - rho) / 2 * float(work[0]))
-    assert prompt_wait_s(found, load, bursty, np.array([0.6]))[0] == pytest.approx(0.6 / 0.4 * 4 / 5 * float(work[0]))
+    assert prompts_waited_for(found, load, poisson, load)[0] == pytest.approx(rho / (1 - rho) / 2)
+    assert prompts_waited_for(found, load, bursty, np.array([0.6]))[0] == pytest.approx(0.6 / 0.4 * 4 / 5)
     one = lane(slots=1)
     alone = at(one, np.array([0.005]))
     service = float((alone.prefill_s + 99 * alone.step_s)[0])
@@ -237,10 +236,9 @@ def test_waits_follow_the_named_approximations() -> None:
 
 def test_prompts_that_share_the_steps_wait_alike_however_long_they_are() -> None:
     load, poisson = np.array([0.5]), np.array([1.0])
-    waits = [
-        float(prompt_wait_s(lane(fair_prompts=1, prompt_squared_cv=cv), load, poisson, load)[0]) for cv in (0.0, 9.0)
-    ]
-    assert waits[0] == waits[1] == pytest.approx(float(lane().queued_prompt_s[0]))  # rho / (1 - rho) services
+    equal, spread = (lane(fair_prompts=1, prompt_squared_cv=cv) for cv in (0.0, 9.0))
+    for each in (equal, spread):
+        assert prompts_waited_for(each, load, poisson, load)[0] == pytest.approx(1.0)  # rho / (1 - rho)
 
 
 @pytest.mark.parametrize("rho", [0.3, 0.6])
@@ -255,7 +253,7 @@ def test_prompts_that_end_together_wait_as_gated_batches_do(rho: float) -> None:
         spent_s, served = spent_s + (start_s + step_s - came_s).sum(), served + waiting
     found = lane(budget_tokens=1e9, prompt_squared_cv=1.0)
     load, poisson = np.array([rho]), np.array([1.0])
-    services = prompt_wait_s(found, load, poisson, load) / found.queued_prompt_s
+    services = prompts_waited_for(found, load, poisson, load)
     expected_s = 1.0 + 1.0 + float(step_wait_ratio(found, load)[0]) + float(services[0])
     assert spent_s / served == pytest.approx(expected_s, rel=0.02)
 
@@ -313,7 +311,7 @@ def test_more_load_is_never_faster(
     waits = []
     for point in (fast, slow):
         load = prompt_load(found, point)
-        waits.append(float(prompt_wait_s(found, load, ca, found_busy(load, ca))[0]))
+        waits.append(float(prompts_waited_for(found, load, ca, found_busy(load, ca))[0]))
     assert waits[1] >= waits[0] * (1 - 1e-9)
 
 

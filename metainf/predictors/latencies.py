@@ -24,7 +24,7 @@ from metainf.waits import (
     STARTUP_SHARE,
     fitting_ratio,
     frontend_wait_s,
-    prompt_wait_s,
+    prompts_waited_for,
     slot_wait_s,
     startup_wait_s,
     step_wait_ratio,
@@ -72,10 +72,10 @@ def steady_latencies(
     if is_open.any():
         own_ca = dealt_squared_cv(ca, lane.servers)
         found = found_busy(busy, own_ca)
-        queued = np.where(is_open, prompt_wait_s(lane, busy, own_ca, found), queued)
-        # Who shares the steps waits in each of its own, which are many and decode too.
-        shared = queued * point.prefill_s / np.maximum(lane.queued_prompt_s / lane.stages, 1e-12)
-        queued = np.where(is_open & (lane.fair_prompts > 0), shared, queued)
+        # Prompts enter a pipeline as fast as its first stage takes them. Who shares the steps waits in each of its
+        # own, which are many and decode too.
+        prompt_s = np.where(lane.fair_prompts > 0, point.prefill_s, lane.queued_prompt_s / lane.stages)
+        queued = np.where(is_open, prompts_waited_for(lane, busy, own_ca, found) * prompt_s, queued)
         # What came before its last step is computed with it and not behind it.
         ahead = queued / together_ratio(lane, busy)
         behind = _prompts_behind(lane, point, ca, busy, (point.prefill_s + residual + ahead, decode_s))
