@@ -28,15 +28,17 @@ from metainf.predictors.base_answers import KNOTS, TARGETS
 from metainf.predictors.corrections import KINDS, TrainedModel
 from metainf.predictors.familiarity import GROUPS, Familiarity
 from metainf.predictors.inputs import INPUTS
+from metainf.predictors.step_factors import MOST_LOG_FACTOR, PARTS, StepFactors
 from metainf.predictors.trained import TrainedPredictor
 from metainf.predictors.trees import ObliviousTrees
 
 __all__ = ["ARTIFACT_SCHEMA", "Manifest", "Provenance", "load_predictor", "read_manifest", "write_predictor"]
 
-ARTIFACT_SCHEMA = 2
+ARTIFACT_SCHEMA = 3
 """Raised whenever an older version could not read what is written, or this one what an older version wrote.
 
 2: the caution by kind of traffic and category, and trees of widths, which may be absent.
+3: factors on the steps of accelerators.
 """
 
 _FORMAT = "metainf-predictor"
@@ -74,6 +76,8 @@ class Manifest:
     arrays: Mapping[str, str]
     """Digest of each array's file."""
     generations: tuple[str, ...]
+    accelerators: tuple[str, ...]
+    """Those whose steps have factors, in the order of these."""
 
 
 def write_predictor(model: TrainedModel, provenance: Provenance, path: Path) -> str:
@@ -86,7 +90,9 @@ def write_predictor(model: TrainedModel, provenance: Provenance, path: Path) -> 
         "inputs": list(INPUTS),
         "targets": list(TARGETS),
         "kinds": list(KINDS),
+        "parts": list(PARTS),
         "generations": sorted(model.generations),
+        "accelerators": list(model.factors.accelerators),
         "corpusDigest": provenance.corpus_digest,
         "seed": provenance.seed,
         "versions": dict(provenance.versions),
@@ -211,6 +217,7 @@ def _manifest(data: bytes, path: Path) -> Manifest:
             ),
             arrays={str(key): str(value) for key, value in document["arrays"].items()},
             generations=tuple(str(each) for each in document["generations"]),
+            accelerators=tuple(str(each) for each in document["accelerators"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _refused(path, f"its {_MANIFEST} cannot be understood ({type(error).__name__}: {error})") from error
@@ -223,7 +230,7 @@ def _check_schema(document: Mapping[str, Any], path: Path) -> None:
             f"reading the predictor {path}: it has schema {schema}, this version reads {ARTIFACT_SCHEMA}; "
             "train it again with this version, or use the version that wrote it"
         )
-    columns = {"inputs": INPUTS, "targets": TARGETS, "kinds": KINDS}
+    columns = {"inputs": INPUTS, "targets": TARGETS, "kinds": KINDS, "parts": PARTS}
     same = all(document[name] == list(own) for name, own in columns.items())
     if features != FEATURE_SCHEMA or not same:
         raise SchemaMismatchError(
@@ -263,6 +270,7 @@ def _arrays_of(model: TrainedModel) -> dict[str, Array]:
         "log_sd": model.log_sd,
         "growth": model.growth,
         "caution": model.caution,
+        "factors": np.concatenate([model.factors.log, model.factors.others[None]]),
         **points,
     }
 
@@ -288,6 +296,7 @@ def _model_of(arrays: Mapping[str, Array], manifest: Manifest, path: Path) -> Tr
             generations=frozenset(manifest.generations),
             caution=arrays["caution"],
             width_trees=_trees_of(arrays, _WIDTHS, knots=1) if f"{_WIDTHS}_feature" in arrays else None,
+            factors=_factors_of(arrays, manifest.accelerators),
         )
     except (KeyError, ValueError) as error:
         raise _refused(path, f"its arrays do not fit together ({error})") from error
@@ -319,6 +328,23 @@ def _trees_of(arrays: Mapping[str, Array], name: str, *, knots: int) -> Obliviou
         knots=knots,
         features=width,
     )
+
+
+def _factors_of(arrays: Mapping[str, Array], accelerators: tuple[str, ...]) -> StepFactors:
+    """Factors of the accelerators, and last of all others.
+
+    Raises
+    ------
+    KeyError, ValueError
+        They are not whole, or none that training finds.
+    """
+    _check_shape_of(arrays, {"factors": (len(accelerators) + 1, len(PARTS))})
+    if len(set(accelerators)) != len(accelerators):
+        raise ValueError("an accelerator has factors twice")
+    table = arrays["factors"].astype(np.float64)
+    if not (np.abs(table) <= MOST_LOG_FACTOR).all():
+        raise ValueError(f"factors beyond exp({MOST_LOG_FACTOR})")
+    return StepFactors(accelerators, table[:-1], table[-1])
 
 
 def _check_shapes(arrays: Mapping[str, Array]) -> None:

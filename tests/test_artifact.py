@@ -21,6 +21,7 @@ from metainf.predictors.contract import Question
 from metainf.predictors.corrections import KINDS
 from metainf.predictors.default import SHIPPED, default_predictor
 from metainf.predictors.inputs import INPUTS
+from metainf.predictors.step_factors import PARTS
 from metainf.predictors.trained import TrainedPredictor
 from metainf.predictors.trees import ObliviousTrees
 from metainf.workload import RateLoad, TokenLengths, Traffic
@@ -70,6 +71,14 @@ def with_array(name: str, array: np.ndarray, *, digest: bool = True) -> Callable
     return change
 
 
+def same_factors(accelerator: str = "", value: float = 0.1) -> Callable[[Members], Members]:
+    """Factors that are all alike, of as many accelerators, all with that name if one is given."""
+    count = len(trained()[0].factors.accelerators)
+    names = [accelerator or f"chip-{number}" for number in range(count)]
+    table = with_array("factors", np.full((count + 1, len(PARTS)), value))
+    return lambda members: changed(accelerators=names)(table(members))
+
+
 def without(name: str) -> Callable[[Members], Members]:
     return lambda members: {key: value for key, value in members.items() if key != name}
 
@@ -79,6 +88,7 @@ def test_what_was_written_answers_the_same_when_it_is_read(file: Path) -> None:
     read, written = load_predictor(file), predictor()
     np.testing.assert_array_equal(read.predict(asked).latency_s, written.predict(asked).latency_s)
     np.testing.assert_array_equal(read.predict(asked).latency_log_sd, written.predict(asked).latency_log_sd)
+    assert read.model.factors.digest == written.model.factors.digest
     assert read.identity.digest == "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -120,6 +130,10 @@ def test_nothing_in_the_file_says_when_or_where_it_was_made(file: Path) -> None:
             with_array("growth", np.zeros(2), digest=False), "changed after it was written", id="a changed array"
         ),
         pytest.param(with_array("growth", np.zeros(3)), "do not fit together", id="another shape"),
+        pytest.param(with_array("factors", np.zeros((1, len(PARTS)))), "do not fit together", id="factors of nobody"),
+        pytest.param(changed(accelerators=["one"]), "do not fit together", id="factors of too many"),
+        pytest.param(same_factors("H100-SXM-80GB"), "twice", id="factors twice"),
+        pytest.param(same_factors(value=9.0), "beyond", id="factors of thousands"),
         pytest.param(with_array("growth", np.array([np.nan, 0])), "no numbers", id="values that are no numbers"),
         pytest.param(with_array("growth", np.array([{}, 1], dtype=object)), "is no array", id="pickled objects"),
         pytest.param(with_array("growth", np.array(["a", "b"])), "no array of numbers", id="texts"),
@@ -140,11 +154,12 @@ def test_refuses_what_it_did_not_write(file: Path, change: Callable[[Members], M
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(changed(schema=1), id="an older version's"),
-        pytest.param(changed(schema=3), id="a newer version's"),
+        pytest.param(changed(schema=2), id="an older version's"),
+        pytest.param(changed(schema=4), id="a newer version's"),
         pytest.param(changed(kinds=["rate"]), id="other kinds of traffic"),
         pytest.param(changed(featureSchema=999), id="other formulas"),
         pytest.param(changed(inputs=["a", "b"]), id="other columns"),
+        pytest.param(changed(parts=["a", "b"]), id="other parts of a step"),
     ],
 )
 def test_says_so_where_the_file_is_of_another_schema(file: Path, change: Callable[[Members], Members]) -> None:

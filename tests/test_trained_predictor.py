@@ -21,6 +21,7 @@ from metainf.predictors.corrections import KINDS, SEEN, UNSEEN, width_factors
 from metainf.predictors.familiarity import FAR, GROUPS, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
+from metainf.predictors.step_factors import StepFactors
 from metainf.predictors.trained import TrainedPredictor
 from metainf.predictors.trees import ObliviousTrees
 from metainf.workload import BatchLoad, ConcurrencyLoad, Load, RateLoad, TokenLengths, Traffic
@@ -145,9 +146,12 @@ def test_latency_is_infinite_only_above_the_capacity(
         pytest.param(BatchLoad(300, 600.0), id="batch"),
     ],
 )
-def test_without_residuals_it_is_the_analytical_predictor(known: TrainedPredictor, load: Load) -> None:
+@pytest.mark.parametrize("learnt", [False, True], ids=["steps as expected", "steps as learnt"])
+def test_without_residuals_it_is_the_analytical_predictor(known: TrainedPredictor, load: Load, learnt: bool) -> None:
+    factors = known.model.factors if learnt else StepFactors.none()
     nothing = with_residuals(known, lambda knot, target: 0.0)
-    plain = AnalyticalPredictor()
+    nothing = TrainedPredictor(replace(nothing.model, factors=factors), "sha256:0")
+    plain = AnalyticalPredictor(factors=factors)
     for replica in SPECS:
         question = [Question(replica, Traffic(load, TokenLengths(1000, 2000), TokenLengths(200, 500)), 2)]
         found, expected = nothing.predict(question), plain.predict(question)
@@ -176,7 +180,7 @@ def test_says_what_it_has_never_seen_and_answers_analytically_far_from_it(known:
     far = TrainedPredictor(replace(known.model, familiarity=near), "sha256:0")
     other = Traffic(RateLoad(2.0), TokenLengths(777, 1501), TokenLengths(123, 345))
     question = [Question(replica, other) for replica in SPECS]
-    found, expected = far.predict(question), AnalyticalPredictor().predict(question)
+    found, expected = far.predict(question), AnalyticalPredictor(factors=known.model.factors).predict(question)
     assert found.out_of_distribution.all()
     np.testing.assert_array_equal(found.latency_s, expected.latency_s)
     np.testing.assert_array_equal(found.latency_log_sd, expected.latency_log_sd)

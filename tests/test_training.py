@@ -35,10 +35,11 @@ from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
 from metainf.training.decision_pairs import pairs_of
 from metainf.training.decisions import CAUTIONS, CONFIDENCE, caution_of, decided, decision_cases, every_case
-from metainf.training.held_out import HeldOut, analytical_only, groups_of, held_out, trusted
+from metainf.training.held_out import HeldOut, SplitAnswers, analytical_only, groups_of, held_out, trusted
 from metainf.training.rows import ALONE, TrainingRows, inputs_of, training_rows
 from metainf.training.spreads import Scored, fit_spread, held_out_reach, own_widths, shape_of
 from metainf.training.stages import STAGES, grown_in_stages
+from metainf.training.step_factors import factor_slopes
 from metainf.training.train import CATEGORIES, thinned, train
 from metainf.training.widths import fitted_spreads, narrower
 from trained_models import PLAN, trained
@@ -101,15 +102,29 @@ def test_many_probes_of_one_lane_do_not_count_for_many(rows: TrainingRows) -> No
     assert rows.weight[own].sum() == pytest.approx(np.sqrt(own.sum()))
 
 
+def later(rows: TrainingRows, which: np.ndarray) -> TrainingRows:
+    """The rows with some of them much slower in truth."""
+    more = 3.0 * which[:, None]
+    return replace(rows, truth=rows.truth + more, residual=rows.residual + more)
+
+
+def without_groups(rows: TrainingRows, groups: np.ndarray, most_folds: int = 20) -> HeldOut:
+    found = held_out(rows, factor_slopes(rows), groups, SMALL, seed=0, most_folds=most_folds)
+    assert found is not None
+    return found
+
+
 def test_a_held_out_group_is_never_learnt_from(rows: TrainingRows) -> None:
     groups = groups_of(rows)[1]
     name = groups[0]
-    bent = replace(rows, residual=np.where((groups == name)[rows.lane][:, None], rows.residual + 3.0, rows.residual))
-    one, other = (held_out(each, groups, SMALL, seed=0, most_folds=20) for each in (rows, bent))
+    bent = later(rows, (groups == name)[rows.lane])
+    one, other = (without_groups(each, groups) for each in (rows, bent))
     inside = groups == name
     np.testing.assert_array_equal(one.said[:, inside], other.said[:, inside])
+    np.testing.assert_array_equal(one.rows.inputs[inside], other.rows.inputs[inside])
     assert not np.array_equal(one.said[:, ~inside], other.said[:, ~inside])
-    assert held_out(rows, np.full(len(groups), "all"), SMALL, seed=0, most_folds=5) is None
+    assert not np.array_equal(one.rows.inputs[~inside], other.rows.inputs[~inside])
+    assert held_out(rows, factor_slopes(rows), np.full(len(groups), "all"), SMALL, seed=0, most_folds=5) is None
 
 
 def test_lanes_are_described_once_and_picked_as_if_they_were_asked_about_anew(rows: TrainingRows) -> None:
@@ -133,12 +148,8 @@ def test_twins_of_what_is_held_out_are_not_learnt_from_either(rows: TrainingRows
     held, twin = (int(rows.lane[devices[rows.lane] == name][0]) for name in ("Hopper HBM", "Ampere HBM"))
     numbers = np.full(len(rows.twins), ALONE)
     numbers[[held, twin]] = 0
-    bent = np.where((rows.lane == twin)[:, None], rows.residual + 3.0, rows.residual)
-    one, other = (
-        held_out(replace(rows, twins=numbers, residual=residual), devices, SMALL, seed=0, most_folds=20)
-        for residual in (rows.residual, bent)
-    )
-    assert one is not None and other is not None
+    bent = later(rows, rows.lane == twin)
+    one, other = (without_groups(replace(each, twins=numbers), devices) for each in (rows, bent))
     hopper = devices == devices[held]
     others = ~hopper & (devices != devices[twin])
     np.testing.assert_array_equal(one.said[:, hopper], other.said[:, hopper])
@@ -163,7 +174,7 @@ def test_trusts_as_much_as_held_out_groups_bear_out(rows: TrainingRows, factor: 
     for stage in range(STAGES):
         said = np.zeros((STAGES, *truth.shape))
         said[stage] = factor * truth
-        found = trusted(exact, HeldOut(groups, said, np.zeros((len(groups), 5))))
+        found = trusted(HeldOut(groups, exact, said, np.zeros((len(groups), 5))))
         assert found[stage, CAPACITY] == pytest.approx(share)
         assert found[1 - stage, CAPACITY] == 0.0
 
@@ -175,9 +186,8 @@ def test_a_methods_own_part_is_trusted_by_differences_within_tasks_alone(rows: T
     truth[:, :, CAPACITY] = own[:, None]
     of_task = np.array([sum(map(ord, task)) % 11 for task, _ in rows.key], dtype=np.float64)
     said = np.stack([np.zeros_like(truth), truth + of_task[:, None, None]])  # however wrong of a task as a whole
-    found = trusted(
-        replace(rows, residual=truth[rows.lane, 0]), HeldOut(groups, said, np.zeros((len(groups), len(GROUPS))))
-    )
+    exact = replace(rows, residual=truth[rows.lane, 0])
+    found = trusted(HeldOut(groups, exact, said, np.zeros((len(groups), len(GROUPS)))))
     assert found[1, CAPACITY] == pytest.approx(1.0)
 
 
@@ -405,7 +415,8 @@ def test_lanes_that_are_hard_to_predict_get_wider_intervals_than_others(rows: Tr
     bent = replace(rows, truth=rows.truth - rows.residual + noise)
     models, devices = groups_of(rows)
     plain = analytical_only(len(rows.questions))
-    found = fitted_spreads(bent, {"model": (models, plain), "accelerator": (devices, plain)}, seed=0, most_folds=4)
+    answers = {"model": SplitAnswers(models, bent, plain), "accelerator": SplitAnswers(devices, bent, plain)}
+    found = fitted_spreads(bent, answers, seed=0, most_folds=4)
     assert found.trees is not None
     place = TARGETS.index("tpot_mean")
     assert "tpot_mean" in found.by_features
@@ -624,8 +635,9 @@ def test_where_all_tasks_are_twins_no_place_can_be_held_out(
         assert len(known) == 1
         assert ALONE not in known
     models, devices = groups_of(together)
-    assert held_out(together, devices, SMALL, seed=0, most_folds=5) is None
-    assert held_out(together, models, SMALL, seed=0, most_folds=2) is not None
+    slopes = factor_slopes(together)
+    assert held_out(together, slopes, devices, SMALL, seed=0, most_folds=5) is None
+    assert held_out(together, slopes, models, SMALL, seed=0, most_folds=2) is not None
 
 
 def test_nothing_to_learn_from_is_said() -> None:

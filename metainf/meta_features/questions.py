@@ -6,6 +6,8 @@ what depends on both is arithmetic on arrays.
 """
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from metainf.predictors.contract import Question, ReplicaSpec
 from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
 from metainf.predictors.remembered import RememberedRows
 from metainf.predictors.spread import replica_penalty
+from metainf.predictors.step_factors import StepFactors
 from metainf.roofline import step_work
 from metainf.workload import Traffic
 
@@ -48,13 +51,34 @@ class QuestionFeatures:
     ----------
     efficiency : Efficiency, optional
         Constants for every accelerator, in place of those of its generation: for studies.
+    factors : StepFactors, optional
+        What was learnt of the accelerators' steps.
+    remembered : int
+        Replicas that are kept.
     """
 
-    def __init__(self, efficiency: Efficiency | None = None) -> None:
+    def __init__(
+        self,
+        efficiency: Efficiency | None = None,
+        factors: StepFactors | None = None,
+        *,
+        remembered: int = _REMEMBERED,
+    ) -> None:
         self.efficiency = efficiency
-        self._replicas: RememberedRows[ReplicaSpec] = RememberedRows(_PENALTY.stop, self._described)
+        self._replicas: RememberedRows[ReplicaSpec] = RememberedRows(_PENALTY.stop, self._described, most=remembered)
         self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
         self._models: dict[int, tuple[ModelArchitecture, tuple[float, ...]]] = {}
+        self._remembered = remembered
+        self._factors = self._rows_of(factors)
+
+    def under(self, factors: StepFactors | None) -> Self:
+        """The same with other factors; both remember replicas for each other."""
+        other = copy(self)
+        other._factors = other._rows_of(factors)
+        return other
+
+    def _rows_of(self, factors: StepFactors | None) -> RememberedRows[ReplicaSpec] | None:
+        return None if factors is None else RememberedRows(REPLICA_ROW, factors.of, most=self._remembered)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +91,12 @@ class QuestionFeatures:
 
     def lanes(self, questions: Sequence[Question]) -> LaneSet:
         """The lanes of the questions, as the analytical predictor makes them."""
-        return lanes_of(questions, lambda replicas: self._replicas.of(replicas)[:, :REPLICA_ROW])
+        return lanes_of(questions, self._rows)
+
+    def _rows(self, replicas: Sequence[ReplicaSpec]) -> FloatArray:
+        """`replica_row` of each replica, under the factors."""
+        plain = self._replicas.of(replicas)[:, :REPLICA_ROW]
+        return plain if self._factors is None else plain * self._factors.of(replicas)
 
     def penalties(self, questions: Sequence[Question]) -> FloatArray:
         """`replica_penalty` of each question's replica, shape (n, 2)."""

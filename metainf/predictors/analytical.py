@@ -18,6 +18,7 @@ from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_fac
 from metainf.predictors.latencies import batch_latencies, steady_latencies
 from metainf.predictors.remembered import RememberedRows
 from metainf.predictors.spread import SPREAD_CONSTANTS, replica_penalty, spread
+from metainf.predictors.step_factors import StepFactors
 from metainf.queueing import at, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
@@ -32,12 +33,16 @@ class AnalyticalPredictor:
     ----------
     efficiency : Efficiency, optional
         Constants for every accelerator, in place of those of its generation: for calibration.
+    factors : StepFactors, optional
+        What was learnt of the accelerators' steps: what a trained predictor falls back on.
     """
 
-    def __init__(self, efficiency: Efficiency | None = None) -> None:
+    def __init__(self, efficiency: Efficiency | None = None, factors: StepFactors | None = None) -> None:
         self.efficiency = efficiency
+        self._factors = factors
         self._known: RememberedRows[ReplicaSpec] = RememberedRows(REPLICA_ROW + 2, self._described)
-        constants = repr((_VERSION, CONSTANTS, SPREAD_CONSTANTS, efficiency))
+        learnt = () if factors is None else (factors.digest,)
+        constants = repr((_VERSION, CONSTANTS, SPREAD_CONSTANTS, efficiency, *learnt))
         digest = "sha256:" + hashlib.sha256(constants.encode()).hexdigest()
         self._identity = PredictorIdentity("analytical", digest)
 
@@ -58,7 +63,10 @@ class AnalyticalPredictor:
         on_cpu = accelerator.vendor is Vendor.CPU
         efficiency = self.efficiency or efficiency_of(accelerator.generation, cpu=on_cpu)
         steps, facts = replica_facts(replica, efficiency)
-        return np.append(replica_row(steps, facts, replica.settings.speculation), replica_penalty(replica))
+        row = replica_row(steps, facts, replica.settings.speculation)
+        if self._factors is not None:
+            row *= self._factors.of(replica)
+        return np.append(row, replica_penalty(replica))
 
 
 def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:

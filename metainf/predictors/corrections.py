@@ -4,7 +4,7 @@ Separate from the predictor so that training judges residuals on held-out groups
 operator runs. A correction is a residual of a logarithm, per target and per knot of the load.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
 from metainf.predictors.familiarity import FAR, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, LaneInputs
 from metainf.predictors.spread import MOST_LOG_SD, SPECULATION_LOG_SD, near_capacity
+from metainf.predictors.step_factors import StepFactors
 from metainf.predictors.trees import ObliviousTrees
 
 __all__ = [
@@ -72,6 +73,7 @@ class TrainedModel:
     Attributes
     ----------
     trees : of TARGETS over INPUTS at KNOTS
+        What is left of the answers over steps under the factors.
     log_sd : array of shape (2, knots, targets)
         Spread of log(truth / prediction): of generations that were trained on, and of others.
     growth : array of shape (2,)
@@ -81,6 +83,7 @@ class TrainedModel:
         As `Predictions` has it: by SEEN and UNSEEN, and by KINDS.
     width_trees : of TARGETS over INPUTS, without knots; None where all lanes have the same widths
         Logarithms of factors on the spreads, see `width_factors`.
+    factors : of accelerators' steps
     """
 
     trees: ObliviousTrees
@@ -90,6 +93,7 @@ class TrainedModel:
     generations: frozenset[str]
     caution: FloatArray
     width_trees: ObliviousTrees | None = None
+    factors: StepFactors = field(default_factory=StepFactors.none)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

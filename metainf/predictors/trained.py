@@ -3,11 +3,12 @@
 Separate from training, which needs libraries that the operator's image has not: here is numpy alone. What the arrays
 mean is in `corrections`; this turns questions into lanes and answers into the contract's table.
 
-Far from all training data it gives the analytical predictor's answer with that one's own spread; in between it is part
-of either. `out_of_distribution` is set where that begins, and for generations of accelerators that were never seen.
-CPUs are left to the analytical predictor however near they seem: no corpus has them. The caution is that of the kind of
-traffic and of whether the generation was seen; where the analytical model has a part in an answer it is at least 1,
-since what the calibration allows to be narrower are the learnt spreads.
+Far from all training data it gives the analytical predictor's answer with that one's own spread, over steps as they
+were learnt (`step_factors`): what is known of an accelerator's kernels holds however strange the traffic is. In between
+it is part of either. `out_of_distribution` is set where that begins, and for generations of accelerators that were
+never seen. CPUs are left to the analytical predictor however near they seem: no corpus has them. The caution is that of
+the kind of traffic and of whether the generation was seen; where the analytical model has a part in an answer it is at
+least 1, since what the calibration allows to be narrower are the learnt spreads.
 """
 
 from collections.abc import Sequence
@@ -72,8 +73,8 @@ class TrainedPredictor:
     def __init__(self, model: TrainedModel, digest: str) -> None:
         self.model = model
         self.digest = digest
-        self._features = QuestionFeatures()
-        self._analytical = AnalyticalPredictor()
+        self._features = QuestionFeatures(factors=model.factors)
+        self._analytical = AnalyticalPredictor(factors=model.factors)
         self._known: dict[str, bool] = {}
 
     @property

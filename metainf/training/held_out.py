@@ -1,4 +1,4 @@
-"""What trees say of lanes whose model family, or whose generation of accelerators, they never saw.
+"""What is said of lanes by factors and trees that never saw their model family, or their generation of accelerators.
 
 Separate from the spreads that are made of it: this is where the time goes, a fit for each fold.
 
@@ -20,13 +20,15 @@ from metainf.predictors.familiarity import GROUPS, Familiarity, scale_of
 from metainf.predictors.inputs import LaneInputs
 from metainf.training.boosting import Growth
 from metainf.training.groups import Groups
-from metainf.training.rows import ALONE, BLOCK, TrainingRows, inputs_of
+from metainf.training.rows import ALONE, BLOCK, TrainingRows, inputs_of, merged
 from metainf.training.stages import STAGES, grown_in_stages
+from metainf.training.step_factors import fitted_factors
 
 __all__ = [
     "MOST_POINTS",
     "Errors",
     "HeldOut",
+    "SplitAnswers",
     "analytical_only",
     "corrected",
     "errors",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
@@ -49,11 +52,13 @@ _DEVIATIONS = 2.0  # as ISAC has it
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Answers about m lanes by trees that did not see the lane's group.
+    """Answers about m lanes by factors and trees that did not see the lane's group.
 
     Attributes
     ----------
     groups : array of shape (m,)
+    rows : TrainingRows
+        Each lane over the steps of those factors.
     said : array of shape (STAGES, m, knots, targets)
         By each stage: what is shared, and what is a method's own.
     distance : array of shape (m, feature groups)
@@ -61,8 +66,18 @@ class HeldOut:
     """
 
     groups: StringArray
+    rows: TrainingRows
     said: FloatArray
     distance: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitAnswers:
+    """What run time would make of one split's held-out answers: groups of m lanes, their rows, and the corrections."""
+
+    groups: StringArray
+    rows: TrainingRows
+    corrections: Corrections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +110,7 @@ def groups_of(rows: TrainingRows) -> tuple[StringArray, StringArray]:
 
 def held_out(
     rows: TrainingRows,
+    slopes: Float32Array,
     groups: StringArray,
     growth: Growth,
     *,
@@ -102,7 +118,7 @@ def held_out(
     most_folds: int,
     report: Callable[[str], None] = lambda what: None,
 ) -> HeldOut | None:
-    """Answers about every lane by trees of the folds without it.
+    """Answers about every lane by what the folds without it teach; `slopes` are `factor_slopes` of the rows.
 
     None where nothing can be held out: there are fewer than two groups, or all others are twins of what one fold has.
     """
@@ -112,25 +128,27 @@ def held_out(
     lanes = len(groups)
     said = np.zeros((STAGES, lanes, KNOTS, len(TARGETS)))
     distance = np.zeros((lanes, len(GROUPS)))
-    scale = scale_of(rows.inputs)
+    parts = []
     for number, fold in enumerate(folds):
         report(f"fold {number + 1} of {len(folds)}: without {fold.held_out}")
         inside = learnt_from(rows, fold)
         taught = inside[rows.lane]
+        own = rows.under(fitted_factors(rows, slopes, inside))
         trees = grown_in_stages(
-            rows.inputs,
-            rows.task,
-            rows.coordinate[taught],
-            rows.residual[taught],
-            rows.weight[taught],
+            own.inputs,
+            own.task,
+            own.coordinate[taught],
+            own.residual[taught],
+            own.weight[taught],
             growth,
             seed=seed,
-            lane=rows.lane[taught],
+            lane=own.lane[taught],
         )
-        said[:, fold.test] = trees.at_knots(rows.inputs[fold.test])
-        known = Familiarity.of(rows.inputs[inside], most=MOST_POINTS, seed=seed, scale=scale)
-        distance[fold.test] = known.distances(rows.inputs[fold.test])
-    return HeldOut(groups, said, distance)
+        said[:, fold.test] = trees.at_knots(own.inputs[fold.test])
+        known = Familiarity.of(own.inputs[inside], most=MOST_POINTS, seed=seed, scale=scale_of(own.inputs))
+        distance[fold.test] = known.distances(own.inputs[fold.test])
+        parts.append((fold.test, own))
+    return HeldOut(groups, merged(parts), said, distance)
 
 
 def learnt_from(rows: TrainingRows, fold: Fold) -> NDArray[np.bool_]:
@@ -150,13 +168,14 @@ def thresholds(found: list[HeldOut]) -> FloatArray:
 _LEAST_THRESHOLD = 0.05
 
 
-def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
+def trusted(held: HeldOut) -> FloatArray:
     """Share of what the trees of each stage say that held-out groups bear out, from 0 to 1, shape (STAGES, targets).
 
     The least squares factor on what was said, groups counting alike: few rows say much about themselves and little
     about the next group, and this holds back what does not carry over. Of the second stage it is the factor on
     differences within a task at a load, which is all that it was taught.
     """
+    rows = held.rows
     below, share = knot_weights(rows.coordinate)
     _, codes = np.unique(held.groups, return_inverse=True)
     of = codes.ravel()[rows.lane]
@@ -180,10 +199,10 @@ def trusted(rows: TrainingRows, held: HeldOut) -> FloatArray:
     return factors
 
 
-def corrected(held: HeldOut, limits: FloatArray, trust: FloatArray) -> Corrections:
+def corrected(held: HeldOut, limits: FloatArray, trust: FloatArray) -> SplitAnswers:
     """What run time would make of the held-out answers, with these thresholds and that trust in each stage."""
     residual = (held.said * trust[:, None, None, :]).sum(axis=0)
-    return Corrections.of(residual, held.distance / limits)
+    return SplitAnswers(held.groups, held.rows, Corrections.of(residual, held.distance / limits))
 
 
 def analytical_only(lanes: int) -> Corrections:

@@ -23,6 +23,7 @@ from metainf.training.decisions import CONFIDENCE, decision_cases
 from metainf.training.held_out import (
     Errors,
     HeldOut,
+    SplitAnswers,
     analytical_only,
     corrected,
     errors,
@@ -33,6 +34,7 @@ from metainf.training.held_out import (
 )
 from metainf.training.predicted_spreads import Spreads, analytical_spreads, trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
+from metainf.training.step_factors import factor_slopes
 from metainf.training.train import thinned
 from metainf.training.widths import JudgedSplit, fitted_spreads
 
@@ -95,9 +97,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predictor:
-    """One predictor on one split: what it corrects, how sure it is, its errors and half widths."""
+    """One predictor on one split: rows as it has them, what it corrects, how sure it is, its errors, half widths."""
 
     name: str
+    rows: TrainingRows
     found: Corrections
     spreads: Spreads
     whole: Errors
@@ -130,25 +133,27 @@ def judge(
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("judging predictors needs simulated rows about the corpus's own tasks")
+    report("predictors: fitting the steps of accelerators")
+    slopes = factor_slopes(rows)
     kinds = np.array([by_key[task].kind.value for task, _ in rows.key], dtype=np.str_)[rows.lane]
     splits = dict(zip(_SPLITS, groups_of(rows), strict=True))
     held = {}
     for split, groups in splits.items():
         said = _prefixed(report, f"predictors, {split}: ")
-        found = held_out(rows, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=said)
+        found = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=said)
         if found is not None:
             held[split] = found
     intervals: list[JudgedIntervals] = []
     decisions: list[JudgedDecision] = []
-    answers = _corrected(rows, held)
+    answers = _corrected(held)
     spreads = fitted_spreads(
         rows, answers, seed=plan.seed, most_folds=plan.most_folds, report=_prefixed(report, "predictors: ")
     )
-    for split, (groups, corrections) in answers.items():
+    for split, each in answers.items():
         report(f"predictors, {split}: judging")
-        for predictor in _predictors(rows, corrections, spreads.splits[split]):
-            intervals += _intervals(rows, groups, predictor, kinds, split)
-            decisions += _decisions(table, chosen_among, rows, groups, predictor, split)
+        for predictor in _predictors(rows, each, spreads.splits[split]):
+            intervals += _intervals(each.groups, predictor, kinds, split)
+            decisions += _decisions(table, chosen_among, each.groups, predictor, split)
     kind_order = [kind.value for kind in TrafficKind]
     return Judgement(
         lanes=len(rows.questions),
@@ -162,28 +167,27 @@ def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], Non
     return lambda what: report(prefix + what)
 
 
-def _corrected(rows: TrainingRows, held: Mapping[str, HeldOut]) -> Mapping[str, tuple[StringArray, Corrections]]:
-    """Of each split the groups of the lanes, and what run time would make of the answers without them."""
+def _corrected(held: Mapping[str, HeldOut]) -> Mapping[str, SplitAnswers]:
+    """Of each split what run time would make of the answers about lanes without their groups."""
     if not held:
         return {}
-    limits, trust = thresholds(list(held.values())), np.mean([trusted(rows, each) for each in held.values()], axis=0)
-    return {split: (each.groups, corrected(each, limits, trust)) for split, each in held.items()}
+    limits, trust = thresholds(list(held.values())), np.mean([trusted(each) for each in held.values()], axis=0)
+    return {split: corrected(each, limits, trust) for split, each in held.items()}
 
 
-def _predictors(rows: TrainingRows, found: Corrections, split: JudgedSplit) -> Iterator[_Predictor]:
+def _predictors(rows: TrainingRows, answers: SplitAnswers, split: JudgedSplit) -> Iterator[_Predictor]:
+    """Both on the rows of one split; `rows` are those under no factors, as the analytical predictor has them."""
     plain = analytical_only(len(rows.questions))
     sure = analytical_spreads(rows)
     whole = errors(rows, plain, at_true_utilization=False)
     answer = Responses(np.empty((len(rows), 0)), whole.utilization, whole.coordinate)
-    yield _Predictor(ANALYTICAL, plain, sure, whole, _Z * sure(answer, np.zeros(len(rows)), rows.lane))
-    learnt = trained_spreads(split.spread, split.factor, rows)
-    yield _Predictor(TRAINED, found, learnt, split.scored.whole, split.reach)
+    yield _Predictor(ANALYTICAL, rows, plain, sure, whole, _Z * sure(answer, np.zeros(len(rows)), rows.lane))
+    learnt = trained_spreads(split.spread, split.factor, answers.rows)
+    yield _Predictor(TRAINED, answers.rows, answers.corrections, learnt, split.scored.whole, split.reach)
 
 
-def _intervals(
-    rows: TrainingRows, groups: StringArray, predictor: _Predictor, kinds: StringArray, split: str
-) -> Iterator[JudgedIntervals]:
-    groups = groups[rows.lane]
+def _intervals(groups: StringArray, predictor: _Predictor, kinds: StringArray, split: str) -> Iterator[JudgedIntervals]:
+    groups = groups[predictor.rows.lane]
     for kind in TrafficKind:
         for name in _SHOWN_TARGETS:
             target = TARGETS.index(name)
@@ -200,14 +204,13 @@ def _intervals(
 def _decisions(
     table: pa.Table,
     tasks: Mapping[str, Task],
-    rows: TrainingRows,
     groups: StringArray,
     predictor: _Predictor,
     split: str,
 ) -> Iterator[JudgedDecision]:
     for kind, twins in product(TrafficKind, (False, True)):
-        told = predictor.found, predictor.spreads
-        case = decision_cases(table, tasks, rows, *told, groups=groups, kind=kind, twins=twins)
+        told = predictor.rows, predictor.found, predictor.spreads
+        case = decision_cases(table, tasks, *told, groups=groups, kind=kind, twins=twins)
         if case is None:
             continue
         try:

@@ -41,9 +41,10 @@ from metainf.predictors.base_answers import (
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Question
 from metainf.predictors.inputs import INPUTS, LaneInputs, lane_inputs
 from metainf.predictors.lanes import LaneSet
+from metainf.predictors.step_factors import StepFactors
 from metainf.workload import ConcurrencyLoad
 
-__all__ = ["ALONE", "BLOCK", "TrainingRows", "inputs_of", "training_rows"]
+__all__ = ["ALONE", "BLOCK", "TrainingRows", "inputs_of", "merged", "training_rows"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -92,6 +93,8 @@ class TrainingRows:
     twins : array of shape (m,)
         A number that tasks share which are one workload on several places, ALONE for others.
     key : tuple of m (task, method) keys
+    features : QuestionFeatures
+        Which remembers the questions' replicas.
     """
 
     questions: Sequence[Question]
@@ -110,9 +113,15 @@ class TrainingRows:
     task: IntArray
     twins: IntArray
     key: Sequence[tuple[str, str]]
+    features: QuestionFeatures
 
     def __len__(self) -> int:
         return len(self.lane)
+
+    def under(self, factors: StepFactors) -> "TrainingRows":
+        """The same rows over steps under these factors, and no others: lanes, inputs, coordinates and residuals."""
+        lanes, inputs, capacity = _described(self.questions, self.features.under(factors))
+        return _with_residuals(replace(self, lanes=lanes, inputs=inputs, capacity=capacity))
 
 
 class _Collector:
@@ -176,7 +185,7 @@ def training_rows(table: pa.Table, tasks: Mapping[str, Task]) -> TrainingRows:
     columns = _columns(table)
     for row in range(table.num_rows):
         _add(collected, {name: values[row] for name, values in columns.items()})
-    return _with_residuals(collected)
+    return _made(collected)
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
@@ -249,9 +258,30 @@ def _joined(parts: Sequence[Any]) -> Any:
     return type(parts[0])(*(_joined(column) for column in columns))
 
 
-def _described(questions: Sequence[Question]) -> tuple[LaneSet, FloatArray, FloatArray]:
+def merged(parts: Sequence[tuple[IntArray, TrainingRows]]) -> TrainingRows:
+    """The same rows with each lane as it stands in one part; a part is numbers of lanes, and the rows to take it from.
+
+    Every lane has to be in one part.
+    """
+    rows = parts[0][1]
+    order = np.argsort(np.concatenate([numbers for numbers, _ in parts]), kind="stable")
+    lanes = _picked(_joined([_picked(each.lanes, numbers) for numbers, each in parts]), order)
+    part_of = np.empty(len(rows.questions), dtype=np.intp)
+    for place, (numbers, _) in enumerate(parts):
+        part_of[numbers] = place
+    every, part = np.arange(len(rows)), part_of[rows.lane]
+    return replace(
+        rows,
+        lanes=replace(lanes, of=np.arange(len(order))),
+        inputs=np.concatenate([each.inputs[numbers] for numbers, each in parts])[order],
+        capacity=np.concatenate([each.capacity[numbers] for numbers, each in parts])[order],
+        coordinate=np.stack([each.coordinate for _, each in parts])[part, every],
+        residual=np.stack([each.residual for _, each in parts])[part, every],
+    )
+
+
+def _described(questions: Sequence[Question], known: QuestionFeatures) -> tuple[LaneSet, FloatArray, FloatArray]:
     """Lanes, inputs and capacities, one row for each question."""
-    known = QuestionFeatures()
     blocks = [questions[start : start + BLOCK] for start in range(0, max(len(questions), 1), BLOCK)]
     parts: list[LaneSet] = []
     inputs, capacity = np.empty((len(questions), len(INPUTS))), np.empty(len(questions))
@@ -263,8 +293,9 @@ def _described(questions: Sequence[Question]) -> tuple[LaneSet, FloatArray, Floa
     return _joined(parts), inputs, capacity
 
 
-def _with_residuals(collected: _Collector) -> TrainingRows:
-    lanes, inputs, capacity = _described(collected.questions)
+def _made(collected: _Collector) -> TrainingRows:
+    features = QuestionFeatures(remembered=len(collected.questions) + 1)
+    lanes, inputs, capacity = _described(collected.questions, features)
     lane = np.array(collected.lane, dtype=np.intp)
     truth = np.array(collected.truth, dtype=np.float64).reshape(-1, len(TARGETS))
     every = TrainingRows(
@@ -284,16 +315,23 @@ def _with_residuals(collected: _Collector) -> TrainingRows:
         task=_numbered([task for task, _ in collected.keys]),
         twins=_twins(collected),
         key=collected.keys,
+        features=features,
     )
-    order = np.argsort(lane, kind="stable")
-    starts = np.searchsorted(lane[order], np.arange(0, len(collected.questions) + BLOCK, BLOCK))
+    return _taught(_with_residuals(every))
+
+
+def _with_residuals(rows: TrainingRows) -> TrainingRows:
+    """The rows with coordinates and residuals as their lanes have them."""
+    coordinate, residual = np.empty(len(rows)), np.full(rows.truth.shape, np.nan)
+    order = np.argsort(rows.lane, kind="stable")
+    starts = np.searchsorted(rows.lane[order], np.arange(0, len(rows.questions) + BLOCK, BLOCK))
     for first, last in pairwise(starts.tolist()):
         places = order[first:last]
         if len(places):
-            own, _ = inputs_of(every, lane[places])
-            every.coordinate[places], base = _base(own, every.load[places], every.utilization[places])
-            every.residual[places] = np.clip(truth[places] - base, -_MOST_RESIDUAL, _MOST_RESIDUAL)
-    return _taught(every)
+            own, _ = inputs_of(rows, rows.lane[places])
+            coordinate[places], base = _base(own, rows.load[places], rows.utilization[places])
+            residual[places] = np.clip(rows.truth[places] - base, -_MOST_RESIDUAL, _MOST_RESIDUAL)
+    return replace(rows, coordinate=coordinate, residual=residual)
 
 
 def _taught(every: TrainingRows) -> TrainingRows:

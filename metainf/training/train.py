@@ -24,14 +24,16 @@ from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import Guarantee, Inflation
 from metainf.predictors.base_answers import KNOTS, TARGETS
-from metainf.predictors.corrections import KINDS, Corrections, TrainedModel
+from metainf.predictors.corrections import KINDS, TrainedModel
 from metainf.predictors.familiarity import Familiarity
+from metainf.predictors.step_factors import StepFactors
 from metainf.training.boosting import Growth
 from metainf.training.decisions import CAUTIONS, Decided, caution_of, decided, every_case
 from metainf.training.held_out import (
     MOST_POINTS,
     Errors,
     HeldOut,
+    SplitAnswers,
     analytical_only,
     corrected,
     errors,
@@ -44,11 +46,13 @@ from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import spread_figures
 from metainf.training.stages import STAGES, grown_in_stages
+from metainf.training.step_factors import factor_slopes, fitted_factors
 from metainf.training.widths import FittedSpreads, JudgedSplit, fitted_spreads
 
 __all__ = ["CATEGORIES", "SPLITS", "TrainingPlan", "TrainingReport", "thinned", "train", "write_artifact"]
 
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 StringArray = NDArray[np.str_]
 
 SPLITS = ("model", "accelerator")
@@ -122,12 +126,12 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _HeldOutAnswers:
-    """Of each split the groups of the lanes and what trees without them say; and how such answers are guarded.
+    """Of each split what is said of lanes by what never saw their groups; and how such answers are guarded.
 
     `limits` are the thresholds of distances, `trust` is the share of what trees of each stage say of each target.
     """
 
-    found: Mapping[str, tuple[StringArray, Corrections]]
+    found: Mapping[str, SplitAnswers]
     limits: FloatArray
     trust: FloatArray
 
@@ -170,15 +174,19 @@ def train(
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("training needs simulated rows about the corpus's own tasks, and there are none")
-    held = _held_out(rows, plan, report)
-    spreads = fitted_spreads(rows, held.found, seed=plan.seed, most_folds=plan.most_folds, report=report)
     analytical = errors(rows, analytical_only(len(rows.questions)), at_true_utilization=False)
+    report("fitting the steps of accelerators")
+    slopes = factor_slopes(rows)
+    factors = fitted_factors(rows, slopes, np.ones(len(rows.questions), dtype=np.bool_))
+    held = _held_out(rows, slopes, plan, report)
+    rows = rows.under(factors)
+    spreads = fitted_spreads(rows, held.found, seed=plan.seed, most_folds=plan.most_folds, report=report)
     judged = {}
     for split, each in spreads.splits.items():
         report(f"judging what was held out: {split}")
-        judged[split] = _judged(table, chosen_among, rows, held.found[split], each, analytical)
+        judged[split] = _judged(table, chosen_among, held.found[split], each, analytical)
     report("fitting all rows")
-    model = _model(rows, plan, held, spreads, _cautions(judged))
+    model = _model(rows, factors, plan, held, spreads, _cautions(judged))
     return model, _report(rows, spreads, judged, model)
 
 
@@ -197,31 +205,31 @@ def thinned(table: pa.Table, tasks: Mapping[str, Task], most_lanes: int) -> pa.T
     return table.filter(pa.array(np.isin(keys, kept)))
 
 
-def _held_out(rows: TrainingRows, plan: TrainingPlan, report: Callable[[str], None]) -> _HeldOutAnswers:
+def _held_out(
+    rows: TrainingRows, slopes: Float32Array, plan: TrainingPlan, report: Callable[[str], None]
+) -> _HeldOutAnswers:
     every: dict[str, HeldOut] = {}
     for split, groups in zip(SPLITS, groups_of(rows), strict=True):
-        held = held_out(rows, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
+        held = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
         if held is not None:
             every[split] = held
     limits = thresholds(list(every.values()))
-    each = [trusted(rows, held) for held in every.values()]
+    each = [trusted(held) for held in every.values()]
     trust = np.mean(each, axis=0) if each else np.ones((STAGES, len(TARGETS)))
-    found = {split: (held.groups, corrected(held, limits, trust)) for split, held in every.items()}
+    found = {split: corrected(held, limits, trust) for split, held in every.items()}
     return _HeldOutAnswers(found, limits, trust)
 
 
 def _judged(
     table: pa.Table,
     tasks: Mapping[str, Task],
-    rows: TrainingRows,
-    held: tuple[StringArray, Corrections],
+    held: SplitAnswers,
     split: JudgedSplit,
     analytical: Errors,
 ) -> _Judged:
-    groups, found = held
-    spreads, decisions, cautions = trained_spreads(split.spread, split.factor, rows), {}, {}
+    spreads, decisions, cautions = trained_spreads(split.spread, split.factor, held.rows), {}, {}
     for kind in TrafficKind:
-        cases = every_case(table, tasks, rows, found, spreads, groups=groups, kind=kind)
+        cases = every_case(table, tasks, held.rows, held.corrections, spreads, groups=held.groups, kind=kind)
         if cases:
             cautions[kind.value], inflation = caution_of(cases)
             under = decided(cases, cautions[kind.value])
@@ -287,9 +295,14 @@ def _cautions(judged: Mapping[str, _Judged]) -> FloatArray:
 
 
 def _model(
-    rows: TrainingRows, plan: TrainingPlan, held: _HeldOutAnswers, spreads: FittedSpreads, caution: FloatArray
+    rows: TrainingRows,
+    factors: StepFactors,
+    plan: TrainingPlan,
+    held: _HeldOutAnswers,
+    spreads: FittedSpreads,
+    caution: FloatArray,
 ) -> TrainedModel:
-    """The model of all rows."""
+    """The model of all rows, which are under the factors."""
     answers = rows.coordinate, rows.residual, rows.weight
     trees = grown_in_stages(rows.inputs, rows.task, *answers, plan.growth, seed=plan.seed, lane=rows.lane)
     known = Familiarity.of(rows.inputs, most=MOST_POINTS, seed=plan.seed)
@@ -306,6 +319,7 @@ def _model(
         generations=frozenset(groups_of(rows)[1].tolist()),
         caution=caution,
         width_trees=spreads.trees,
+        factors=factors,
     )
 
 

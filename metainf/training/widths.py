@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from metainf.evaluation.splits import grouped_folds
 from metainf.predictors.base_answers import KNOTS, TARGETS
-from metainf.predictors.corrections import Corrections, width_factors
+from metainf.predictors.corrections import width_factors
 from metainf.predictors.trees import ObliviousTrees
 from metainf.training.boosting import Growth, grown
-from metainf.training.held_out import learnt_from
+from metainf.training.held_out import SplitAnswers, learnt_from
 from metainf.training.rows import TrainingRows
 from metainf.training.spreads import (
     CONFIDENCE,
@@ -83,26 +83,27 @@ class FittedSpreads:
 
 def fitted_spreads(
     rows: TrainingRows,
-    found: Mapping[str, tuple[StringArray, Corrections]],
+    found: Mapping[str, SplitAnswers],
     *,
     seed: int,
     most_folds: int,
     report: Callable[[str], None] = lambda what: None,
 ) -> FittedSpreads:
-    """Spreads of splits, each given by the groups of m lanes and what trees without them say.
+    """Spreads of splits, each given by what was said of the lanes of its groups without them.
 
-    The first split is of lanes whose generation was trained on. What was never seen is not surer than what was: spreads
-    of a later split are at least those of the ones before.
+    `rows` are as the model will have them, by whose inputs it widens and narrows. The first split is of lanes whose
+    generation was trained on. What was never seen is not surer than what was: spreads of a later split are at least
+    those of the ones before.
     """
     if not found:
         return FittedSpreads({}, None, ())
     report("fitting spreads")
-    scored = {split: Scored.of(rows, corrections, groups) for split, (groups, corrections) in found.items()}
+    scored = {split: Scored.of(each.rows, each.corrections, each.groups) for split, each in found.items()}
     shapes = {split: shape_of(each) for split, each in scored.items()}
     sizes = _sizes(rows, [(scored[split], shapes[split]) for split in scored])
     factors = {
-        split: _held_out_factors(rows, sizes, groups, seed=seed, most_folds=most_folds)
-        for split, (groups, _) in found.items()
+        split: _held_out_factors(each.rows, sizes, each.groups, seed=seed, most_folds=most_folds)
+        for split, each in found.items()
     }
     kept, reaches = _kept(scored, shapes, factors)
     splits: dict[str, JudgedSplit] = {}

@@ -1,0 +1,125 @@
+"""How much longer the parts of an accelerator's steps take than is expected of them: factors that were learnt.
+
+Separate from the roofline's constants (`efficiencies`), which a few measured servers gave and a generation shares, and
+from the trees of the trained predictor, which correct answers. How fast kernels are on a chip is a fact about the chip:
+once runs of some models have shown it, it holds for models that were never seen on it, and the queueing model knows
+what follows from it for any load. Trees would have to find that out for each accelerator and kind of answer anew.
+
+A factor belongs to a part of the step model and holds on one accelerator. Where the weights or the cache are narrowed
+to FP8, what that does on the chip is a factor of its own, on top. CPUs have none: no corpus knows them.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metainf.accelerators import Vendor
+from metainf.dtypes import DType
+from metainf.predictors.contract import ReplicaSpec
+from metainf.predictors.lanes import REPLICA_ROW, ReplicaFacts
+from metainf.roofline import StepModel
+
+__all__ = ["MOST_LOG_FACTOR", "PARTS", "StepFactors"]
+
+FloatArray = NDArray[np.float64]
+
+MOST_LOG_FACTOR = 3.0
+"""Beyond a factor of 20 either way it is no property of a chip."""
+
+_COLUMNS = (*(f.name for f in fields(StepModel)), *(f.name for f in fields(ReplicaFacts)))
+
+
+def _narrowed_weights(replica: ReplicaSpec) -> bool:
+    return replica.settings.weight_dtype is DType.FP8
+
+
+def _narrowed_cache(replica: ReplicaSpec) -> bool:
+    is_narrow = replica.settings.kv_cache_dtype is DType.FP8
+    return is_narrow and replica.architecture.kv_cache_dtype is not DType.FP8
+
+
+_PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], bool] | None]] = {
+    "fixed": (("fixed_s",), None),
+    "sequence": (("sequence_s",), None),
+    "token": (("token_s",), None),
+    "dense_read": (("dense_read_s", "head_read_s"), None),
+    "dense_token": (("dense_token_s", "head_row_s"), None),
+    "expert_read": (("expert_read_s",), None),
+    "expert_token": (("expert_token_s",), None),
+    "cache": (("cache_read_s", "cache_token_s", "window_read_s"), None),
+    "prompt_pair": (("prompt_pair_s", "prompt_pair_window_s"), None),
+    "narrowed_dense": (("dense_read_s", "dense_token_s"), _narrowed_weights),
+    "narrowed_expert": (("expert_read_s", "expert_token_s"), _narrowed_weights),
+    "narrowed_cache": (("cache_read_s", "window_read_s"), _narrowed_cache),
+    "waiting": (("step_extra_s", "sequence_extra_s"), None),
+    "frontend": (("frontend_token_s",), None),
+    "request": (("request_s", "request_token_s"), None),
+}
+"""Part -> the numbers of a replica that it multiplies, and for which replicas, if not for all."""
+
+PARTS: tuple[str, ...] = tuple(_PARTS)
+"""Names of the parts, in the order of the factors."""
+
+_MULTIPLIED = np.zeros((len(PARTS), REPLICA_ROW))
+for _place, (_names, _) in enumerate(_PARTS.values()):
+    _MULTIPLIED[_place, [_COLUMNS.index(_name) for _name in _names]] = 1.0
+_CONDITIONAL = [(_place, _applies) for _place, (_, _applies) in enumerate(_PARTS.values()) if _applies is not None]
+
+
+@dataclass(frozen=True, eq=False)  # without slots: places are worked out once
+class StepFactors:
+    """Logarithms of factors on the parts of steps.
+
+    Attributes
+    ----------
+    accelerators : names of n accelerators
+    log : array of shape (n, parts)
+    others : array of shape (parts,)
+        Of accelerators that are not among them: what they have in common.
+    """
+
+    accelerators: tuple[str, ...]
+    log: FloatArray
+    others: FloatArray
+
+    @classmethod
+    def none(cls) -> "StepFactors":
+        """Nothing was learnt: all factors are 1."""
+        return cls((), np.zeros((0, len(PARTS))), np.zeros(len(PARTS)))
+
+    @cached_property
+    def _place_of(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(self.accelerators)}
+
+    @property
+    def digest(self) -> str:
+        """Of names and numbers."""
+        content = repr(self.accelerators).encode() + self.log.tobytes() + self.others.tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    def moved(self, part: int, by: float) -> "StepFactors":
+        """With the logarithm of one part's factor moved on every accelerator."""
+        step = np.zeros(len(PARTS))
+        step[part] = by
+        return StepFactors(self.accelerators, self.log + step, self.others + step)
+
+    def log_of(self, accelerator: str) -> FloatArray:
+        """Logarithms of one accelerator's factors, shape (parts,)."""
+        place = self._place_of.get(accelerator)
+        found: FloatArray = self.others if place is None else self.log[place]
+        return found
+
+    def of(self, replica: ReplicaSpec) -> FloatArray:
+        """Factors on `replica_row` of a replica, shape (REPLICA_ROW,)."""
+        if replica.accelerator.vendor is Vendor.CPU:
+            return np.ones(REPLICA_ROW)
+        log = self.log_of(replica.accelerator.name).copy()
+        for part, applies in _CONDITIONAL:
+            if not applies(replica):
+                log[part] = 0.0
+        factors: FloatArray = np.exp(log @ _MULTIPLIED)
+        return factors
