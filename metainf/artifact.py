@@ -61,6 +61,8 @@ class Provenance:
     """Where a model comes from: what is written beside its arrays, and nothing that changes from run to run."""
 
     corpus_digest: str
+    world: str
+    """Whose rows were learnt from: a world of the corpus, or `own`."""
     seed: int
     versions: Mapping[str, str]
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ def write_predictor(model: TrainedModel, provenance: Provenance, path: Path) -> 
         "generations": sorted(model.generations),
         "accelerators": list(model.factors.accelerators),
         "corpusDigest": provenance.corpus_digest,
+        "world": provenance.world,
         "seed": provenance.seed,
         "versions": dict(provenance.versions),
         "metrics": dict(provenance.metrics),
@@ -211,6 +214,7 @@ def _manifest(data: bytes, path: Path) -> Manifest:
             feature_schema=int(document["featureSchema"]),
             provenance=Provenance(
                 corpus_digest=str(document["corpusDigest"]),
+                world=str(document["world"]),
                 seed=int(document["seed"]),
                 versions={str(key): str(value) for key, value in document["versions"].items()},
                 metrics=dict(document["metrics"]),

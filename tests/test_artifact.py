@@ -99,6 +99,7 @@ def test_a_file_keeps_the_contract(file: Path) -> None:
 def test_the_manifest_says_where_the_model_comes_from(file: Path) -> None:
     manifest = read_manifest(file)
     assert manifest.provenance.corpus_digest == "sha256:0"
+    assert manifest.provenance.world == "own"
     assert manifest.provenance.metrics["lanes"] == trained()[1].lanes
     assert set(manifest.provenance.versions) >= {"metainf", "numpy", "python"}
     assert manifest.provenance.metrics["caution"] == trained()[1].caution
@@ -186,7 +187,7 @@ def width_trees(column: int, depth: int = 1) -> ObliviousTrees:
 def test_trees_of_widths_are_in_the_file_where_there_are_some(tmp_path: Path, trees: ObliviousTrees | None) -> None:
     path = tmp_path / "predictor.metainf"
     model = replace(trained()[0], width_trees=trees)
-    write_predictor(model, Provenance("sha256:0", 0, {}), path)
+    write_predictor(model, Provenance("sha256:0", "own", 0, {}), path)
     read, asked = load_predictor(path), questions()
     assert (read.model.width_trees is None) == (trees is None)
     expected = TrainedPredictor(model, "sha256:0").predict(asked)
@@ -196,7 +197,9 @@ def test_trees_of_widths_are_in_the_file_where_there_are_some(tmp_path: Path, tr
 
 def test_widths_that_ask_about_the_load_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "predictor.metainf"
-    write_predictor(replace(trained()[0], width_trees=width_trees(len(INPUTS))), Provenance("sha256:0", 0, {}), path)
+    write_predictor(
+        replace(trained()[0], width_trees=width_trees(len(INPUTS))), Provenance("sha256:0", "own", 0, {}), path
+    )
     with pytest.raises(ArtifactError, match="columns that there are not"):
         load_predictor(path)
 

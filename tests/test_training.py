@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from distorted_corpus import PREDICTOR, corpus, slower
+from metainf.artifact import read_manifest
 from metainf.cli import main
 from metainf.corpus.build import MANIFEST, TASKS
 from metainf.corpus.replicas import Infeasible, replica_of
@@ -584,7 +585,7 @@ from metainf.training.train import TrainingPlan, train, write_artifact
 file, seed = Path(sys.argv[1]), int(sys.argv[2])
 growth = Growth(trees=15, learning_rate=0.3, depth=4)
 model, report = train(*corpus(), TrainingPlan(seed=seed, growth=growth, most_folds=2))
-write_artifact(model, report, file, corpus_digest="sha256:0", seed=seed)
+write_artifact(model, report, file, corpus_digest="sha256:0", world="own", seed=seed)
 """
 
 
@@ -681,7 +682,8 @@ def folder(tmp_path: Path) -> Path:
 def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "predictor.metainf"
     command = ["train", "--corpus", str(folder), "--out", str(out), "--trees", "15", "--folds", "2"]
-    assert main([*command, "--held-out", "L4-PCIe-24GB"]) == 0
+    assert main([*command, "--held-out", "L4-PCIe-24GB", "--world", "distorted"]) == 0
+    assert read_manifest(out).provenance.world == "distorted"
     printed = capsys.readouterr()
     assert "unseen model" in printed.out
     assert "FALSELY" in printed.out
@@ -709,6 +711,7 @@ def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: py
         pytest.param(["--trees", "0"], "--trees 0", id="no trees"),
         pytest.param(["--most-lanes", "0"], "--most-lanes 0", id="nothing to learn from"),
         pytest.param(["--held-out", "nothing"], "no row is about", id="an unknown name"),
+        pytest.param(["--world", "nothing"], "the corpus has own, distorted", id="an unknown world"),
     ],
 )
 def test_the_command_refuses(folder: Path, more: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def trained() -> tuple[TrainedModel, TrainingReport]:
 def artifact_bytes() -> bytes:
     model, report = trained()
     path = Path(mkdtemp()) / "predictor.metainf"
-    write_artifact(model, report, path, corpus_digest="sha256:0", seed=PLAN.seed)
+    write_artifact(model, report, path, corpus_digest="sha256:0", world="own", seed=PLAN.seed)
     data = path.read_bytes()
     path.unlink()
     path.parent.rmdir()

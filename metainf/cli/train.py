@@ -33,6 +33,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--corpus", metavar="FOLDER", type=Path, required=True, help="of `metainf corpus build`")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the predictor's file to write")
+    parser.add_argument(
+        "--world",
+        metavar="NAME",
+        default="own",
+        help="of the corpus's truths, to learn from this one alone: measured kernels, for a predictor that is used "
+        "(default: own, of each task the first that knows it)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the trees (default: 0)")
     parser.add_argument("--trees", type=int, metavar="COUNT", help="how many (default: 250)")
     parser.add_argument(
@@ -72,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.most_lanes is not None:
         plan = replace(plan, most_lanes=args.most_lanes)
     started = time.perf_counter()
-    rows, tasks = read_corpus(args.corpus)
+    rows, tasks = read_corpus(args.corpus, args.world)
     rows = without(rows, args.held_out)
     model, report = train(
         rows,
@@ -81,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
         whole=whole_tasks(args.corpus, tasks),
         report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"),
     )
-    digest = write_artifact(model, report, args.out, corpus_digest=corpus_digest(args.corpus), seed=args.seed)
+    origin = {"corpus_digest": corpus_digest(args.corpus), "world": args.world, "seed": args.seed}
+    digest = write_artifact(model, report, args.out, **origin)
     show([_figures(report), "", _decisions(report), ""])
     print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")
     print(f"widths by features: {', '.join(report.widths) or 'none, since no interval became narrower'}")

@@ -165,5 +165,5 @@ def exported(
     digest = hashlib.sha256("\n".join(sorted(task.key for task in tasks)).encode()).hexdigest()
     with TemporaryDirectory() as folder:
         path = Path(folder) / _FILE
-        write_artifact(model, report, path, corpus_digest=f"sha256:{digest}", seed=plan.seed)
+        write_artifact(model, report, path, corpus_digest=f"sha256:{digest}", world="a fold's", seed=plan.seed)
         return load_predictor(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from metainf.corpus.build import TASKS, read_plan
+from metainf.corpus.build import TASKS, read_plan, world_names
 from metainf.corpus.tables import OWN, load_rows
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import read_tasks
@@ -19,17 +19,20 @@ from metainf.evaluation.groups import accelerator_group, model_family, model_gro
 __all__ = ["read_corpus", "whole_tasks", "without"]
 
 
-def read_corpus(folder: Path) -> tuple[pa.Table, tuple[Task, ...]]:
-    """Of each task of a corpus the rows that are true of it (see `OWN`), and its tasks.
+def read_corpus(folder: Path, world: str = OWN) -> tuple[pa.Table, tuple[Task, ...]]:
+    """The rows of a corpus's world, or of each task those that are true of it (`OWN`), and its tasks.
 
     Raises
     ------
     InvalidWorkloadError
-        There is no corpus, or it has no rows yet.
+        There is no corpus, it has no rows yet, or none of that world.
     MeasurementError
         A file of it is damaged.
     """
-    rows = load_rows(folder, world=OWN)
+    worlds = world_names(read_plan(folder))
+    if world not in (OWN, *worlds):
+        raise InvalidWorkloadError(f"--world {world}: the corpus has {', '.join((OWN, *worlds))}")
+    rows = load_rows(folder, world=world)
     if not rows.num_rows or not (folder / TASKS).exists():
         raise InvalidWorkloadError(f"{folder} holds no rows of a corpus: build one with metainf corpus build")
     return rows, read_tasks(folder / TASKS)

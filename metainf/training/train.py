@@ -354,8 +354,10 @@ def _report(
     )
 
 
-def write_artifact(model: TrainedModel, report: TrainingReport, path: Path, *, corpus_digest: str, seed: int) -> str:
+def write_artifact(
+    model: TrainedModel, report: TrainingReport, path: Path, *, corpus_digest: str, world: str, seed: int
+) -> str:
     """Write the model with its figures; returns the digest of the file."""
     versions = {"metainf": __version__, "python": platform.python_version()}
     versions |= {name: version(name) for name in ("numba", "numpy", "pyarrow")}
-    return write_predictor(model, Provenance(corpus_digest, seed, versions, report.metrics), path)
+    return write_predictor(model, Provenance(corpus_digest, world, seed, versions, report.metrics), path)
