@@ -15,7 +15,7 @@ from metainf.cli.tables import plan_view
 from metainf.known_models import known_model, known_model_config
 from metainf.manifests import parse_pool, parse_workload, read_documents, standing_pool
 from metainf.planning import plan
-from metainf.predictors.analytical import AnalyticalPredictor
+from metainf.predictors.default import default_predictor
 from metainf.prices import bundled_prices
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +117,7 @@ def test_json_and_yaml_are_the_decision_that_the_operator_would_write(written, o
         known_model(MODEL),
         revision=None,
         pools=pools,
-        predictor=AnalyticalPredictor(),
+        predictor=default_predictor()[0],
         engine_version="0.32.0",
     )
     assert shown == decided.manifest
@@ -190,7 +190,7 @@ def test_a_terminal_of_100_columns_shows_every_example_without_cutting(name):
         architecture,
         revision=None,
         pools=pools,
-        predictor=AnalyticalPredictor(),
+        predictor=default_predictor()[0],
         engine_version="0.32.0",
     )
     console = Console(file=io.StringIO(), force_terminal=True, width=100, highlight=False)

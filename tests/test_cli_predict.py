@@ -218,7 +218,7 @@ def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_one_question_by_flags_is_answered_as_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--model", LLAMA, "--accelerator", "NVIDIA-H100-80GB-HBM3", "--count", "1", "--concurrency", "64"]
     flags += ["--input-tokens", "1024", "--output-tokens", "1024", "--flag", "max-num-seqs=32"]
-    assert main(["predict", *flags]) == 0
+    assert main(["predict", *flags, "--predictor", "analytical"]) == 0
     assert json.loads(capsys.readouterr().out) == answer(asked(flags={"max-num-seqs": 32}))[0]
 
 

@@ -199,6 +199,25 @@ def test_too_few_groups_are_not_guaranteed() -> None:
     assert fit_inflation([case(9)], 0.9).guarantee is Guarantee.UNSEEN_GROUPS
 
 
+@pytest.mark.parametrize(
+    ("broken", "value"),
+    [
+        pytest.param([4.0], 1.0, id="the last pick of all"),
+        pytest.param([1.0, 4.0], 2.0, id="two of a group's three"),
+        pytest.param([1.0, 2.0, 4.0], np.inf, id="all of a group"),
+    ],
+)
+def test_without_a_guarantee_what_few_picks_are_left_decides_nothing(broken: list[float], value: float) -> None:
+    # Three groups with a task at two margins, and one of the first group's that no other group reaches.
+    margins = [1.0, 2.0, 4.0, 1.0, 2.0, 1.0, 2.0]
+    groups = np.array(["a", "a", "a", "b", "b", "c", "c"])
+    kept = np.array([not (group == "a" and each in broken) for group, each in zip(groups, margins, strict=True)])
+    few = CalibrationCase(np.array(margins)[:, None], kept[:, None], np.ones((7, 1)), groups)
+    fitted = fit_inflation([few], 0.8)
+    assert fitted.guarantee is Guarantee.NOT_GUARANTEED
+    assert fitted.value == value
+
+
 def test_a_held_out_decision_is_judged_on_groups_that_its_calibration_never_saw() -> None:
     some = case(20)
     found = held_out_decision(some, 0.9)

@@ -280,7 +280,8 @@ def test_what_drafts_are_worth_stays_as_unsure_as_the_text(known: TrainedPredict
 
 def test_cpus_are_left_to_the_analytical_predictor(known: TrainedPredictor) -> None:
     bent = with_residuals(known, lambda knot, target: 1.0)  # everywhere familiar, and everywhere wrong
-    every = TrainedPredictor(replace(bent.model, generations=bent.model.generations | {"CPU"}), "sha256:0")
+    generations, careful = bent.model.generations | {"CPU"}, np.full((2, len(KINDS)), 3.0)
+    every = TrainedPredictor(replace(bent.model, generations=generations, caution=careful), "sha256:0")
     load = Traffic(RateLoad(0.01), TokenLengths(300), TokenLengths(50))
     device = spec("Qwen/Qwen2.5-0.5B-Instruct", "Xeon-Sapphire-Rapids")
     for asked in ([Question(device, load)], [Question(SPECS[0], load), Question(device, load)]):
@@ -288,6 +289,8 @@ def test_cpus_are_left_to_the_analytical_predictor(known: TrainedPredictor) -> N
         np.testing.assert_array_equal(found.latency_s[-1], expected.latency_s[-1])
         np.testing.assert_array_equal(found.latency_log_sd[-1], expected.latency_log_sd[-1])
         assert found.out_of_distribution[-1]
+        assert found.caution[-1] == 1.0
+    assert found.caution[0] == 3.0
     assert not np.allclose(found.latency_s[0], expected.latency_s[0])
 
 

@@ -7,7 +7,8 @@ calibrated: a candidate is taken only where every limit is at least `inflation` 
 The guarantee is about the next unseen group, by conformal risk control over groups: with G groups the mean violation
 risk, one more group of all violations added, must not be above 1 - confidence. Source: Angelopoulos, Bates, Fisch, Lei
 and Schuster, Conformal risk control, ICLR 2024 (arXiv 2208.02814), equation 4. With confidence 0.9 and fewer than 9
-groups no inflation can do that; then the mean alone is held and the answer says "not guaranteed".
+groups no inflation can do that; then the mean alone is held, as far as half of the groups have picks that say something
+of it, and the answer says "not guaranteed".
 
 Two figures, kept apart. A group's risk is the share of its picks that break a limit, 0 where everything is refused:
 that is the loss whose mean the guarantee bounds. The violation rate that is told is over the groups with picks alone,
@@ -40,6 +41,7 @@ IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 _GRID = 512
+_ROUNDING = 1e-12
 
 
 class Guarantee(StrEnum):
@@ -137,7 +139,8 @@ def fit_inflation(cases: Sequence[CalibrationCase], confidence: float) -> Inflat
     inflation changes the picks and can, by chance, break more; the worst of what follows counts.
     """
     tried = _Tried.of(cases)
-    place, guarantee = _least(tried.risks(np.ones(tried.groups, dtype=np.bool_)), tried.groups, confidence)
+    every = np.ones(tried.groups, dtype=np.bool_)
+    place, guarantee = _least(tried.risks(every), tried.are_told(every), tried.groups, confidence)
     refused = 1.0 - float(tried.picked[place].mean()) if len(tried.codes) else 0.0
     rate, with_picks = _violation_rate(tried.picked[place], tried.broke[place], tried.codes, tried.groups)
     return Inflation(float(tried.grid[place]), guarantee, tried.groups, rate, refused, with_picks)
@@ -159,7 +162,7 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
     every_pick, every_break = np.zeros((2, len(case.groups)), dtype=np.bool_)
     for group in range(tried.groups):
         others = np.arange(tried.groups) != group
-        place, guarantee = _least(tried.risks(others), tried.groups - 1, confidence)
+        place, guarantee = _least(tried.risks(others), tried.are_told(others), tried.groups - 1, confidence)
         own = tried.codes == group
         picked = tried.picked[place, own]
         every_pick[own], every_break[own] = picked, tried.broke[place, own]
@@ -220,19 +223,42 @@ class _Tried:
         """Shape (g,): the mean over the counted groups of the share of picks that break a limit, 0 without picks."""
         if not counted.any():
             return np.zeros(len(self.grid))
-        member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
+        member = self._members(counted)
         picks, breaks = self.picked @ member, self.broke @ member
         means: FloatArray = (breaks / np.maximum(picks, 1.0)).mean(axis=1)
         return means
 
+    def are_told(self, counted: BoolArray) -> BoolArray:
+        """Shape (g,): whether half of the counted groups have picks, so that these say something of the mean."""
+        groups = (self.picked @ self._members(counted) > 0).sum(axis=1)
+        found: BoolArray = groups >= max(1.0, counted.sum() / 2.0)
+        return found
 
-def _least(risks: FloatArray, groups: int, confidence: float) -> tuple[int, Guarantee]:
-    """Place of the least inflation that keeps the promise from there on; the last refuses all and breaks nothing."""
-    worst = np.maximum.accumulate(risks[::-1])[::-1]
-    guaranteed = groups >= least_groups(confidence)
-    bound = (groups * worst + 1.0) / (groups + 1.0) if guaranteed else worst
-    place = int(np.argmax(bound <= 1.0 - confidence + 1e-12))
-    return place, Guarantee.UNSEEN_GROUPS if guaranteed else Guarantee.NOT_GUARANTEED
+    def _members(self, counted: BoolArray) -> FloatArray:
+        """Which tasks are of which counted group, shape (n, counted)."""
+        found: FloatArray = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
+        return found
+
+
+def _least(risks: FloatArray, told: BoolArray, groups: int, confidence: float) -> tuple[int, Guarantee]:
+    """Place of the least inflation that keeps the promise from there on; the last refuses all and breaks nothing.
+
+    Without a guarantee inflations count under which half of the groups have picks (`told`), where one of these keeps
+    it: with one pick left and that one broken, the mean says nothing of smaller inflations under which many are kept.
+    """
+    if groups >= least_groups(confidence):
+        bound = (groups * _worst_from(risks) + 1.0) / (groups + 1.0)
+        return int(np.argmax(bound <= 1.0 - confidence + _ROUNDING)), Guarantee.UNSEEN_GROUPS
+    kept = told & (_worst_from(np.where(told, risks, 0.0)) <= 1.0 - confidence + _ROUNDING)
+    if not kept.any():
+        kept = _worst_from(risks) <= 1.0 - confidence + _ROUNDING
+    return int(np.argmax(kept)), Guarantee.NOT_GUARANTEED
+
+
+def _worst_from(risks: FloatArray) -> FloatArray:
+    """The largest risk under each inflation and all that are larger."""
+    worst: FloatArray = np.maximum.accumulate(risks[::-1])[::-1]
+    return worst
 
 
 def _violation_rate(picked: BoolArray, broke: BoolArray, codes: IntArray, groups: int) -> tuple[float, int]:
