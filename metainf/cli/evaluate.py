@@ -58,8 +58,9 @@ def add_parser(subparsers: Any) -> None:
         help="judge every selector of methods on a corpus",
         description="Fits every selector on splits that hold out whole model families, accelerator generations, both, "
         "or workloads, and writes report.md, figures.csv, report.json and pictures; the figures so far after every "
-        "split. By estimate, not measured: all of it takes a day of one core for a corpus of 20,000 tasks, which "
-        "--jobs divides. What is fitted is kept: the same command, given again, goes on where it was cut off.",
+        "split. Models and accelerators held out, without studies, take an hour of one core for a corpus of 20,000 "
+        "tasks, which --jobs divides; all of it some six, by estimate. What is fitted is kept: the same command, given "
+        "again, goes on where it was cut off.",
         epilog=f"Selectors: {', '.join(SELECTORS)}.",
     )
     _add_evidence(parser)
