@@ -156,11 +156,6 @@ class CpuCores:
         """The cores that compute: two threads of one core share its units."""
         return self.cores / self.threads_per_core
 
-    @property
-    def has_amx_tile(self) -> bool:
-        """Whether there is a matrix unit, for which vLLM has kernels of its own."""
-        return "amx_tile" in self.instruction_sets
-
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
@@ -197,6 +192,11 @@ class Accelerator:
     def supports(self, dtype: DType) -> bool:
         """Whether the silicon multiplies `dtype` itself; other formats have to be widened first."""
         return dtype in self.flops
+
+    @property
+    def has_amx_tile(self) -> bool:
+        """Whether it is a CPU with AMX tiles, for which vLLM has kernels of its own."""
+        return self.cpu is not None and "amx_tile" in self.cpu.instruction_sets
 
     def flops_for(self, dtype: DType) -> float | None:
         """Dense peak FLOP/s in `dtype`; None where the silicon has no such unit."""

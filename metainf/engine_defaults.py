@@ -175,8 +175,7 @@ def runs_mla_by_reference(
 
     Source: vllm/platforms/cpu.py, check_and_update_config; CPUs with AMX tiles have code of their own since 0.30.0.
     """
-    has_tiles = accelerator.cpu is not None and accelerator.cpu.has_amx_tile
-    own_code = has_tiles and known_version(version) >= _AMX_LATENT_SINCE
+    own_code = accelerator.has_amx_tile and known_version(version) >= _AMX_LATENT_SINCE
     return accelerator.vendor is Vendor.CPU and uses_mla(architecture) and not own_code
 
 

@@ -147,7 +147,7 @@ def unchecked(amx_tile: bool) -> tuple[Unchecked, ...]:
 
 def _processors(amx_tile: bool) -> tuple[Accelerator, ...]:
     """The CPUs among the representatives, those with AMX tiles or the others."""
-    return tuple(e for e in representatives() if e.cpu is not None and e.cpu.has_amx_tile is amx_tile)
+    return tuple(e for e in representatives() if e.vendor is Vendor.CPU and e.has_amx_tile is amx_tile)
 
 
 def representatives() -> tuple[Accelerator, ...]:

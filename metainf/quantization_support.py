@@ -143,8 +143,7 @@ def _on_intel(method: str, formats: frozenset[_Format], accelerator: Accelerator
 
 
 def _on_cpu(method: str, formats: frozenset[_Format], accelerator: Accelerator) -> bool:
-    has_tiles = accelerator.cpu is not None and accelerator.cpu.has_amx_tile
-    return all(_on_cpu_as(method, storage, is_expert, has_tiles) for storage, is_expert in formats)
+    return all(_on_cpu_as(method, storage, is_expert, accelerator.has_amx_tile) for storage, is_expert in formats)
 
 
 def _on_cpu_as(method: str, storage: Storage, is_expert: bool, has_tiles: bool) -> bool:

@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
         whole=whole_tasks(args.corpus, tasks),
         report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"),
     )
-    origin = {"corpus_digest": corpus_digest(args.corpus), "world": args.world, "seed": args.seed}
-    digest = write_artifact(model, report, args.out, **origin)
+    digest = write_artifact(
+        model, report, args.out, corpus_digest=corpus_digest(args.corpus), world=args.world, seed=args.seed
+    )
     show([_figures(report), "", _decisions(report), ""])
     print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")
     print(f"widths by features: {', '.join(report.widths) or 'none, since no interval became narrower'}")

@@ -140,7 +140,7 @@ def fit_inflation(cases: Sequence[CalibrationCase], confidence: float) -> Inflat
     """
     tried = _Tried.of(cases)
     every = np.ones(tried.groups, dtype=np.bool_)
-    place, guarantee = _least(tried.risks(every), tried.are_told(every), tried.groups, confidence)
+    place, guarantee = _least(*tried.risks(every), tried.groups, confidence)
     refused = 1.0 - float(tried.picked[place].mean()) if len(tried.codes) else 0.0
     rate, with_picks = _violation_rate(tried.picked[place], tried.broke[place], tried.codes, tried.groups)
     return Inflation(float(tried.grid[place]), guarantee, tried.groups, rate, refused, with_picks)
@@ -162,7 +162,7 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
     every_pick, every_break = np.zeros((2, len(case.groups)), dtype=np.bool_)
     for group in range(tried.groups):
         others = np.arange(tried.groups) != group
-        place, guarantee = _least(tried.risks(others), tried.are_told(others), tried.groups - 1, confidence)
+        place, guarantee = _least(*tried.risks(others), tried.groups - 1, confidence)
         own = tried.codes == group
         picked = tried.picked[place, own]
         every_pick[own], every_break[own] = picked, tried.broke[place, own]
@@ -219,25 +219,18 @@ class _Tried:
                 broke[place, own] = (chosen >= 0) & ~case.kept[rows, np.maximum(chosen, 0)]
         return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names))
 
-    def risks(self, counted: BoolArray) -> FloatArray:
-        """Shape (g,): the mean over the counted groups of the share of picks that break a limit, 0 without picks."""
+    def risks(self, counted: BoolArray) -> tuple[FloatArray, BoolArray]:
+        """Two arrays of shape (g,): risks, and whether half of the counted groups have picks that say something.
+
+        A risk is the mean over these groups of the share of picks that break a limit, 0 without picks.
+        """
         if not counted.any():
-            return np.zeros(len(self.grid))
-        member = self._members(counted)
+            return np.zeros(len(self.grid)), np.zeros(len(self.grid), dtype=np.bool_)
+        member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
         picks, breaks = self.picked @ member, self.broke @ member
+        told: BoolArray = (picks > 0).mean(axis=1) >= 0.5
         means: FloatArray = (breaks / np.maximum(picks, 1.0)).mean(axis=1)
-        return means
-
-    def are_told(self, counted: BoolArray) -> BoolArray:
-        """Shape (g,): whether half of the counted groups have picks, so that these say something of the mean."""
-        groups = (self.picked @ self._members(counted) > 0).sum(axis=1)
-        found: BoolArray = groups >= max(1.0, counted.sum() / 2.0)
-        return found
-
-    def _members(self, counted: BoolArray) -> FloatArray:
-        """Which tasks are of which counted group, shape (n, counted)."""
-        found: FloatArray = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
-        return found
+        return means, told
 
 
 def _least(risks: FloatArray, told: BoolArray, groups: int, confidence: float) -> tuple[int, Guarantee]:

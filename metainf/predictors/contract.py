@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
+from metainf.dtypes import DType
 from metainf.layouts import Layout
 from metainf.settings import EffectiveSettings
 from metainf.workload import LatencyMetric, Statistic, Traffic
@@ -47,6 +48,16 @@ class ReplicaSpec:
     layout: Layout
     settings: EffectiveSettings
     cpu_cores: float | None = None  # cores of one replica, where it runs on the CPU itself
+
+    @property
+    def narrows_weights(self) -> bool:
+        """Whether weights are quantised to FP8 while they are loaded."""
+        return self.settings.weight_dtype is DType.FP8
+
+    @property
+    def narrows_cache(self) -> bool:
+        """Whether the cache is kept in FP8 and the checkpoint does not say so."""
+        return self.settings.kv_cache_dtype is DType.FP8 and self.architecture.kv_cache_dtype is not DType.FP8
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from metainf.workload import BatchLoad, ConcurrencyLoad, RateLoad, Repetitivenes
 T = TypeVar("T")
 
 __all__ = [
+    "REPLICA_COLUMNS",
     "REPLICA_ROW",
     "LaneSet",
     "ReplicaFacts",
@@ -299,6 +300,8 @@ def _decoding_context(t: Any) -> FloatArray:
 _facts_of = attrgetter(*(f.name for f in fields(ReplicaFacts)))
 _STEP_FIELDS, _FACT_FIELDS = len(fields(StepModel)), len(fields(ReplicaFacts))
 REPLICA_ROW = _STEP_FIELDS + _FACT_FIELDS + len(_NO_DRAFTS)
+REPLICA_COLUMNS: tuple[str, ...] = (*(f.name for f in fields(StepModel)), *(f.name for f in fields(ReplicaFacts)))
+"""Names of the first numbers of a `replica_row`; what drafts are accepted has none."""
 
 
 _Hits = tuple[FloatArray, FloatArray, FloatArray]

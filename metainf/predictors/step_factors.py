@@ -11,17 +11,16 @@ to FP8, what that does on the chip is a factor of its own, on top. CPUs have non
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
-from metainf.dtypes import DType
 from metainf.predictors.contract import ReplicaSpec
-from metainf.predictors.lanes import REPLICA_ROW, ReplicaFacts
-from metainf.roofline import StepModel
+from metainf.predictors.lanes import REPLICA_COLUMNS, REPLICA_ROW
 
 __all__ = ["MOST_LOG_FACTOR", "PARTS", "StepFactors"]
 
@@ -29,18 +28,6 @@ FloatArray = NDArray[np.float64]
 
 MOST_LOG_FACTOR = 3.0
 """Beyond a factor of 20 either way it is no property of a chip."""
-
-_COLUMNS = (*(f.name for f in fields(StepModel)), *(f.name for f in fields(ReplicaFacts)))
-
-
-def _narrowed_weights(replica: ReplicaSpec) -> bool:
-    return replica.settings.weight_dtype is DType.FP8
-
-
-def _narrowed_cache(replica: ReplicaSpec) -> bool:
-    is_narrow = replica.settings.kv_cache_dtype is DType.FP8
-    return is_narrow and replica.architecture.kv_cache_dtype is not DType.FP8
-
 
 _PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], bool] | None]] = {
     "fixed": (("fixed_s",), None),
@@ -52,9 +39,9 @@ _PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], bool] | None
     "expert_token": (("expert_token_s",), None),
     "cache": (("cache_read_s", "cache_token_s", "window_read_s"), None),
     "prompt_pair": (("prompt_pair_s", "prompt_pair_window_s"), None),
-    "narrowed_dense": (("dense_read_s", "dense_token_s"), _narrowed_weights),
-    "narrowed_expert": (("expert_read_s", "expert_token_s"), _narrowed_weights),
-    "narrowed_cache": (("cache_read_s", "window_read_s"), _narrowed_cache),
+    "narrowed_dense": (("dense_read_s", "dense_token_s"), attrgetter("narrows_weights")),
+    "narrowed_expert": (("expert_read_s", "expert_token_s"), attrgetter("narrows_weights")),
+    "narrowed_cache": (("cache_read_s", "window_read_s"), attrgetter("narrows_cache")),
     "waiting": (("step_extra_s", "sequence_extra_s"), None),
     "frontend": (("frontend_token_s",), None),
     "request": (("request_s", "request_token_s"), None),
@@ -66,7 +53,7 @@ PARTS: tuple[str, ...] = tuple(_PARTS)
 
 _MULTIPLIED = np.zeros((len(PARTS), REPLICA_ROW))
 for _place, (_names, _) in enumerate(_PARTS.values()):
-    _MULTIPLIED[_place, [_COLUMNS.index(_name) for _name in _names]] = 1.0
+    _MULTIPLIED[_place, [REPLICA_COLUMNS.index(_name) for _name in _names]] = 1.0
 _CONDITIONAL = [(_place, _applies) for _place, (_, _applies) in enumerate(_PARTS.values()) if _applies is not None]
 
 

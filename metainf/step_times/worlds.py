@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
-from metainf.dtypes import DType
 from metainf.efficiencies import Efficiency, efficiency_of
 from metainf.predictors.contract import ReplicaSpec
 from metainf.simulator.contract import HostTimes, StepTimes
@@ -237,10 +236,8 @@ class _Bends:
 
     def _is_narrowed(self, ratio: Ratio) -> bool:
         """Whether the replica has what the operation reads in FP8 and its checkpoint does not say so."""
-        settings, architecture = self._replica.settings, self._replica.architecture
-        if ratio in (ratios.DECODE, ratios.CHUNK):
-            return settings.kv_cache_dtype is DType.FP8 and architecture.kv_cache_dtype is not DType.FP8
-        return settings.weight_dtype is DType.FP8
+        is_attention = ratio in (ratios.DECODE, ratios.CHUNK)
+        return self._replica.narrows_cache if is_attention else self._replica.narrows_weights
 
 
 def _facts(replica: ReplicaSpec) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ Twins of what a fold holds out are not learnt from either: they are the same wor
 latent in it was drawn once for all of them, so that their rows would give away luck that nobody can know.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,14 @@ from metainf.training.step_factors import fitted_factors
 __all__ = [
     "MOST_POINTS",
     "Errors",
+    "GuardedAnswers",
     "HeldOut",
     "SplitAnswers",
     "analytical_only",
     "corrected",
     "errors",
     "groups_of",
+    "guarded",
     "held_out",
     "learnt_from",
     "thresholds",
@@ -78,6 +80,18 @@ class SplitAnswers:
     groups: StringArray
     rows: TrainingRows
     corrections: Corrections
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GuardedAnswers:
+    """Of each split what is said of lanes by what never saw their groups; and how such answers are guarded.
+
+    `limits` are the thresholds of distances, `trust` is the share of what trees of each stage say of each target.
+    """
+
+    splits: Mapping[str, SplitAnswers]
+    limits: FloatArray
+    trust: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,6 +211,14 @@ def trusted(held: HeldOut) -> FloatArray:
             if power > 0.0:
                 factors[stage, target] = np.clip((weight * said * truth).sum() / power, 0.0, 1.0)
     return factors
+
+
+def guarded(held: Mapping[str, HeldOut]) -> GuardedAnswers:
+    """What run time would make of the held-out answers of all splits, which it guards by one rule."""
+    limits = thresholds(list(held.values()))
+    each = [trusted(split) for split in held.values()]
+    trust = np.mean(each, axis=0) if each else np.ones((STAGES, len(TARGETS)))
+    return GuardedAnswers({split: corrected(found, limits, trust) for split, found in held.items()}, limits, trust)
 
 
 def corrected(held: HeldOut, limits: FloatArray, trust: FloatArray) -> SplitAnswers:

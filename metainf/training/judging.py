@@ -22,15 +22,12 @@ from metainf.training.boosting import Growth
 from metainf.training.decisions import CONFIDENCE, decision_cases
 from metainf.training.held_out import (
     Errors,
-    HeldOut,
     SplitAnswers,
     analytical_only,
-    corrected,
     errors,
     groups_of,
+    guarded,
     held_out,
-    thresholds,
-    trusted,
 )
 from metainf.training.predicted_spreads import Spreads, analytical_spreads, trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
@@ -145,7 +142,7 @@ def judge(
             held[split] = found
     intervals: list[JudgedIntervals] = []
     decisions: list[JudgedDecision] = []
-    answers = _corrected(held)
+    answers = guarded(held).splits
     spreads = fitted_spreads(
         rows, answers, seed=plan.seed, most_folds=plan.most_folds, report=_prefixed(report, "predictors: ")
     )
@@ -165,14 +162,6 @@ def judge(
 
 def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
     return lambda what: report(prefix + what)
-
-
-def _corrected(held: Mapping[str, HeldOut]) -> Mapping[str, SplitAnswers]:
-    """Of each split what run time would make of the answers about lanes without their groups."""
-    if not held:
-        return {}
-    limits, trust = thresholds(list(held.values())), np.mean([trusted(each) for each in held.values()], axis=0)
-    return {split: corrected(each, limits, trust) for split, each in held.items()}
 
 
 def _predictors(rows: TrainingRows, answers: SplitAnswers, split: JudgedSplit) -> Iterator[_Predictor]:

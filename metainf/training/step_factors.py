@@ -54,11 +54,9 @@ def fitted_factors(rows: TrainingRows, slopes: Float32Array, inside: BoolArray) 
 
     `rows` are under no factors, and `slopes` as `factor_slopes` gives them.
     """
-    found, residual = StepFactors.none(), rows.residual
-    for number in range(_ROUNDS):
-        if number > 0:
-            residual = rows.under(found).residual
-        found = _solved(rows, slopes, residual, inside, found)
+    found = _solved(rows, slopes, rows.residual, inside, StepFactors.none())
+    for _ in range(_ROUNDS - 1):
+        found = _solved(rows, slopes, rows.under(found).residual, inside, found)
     return found
 
 

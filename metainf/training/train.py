@@ -32,20 +32,19 @@ from metainf.training.decisions import CAUTIONS, Decided, caution_of, decided, e
 from metainf.training.held_out import (
     MOST_POINTS,
     Errors,
+    GuardedAnswers,
     HeldOut,
     SplitAnswers,
     analytical_only,
-    corrected,
     errors,
     groups_of,
+    guarded,
     held_out,
-    thresholds,
-    trusted,
 )
 from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import spread_figures
-from metainf.training.stages import STAGES, grown_in_stages
+from metainf.training.stages import grown_in_stages
 from metainf.training.step_factors import factor_slopes, fitted_factors
 from metainf.training.widths import FittedSpreads, JudgedSplit, fitted_spreads
 
@@ -121,18 +120,6 @@ class TrainingReport:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _HeldOutAnswers:
-    """Of each split what is said of lanes by what never saw their groups; and how such answers are guarded.
-
-    `limits` are the thresholds of distances, `trust` is the share of what trees of each stage say of each target.
-    """
-
-    found: Mapping[str, SplitAnswers]
-    limits: FloatArray
-    trust: FloatArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
     """One split: what it says of errors, intervals and, by kind of traffic, of decisions and their caution."""
 
@@ -176,11 +163,11 @@ def train(
     factors = fitted_factors(rows, slopes, np.ones(len(rows.questions), dtype=np.bool_))
     held = _held_out(rows, slopes, plan, report)
     rows = rows.under(factors)
-    spreads = fitted_spreads(rows, held.found, seed=plan.seed, most_folds=plan.most_folds, report=report)
+    spreads = fitted_spreads(rows, held.splits, seed=plan.seed, most_folds=plan.most_folds, report=report)
     judged = {}
     for split, each in spreads.splits.items():
         report(f"judging what was held out: {split}")
-        judged[split] = _judged(table, chosen_among, held.found[split], each, analytical)
+        judged[split] = _judged(table, chosen_among, held.splits[split], each, analytical)
     report("fitting all rows")
     model = _model(rows, factors, plan, held, spreads, _cautions(judged))
     return model, _report(rows, spreads, judged, model)
@@ -203,17 +190,13 @@ def thinned(table: pa.Table, tasks: Mapping[str, Task], most_lanes: int) -> pa.T
 
 def _held_out(
     rows: TrainingRows, slopes: Float32Array, plan: TrainingPlan, report: Callable[[str], None]
-) -> _HeldOutAnswers:
+) -> GuardedAnswers:
     every: dict[str, HeldOut] = {}
     for split, groups in zip(SPLITS, groups_of(rows), strict=True):
         held = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
         if held is not None:
             every[split] = held
-    limits = thresholds(list(every.values()))
-    each = [trusted(held) for held in every.values()]
-    trust = np.mean(each, axis=0) if each else np.ones((STAGES, len(TARGETS)))
-    found = {split: corrected(held, limits, trust) for split, held in every.items()}
-    return _HeldOutAnswers(found, limits, trust)
+    return guarded(every)
 
 
 def _judged(
@@ -294,7 +277,7 @@ def _model(
     rows: TrainingRows,
     factors: StepFactors,
     plan: TrainingPlan,
-    held: _HeldOutAnswers,
+    held: GuardedAnswers,
     spreads: FittedSpreads,
     caution: FloatArray,
 ) -> TrainedModel:
