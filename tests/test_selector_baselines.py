@@ -13,7 +13,7 @@ from metainf.selectors.nearest_neighbour import NearestNeighbour
 from metainf.selectors.random_choice import RandomChoice
 from metainf.selectors.roofline_only import RooflineOnly
 from metainf.selectors.simulator_only import SimulatorOnly
-from metainf.selectors.single_best import SingleBest
+from metainf.selectors.single_best import BestOnAverage, SingleBest
 from metainf.selectors.targets import log_gains
 from metainf.selectors.virtual_best import VirtualBest
 from metainf.selectors.vllm_default import VllmDefault
@@ -54,6 +54,13 @@ def test_another_seed_picks_otherwise():
 def test_single_best_has_to_be_widely_feasible(latency, expected):
     table = with_columns(TABLE, ngram=(0.5, 1.0), latency=latency)
     assert SingleBest().fit(table).best_ == expected
+
+
+def test_best_on_average_counts_a_method_where_it_can_run_and_falls_to_the_next_elsewhere():
+    table = with_columns(TABLE, ngram=(0.5, 1.0), latency=(0.8, 0.25))
+    chosen = choose(table.tasks, BestOnAverage().fit(table).scores(table.tasks))
+    assert {METHODS[each] for each in chosen[:30]} == {"latency"}
+    assert {METHODS[each] for each in chosen[30:]} == {"ngram"}
 
 
 def test_single_best_ignores_how_fast_a_task_is():

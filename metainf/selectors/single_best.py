@@ -1,6 +1,7 @@
 """Single best (SBS): the one method that is best on average over the training tasks, whatever the task.
 
-Separate, as each selector is. It is the zero of the closed gap: what needs no features at all.
+Separate, as each selector is. It is the zero of the closed gap: what needs no features at all. Beside it what needs
+none either, and sees of each task what can run there: the best on average of that, which leak checks compare with.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ from metainf.selectors.base import BaseSelector
 from metainf.selectors.contract import FloatArray, MethodTable, TaskTable
 from metainf.selectors.targets import LOST, log_gains, mean_or_nan
 
-__all__ = ["SingleBest", "mean_scores"]
+__all__ = ["BestOnAverage", "SingleBest", "mean_scores"]
 
 
 class SingleBest(BaseSelector):
@@ -28,6 +29,16 @@ class SingleBest(BaseSelector):
     def _fit(self, table: MethodTable) -> None:
         self.scores_ = mean_scores(table, self.widely)
         self.best_ = table.tasks.methods[int(np.nanargmax(self.scores_))]
+
+    def _scores(self, tasks: TaskTable) -> FloatArray:
+        return np.broadcast_to(self.scores_, tasks.feasible.shape)
+
+
+class BestOnAverage(BaseSelector):
+    """Methods by mean log gain over the training tasks on which they ran: of what a task can run, the best of these."""
+
+    def _fit(self, table: MethodTable) -> None:
+        self.scores_ = mean_or_nan(log_gains(table), axis=0)
 
     def _scores(self, tasks: TaskTable) -> FloatArray:
         return np.broadcast_to(self.scores_, tasks.feasible.shape)
