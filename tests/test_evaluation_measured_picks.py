@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from measured_row import GPUSTACK_ROW as BASE
+from metainf.architecture import ModelArchitecture
 from metainf.corpus.public_rows import PLAIN
 from metainf.dtypes import DType
 from metainf.evaluation.measured import best_options, read_measured
@@ -57,11 +58,7 @@ class Stub:
             id="several flags",
         ),
         pytest.param("kv-cache-dtype=fp8", lambda s: s.kv_cache_dtype is DType.FP8, id="a format of the cache"),
-        pytest.param(
-            "FP8 checkpoint max-num-seqs=512",
-            lambda s: s.weight_dtype is DType.FP8 and s.max_num_seqs == 512,
-            id="another checkpoint",
-        ),
+        pytest.param("FP8 checkpoint max-num-seqs=512", lambda s: s.max_num_seqs == 512, id="another checkpoint"),
     ],
 )
 def test_an_option_is_asked_about_by_its_settings(option: str, holds: Callable[[EffectiveSettings], bool]) -> None:
@@ -96,20 +93,57 @@ def test_scheduling_is_asynchronous_by_default_since_0_14() -> None:
         assert question.replica.settings.asynchronous_scheduling is expected
 
 
+def test_the_silicon_samples_servers_were_told_to_schedule_asynchronously() -> None:
+    question = question_of(as_row(replace(SILICON, model="Qwen/Qwen3-32B", method="bf16", engine_version="0.12.0")))
+    assert question is not None
+    assert question.replica.settings.asynchronous_scheduling
+    assert question.traffic.load == ConcurrencyLoad(64)
+
+
 @pytest.mark.parametrize(
-    ("model", "precision", "weights"),
+    ("row", "model", "precision", "holds"),
     [
-        pytest.param("Qwen/Qwen3-32B", "bf16", None, id="as the checkpoint is"),
-        pytest.param("Qwen/Qwen3-32B", "fp8", DType.FP8, id="quantised"),
-        pytest.param("openai/gpt-oss-120b", "fp4", None, id="quantised as the checkpoint is"),
+        pytest.param(SILICON, "Qwen/Qwen3-32B", "bf16", lambda a: a.quantization is None, id="as the checkpoint is"),
+        pytest.param(SILICON, "openai/gpt-oss-120b", "fp4", lambda a: a.quantization == "mxfp4", id="quantised itself"),
+        pytest.param(
+            SILICON,
+            "meta-llama/Llama-3.1-70B",
+            "fp8",
+            lambda a: (a.storage.weight_dtype, a.storage.block_in, a.kv_cache_dtype) == (DType.FP8, 1, DType.FP8),
+            id="NVIDIA's FP8",
+        ),
+        pytest.param(
+            SILICON,
+            "MiniMaxAI/MiniMax-M2.5",
+            "fp4",
+            lambda a: linear_formats(a) == {"self_attn.q_proj": DType.BF16, "block_sparse_moe.experts.0.w1": DType.FP4},
+            id="NVIDIA's NVFP4, which spares the attention of experts' models",
+        ),
+        pytest.param(
+            BASE,
+            "qwen3-32b",
+            "FP8 checkpoint",
+            lambda a: (a.storage.weight_dtype, a.storage.block_in, a.kv_cache_dtype) == (DType.FP8, 128, None),
+            id="Qwen's FP8, in blocks",
+        ),
     ],
 )
-def test_a_precision_is_the_checkpoints_own_or_fp8(model: str, precision: str, weights: DType | None) -> None:
-    question = question_of(as_row(replace(SILICON, model=model, method=precision)))
+def test_a_checkpoint_in_another_precision_is_quantised_as_its_maker_does(
+    row: Measurement, model: str, precision: str, holds: Callable[[ModelArchitecture], bool]
+) -> None:
+    question = question_of(as_row(replace(row, model=model, method=precision)))
     assert question is not None
-    assert question.replica.settings.weight_dtype is weights
-    assert question.traffic.load == ConcurrencyLoad(64)
-    assert question_of(as_row(replace(SILICON, model="Qwen/Qwen3-32B", method="fp4"))) is None
+    assert holds(question.replica.architecture)
+    assert question.replica.settings.weight_dtype is None
+
+
+def linear_formats(architecture: ModelArchitecture) -> Mapping[str, DType]:
+    linears = {each.name: each for group in architecture.layer_groups for each in group.layer.linears}
+    return {
+        name: linears[name].storage.weight_dtype
+        for name in linears
+        if name.endswith(("self_attn.q_proj", "experts.0.w1"))
+    }
 
 
 def test_lengths_are_sharegpts_where_prompts_are_short_and_constant_otherwise() -> None:

@@ -22,6 +22,7 @@ from test_predictor_contract import spec
 
 LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
 H100, L4 = spec(LLAMA_8B, "H100-SXM-80GB"), spec(LLAMA_8B, "L4-PCIe-24GB")
+GPT_OSS = spec("openai/gpt-oss-20b", "H100-SXM-80GB")
 STEPS = StepModel.__slots__
 
 
@@ -66,6 +67,24 @@ def multiplied(found: StepFactors, replica: ReplicaSpec) -> dict[str, float]:
             {"cache_read_s": 3.0, "window_read_s": 3.0},
             id="a narrowed cache",
         ),
+        pytest.param(
+            {"plain_dense_token": np.log(3.0)}, H100, {"dense_token_s": 3.0}, id="products of 16 bits, where they are"
+        ),
+        pytest.param(
+            {"plain_dense_token": np.log(3.0)}, narrowed(H100, weight_dtype=DType.FP8), {}, id="and where they are not"
+        ),
+        pytest.param(
+            {"stored_expert": np.log(2.0)},
+            GPT_OSS,
+            {"expert_read_s": 2.0, "expert_token_s": 2.0},
+            id="experts that the checkpoint has in 4 bits",
+        ),
+        pytest.param(
+            {"stored_expert": np.log(2.0)},
+            spec("Qwen/Qwen3-30B-A3B", "H100-SXM-80GB"),
+            {},
+            id="experts that the checkpoint has in 16 bits",
+        ),
     ],
 )
 def test_a_factor_multiplies_its_part_on_its_accelerator(
@@ -75,10 +94,10 @@ def test_a_factor_multiplies_its_part_on_its_accelerator(
 
 
 def test_every_part_multiplies_something() -> None:
-    replica = narrowed(H100, weight_dtype=DType.FP8, kv_cache_dtype=DType.FP8)
+    replicas = [narrowed(H100, weight_dtype=DType.FP8, kv_cache_dtype=DType.FP8), H100, GPT_OSS]
     for part in PARTS:
-        assert (factors(**{part: 1.0}).of(replica) != 1.0).any()
-    assert (StepFactors.none().of(replica) == np.ones(REPLICA_ROW)).all()
+        assert any((factors(**{part: 1.0}).of(replica) != 1.0).any() for replica in replicas), part
+    assert all((StepFactors.none().of(replica) == np.ones(REPLICA_ROW)).all() for replica in replicas)
 
 
 def asked(*replicas: ReplicaSpec) -> list[Question]:

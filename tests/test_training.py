@@ -13,16 +13,18 @@ import pyarrow as pa
 import pytest
 
 from distorted_corpus import PREDICTOR, corpus, slower
+from measured_row import GPUSTACK_ROW
 from metainf.artifact import read_manifest
 from metainf.cli import main
 from metainf.corpus.build import MANIFEST, TASKS
+from metainf.corpus.measured_rows import write_measured
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import Task, TrafficKind, twin_groups
 from metainf.corpus.task_store import write_tasks
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import CalibrationCase, Guarantee
 from metainf.evaluation.prices import assumed_usd_per_hour
-from metainf.measurements import write_measurements
+from metainf.measurements import table_of, write_measurements
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.methods import portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -704,9 +706,25 @@ def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: py
     assert "install the shipped file again" in capsys.readouterr().err
 
 
+def test_the_command_learns_what_servers_take_beside_their_kernels(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [replace(GPUSTACK_ROW, accelerator=name) for name in ("H100-SXM-80GB", "A100-SXM-80GB")]
+    (file,) = write_measured(table_of(rows), folder / "measured")
+    out, measured = folder / "predictor.metainf", folder / "measured" / file.file_name
+    command = ["train", "--corpus", str(folder), "--out", str(out), "--trees", "15", "--folds", "2"]
+    assert main([*command, "--measured", str(measured)]) == 0
+    printed = capsys.readouterr()
+    assert "GENERATION OUT" in printed.out
+    assert "fitting what servers take" in printed.err
+    figures = read_manifest(out).provenance.metrics["servers"]["figures"]
+    assert figures["gpustack"]["throughput"]["rows"] == 2
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        pytest.param(["--measured", "nothing.csv"], "--measured nothing.csv: there is no such file", id="no rows"),
         pytest.param(["--folds", "1"], "--folds 1", id="one fold"),
         pytest.param(["--trees", "0"], "--trees 0", id="no trees"),
         pytest.param(["--most-lanes", "0"], "--most-lanes 0", id="nothing to learn from"),

@@ -14,6 +14,7 @@ from metainf.cli.console import note, show, table
 from metainf.errors import InvalidWorkloadError
 
 if TYPE_CHECKING:
+    from metainf.training.server_steps import ServerSteps
     from metainf.training.train import TrainingReport
 
 __all__ = ["add_parser", "run"]
@@ -40,6 +41,15 @@ def add_parser(subparsers: Any) -> None:
         help="of the corpus's truths, to learn from this one alone: measured kernels, for a predictor that is used "
         "(default: own, of each task the first that knows it)",
     )
+    parser.add_argument(
+        "--measured",
+        action="append",
+        metavar="FILE",
+        type=Path,
+        default=[],
+        help="rows of real servers, as `metainf corpus measured` reads or writes them: what servers take beside their "
+        "kernels is learnt from these; repeatable",
+    )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the trees (default: 0)")
     parser.add_argument("--trees", type=int, metavar="COUNT", help="how many (default: 250)")
     parser.add_argument(
@@ -64,13 +74,19 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidWorkloadError(f"--corpus {args.corpus}: there is no such folder")
     if args.folds < 2:
         raise InvalidWorkloadError(f"--folds {args.folds}: it takes 2 or more")
+    for path in args.measured:
+        if not path.is_file():
+            raise InvalidWorkloadError(f"--measured {path}: there is no such file")
     for flag, value in (("--trees", args.trees), ("--most-lanes", args.most_lanes)):
         if value is not None and value < 1:
             raise InvalidWorkloadError(f"{flag} {value}: it takes 1 or more")
     from dataclasses import replace
 
     from metainf.corpus.build import corpus_digest
+    from metainf.evaluation.measured import read_measured
+    from metainf.measurements import joined
     from metainf.training.corpus import read_corpus, whole_tasks, without
+    from metainf.training.server_steps import fitted_servers, server_rows
     from metainf.training.train import TrainingPlan, train, write_artifact
 
     plan = TrainingPlan(seed=args.seed, most_folds=args.folds)
@@ -88,10 +104,24 @@ def run(args: argparse.Namespace) -> int:
         whole=whole_tasks(args.corpus, tasks),
         report=lambda what: note(f"{time.perf_counter() - started:.0f} s: {what}"),
     )
+    servers = None
+    if args.measured:
+        note(f"{time.perf_counter() - started:.0f} s: fitting what servers take beside their kernels")
+        measured = joined(read_measured(path) for path in args.measured)
+        servers = fitted_servers(model, server_rows(measured, args.held_out))
+        model = servers.applied(model)
     digest = write_artifact(
-        model, report, args.out, corpus_digest=corpus_digest(args.corpus), world=args.world, seed=args.seed
+        model,
+        report,
+        args.out,
+        corpus_digest=corpus_digest(args.corpus),
+        world=args.world,
+        seed=args.seed,
+        servers=servers,
     )
     show([_figures(report), "", _decisions(report), ""])
+    if servers is not None:
+        show([_servers(servers), ""])
     print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")
     print(f"widths by features: {', '.join(report.widths) or 'none, since no interval became narrower'}")
     print(f"choices: {report.guarantee}")
@@ -116,6 +146,23 @@ def _decisions(report: "TrainingReport") -> Any:
     ]
     columns = ("HELD OUT", "KIND", "CAUTION", "BROKEN", "REFUSED", "FALSELY", "GROUPS PICKED", "CASES", "GUARANTEE")
     return table(columns, rows, right=columns[2:-1])
+
+
+def _servers(servers: "ServerSteps") -> Any:
+    """How predictions do on real servers, with factors that a row's generation or model family did not teach."""
+    rows = [
+        (
+            source,
+            figure,
+            str(each.rows),
+            *(f"{error:.3f}" for error in (each.generation_out, each.model_out, each.kernels, each.analytical)),
+            f"{each.coverage:.3f}",
+        )
+        for source, figures in servers.figures.items()
+        for figure, each in figures.items()
+    ]
+    columns = ("REAL ROWS", "FIGURE", "ROWS", "GENERATION OUT", "MODEL OUT", "KERNELS ALONE", "ANALYTICAL", "COVERAGE")
+    return table(columns, rows, right=columns[2:])
 
 
 def _share(value: float | None) -> str:

@@ -3,14 +3,19 @@
 Separate from the groups, which compare what was measured: here sources' names of models and flags are read, and what
 cannot be said as a question (an unknown model or device, a flag that no setting stands for) is None and never guessed.
 
-What is assumed. Prompts share nothing, so prefix caching is off. A checkpoint quantised to FP8 is asked about as FP8
-weights where the bundled config has none. Of GPUStack's workloads those with short prompts and longer answers are
+What is assumed. Prompts share nothing, so prefix caching is off. A checkpoint that is quantised where the bundled
+config is not is asked about as its maker quantises: NVIDIA's of the silicon sample with ModelOpt, the cache in FP8 and
+the head left out, in experts' models the attention and the routers too (as in hf_quant_config.json of
+nvidia/Llama-3.1-70B-Instruct-FP8 and nvidia/MiniMax-M2.5-NVFP4), Qwen's of GPUStack in blocks of 128 x 128. The servers
+of the silicon sample schedule asynchronously: its dumps are InferenceMAX's, whose recipes tell them so from 0.10 on. Of
+GPUStack's workloads those with short prompts and longer answers are
 ShareGPT's, whose p95 is taken as three times the mean, the others are of constant length. Deadlines play no part.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +27,7 @@ from metainf.dtypes import DType
 from metainf.engine_defaults import effective_settings
 from metainf.engine_versions import EngineVersion, parse_engine_version
 from metainf.errors import InvalidWorkloadError
-from metainf.known_models import known_model
+from metainf.known_models import known_model, known_model_config
 from metainf.layouts import Layout
 from metainf.measurements import Source
 from metainf.methods import portfolio
@@ -50,6 +55,26 @@ _GPUSTACK_MODELS: Mapping[str, str] = MappingProxyType(
 """Pages of GPUStack's lab -> bundled models of equal layers."""
 _NATIVE_PRECISION = {None: "bf16", "fp8": "fp8", "mxfp4": "fp4"}
 """Of a bundled checkpoint's quantisation, as the silicon sample names precisions."""
+_QUANTISED: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
+    {
+        (Source.SILICON, precision): {
+            "quant_method": "modelopt",
+            "quant_algo": algorithm,
+            "kv_cache_quant_algo": "FP8",
+            "ignore": ["lm_head"],
+        }
+        for precision, algorithm in (("fp8", "FP8"), ("fp4", "NVFP4"))
+    }
+    | {
+        (Source.GPUSTACK, "fp8"): {
+            "quant_method": "fp8",
+            "activation_scheme": "dynamic",
+            "weight_block_size": [128, 128],
+        }
+    }
+)
+"""Source and precision -> the `quantization_config` of such a checkpoint."""
+_SPARED_BESIDE_EXPERTS = ("*self_attn*", "*gate")
 _ASYNCHRONOUS_SINCE = EngineVersion(0, 14)
 """By default. Source: release notes of vLLM 0.14.0."""
 _ANY_DEADLINE_S = 1e6
@@ -66,9 +91,11 @@ def question_of(row: Mapping[str, Any]) -> Question | None:
     traffic = _traffic(row)
     if architecture is None or device is None or device.vendor is Vendor.CPU or traffic is None:
         return None
-    asked = _settings(row, architecture)
-    if asked is None:
+    told = _settings(row, architecture)
+    if told is None:
         return None
+    asked, checkpoint = told
+    architecture = architecture if checkpoint is None else _quantised(architecture.name, row["source"], checkpoint)
     layout = Layout(
         row["tensor_parallel"], row["pipeline_parallel"], row["data_parallel"], expert_parallel=row["expert_parallel"]
     )
@@ -106,7 +133,7 @@ def _context_tokens(row: Mapping[str, Any], architecture: ModelArchitecture) -> 
 
 
 def _is_asynchronous(row: Mapping[str, Any]) -> bool:
-    if "async-scheduling" in row["method"].split():
+    if row["source"] == Source.SILICON or "async-scheduling" in row["method"].split():
         return True
     try:
         return parse_engine_version(row["engine_version"]) >= _ASYNCHRONOUS_SINCE
@@ -114,45 +141,60 @@ def _is_asynchronous(row: Mapping[str, Any]) -> bool:
         return False
 
 
-def _settings(row: Mapping[str, Any], architecture: ModelArchitecture) -> EngineSettings | None:
+_Told = tuple[EngineSettings, str | None]
+"""Settings, and the precision of the checkpoint where it is not the bundled one's."""
+
+
+def _settings(row: Mapping[str, Any], architecture: ModelArchitecture) -> _Told | None:
     """What the row's option asks of the engine, beyond its layout."""
     plain = EngineSettings(prefix_caching=False)
     if row["source"] == Source.ARGONNE:
-        return plain
+        return plain, None
     if row["source"] == Source.SILICON:
-        return _in_precision(plain, row["method"], architecture)
+        return _in_precision(plain, row["method"], row["source"], architecture)
     if row["source"] == Source.GPUSTACK:
         return _told(plain, row["method"], architecture)
     named = {name: each.settings for each in portfolio() for name in (each.name, *each.aliases)}
-    return named.get(row["method"])
+    return (named[row["method"]], None) if row["method"] in named else None
 
 
-def _in_precision(settings: EngineSettings, precision: str, architecture: ModelArchitecture) -> EngineSettings | None:
+def _in_precision(
+    settings: EngineSettings, precision: str, source: str, architecture: ModelArchitecture
+) -> _Told | None:
     if precision == _NATIVE_PRECISION.get(architecture.quantization):
-        return settings
-    if precision == "fp8" and architecture.quantization is None:
-        return replace(settings, quantization=DType.FP8)
-    return None
+        return settings, None
+    return (settings, precision) if (source, precision) in _QUANTISED else None
 
 
-def _told(settings: EngineSettings, option: str, architecture: ModelArchitecture) -> EngineSettings | None:
+@cache
+def _quantised(model: str, source: str, precision: str) -> ModelArchitecture:
+    """The checkpoint of a bundled model in another precision."""
+    config = known_model_config(model) or {}
+    architecture = known_model(model)
+    scheme = dict(_QUANTISED[Source(source), precision])
+    if architecture is not None and architecture.is_moe and "ignore" in scheme:
+        scheme["ignore"] = [*scheme["ignore"], *_SPARED_BESIDE_EXPERTS]
+    return ModelArchitecture.from_config({**config, "quantization_config": scheme}, name=model)
+
+
+def _told(settings: EngineSettings, option: str, architecture: ModelArchitecture) -> _Told | None:
     """The flags of an option as `public_rows` writes them; None where one of them stands for no setting."""
     if option == PLAIN:
-        return settings
-    words = option.split()
+        return settings, None
+    words, precision = option.split(), None
     if "checkpoint" in words:
         at = words.index("checkpoint")
-        changed = _in_precision(settings, words[at - 1].lower(), architecture)
+        changed = _in_precision(settings, words[at - 1].lower(), Source.GPUSTACK, architecture)
         if changed is None:
             return None
-        settings, words = changed, [*words[: at - 1], *words[at + 1 :]]
+        precision, words = changed[1], [*words[: at - 1], *words[at + 1 :]]
     for word in words:
         name, _, value = word.partition("=")
         told = _flag(name, value, architecture)
         if told is None:
             return None
         settings = replace(settings, **told)
-    return settings
+    return settings, precision
 
 
 def _flag(name: str, value: str, architecture: ModelArchitecture) -> Mapping[str, Any] | None:

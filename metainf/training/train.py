@@ -43,6 +43,7 @@ from metainf.training.held_out import (
 )
 from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
+from metainf.training.server_steps import ServerSteps
 from metainf.training.spreads import spread_figures
 from metainf.training.stages import grown_in_stages
 from metainf.training.step_factors import factor_slopes, fitted_factors
@@ -334,9 +335,17 @@ def _report(
 
 
 def write_artifact(
-    model: TrainedModel, report: TrainingReport, path: Path, *, corpus_digest: str, world: str, seed: int
+    model: TrainedModel,
+    report: TrainingReport,
+    path: Path,
+    *,
+    corpus_digest: str,
+    world: str,
+    seed: int,
+    servers: ServerSteps | None = None,
 ) -> str:
-    """Write the model with its figures; returns the digest of the file."""
+    """Write the model with its figures, and what of it rows of real servers taught; returns the digest of the file."""
     versions = {"metainf": __version__, "python": platform.python_version()}
     versions |= {name: version(name) for name in ("numba", "numpy", "pyarrow")}
-    return write_predictor(model, Provenance(corpus_digest, world, seed, versions, report.metrics), path)
+    metrics = report.metrics if servers is None else {**report.metrics, "servers": servers.metrics}
+    return write_predictor(model, Provenance(corpus_digest, world, seed, versions, metrics), path)
