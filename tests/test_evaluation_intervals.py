@@ -203,18 +203,34 @@ def test_too_few_groups_are_not_guaranteed() -> None:
     ("broken", "value"),
     [
         pytest.param([4.0], 1.0, id="the last pick of all"),
-        pytest.param([1.0, 4.0], 2.0, id="two of a group's three"),
-        pytest.param([1.0, 2.0, 4.0], np.inf, id="all of a group"),
+        pytest.param([1.0, 4.0], 2.0, id="two of all nine"),
+        pytest.param([1.0, 2.0, 4.0], np.inf, id="all of a group: a third of what keeps two"),
     ],
 )
 def test_without_a_guarantee_what_few_picks_are_left_decides_nothing(broken: list[float], value: float) -> None:
-    # Three groups with a task at two margins, and one of the first group's that no other group reaches.
-    margins = [1.0, 2.0, 4.0, 1.0, 2.0, 1.0, 2.0]
-    groups = np.array(["a", "a", "a", "b", "b", "c", "c"])
+    # Three groups with tasks at two margins, and one of the first group's that no other group reaches.
+    margins = [1.0, 2.0, 4.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0]
+    groups = np.array(["a", "a", "a", "b", "b", "b", "c", "c", "c"])
     kept = np.array([not (group == "a" and each in broken) for group, each in zip(groups, margins, strict=True)])
-    few = CalibrationCase(np.array(margins)[:, None], kept[:, None], np.ones((7, 1)), groups)
+    few = CalibrationCase(np.array(margins)[:, None], kept[:, None], np.ones((9, 1)), groups)
     fitted = fit_inflation([few], 0.8)
     assert fitted.guarantee is Guarantee.NOT_GUARANTEED
+    assert fitted.value == value
+
+
+@pytest.mark.parametrize(
+    ("picks", "value"),
+    [
+        pytest.param(9, 1.0, id="one broken pick of 37, a group's only one: a fortieth and not a fifth"),
+        pytest.param(2, np.inf, id="one broken pick of 9"),
+    ],
+)
+def test_without_a_guarantee_every_pick_counts_alike(picks: int, value: float) -> None:
+    groups = np.array(["odd", *(name for name in "abcd" for _ in range(picks))])
+    kept = groups != "odd"
+    few = CalibrationCase(np.ones((len(groups), 1)), kept[:, None], np.ones((len(groups), 1)), groups)
+    fitted = fit_inflation([few], 0.9)
+    assert (fitted.guarantee, fitted.groups) == (Guarantee.NOT_GUARANTEED, 5)
     assert fitted.value == value
 
 

@@ -7,8 +7,9 @@ calibrated: a candidate is taken only where every limit is at least `inflation` 
 The guarantee is about the next unseen group, by conformal risk control over groups: with G groups the mean violation
 risk, one more group of all violations added, must not be above 1 - confidence. Source: Angelopoulos, Bates, Fisch, Lei
 and Schuster, Conformal risk control, ICLR 2024 (arXiv 2208.02814), equation 4. With confidence 0.9 and fewer than 9
-groups no inflation can do that; then the mean alone is held, as far as half of the groups have picks that say something
-of it, and the answer says "not guaranteed".
+groups no inflation can do that; then the share of all picks is held, as far as half of the groups have picks that say
+something of it, and the answer says "not guaranteed". A mean over so few groups would hang on one pick of one of them:
+with five, a group whose last pick breaks a limit is a fifth of violations, and everything else would be refused for it.
 
 Two figures, kept apart. A group's risk is the share of its picks that break a limit, 0 where everything is refused:
 that is the loss whose mean the guarantee bounds. The violation rate that is told is over the groups with picks alone,
@@ -140,7 +141,7 @@ def fit_inflation(cases: Sequence[CalibrationCase], confidence: float) -> Inflat
     """
     tried = _Tried.of(cases)
     every = np.ones(tried.groups, dtype=np.bool_)
-    place, guarantee = _least(*tried.risks(every), tried.groups, confidence)
+    place, guarantee = tried.risks(every).least(confidence)
     refused = 1.0 - float(tried.picked[place].mean()) if len(tried.codes) else 0.0
     rate, with_picks = _violation_rate(tried.picked[place], tried.broke[place], tried.codes, tried.groups)
     return Inflation(float(tried.grid[place]), guarantee, tried.groups, rate, refused, with_picks)
@@ -162,7 +163,7 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
     every_pick, every_break = np.zeros((2, len(case.groups)), dtype=np.bool_)
     for group in range(tried.groups):
         others = np.arange(tried.groups) != group
-        place, guarantee = _least(*tried.risks(others), tried.groups - 1, confidence)
+        place, guarantee = tried.risks(others).least(confidence)
         own = tried.codes == group
         picked = tried.picked[place, own]
         every_pick[own], every_break[own] = picked, tried.broke[place, own]
@@ -219,33 +220,55 @@ class _Tried:
                 broke[place, own] = (chosen >= 0) & ~case.kept[rows, np.maximum(chosen, 0)]
         return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names))
 
-    def risks(self, counted: BoolArray) -> tuple[FloatArray, BoolArray]:
-        """Two arrays of shape (g,): risks, and whether half of the counted groups have picks that say something.
-
-        A risk is the mean over these groups of the share of picks that break a limit, 0 without picks.
-        """
+    def risks(self, counted: BoolArray) -> "_Risks":
+        """What the inflations come to in these groups."""
+        count = len(self.grid)
         if not counted.any():
-            return np.zeros(len(self.grid)), np.zeros(len(self.grid), dtype=np.bool_)
+            return _Risks(np.zeros(count), np.zeros(count), np.zeros(count, dtype=np.bool_), 0)
         member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
         picks, breaks = self.picked @ member, self.broke @ member
-        told: BoolArray = (picks > 0).mean(axis=1) >= 0.5
-        means: FloatArray = (breaks / np.maximum(picks, 1.0)).mean(axis=1)
-        return means, told
+        return _Risks(
+            means=(breaks / np.maximum(picks, 1.0)).mean(axis=1),
+            shares=breaks.sum(axis=1) / np.maximum(picks.sum(axis=1), 1.0),
+            told=(picks > 0).mean(axis=1) >= 0.5,
+            groups=int(counted.sum()),
+        )
 
 
-def _least(risks: FloatArray, told: BoolArray, groups: int, confidence: float) -> tuple[int, Guarantee]:
-    """Place of the least inflation that keeps the promise from there on; the last refuses all and breaks nothing.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Risks:
+    """What g inflations come to, arrays of shape (g,).
 
-    Without a guarantee inflations count under which half of the groups have picks (`told`), where one of these keeps
-    it: with one pick left and that one broken, the mean says nothing of smaller inflations under which many are kept.
+    Attributes
+    ----------
+    means : array
+        Mean over groups of the share of picks that break a limit, 0 without picks.
+    shares : array
+        Of all picks, whatever their group.
+    told : array
+        Whether half of the groups have picks.
+    groups : int
     """
-    if groups >= least_groups(confidence):
-        bound = (groups * _worst_from(risks) + 1.0) / (groups + 1.0)
-        return int(np.argmax(bound <= 1.0 - confidence + _ROUNDING)), Guarantee.UNSEEN_GROUPS
-    kept = told & (_worst_from(np.where(told, risks, 0.0)) <= 1.0 - confidence + _ROUNDING)
-    if not kept.any():
-        kept = _worst_from(risks) <= 1.0 - confidence + _ROUNDING
-    return int(np.argmax(kept)), Guarantee.NOT_GUARANTEED
+
+    means: FloatArray
+    shares: FloatArray
+    told: BoolArray
+    groups: int
+
+    def least(self, confidence: float) -> tuple[int, Guarantee]:
+        """Place of the least inflation that keeps the promise from there on; the last refuses all and breaks nothing.
+
+        Without a guarantee inflations count under which half of the groups have picks, where one of these keeps it:
+        with one pick left and that one broken, nothing is said of smaller inflations under which many are kept.
+        """
+        most = 1.0 - confidence + _ROUNDING
+        if self.groups >= least_groups(confidence):
+            bound = (self.groups * _worst_from(self.means) + 1.0) / (self.groups + 1.0)
+            return int(np.argmax(bound <= most)), Guarantee.UNSEEN_GROUPS
+        kept = self.told & (_worst_from(np.where(self.told, self.shares, 0.0)) <= most)
+        if not kept.any():
+            kept = _worst_from(self.shares) <= most
+        return int(np.argmax(kept)), Guarantee.NOT_GUARANTEED
 
 
 def _worst_from(risks: FloatArray) -> FloatArray:
