@@ -275,7 +275,8 @@ def _counted(
     if passed_over:
         candidate = assessment.candidates[passed_over[0]]
         name = candidate.name
-        detail = f"{name} keeps every limit at {candidate.cost_per_hour.normalize():f} per hour"
+        currency = candidate.option.pool.price.currency
+        detail = f"{name} keeps every limit at {candidate.cost_per_hour:.2f} {currency}/h"
         nearest = Rejection(
             RejectionReason.BETTER_CANDIDATE, name.pool, detail, name.layout, name.method, name.replicas
         )

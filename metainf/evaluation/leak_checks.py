@@ -73,16 +73,16 @@ def leak_checks(
     honest = _judged(known_outcome, evidence, split)
     known = (evidence.table.tasks, evidence.lessons.tasks)
 
-    def learnt(make: SelectorFactory, told: Evidence) -> JudgedTasks:
+    def learnt(told: Evidence) -> JudgedTasks:
         return _judged(run_selector("", make, told, split, clock=clock, fits=fits), evidence, split)
 
     def by_luck(draw: int) -> JudgedTasks:
-        spoilt = evidence.changed(lambda table: with_shuffled_labels(without_physics(table), draw))
-        return learnt(make, spoilt)
+        return learnt(evidence.changed(lambda table: with_shuffled_labels(without_physics(table), draw)))
 
     by_chance = [by_luck(seed * _SHUFFLES + number) for number in range(_SHUFFLES)]
-    on_average = learnt(BestOnAverage, evidence)
-    by_ids = learnt(make, evidence.changed(lambda table: with_ids_only(table, known)))
+    by_ids = learnt(evidence.changed(lambda table: with_ids_only(table, known)))
+    # Means: sooner made than kept.
+    on_average = _judged(run_selector("", BestOnAverage, evidence, split, clock=clock), evidence, split)
     labels = "shuffled labels", "the best on average"
     return (
         _beside(_SHUFFLED, by_chance, on_average, labels, split),
