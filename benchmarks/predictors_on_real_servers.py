@@ -5,7 +5,9 @@
 
 Separate from `calibrate_analytical`, which fits constants on these rows: here nothing is fitted. The rows are the same
 (`open_measurements`). The analytical predictor's constants have seen them, with what they are off by where a generation
-is left out told by that benchmark; a trained one has seen none of them, only kernels that were measured alone.
+is left out told by that benchmark. A trained one has four numbers of `metainf train --measured` from the silicon sample
+and GPUStack, and nothing else of them: what it is off by with a row's generation or model held out of these is in its
+manifest.
 """
 
 import argparse
