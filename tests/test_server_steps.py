@@ -1,5 +1,6 @@
 """What rows of real servers teach a trained predictor: which rows count, and that what was put in comes out."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -96,6 +97,17 @@ def test_spreads_of_batches_are_widened_until_they_hold_nine_in_ten() -> None:
     assert widened[..., MAKESPAN] == pytest.approx(model.log_sd[..., MAKESPAN] * steps.batch_inflation)
     rest = np.delete(np.arange(widened.shape[-1]), MAKESPAN)
     assert (widened[..., rest] == model.log_sd[..., rest]).all()
+
+
+def test_what_has_no_answer_is_told_as_none_and_never_as_a_number() -> None:
+    # 600 GB of weights on one accelerator: every predictor says that this cannot be.
+    row = replace(SILICON_ROW, model="deepseek-ai/DeepSeek-V3", method="fp8")
+    table = table_of([row, *loops()])
+    told = fitted_servers(trained()[0], server_rows(table)).metrics
+    assert told["figures"]["silicon"]["ttft_mean"]["rows"] == len(list(loops()))
+    alone = fitted_servers(trained()[0], server_rows(table_of([row]))).metrics
+    assert alone["figures"] == {}
+    assert json.loads(json.dumps(alone, allow_nan=False)) == alone
 
 
 def test_many_rows_of_one_place_do_not_rule() -> None:

@@ -99,7 +99,7 @@ class ServerRows:
 
 @dataclass(frozen=True, slots=True)
 class ServerFigures:
-    """How predictors do on rows of one source: median absolute errors of logarithms, and shares within 90 %.
+    """How predictors do on rows of one source: median absolute errors of logarithms, NaN where one has no answer.
 
     `analytical` has seen these rows when its constants were fitted, `kernels` is the trained predictor without factors
     of servers. The others have those of the rows without the row's accelerator generation, or without its model family.
@@ -111,7 +111,7 @@ class ServerFigures:
     generation_out: float
     model_out: float
     coverage: float
-    """Of intervals, with the generation out."""
+    """Share of the rows within their 90 % intervals, with the generation out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,11 +151,11 @@ class ServerSteps:
                 source: {
                     name: {
                         "rows": each.rows,
-                        "analytical": round(each.analytical, 4),
-                        "kernels": round(each.kernels, 4),
-                        "generationOut": round(each.generation_out, 4),
-                        "modelOut": round(each.model_out, 4),
-                        "coverage": round(each.coverage, 4),
+                        "analytical": _rounded(each.analytical),
+                        "kernels": _rounded(each.kernels),
+                        "generationOut": _rounded(each.generation_out),
+                        "modelOut": _rounded(each.model_out),
+                        "coverage": _rounded(each.coverage),
                     }
                     for name, each in figures.items()
                 }
@@ -323,7 +323,12 @@ def _errors(predictor: Predictor, rows: ServerRows) -> tuple[FloatArray, FloatAr
 
 
 def _median(errors: FloatArray) -> float:
-    return float(np.nanmedian(np.abs(errors)))
+    known = errors[~np.isnan(errors)]
+    return float(np.median(np.abs(known))) if len(known) else float("nan")
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def _inflation(errors: FloatArray, sd: FloatArray) -> float:
