@@ -275,7 +275,7 @@ def _counted(
     if passed_over:
         candidate = assessment.candidates[passed_over[0]]
         name = candidate.name
-        currency = candidate.option.pool.price.currency
+        currency = assessment.workload.budget.currency  # pools with a price in another one are rejected before
         detail = f"{name} keeps every limit at {candidate.cost_per_hour:.2f} {currency}/h"
         nearest = Rejection(
             RejectionReason.BETTER_CANDIDATE, name.pool, detail, name.layout, name.method, name.replicas
