@@ -49,6 +49,7 @@ def multiplied(found: StepFactors, replica: ReplicaSpec) -> dict[str, float]:
         pytest.param({"fixed": np.log(2.0)}, H100, {"fixed_s": 2.0}, id="one part"),
         pytest.param({"fixed": np.log(4.0)}, L4, {"fixed_s": 2.0}, id="an accelerator that nobody knows"),
         pytest.param({"fixed": np.log(4.0)}, spec(LLAMA_8B, "Xeon-Granite-Rapids"), {}, id="a CPU"),
+        pytest.param({"fixed": np.log(4.0)}, spec(LLAMA_8B, "MI300X-OAM-192GB"), {}, id="a vendor that nobody knows"),
         pytest.param(
             {"dense_read": np.log(2.0), "narrowed_dense": np.log(3.0)},
             H100,

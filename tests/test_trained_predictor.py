@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from distorted_corpus import corpus, slower
 from metainf.corpus.replicas import Infeasible, replica_of
 from metainf.corpus.task import TrafficKind
+from metainf.evaluation.groups import accelerator_group
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.methods import effective_settings, method, portfolio
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -21,7 +22,7 @@ from metainf.predictors.corrections import KINDS, SEEN, UNSEEN, width_factors
 from metainf.predictors.familiarity import FAR, GROUPS, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
-from metainf.predictors.step_factors import StepFactors
+from metainf.predictors.step_factors import PARTS, StepFactors
 from metainf.predictors.trained import TrainedPredictor
 from metainf.predictors.trees import ObliviousTrees
 from metainf.workload import BatchLoad, ConcurrencyLoad, Load, RateLoad, TokenLengths, Traffic
@@ -40,6 +41,7 @@ SPECS = [
 specs = st.sampled_from(SPECS)
 lengths = st.floats(1, 4000)
 LENGTHS = TokenLengths(1000), TokenLengths(200)
+NVIDIA_ALONE = StepFactors(("H100-SXM-80GB",), np.zeros((1, len(PARTS))), np.full(len(PARTS), 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -278,12 +280,14 @@ def test_what_drafts_are_worth_stays_as_unsure_as_the_text(known: TrainedPredict
         np.testing.assert_allclose(found.capacity_log_sd, [0.2, wider])
 
 
-def test_cpus_are_left_to_the_analytical_predictor(known: TrainedPredictor) -> None:
+@pytest.mark.parametrize("accelerator", ["Xeon-Sapphire-Rapids", "MI300X-OAM-192GB"])
+def test_cpus_and_other_vendors_are_left_to_the_analytical_predictor(known: TrainedPredictor, accelerator: str) -> None:
     bent = with_residuals(known, lambda knot, target: 1.0)  # everywhere familiar, and everywhere wrong
-    generations, careful = bent.model.generations | {"CPU"}, np.full((2, len(KINDS)), 3.0)
-    every = TrainedPredictor(replace(bent.model, generations=generations, caution=careful), "sha256:0")
+    generations, careful = bent.model.generations | {accelerator_group(accelerator)}, np.full((2, len(KINDS)), 3.0)
+    model = replace(bent.model, generations=generations, caution=careful, factors=NVIDIA_ALONE)
+    every = TrainedPredictor(model, "sha256:0")
     load = Traffic(RateLoad(0.01), TokenLengths(300), TokenLengths(50))
-    device = spec("Qwen/Qwen2.5-0.5B-Instruct", "Xeon-Sapphire-Rapids")
+    device = spec("Qwen/Qwen2.5-0.5B-Instruct", accelerator)
     for asked in ([Question(device, load)], [Question(SPECS[0], load), Question(device, load)]):
         found, expected = every.predict(asked), AnalyticalPredictor().predict(asked)
         np.testing.assert_array_equal(found.latency_s[-1], expected.latency_s[-1])

@@ -8,8 +8,9 @@ what follows from it for any load. Trees would have to find that out for each ac
 A factor belongs to a part of the step model and holds on one accelerator. Where the weights or the cache are narrowed
 to FP8, or a checkpoint has its experts in few bits, what that does on the chip is a factor of its own, on top. Dense
 matrices in few bits have none: six models of a corpus do, and what each of them has of its own came out as a factor of
-three on accelerators. Products of 16 bits have one more for what real servers do to them. CPUs have none: no corpus
-knows them.
+three on accelerators. Products of 16 bits have one more for what real servers do to them. What all accelerators share
+is shared among those of the vendors that were learnt of: how the kernels of others are written is another matter, and
+what the roofline's constants know of them was measured on them. CPUs have none: no corpus knows them.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf import accelerators
 from metainf.accelerators import Vendor
 from metainf.predictors.contract import ReplicaSpec
 from metainf.predictors.lanes import REPLICA_COLUMNS, REPLICA_ROW
@@ -87,6 +89,12 @@ class StepFactors:
     def _place_of(self) -> Mapping[str, int]:
         return {name: place for place, name in enumerate(self.accelerators)}
 
+    @cached_property
+    def vendors(self) -> frozenset[Vendor]:
+        """Of the accelerators: the factors hold for theirs alone."""
+        found = (accelerators.get(name) for name in self.accelerators)
+        return frozenset(each.vendor for each in found if each is not None)
+
     @property
     def digest(self) -> str:
         """Of names and numbers."""
@@ -105,7 +113,8 @@ class StepFactors:
 
     def of(self, replica: ReplicaSpec) -> FloatArray:
         """Factors on `replica_row` of a replica, shape (REPLICA_ROW,)."""
-        if replica.accelerator.vendor is Vendor.CPU:
+        vendor = replica.accelerator.vendor
+        if vendor is Vendor.CPU or (self.vendors and vendor not in self.vendors):
             return np.ones(REPLICA_ROW)
         log = self.log_of(replica.accelerator.name).copy()
         for part, applies in _CONDITIONAL:

@@ -6,7 +6,9 @@ mean is in `corrections`; this turns questions into lanes and answers into the c
 Far from all training data it gives the analytical predictor's answer with that one's own spread, over steps as they
 were learnt (`step_factors`): what is known of an accelerator's kernels holds however strange the traffic is. In between
 it is part of either. `out_of_distribution` is set where that begins, and for generations of accelerators that were
-never seen. CPUs are left to the analytical predictor however near they seem, caution included: no corpus has them. The
+never seen. CPUs are left to the analytical predictor however near they seem, caution included: no corpus has them. So
+are accelerators of vendors that were not trained on. Held-out generations of one vendor say nothing of how far another
+one's kernels are from its own, and real rows of MI250 and MI300X are nearer to what the analytical predictor says. The
 caution of others is that of the kind of traffic and of whether the generation was seen; where the analytical model has
 a part in an answer it is at least 1, since what the calibration allows to be narrower are the learnt spreads.
 """
@@ -76,6 +78,7 @@ class TrainedPredictor:
         self._features = QuestionFeatures(factors=model.factors)
         self._analytical = AnalyticalPredictor(factors=model.factors)
         self._known: dict[str, bool] = {}
+        self._vendors = (model.factors.vendors or frozenset(Vendor)) - {Vendor.CPU}
 
     @property
     def identity(self) -> PredictorIdentity:
@@ -88,11 +91,11 @@ class TrainedPredictor:
             inputs = lane_inputs(self._features, questions)
             distance = self.model.familiarity.distances(inputs.rows)
             vendors = [questions[place].replica.accelerator.vendor for place in inputs.first.tolist()]
-            on_cpu = np.array([vendor is Vendor.CPU for vendor in vendors], dtype=np.bool_)
-            distance[on_cpu] = np.inf
+            left = np.array([vendor not in self._vendors for vendor in vendors], dtype=np.bool_)
+            distance[left] = np.inf
             fade = fading(distance.max(axis=1, initial=0.0))
             category = self._categories(questions, inputs)
-            caution = self._cautions(inputs, category, fade, on_cpu)
+            caution = self._cautions(inputs, category, fade, left)
             far = (fade >= 1.0)[inputs.lanes.of]
             if len(far) and far.all():
                 return replace(self._analytical.predict(questions), out_of_distribution=far, caution=caution)
@@ -116,14 +119,14 @@ class TrainedPredictor:
         category_of = {name: SEEN if self.is_known(name) else UNSEEN for name in set(names)}
         return np.array([category_of[name] for name in names], dtype=np.intp)
 
-    def _cautions(self, inputs: LaneInputs, category: IntArray, fade: FloatArray, on_cpu: BoolArray) -> FloatArray:
-        """The caution of each question, shape (n,)."""
+    def _cautions(self, inputs: LaneInputs, category: IntArray, fade: FloatArray, left: BoolArray) -> FloatArray:
+        """The caution of each question, shape (n,); 1 of lanes that are left to the analytical predictor by vendor."""
         traffic = inputs.lanes.traffic
         is_batch = ~np.isnan(np.asarray(traffic.requests))
         kind = np.where(~np.isnan(np.asarray(traffic.rate)), RATE, np.where(is_batch, BATCH, CONCURRENCY))
         caution = self.model.caution[category, kind]
         of_lanes: FloatArray = np.where(fade > 0.0, np.maximum(caution, 1.0), caution)
-        of_lanes[on_cpu] = 1.0
+        of_lanes[left] = 1.0
         return of_lanes[inputs.lanes.of]
 
     def penalties(self, questions: Sequence[Question]) -> FloatArray:
