@@ -90,6 +90,27 @@ class ModelArchitecture:
         return any(g.layer.mlp is not None and g.layer.mlp.kind is MlpKind.MOE for g in self.layer_groups)
 
     @cached_property
+    def stores_narrow_experts(self) -> bool:
+        """Whether the checkpoint itself holds experts in 8 bits or fewer."""
+        return any(
+            linear.part is Part.EXPERT and linear.storage.weight_dtype.bytes_per_value <= 1.0
+            for group in self.layer_groups
+            for linear in group.layer.linears
+        )
+
+    @cached_property
+    def multiplies_dense_plainly(self) -> bool:
+        """Whether the checkpoint has most of what a token meets outside of experts multiplied in 16 bits or more."""
+        dense = [
+            (linear.storage.gemm_dtype.bytes_per_value > 1.0, group.count * linear.active_parameters)
+            for group in self.layer_groups
+            for linear in group.layer.linears
+            if linear.part is not Part.EXPERT
+        ]
+        plain = sum(entries for is_plain, entries in dense if is_plain)
+        return 2 * plain > sum(entries for _, entries in dense)
+
+    @cached_property
     def embedding_parameters(self) -> int:
         """The embedding table, and the head where it is another table."""
         table = self.vocab_size * self.embedding_size

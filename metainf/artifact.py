@@ -32,7 +32,15 @@ from metainf.predictors.step_factors import MOST_LOG_FACTOR, PARTS, StepFactors
 from metainf.predictors.trained import TrainedPredictor
 from metainf.predictors.trees import ObliviousTrees
 
-__all__ = ["ARTIFACT_SCHEMA", "Manifest", "Provenance", "load_predictor", "read_manifest", "write_predictor"]
+__all__ = [
+    "ARTIFACT_SCHEMA",
+    "Manifest",
+    "Provenance",
+    "load_predictor",
+    "manifest_number",
+    "read_manifest",
+    "write_predictor",
+]
 
 ARTIFACT_SCHEMA = 3
 """Raised whenever an older version could not read what is written, or this one what an older version wrote.
@@ -80,6 +88,11 @@ class Manifest:
     generations: tuple[str, ...]
     accelerators: tuple[str, ...]
     """Those whose steps have factors, in the order of these."""
+
+
+def manifest_number(value: float) -> float | None:
+    """A figure as a manifest has it: to four digits, null where there is none, since JSON knows neither NaN nor inf."""
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def write_predictor(model: TrainedModel, provenance: Provenance, path: Path) -> str:

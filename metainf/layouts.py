@@ -4,7 +4,6 @@ Separate from methods: a layout decides how many accelerators a replica takes an
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 __all__ = ["Layout"]
 
@@ -26,17 +25,11 @@ class Layout:
     @property
     def name(self) -> str:
         """Short name, as `TP4`, `TP2-PP2` or `DP8-EP`."""
-        return _name(self.tensor_parallel, self.pipeline_parallel, self.data_parallel, self.expert_parallel)
-
-
-@cache
-def _name(tp: int, pp: int, dp: int, ep: bool) -> str:
-    # Remembered: a decision over a thousand candidates asks for fifteen hundred names, of a dozen layouts.
-    parts = [f"TP{tp}"] if tp > 1 or tp * pp * dp == 1 else []
-    if pp > 1:
-        parts.append(f"PP{pp}")
-    if dp > 1:
-        parts.append(f"DP{dp}")
-    if ep:
-        parts.append("EP")
-    return "-".join(parts)
+        parts = [f"TP{self.tensor_parallel}"] if self.tensor_parallel > 1 or self.accelerators == 1 else []
+        if self.pipeline_parallel > 1:
+            parts.append(f"PP{self.pipeline_parallel}")
+        if self.data_parallel > 1:
+            parts.append(f"DP{self.data_parallel}")
+        if self.expert_parallel:
+            parts.append("EP")
+        return "-".join(parts)

@@ -13,14 +13,17 @@ dies with HBM and those with GDDR are two: GA100 and GA102 share little more tha
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from metainf import accelerators
 from metainf.accelerators import Vendor
 from metainf.architecture import ModelArchitecture
 from metainf.known_models import known_model
 
-__all__ = ["accelerator_group", "model_family", "model_groups", "shape_key"]
+__all__ = ["about", "accelerator_group", "model_family", "model_groups", "shape_key"]
 
 _SIZE = re.compile(r"^e?\d+(\.\d+)?[bm]$|^\d+x\d+b$|^a\d+(\.\d+)?b$")
 _VARIANTS = frozenset({"instruct", "chat", "base", "hf", "mini", "small", "it", "lite", "coder", "thinking", "nano"})
@@ -84,6 +87,15 @@ def model_groups(
     for family in sorted(sizes, key=lambda each: (-sizes[each], each)):
         names.setdefault(root(family), family)
     return {model_id: names[root(model_family(model_id))] for model_id in ids}
+
+
+def about(name: str, models: Sequence[str], devices: Sequence[str]) -> NDArray[np.bool_]:
+    """Which rows a name is about, shape (n,): it names their model or accelerator, or a group of either."""
+    families = model_groups(models)
+    named = {each for each in families if name in (each, families[each], model_family(each))}
+    named |= {each for each in set(devices) if name in (each, accelerator_group(each))}
+    rows: NDArray[np.bool_] = np.isin(models, list(named)) | np.isin(devices, list(named))
+    return rows
 
 
 def accelerator_group(name: str) -> str:

@@ -8,8 +8,8 @@ config is not is asked about as its maker quantises: NVIDIA's of the silicon sam
 the head left out, in experts' models the attention and the routers too (as in hf_quant_config.json of
 nvidia/Llama-3.1-70B-Instruct-FP8 and nvidia/MiniMax-M2.5-NVFP4), Qwen's of GPUStack in blocks of 128 x 128. The servers
 of the silicon sample schedule asynchronously: its dumps are InferenceMAX's, whose recipes tell them so from 0.10 on. Of
-GPUStack's workloads those with short prompts and longer answers are
-ShareGPT's, whose p95 is taken as three times the mean, the others are of constant length. Deadlines play no part.
+GPUStack's workloads those with short prompts and longer answers are ShareGPT's, whose p95 is taken as three times the
+mean, the others are of constant length. Deadlines play no part.
 """
 
 import json

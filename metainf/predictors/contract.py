@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from metainf.accelerators import Accelerator
 from metainf.architecture import ModelArchitecture
 from metainf.dtypes import DType
-from metainf.layers import Part
 from metainf.layouts import Layout
 from metainf.settings import EffectiveSettings
 from metainf.workload import LatencyMetric, Statistic, Traffic
@@ -54,29 +53,6 @@ class ReplicaSpec:
     def narrows_weights(self) -> bool:
         """Whether weights are quantised to FP8 while they are loaded."""
         return self.settings.weight_dtype is DType.FP8
-
-    @property
-    def stores_narrow_experts(self) -> bool:
-        """Whether the checkpoint itself holds experts in 8 bits or fewer."""
-        return any(
-            linear.part is Part.EXPERT and linear.storage.weight_dtype.bytes_per_value <= 1.0
-            for group in self.architecture.layer_groups
-            for linear in group.layer.linears
-        )
-
-    @property
-    def multiplies_dense_plainly(self) -> bool:
-        """Whether most of what a token meets outside of experts is multiplied in 16 bits or more."""
-        if self.narrows_weights:
-            return False
-        dense = [
-            (linear.storage.gemm_dtype.bytes_per_value > 1.0, group.count * linear.active_parameters)
-            for group in self.architecture.layer_groups
-            for linear in group.layer.linears
-            if linear.part is not Part.EXPERT
-        ]
-        plain = sum(entries for is_plain, entries in dense if is_plain)
-        return 2 * plain > sum(entries for _, entries in dense)
 
     @property
     def narrows_cache(self) -> bool:

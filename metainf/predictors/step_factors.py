@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metainf import accelerators
-from metainf.accelerators import Vendor
+from metainf.accelerators import Accelerator, Vendor
 from metainf.predictors.contract import ReplicaSpec
 from metainf.predictors.lanes import REPLICA_COLUMNS, REPLICA_ROW
 
-__all__ = ["MOST_LOG_FACTOR", "PARTS", "StepFactors"]
+__all__ = ["MOST_LOG_FACTOR", "PARTS", "StepFactors", "on_part"]
 
 FloatArray = NDArray[np.float64]
 
@@ -47,8 +47,11 @@ _PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], bool] | None
     "narrowed_dense": (("dense_read_s", "dense_token_s"), attrgetter("narrows_weights")),
     "narrowed_expert": (("expert_read_s", "expert_token_s"), attrgetter("narrows_weights")),
     "narrowed_cache": (("cache_read_s", "window_read_s"), attrgetter("narrows_cache")),
-    "stored_expert": (("expert_read_s", "expert_token_s"), attrgetter("stores_narrow_experts")),
-    "plain_dense_token": (("dense_token_s",), attrgetter("multiplies_dense_plainly")),
+    "stored_expert": (("expert_read_s", "expert_token_s"), attrgetter("architecture.stores_narrow_experts")),
+    "plain_dense_token": (
+        ("dense_token_s",),
+        lambda r: not r.narrows_weights and r.architecture.multiplies_dense_plainly,
+    ),
     "waiting": (("step_extra_s", "sequence_extra_s"), None),
     "frontend": (("frontend_token_s",), None),
     "request": (("request_s", "request_token_s"), None),
@@ -62,6 +65,13 @@ _MULTIPLIED = np.zeros((len(PARTS), REPLICA_ROW))
 for _place, (_names, _) in enumerate(_PARTS.values()):
     _MULTIPLIED[_place, [REPLICA_COLUMNS.index(_name) for _name in _names]] = 1.0
 _CONDITIONAL = [(_place, _applies) for _place, (_, _applies) in enumerate(_PARTS.values()) if _applies is not None]
+
+
+def on_part(part: str, by: float) -> FloatArray:
+    """Logarithms that move one part's factor alone, shape (parts,)."""
+    found = np.zeros(len(PARTS))
+    found[PARTS.index(part)] = by
+    return found
 
 
 @dataclass(frozen=True, eq=False)  # without slots: places are worked out once
@@ -90,10 +100,15 @@ class StepFactors:
         return {name: place for place, name in enumerate(self.accelerators)}
 
     @cached_property
-    def vendors(self) -> frozenset[Vendor]:
-        """Of the accelerators: the factors hold for theirs alone."""
+    def _vendors(self) -> frozenset[Vendor]:
+        """Of the accelerators; all of them where nothing was learnt. CPUs are never among them."""
         found = (accelerators.get(name) for name in self.accelerators)
-        return frozenset(each.vendor for each in found if each is not None)
+        vendors = frozenset(each.vendor for each in found if each is not None)
+        return (vendors or frozenset(Vendor)) - {Vendor.CPU}
+
+    def hold_for(self, accelerator: Accelerator) -> bool:
+        """Whether they say anything of this accelerator: it is no CPU, and of a vendor that was learnt of."""
+        return accelerator.vendor in self._vendors
 
     @property
     def digest(self) -> str:
@@ -113,8 +128,7 @@ class StepFactors:
 
     def of(self, replica: ReplicaSpec) -> FloatArray:
         """Factors on `replica_row` of a replica, shape (REPLICA_ROW,)."""
-        vendor = replica.accelerator.vendor
-        if vendor is Vendor.CPU or (self.vendors and vendor not in self.vendors):
+        if not self.hold_for(replica.accelerator):
             return np.ones(REPLICA_ROW)
         log = self.log_of(replica.accelerator.name).copy()
         for part, applies in _CONDITIONAL:

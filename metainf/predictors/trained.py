@@ -19,7 +19,6 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.accelerators import Vendor
 from metainf.evaluation.groups import accelerator_group
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.analytical import AnalyticalPredictor
@@ -78,7 +77,6 @@ class TrainedPredictor:
         self._features = QuestionFeatures(factors=model.factors)
         self._analytical = AnalyticalPredictor(factors=model.factors)
         self._known: dict[str, bool] = {}
-        self._vendors = (model.factors.vendors or frozenset(Vendor)) - {Vendor.CPU}
 
     @property
     def identity(self) -> PredictorIdentity:
@@ -90,8 +88,8 @@ class TrainedPredictor:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             inputs = lane_inputs(self._features, questions)
             distance = self.model.familiarity.distances(inputs.rows)
-            vendors = [questions[place].replica.accelerator.vendor for place in inputs.first.tolist()]
-            left = np.array([vendor not in self._vendors for vendor in vendors], dtype=np.bool_)
+            devices = [questions[place].replica.accelerator for place in inputs.first.tolist()]
+            left = np.array([not self.model.factors.hold_for(device) for device in devices], dtype=np.bool_)
             distance[left] = np.inf
             fade = fading(distance.max(axis=1, initial=0.0))
             category = self._categories(questions, inputs)

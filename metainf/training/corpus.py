@@ -14,7 +14,7 @@ from metainf.corpus.tables import OWN, load_rows
 from metainf.corpus.task import Task
 from metainf.corpus.task_store import read_tasks
 from metainf.errors import InvalidWorkloadError
-from metainf.evaluation.groups import accelerator_group, model_family, model_groups
+from metainf.evaluation.groups import about
 
 __all__ = ["read_corpus", "whole_tasks", "without"]
 
@@ -60,19 +60,10 @@ def without(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """
     if not names:
         return table
-    models = table.column("model").to_numpy(zero_copy_only=False).astype(np.str_)
-    devices = table.column("accelerator").to_numpy(zero_copy_only=False).astype(np.str_)
-    families = model_groups(models.tolist())
-    labels = [
-        models,
-        devices,
-        np.array([families[each] for each in models.tolist()], dtype=np.str_),
-        np.array([model_family(each) for each in models.tolist()], dtype=np.str_),
-        np.array([accelerator_group(each) for each in devices.tolist()], dtype=np.str_),
-    ]
+    models, devices = (table.column(name).to_pylist() for name in ("model", "accelerator"))
     left = np.zeros(len(models), dtype=np.bool_)
     for name in names:
-        hit = np.any([each == name for each in labels], axis=0)
+        hit = about(name, models, devices)
         if not hit.any():
             raise InvalidWorkloadError(f"--held-out {name}: no row is about such a model or accelerator")
         left |= hit

@@ -22,16 +22,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from metainf.artifact import manifest_number
 from metainf.engine_versions import EngineVersion, parse_engine_version
 from metainf.errors import InvalidWorkloadError
-from metainf.evaluation.groups import accelerator_group, model_family, model_groups
+from metainf.evaluation.groups import about, accelerator_group, model_groups
 from metainf.evaluation.measured_questions import question_of
 from metainf.measurements import Source
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import MAKESPAN
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictor, Question
 from metainf.predictors.corrections import TrainedModel
-from metainf.predictors.step_factors import PARTS
+from metainf.predictors.step_factors import PARTS, on_part
 from metainf.predictors.trained import TrainedPredictor
 from metainf.workload import BatchLoad, LatencyMetric, Statistic
 
@@ -144,18 +145,18 @@ class ServerSteps:
     def metrics(self) -> Mapping[str, Any]:
         """All of it, as the manifest of an artifact has it."""
         return {
-            "log": {part: round(float(self.log[PARTS.index(part)]), 4) for part in SERVER_PARTS},
-            "batchInflation": round(self.batch_inflation, 4),
+            "log": {part: manifest_number(float(self.log[PARTS.index(part)])) for part in SERVER_PARTS},
+            "batchInflation": manifest_number(self.batch_inflation),
             "digest": self.digest,
             "figures": {
                 source: {
                     name: {
                         "rows": each.rows,
-                        "analytical": _rounded(each.analytical),
-                        "kernels": _rounded(each.kernels),
-                        "generationOut": _rounded(each.generation_out),
-                        "modelOut": _rounded(each.model_out),
-                        "coverage": _rounded(each.coverage),
+                        "analytical": manifest_number(each.analytical),
+                        "kernels": manifest_number(each.kernels),
+                        "generationOut": manifest_number(each.generation_out),
+                        "modelOut": manifest_number(each.model_out),
+                        "coverage": manifest_number(each.coverage),
                     }
                     for name, each in figures.items()
                 }
@@ -180,14 +181,17 @@ def server_rows(table: pa.Table, held_out: Collection[str] = ()) -> ServerRows:
         question = question_of(row) if np.isfinite(figures).any() else None
         if question is not None:
             kept.append((row, figures, question))
-    families = model_groups([question.replica.architecture.name for _, _, question in kept])
-    kept = [each for each in kept if not _names_of(each[2], families) & set(held_out)]
+    models = [question.replica.architecture.name for _, _, question in kept]
+    devices = [question.replica.accelerator.name for _, _, question in kept]
+    left = np.any([about(name, models, devices) for name in held_out], axis=0) if held_out else np.zeros(len(kept))
+    kept = [each for each, is_left in zip(kept, left, strict=True) if not is_left]
     if not kept:
         raise InvalidWorkloadError(
             f"learning from real servers needs rows of known models on vLLM {_EARLIEST} or later, and there are none"
         )
     rows, truth, questions = zip(*kept, strict=True)
     models = [question.replica.architecture.name for question in questions]
+    families = model_groups(models)
     devices = [question.replica.accelerator.name for question in questions]
     places = [
         f"{row['source']}\0{model}\0{row['method']}\0{device}"
@@ -202,12 +206,6 @@ def server_rows(table: pa.Table, held_out: Collection[str] = ()) -> ServerRows:
         place=np.unique(places, return_inverse=True)[1].astype(np.intp).ravel(),
         digest="sha256:" + hashlib.sha256(repr(rows).encode()).hexdigest(),
     )
-
-
-def _names_of(question: Question, families: Mapping[str, str]) -> set[str]:
-    """What a row's model and accelerator are called, and their groups."""
-    model, device = question.replica.architecture.name, question.replica.accelerator.name
-    return {model, device, families[model], model_family(model), accelerator_group(device)}
 
 
 def _figures(row: Mapping[str, Any]) -> FloatArray:
@@ -235,9 +233,9 @@ def _is_recent(row: Mapping[str, Any]) -> bool:
 
 def fitted_servers(model: TrainedModel, rows: ServerRows) -> ServerSteps:
     """What the rows say that servers take beside a model's kernels, and how well that carries over."""
-    slopes = _slopes(model, rows)
-    everything = np.ones(len(rows), dtype=np.bool_)
     kernels, _ = _errors(TrainedPredictor(model, ""), rows)
+    slopes = _slopes(model, rows, kernels)
+    everything = np.ones(len(rows), dtype=np.bool_)
     analytical, _ = _errors(AnalyticalPredictor(), rows)
     (by_generation, sd), (by_model, _) = (
         _held_out(model, rows, slopes, groups) for groups in (rows.accelerator, rows.model)
@@ -265,14 +263,14 @@ def _moved(model: TrainedModel, log: FloatArray) -> TrainedModel:
     return replace(model, factors=model.factors.moved(log))
 
 
-def _slopes(model: TrainedModel, rows: ServerRows) -> FloatArray:
-    """By how much predictions rise with the logarithm of each factor, shape (server parts, n, 3); 0 where unknown."""
-    before, _ = _errors(TrainedPredictor(model, ""), rows)
+def _slopes(model: TrainedModel, rows: ServerRows, before: FloatArray) -> FloatArray:
+    """By how much predictions rise with the logarithm of each factor, shape (server parts, n, 3); 0 where unknown.
+
+    `before` are the model's errors.
+    """
     found = np.zeros((len(SERVER_PARTS), *before.shape))
     for place, part in enumerate(SERVER_PARTS):
-        step = np.zeros(len(PARTS))
-        step[PARTS.index(part)] = _STEP
-        after, _ = _errors(TrainedPredictor(_moved(model, step), ""), rows)
+        after, _ = _errors(TrainedPredictor(_moved(model, on_part(part, _STEP)), ""), rows)
         found[place] = np.nan_to_num((before - after) / _STEP)  # an error is truth less prediction
     return found
 
@@ -325,10 +323,6 @@ def _errors(predictor: Predictor, rows: ServerRows) -> tuple[FloatArray, FloatAr
 def _median(errors: FloatArray) -> float:
     known = errors[~np.isnan(errors)]
     return float(np.median(np.abs(known))) if len(known) else float("nan")
-
-
-def _rounded(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
 
 
 def _inflation(errors: FloatArray, sd: FloatArray) -> float:

@@ -16,7 +16,7 @@ can share them, and a table of base answers for each part is made once and not i
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.predictors.step_factors import MOST_LOG_FACTOR, PARTS, StepFactors
+from metainf.predictors.step_factors import MOST_LOG_FACTOR, PARTS, StepFactors, on_part
 from metainf.training.rows import TrainingRows
 
 __all__ = ["factor_slopes", "fitted_factors"]
@@ -32,8 +32,8 @@ _TASK_ROWS = 3.0
 _FAR = 0.8  # a residual from which on it counts as its distance and not as its square
 _SHARED_LOG_SD = np.full(len(PARTS), 1.0)
 _LOG_SD = np.full(len(PARTS), 0.4)
-"""Between accelerators, about as far as devices with measured kernels are apart (`step_times.ratios`)."""
 _LOG_SD[PARTS.index("prompt_pair")] = 1.0
+"""Between accelerators, about as far as devices with measured kernels are apart (`step_times.ratios`)."""
 _SHARED_LOG_SD[PARTS.index("stored_expert")], _LOG_SD[PARTS.index("stored_expert")] = 0.3, 0.1
 """Seven models have such experts, and what one of them has of its own is no fact of a format."""
 _SHARED_LOG_SD[PARTS.index("plain_dense_token")] = _LOG_SD[PARTS.index("plain_dense_token")] = 1e-3
@@ -47,9 +47,9 @@ def factor_slopes(rows: TrainingRows) -> Float32Array:
     """
     none = StepFactors.none()
     slopes = np.zeros((len(PARTS), *rows.residual.shape), dtype=np.float32)
-    for part in range(len(PARTS)):
-        moved = rows.under(none.moved(np.where(np.arange(len(PARTS)) == part, _STEP, 0.0))).residual
-        slopes[part] = np.nan_to_num((rows.residual - moved) / _STEP)  # a residual is truth less base
+    for place, part in enumerate(PARTS):
+        moved = rows.under(none.moved(on_part(part, _STEP))).residual
+        slopes[place] = np.nan_to_num((rows.residual - moved) / _STEP)  # a residual is truth less base
     return slopes
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from metainf import __version__
-from metainf.artifact import Provenance, write_predictor
+from metainf.artifact import Provenance, manifest_number, write_predictor
 from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
 from metainf.evaluation.calibration import Guarantee, Inflation
@@ -227,20 +227,16 @@ def _judged(
 def _decision_figures(caution: float, inflation: Inflation, under: Decided, cases: int) -> Mapping[str, Any]:
     """How choices go under the caution; `inflation` is what the calibration asked for, null where it is to refuse."""
     return {
-        "caution": _rounded(caution),
-        "inflation": _rounded(inflation.value),
-        "violations": _rounded(under.violations),
-        "refusals": _rounded(under.refusals),
-        "falseRefusals": _rounded(under.false_refusals),
+        "caution": manifest_number(caution),
+        "inflation": manifest_number(inflation.value),
+        "violations": manifest_number(under.violations),
+        "refusals": manifest_number(under.refusals),
+        "falseRefusals": manifest_number(under.false_refusals),
         "groups": inflation.groups,
         "groupsWithPicks": inflation.groups_with_picks,
         "cases": cases,
         "guarantee": inflation.guarantee.value,
     }
-
-
-def _rounded(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
 
 
 def _medians(whole: Errors, analytical: Errors) -> Mapping[str, Mapping[str, float]]:
