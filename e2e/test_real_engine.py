@@ -154,11 +154,10 @@ def _log(site: Site, pod: Object) -> str:
     return kubectl(site.cluster, "-n", _TEAM, "logs", pod["metadata"]["name"])
 
 
-def _assert_told(story: Story, name: str, reason: str) -> Object:
-    """Assert that an event of this reason is about the workload; the last of them."""
-    found = [event for event in story.events(name) if event["reason"] == reason]
-    assert found, f"no event {reason} about {name}: {[event['reason'] for event in story.events(name)]}"
-    return found[-1]
+def _assert_told(story: Story, name: str, reason: str, says: str = "") -> None:
+    """Assert that an event of this reason about the workload says this; there may be others, of what came before."""
+    told = [(event["reason"], event["note"]) for event in story.events(name)]
+    assert any(of == reason and says in note for of, note in told), f"no event {reason} ({says!r}) about {name}: {told}"
 
 
 def test_a_real_engine_becomes_ready_unprivileged(
@@ -258,9 +257,16 @@ def _assert_one_pod(story: Story) -> None:
 
 
 def test_a_pod_that_is_stopped_finishes_its_streams(site: Site, served: Story, say: Callable[[str], None]) -> None:
-    stopped = _pod(served)
     pace = site.client.ask("pace", 800, within_s=_START_S)["tokens_per_s"]
-    tokens = max(200, min(_MOST_TOKENS, round(_STREAM_S * pace)))
+    went_on_s = _stopped_while_it_streams(site, served, max(200, min(_MOST_TOKENS, round(_STREAM_S * pace))), say)
+    if went_on_s <= _SETTLE_S:  # what else ran on the machine while its pace was taken has ended since
+        went_on_s = _stopped_while_it_streams(site, served, _MOST_TOKENS, say)
+    assert went_on_s > _SETTLE_S
+
+
+def _stopped_while_it_streams(site: Site, served: Story, tokens: int, say: Callable[[str], None]) -> float:
+    """Stop the pod of a stream that has begun: for how long that goes on, to its end; another pod serves then."""
+    stopped = _pod(served)
     with site.client.start("stream", tokens) as stream:
         assert stream.stderr is not None
         assert stream.stderr.readline() == "began\n"
@@ -270,9 +276,9 @@ def test_a_pod_that_is_stopped_finishes_its_streams(site: Site, served: Story, s
     went_on_s = time.monotonic() - began_s
     say(f"a stream of {tokens} tokens went on for {went_on_s:.0f} s after its pod was stopped")
     assert answer == {"tokens": tokens, "finish_reason": "length"}
-    assert went_on_s > _SETTLE_S
     served.ready(_NAME, _START_S)
     assert _pod(served)["metadata"]["uid"] != stopped["metadata"]["uid"]
+    return went_on_s
 
 
 def test_an_engine_that_dies_is_told_and_healed(site: Site, served: Story, say: Callable[[str], None]) -> None:
@@ -283,8 +289,7 @@ def test_an_engine_that_dies_is_told_and_healed(site: Site, served: Story, say: 
     assert "0 of 1 replicas are ready" in message
     assert "exit code 0" in message
     assert site.client.end(died)["failed"] is not None
-    note = eventually(functools.partial(_assert_told, served, _NAME, "EngineCrashed"))["note"]
-    assert "ended by itself" in note
+    eventually(functools.partial(_assert_told, served, _NAME, "EngineCrashed", "ended by itself"))
     served.ready(_NAME, _START_S)
     say(f"healed {time.monotonic() - began_s:.0f} s after it was told: {message}")
     assert _container(_pod(served))["restartCount"] == restarts + 1
