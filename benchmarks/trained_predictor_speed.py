@@ -4,8 +4,10 @@ Separate from the tests, which hold loose bounds on busy machines; run it where 
 
     OMP_NUM_THREADS=1 python benchmarks/trained_predictor_speed.py [predictor.metainf]
 
-The questions are those of one decision: one model and one traffic, each on a replica of its own. Times are wall-clock
-and of the processor alone; on a shared machine only the second says something.
+The questions are those of one decision: one model and one traffic, each on a replica of its own. The trained predictor
+keeps what it knows of a lane for other loads, so it is timed twice: where each traffic is of a kind that it was not
+asked about before (each burstier than the last), and where each has another rate. Times are wall-clock and of the
+processor alone; on a shared machine only the second says something.
 """
 
 import argparse
@@ -13,7 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from metainf.artifact import load_predictor
@@ -36,27 +40,33 @@ _LOAD = (
 )
 
 
-def questions(count: int = _QUESTIONS) -> list[Question]:
+_TRAFFIC = Traffic(RateLoad(3.0), TokenLengths(1000.0, 3000.0), TokenLengths(200.0, 500.0))
+
+
+def questions(most: int = _QUESTIONS) -> list[Question]:
     """So many questions about different replicas of one model under one traffic."""
-    traffic = Traffic(RateLoad(3.0), TokenLengths(1000.0, 3000.0), TokenLengths(200.0, 500.0))
     asked = (
-        replica_of(Task(_MODEL, place.accelerator, place.layout, traffic), method)
+        replica_of(Task(_MODEL, place.accelerator, place.layout, _TRAFFIC), method)
         for place in places_of(_MODEL)
         for method in portfolio()
     )
     replicas = [replica for replica in asked if not isinstance(replica, Infeasible)]
-    return [Question(replica, traffic) for replica in replicas[:: max(1, len(replicas) // count)][:count]]
+    return [Question(replica, _TRAFFIC) for replica in replicas[:: max(1, len(replicas) // most)][:most]]
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds by the wall and of the processor, medians of some repeats."""
+def timed(work: Callable[[Sequence[Question]], object], batches: Iterable[Sequence[Question]]) -> tuple[float, float]:
+    """Milliseconds by the wall and of the processor, medians over some batches."""
     walls, processors = [], []
-    for _ in range(_REPEATS):
+    for asked, _ in zip(batches, range(_REPEATS), strict=False):
         wall, processor = time.perf_counter(), time.process_time()
-        work()
+        work(asked)
         walls.append((time.perf_counter() - wall) * 1000)
         processors.append((time.process_time() - processor) * 1000)
     return statistics.median(walls), statistics.median(processors)
+
+
+def _of(asked: Sequence[Question], traffic: Traffic) -> list[Question]:
+    return [Question(question.replica, traffic) for question in asked]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,9 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print(f"load with imports: {min(loads) * 1000:.0f} ms; {path.stat().st_size / 1e6:.2f} MB")
     share = float(trained.predict(asked).out_of_distribution.mean())
-    for name, predictor in (("analytical", analytical), ("trained", trained)):
-        predictor.predict(asked)
-        wall, processor = timed(lambda predictor=predictor: predictor.predict(asked))
+    analytical.predict(asked)
+    kinds = (_of(asked, replace(_TRAFFIC, burstiness=1.0 + 0.001 * number)) for number in count(1))
+    rates = (_of(asked, replace(_TRAFFIC, load=RateLoad(3.0 + 0.001 * number))) for number in count(1))
+    for name, predict, batches in (
+        ("analytical", analytical.predict, rates),
+        ("trained, of a new kind of traffic", trained.predict, kinds),
+        ("trained, of another rate", trained.predict, rates),
+    ):
+        wall, processor = timed(predict, batches)
         print(f"{name}: {len(asked)} questions in {wall:.1f} ms, {processor:.1f} ms of the processor")
     print(f"out of distribution: {share:.0%} of them")
     return 0

@@ -52,11 +52,12 @@ def main() -> int:
         print(f"  [{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr, flush=True)
 
     print(_machine())
-    times = time_decisions(options.decisions)
-    print(
-        f"  one decision over {times.candidates} candidates, {times.count} of them: "
-        f"p50 {times.p50_ms:.1f} ms, p99 {times.p99_ms:.1f} ms, worst {times.worst_ms:.1f} ms"
-    )
+    for new_kinds, about in ((False, "another rate"), (True, "a new kind of traffic")):
+        times = time_decisions(options.decisions, new_kinds=new_kinds)
+        print(
+            f"  one decision over {times.candidates} candidates, {times.count} of them, each about {about}: "
+            f"p50 {times.p50_ms:.1f} ms, p99 {times.p99_ms:.1f} ms, worst {times.worst_ms:.1f} ms"
+        )
     if options.workloads:
         with running_cluster() as cluster:
             apply_crds(cluster, _ROOT / "crds")

@@ -80,8 +80,11 @@ def _pool(name: str, accelerator: str, count: int, price: str, nodes: int) -> No
     )
 
 
-def _requests() -> Iterator[Request]:
-    """One question after another, each another rate and budget: no answer can be remembered."""
+def _requests(*, new_kinds: bool = False) -> Iterator[Request]:
+    """One question after another, each of another rate: no answer can be remembered, but what is known of lanes can.
+
+    With `new_kinds` each is of burstier traffic than the last: of that nothing is known yet but the replicas.
+    """
     architecture = known_model("Qwen/Qwen2.5-7B-Instruct")
     if architecture is None:
         raise ValueError("the model is not known")
@@ -94,14 +97,15 @@ def _requests() -> Iterator[Request]:
     )
     number = 0
     while True:
-        rate = 2.0 + 0.001 * (number % 500)
+        load, burstiness = RateLoad(2.0 + 0.001 * (number % 500)), 1.0 + 0.001 * number * new_kinds
         number += 1
-        yield Request(replace(base, traffic=replace(base.traffic, load=RateLoad(rate))), architecture, pools, "0.32.0")
+        traffic = replace(base.traffic, load=load, burstiness=burstiness)
+        yield Request(replace(base, traffic=traffic), architecture, pools, "0.32.0")
 
 
-def time_decisions(count: int = 1000, warm_up: int = 20) -> DecisionTimes:
-    """Time so many decisions, one after another."""
-    (predictor, fault), requests = default_predictor(), _requests()
+def time_decisions(count: int = 1000, warm_up: int = 20, *, new_kinds: bool = False) -> DecisionTimes:
+    """Time so many decisions, one after another; each about traffic of a new kind, or only of another rate."""
+    (predictor, fault), requests = default_predictor(), _requests(new_kinds=new_kinds)
     if fault is not None:
         raise ValueError(f"the predictor that ships cannot be used: {fault}")
     times: list[float] = []

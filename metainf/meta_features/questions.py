@@ -24,7 +24,7 @@ from metainf.meta_features.schema import FeatureDescription, described, values_o
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
 from metainf.predictors.contract import Question, ReplicaSpec
 from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
-from metainf.predictors.remembered import RememberedRows
+from metainf.predictors.remembered import RememberedRows, one_by_one
 from metainf.predictors.spread import replica_penalty
 from metainf.predictors.step_factors import StepFactors
 from metainf.roofline import step_work
@@ -65,7 +65,9 @@ class QuestionFeatures:
         remembered: int = _REMEMBERED,
     ) -> None:
         self.efficiency = efficiency
-        self._replicas: RememberedRows[ReplicaSpec] = RememberedRows(_PENALTY.stop, self._described, most=remembered)
+        self._replicas: RememberedRows[ReplicaSpec] = RememberedRows(
+            _PENALTY.stop, one_by_one(self._described), most=remembered
+        )
         self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
         self._models: dict[int, tuple[ModelArchitecture, tuple[float, ...]]] = {}
         self._remembered = remembered
@@ -78,7 +80,9 @@ class QuestionFeatures:
         return other
 
     def _rows_of(self, factors: StepFactors | None) -> RememberedRows[ReplicaSpec] | None:
-        return None if factors is None else RememberedRows(REPLICA_ROW, factors.of, most=self._remembered)
+        if factors is None:
+            return None
+        return RememberedRows(REPLICA_ROW, one_by_one(factors.of), most=self._remembered)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from metainf.efficiencies import CONSTANTS, Efficiency, efficiency_of
 from metainf.predictors.contract import FloatArray, Predictions, PredictorIdentity, Question, ReplicaSpec
 from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
 from metainf.predictors.latencies import batch_latencies, steady_latencies
-from metainf.predictors.remembered import RememberedRows
+from metainf.predictors.remembered import RememberedRows, one_by_one
 from metainf.predictors.spread import SPREAD_CONSTANTS, replica_penalty, spread
 from metainf.predictors.step_factors import StepFactors
 from metainf.queueing import at, solve
@@ -40,7 +40,7 @@ class AnalyticalPredictor:
     def __init__(self, efficiency: Efficiency | None = None, factors: StepFactors | None = None) -> None:
         self.efficiency = efficiency
         self._factors = factors
-        self._known: RememberedRows[ReplicaSpec] = RememberedRows(REPLICA_ROW + 2, self._described)
+        self._known: RememberedRows[ReplicaSpec] = RememberedRows(REPLICA_ROW + 2, one_by_one(self._described))
         learnt = () if factors is None else (factors.digest,)
         constants = repr((_VERSION, CONSTANTS, SPREAD_CONSTANTS, efficiency, *learnt))
         digest = "sha256:" + hashlib.sha256(constants.encode()).hexdigest()

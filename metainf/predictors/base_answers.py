@@ -29,8 +29,8 @@ __all__ = [
     "THROUGHPUT",
     "base_answers",
     "coordinates",
+    "knot_answers",
     "knot_loads",
-    "with_knots",
 ]
 
 TARGETS: tuple[str, ...] = (
@@ -82,18 +82,18 @@ def coordinates(lanes: LaneSet, loads: FloatArray, load: FloatArray, capacity: F
     return np.asarray(below + np.clip((rising - low) / (high - low), 0.0, 1.0))
 
 
-def with_knots(distinct: LaneSet, load: FloatArray, loads: FloatArray, capacity: FloatArray) -> tuple[FloatArray, ...]:
-    """The answers at n loads, shape (n, targets), and at the knots of m lanes, shape (m, KNOTS, targets).
+def knot_answers(distinct: LaneSet, capacity: FloatArray) -> FloatArray:
+    """The answers at the knots of m lanes, shape (m, KNOTS, targets); `capacity` has shape (m,).
 
-    Parameters
-    ----------
-    load : array of shape (n,), loads : array of shape (m, KNOTS), capacity : array of shape (m,)
+    Of batches alone nobody asks: zeros.
     """
     count = len(capacity)
-    of = np.concatenate([distinct.of, np.repeat(np.arange(count), KNOTS)])
+    if not np.isnan(np.asarray(distinct.traffic.requests)).any():
+        return np.zeros((count, KNOTS, len(TARGETS)))
+    of = np.repeat(np.arange(count), KNOTS)
     every = replace(distinct, of=of, lanes=np.ones(len(of)))
-    found = base_answers(every, np.concatenate([load, loads.ravel()]), capacity[of])
-    return found[: len(load)], found[len(load) :].reshape(count, KNOTS, len(TARGETS))
+    found = base_answers(every, knot_loads(distinct, capacity).ravel(), capacity[of])
+    return found.reshape(count, KNOTS, len(TARGETS))
 
 
 def base_answers(distinct: LaneSet, load: FloatArray, capacity: FloatArray) -> FloatArray:

@@ -17,12 +17,13 @@ from metainf.predictors.base_answers import (
     THROUGHPUT,
     base_answers,
     coordinates,
+    knot_answers,
     knot_loads,
-    with_knots,
 )
 from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, FloatArray
 from metainf.predictors.familiarity import FAR, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, LaneInputs
+from metainf.predictors.lanes import LaneSet
 from metainf.predictors.spread import MOST_LOG_SD, SPECULATION_LOG_SD, near_capacity
 from metainf.predictors.step_factors import StepFactors
 from metainf.predictors.trees import ObliviousTrees
@@ -146,26 +147,38 @@ def corrections(model: TrainedModel, inputs: LaneInputs, distance: FloatArray) -
     return Corrections.of(model.trees.at_knots(inputs.rows), distance)
 
 
-def responses(inputs: LaneInputs, found: Corrections, load: FloatArray) -> Responses:
-    """The corrected answers at n loads, each per lane: requests per second, clients, or requests of a batch."""
-    lanes, of = inputs.lanes, inputs.lanes.of
-    capacity = (inputs.capacity * np.exp(found.residual[:, -1, CAPACITY]))[of]
+def responses(
+    lanes: LaneSet, capacity: FloatArray, found: Corrections, load: FloatArray, knots: FloatArray | None = None
+) -> Responses:
+    """The corrected answers at n loads of m lanes.
+
+    Parameters
+    ----------
+    capacity : array of shape (m,), requests/s
+        The most that one lane completes, before it is corrected.
+    load : array of shape (n,)
+        Per lane: requests per second, clients, or requests of a batch.
+    knots : array of shape (m, KNOTS, targets), optional
+        As `knot_answers` gives them, where they are at hand.
+    """
+    of, own_capacity = lanes.of, capacity
+    capacity = (own_capacity * np.exp(found.residual[:, -1, CAPACITY]))[of]
     is_open = lanes.lane.open_loop[of] > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         utilization = np.where(is_open, load / capacity, 0.0)
     # A knot is a utilisation, of the analytical lane as of the corrected one: that is where what was learnt belongs.
-    shifted = np.where(is_open, np.minimum(utilization, _ALMOST_FULL) * inputs.capacity[of], load)
-    loads = knot_loads(lanes, inputs.capacity)
-    coordinate = coordinates(lanes, loads, shifted, inputs.capacity[of])
+    shifted = np.where(is_open, np.minimum(utilization, _ALMOST_FULL) * own_capacity[of], load)
+    coordinate = coordinates(lanes, knot_loads(lanes, own_capacity), shifted, own_capacity[of])
     below, share = knot_weights(coordinate)
     is_batch = ~np.isnan(np.asarray(lanes.traffic.requests))[of]
+    answer = base_answers(lanes, shifted, own_capacity[of])
+    between = answer + _between(found.residual, of, below, share)
     if is_batch.all():
-        answer = base_answers(lanes, load, inputs.capacity[of]) + _between(found.residual, of, below, share)
+        answer = between
     else:
-        answer, knots = with_knots(lanes, shifted, loads, inputs.capacity)
-        batch_answer = answer + _between(found.residual, of, below, share)
-        steady_answer = _followed(answer, knots, found.residual, (of, below, share))
-        answer = np.where(is_batch[:, None], batch_answer, steady_answer)
+        knots = knot_answers(lanes, own_capacity) if knots is None else knots
+        steady = _followed(answer, knots, found.residual, (of, below, share))
+        answer = np.where(is_batch[:, None], between, steady)
     answer[:, CAPACITY] = np.log(capacity)
     answer[:, :LATENCIES] = _ordered(answer[:, :LATENCIES])
     answer[is_open & ~(utilization < 1.0), :LATENCIES] = np.inf

@@ -60,9 +60,9 @@ class LaneInputs:
     first: NDArray[np.intp]
 
 
-def lane_inputs(known: QuestionFeatures, questions: Sequence[Question]) -> LaneInputs:
-    """The inputs of n questions."""
-    lanes = known.lanes(questions)
+def lane_inputs(known: QuestionFeatures, questions: Sequence[Question], lanes: LaneSet | None = None) -> LaneInputs:
+    """The inputs of n questions; `lanes` where they are made already."""
+    lanes = known.lanes(questions) if lanes is None else lanes
     count = len(lanes.lane.slots)
     _, first = np.unique(lanes.of, return_index=True)
     own = replace(lanes, of=np.arange(count), lanes=lanes.lanes[first])

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RememberedRows"]
+__all__ = ["RememberedRows", "one_by_one"]
 
 T = TypeVar("T")
 
@@ -25,12 +25,12 @@ class RememberedRows(Generic[T]):
     ----------
     width : int
     describe : function
-        The row of one object, shape (width,).
+        The rows of k objects that were not asked about before, shape (k, width).
     most : int
         Objects that are kept; with more, all are forgotten and learnt again as they come.
     """
 
-    def __init__(self, width: int, describe: Callable[[T], FloatArray], *, most: int = 8192) -> None:
+    def __init__(self, width: int, describe: Callable[[Sequence[T]], FloatArray], *, most: int = 8192) -> None:
         self._describe = describe
         self._most = most
         self._place_of: dict[int, int] = {}
@@ -45,18 +45,32 @@ class RememberedRows(Generic[T]):
             places = list(map(self._place_of.get, map(id, items)))
         return self._table[np.array(places, dtype=np.intp)]
 
-    def _learn(self, items: Sequence[T]) -> None:
-        new = {id(item): item for item in items if id(item) not in self._place_of}
+    def keep(self, items: Sequence[T], rows: FloatArray) -> None:
+        """Rows of k objects that are known already, so that they are not worked out again."""
+        new = {id(item): place for place, item in enumerate(items) if id(item) not in self._place_of}
         if len(self._items) + len(new) > self._most:
             self._place_of.clear()
             self._items.clear()
-            new = {id(item): item for item in items}
-        needed = len(self._items) + len(new)
+            new = {id(item): place for place, item in enumerate(items)}
+        count = len(self._items)
+        needed = count + len(new)
         if needed > len(self._table):
             grown = np.empty((max(needed, 2 * len(self._table)), self._table.shape[1]))
-            grown[: len(self._items)] = self._table[: len(self._items)]
+            grown[:count] = self._table[:count]
             self._table = grown
-        for key, item in new.items():
-            self._table[len(self._items)] = self._describe(item)
-            self._place_of[key] = len(self._items)
-            self._items.append(item)
+        places = list(new.values())
+        self._table[count:needed] = rows[places]
+        self._place_of.update(zip(new, range(count, needed), strict=True))
+        self._items.extend(items[place] for place in places)
+
+    def _learn(self, items: Sequence[T]) -> None:
+        unknown = {id(item): item for item in items if id(item) not in self._place_of}
+        if len(self._items) + len(unknown) > self._most:
+            unknown = {id(item): item for item in items}
+        new = list(unknown.values())
+        self.keep(new, self._describe(new))
+
+
+def one_by_one(describe: Callable[[T], FloatArray]) -> Callable[[Sequence[T]], FloatArray]:
+    """What describes some objects (one at least), of what describes one: rows of shape (k, width)."""
+    return lambda items: np.stack([describe(item) for item in items])

@@ -19,8 +19,6 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from metainf.evaluation.groups import accelerator_group
-from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, THROUGHPUT
 from metainf.predictors.contract import (
@@ -36,21 +34,15 @@ from metainf.predictors.corrections import (
     BATCH,
     CONCURRENCY,
     RATE,
-    SEEN,
     UNSEEN,
-    Corrections,
     Responses,
     TrainedModel,
-    corrections,
     near_full,
     responses,
-    speculation_log_sd,
     spreads_at,
-    width_factors,
-    with_distance,
 )
-from metainf.predictors.familiarity import fading
-from metainf.predictors.inputs import LaneInputs, lane_inputs
+from metainf.predictors.known_lanes import KnownLanes, LaneKnowledge
+from metainf.predictors.lanes import LaneSet
 from metainf.predictors.spread import MOST_LOG_SD, delivered_log_sd, spread
 
 __all__ = ["TrainedPredictor"]
@@ -74,9 +66,8 @@ class TrainedPredictor:
     def __init__(self, model: TrainedModel, digest: str) -> None:
         self.model = model
         self.digest = digest
-        self._features = QuestionFeatures(factors=model.factors)
+        self._knowledge = LaneKnowledge(model)
         self._analytical = AnalyticalPredictor(factors=model.factors)
-        self._known: dict[str, bool] = {}
 
     @property
     def identity(self) -> PredictorIdentity:
@@ -86,19 +77,13 @@ class TrainedPredictor:
     def predict(self, questions: Sequence[Question]) -> Predictions:
         """Predictions for all questions at once, in their order."""
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            inputs = lane_inputs(self._features, questions)
-            distance = self.model.familiarity.distances(inputs.rows)
-            devices = [questions[place].replica.accelerator for place in inputs.first.tolist()]
-            left = np.array([not self.model.factors.hold_for(device) for device in devices], dtype=np.bool_)
-            distance[left] = np.inf
-            fade = fading(distance.max(axis=1, initial=0.0))
-            category = self._categories(questions, inputs)
-            caution = self._cautions(inputs, category, fade, left)
-            far = (fade >= 1.0)[inputs.lanes.of]
+            lanes = self._knowledge.features.lanes(questions)
+            known = self._knowledge.of(questions, lanes)
+            caution = self._cautions(lanes, known)
+            far = (known.found.fade >= 1.0)[lanes.of]
             if len(far) and far.all():
                 return replace(self._analytical.predict(questions), out_of_distribution=far, caution=caution)
-            found = corrections(self.model, inputs, distance)
-            answers = replace(_Answers(self, questions, inputs, found).table(category), caution=caution)
+            answers = replace(_Answers(self, questions, lanes, known).table(), caution=caution)
         rows = np.flatnonzero(far)
         if len(rows):
             answers = _replaced(answers, rows, self._analytical.predict([questions[row] for row in rows.tolist()]))
@@ -106,57 +91,49 @@ class TrainedPredictor:
 
     def is_known(self, accelerator: str) -> bool:
         """Whether the generation of this accelerator was trained on."""
-        found = self._known.get(accelerator)
-        if found is None:
-            found = self._known[accelerator] = accelerator_group(accelerator) in self.model.generations
-        return found
+        return self._knowledge.is_seen(accelerator)
 
-    def _categories(self, questions: Sequence[Question], inputs: LaneInputs) -> IntArray:
-        """SEEN or UNSEEN, of the m lanes."""
-        names = [questions[place].replica.accelerator.name for place in inputs.first.tolist()]
-        category_of = {name: SEEN if self.is_known(name) else UNSEEN for name in set(names)}
-        return np.array([category_of[name] for name in names], dtype=np.intp)
-
-    def _cautions(self, inputs: LaneInputs, category: IntArray, fade: FloatArray, left: BoolArray) -> FloatArray:
+    def _cautions(self, lanes: LaneSet, known: KnownLanes) -> FloatArray:
         """The caution of each question, shape (n,); 1 of lanes that are left to the analytical predictor by vendor."""
-        traffic = inputs.lanes.traffic
+        traffic, found = lanes.traffic, known.found
         is_batch = ~np.isnan(np.asarray(traffic.requests))
         kind = np.where(~np.isnan(np.asarray(traffic.rate)), RATE, np.where(is_batch, BATCH, CONCURRENCY))
-        caution = self.model.caution[category, kind]
-        of_lanes: FloatArray = np.where(fade > 0.0, np.maximum(caution, 1.0), caution)
-        of_lanes[left] = 1.0
-        return of_lanes[inputs.lanes.of]
+        caution = self.model.caution[known.category, kind]
+        of_lanes: FloatArray = np.where(found.fade > 0.0, np.maximum(caution, 1.0), caution)
+        of_lanes[np.isinf(found.distance)] = 1.0
+        return of_lanes[lanes.of]
 
     def penalties(self, questions: Sequence[Question]) -> FloatArray:
         """What the analytical predictor adds to its spread for each question, shape (n, 2)."""
-        return self._features.penalties(questions)
+        return self._knowledge.features.penalties(questions)
 
 
 class _Answers:
     """One batch of questions on its way to a table."""
 
     def __init__(
-        self, predictor: TrainedPredictor, questions: Sequence[Question], inputs: LaneInputs, found: Corrections
+        self, predictor: TrainedPredictor, questions: Sequence[Question], lanes: LaneSet, known: KnownLanes
     ) -> None:
-        traffic, lanes, of = inputs.lanes.traffic, inputs.lanes.lanes, inputs.lanes.of
+        traffic, count, of = lanes.traffic, lanes.lanes, lanes.of
         rate, clients, requests, deadline, tokens = (
             np.asarray(each)[of]
             for each in (traffic.rate, traffic.clients, traffic.requests, traffic.deadline_s, traffic.output_tokens)
         )
-        self.predictor, self.questions, self.inputs, self.found = predictor, questions, inputs, found
-        self.lanes, self.rate, self.requests, self.deadline_s, self.tokens = lanes, rate, requests, deadline, tokens
+        self.predictor, self.questions, self.known = predictor, questions, known
+        self.of, self.count, self.rate, self.requests = of, count, rate, requests
+        self.deadline_s, self.tokens = deadline, tokens
         self.is_open, self.is_batch = ~np.isnan(rate), ~np.isnan(requests)
-        load = np.where(self.is_batch, np.ceil(requests / lanes), np.where(self.is_open, rate, clients) / lanes)
-        self.feasible = inputs.lanes.feasible[of]
-        self.response: Responses = responses(inputs, found, load)
+        load = np.where(self.is_batch, np.ceil(requests / count), np.where(self.is_open, rate, clients) / count)
+        self.feasible = lanes.feasible[of]
+        self.response: Responses = responses(lanes, known.capacity, known.found, load, known.knots)
 
-    def table(self, category: IntArray) -> Predictions:
-        """The answers as the contract has them, but for their caution; `category` is of the lanes."""
+    def table(self) -> Predictions:
+        """The answers as the contract has them, but for their caution."""
         response, feasible = self.response, self.feasible
         answer = np.exp(response.answer)
-        capacity = np.where(feasible, answer[:, CAPACITY] * self.lanes, 0.0)
+        capacity = np.where(feasible, answer[:, CAPACITY] * self.count, 0.0)
         makespan = np.maximum(answer[:, MAKESPAN], self.requests / capacity)
-        delivered = np.where(self.is_open, self.rate, answer[:, THROUGHPUT] * self.lanes)
+        delivered = np.where(self.is_open, self.rate, answer[:, THROUGHPUT] * self.count)
         delivered = np.minimum(np.where(self.is_batch, self.requests / makespan, delivered), capacity)
         utilization = np.where(
             self.is_open,
@@ -170,7 +147,7 @@ class _Answers:
         utilization = np.where(feasible, utilization, np.inf)
         latency = answer[:, :LATENCIES].reshape(len(answer), len(LATENCY_METRICS), len(STATISTICS))
         latency[~feasible] = np.inf
-        latency_sd, throughput_sd, capacity_sd, outside = self._spreads(utilization, category)
+        latency_sd, throughput_sd, capacity_sd, outside = self._spreads(utilization)
         return Predictions(
             latency_s=latency,
             latency_log_sd=latency_sd,
@@ -184,16 +161,11 @@ class _Answers:
             out_of_distribution=outside,
         )
 
-    def _spreads(
-        self, utilization: FloatArray, category: IntArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
+    def _spreads(self, utilization: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
         """Log standard deviations of latencies, throughput and capacity, and what is outside of the training data."""
-        of, model = self.inputs.lanes.of, self.predictor.model
-        fade = self.found.fade[of]
-        drafting = speculation_log_sd(self.inputs.rows)[of]
-        factor = width_factors(model.width_trees, self.inputs.rows)
-        factor = with_distance(factor, model.growth[category], self.found.distance)[of]
-        sd = spreads_at(model.log_sd, category[of], self.response.coordinate, factor, drafting)
+        of, known, model = self.of, self.known, self.predictor.model
+        fade, category = known.found.fade[of], known.category[of]
+        sd = spreads_at(model.log_sd, category, self.response.coordinate, known.width[of], known.drafting[of])
         capacity_sd = sd[:, CAPACITY]
         rho = np.clip(np.where(self.is_open & self.feasible, utilization, 0.0), 0.0, _MOST_UTILIZATION)
         latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, rho)).reshape(
@@ -207,7 +179,7 @@ class _Answers:
             latency_sd += fade[:, None, None] * (own.latency_log_sd - latency_sd)
             throughput_sd += fade * (own.throughput_log_sd - throughput_sd)
             capacity_sd = capacity_sd + fade * (own.capacity_log_sd - capacity_sd)
-        outside = (category[of] == UNSEEN) | (fade > 0.0)
+        outside = (category == UNSEEN) | (fade > 0.0)
         return np.minimum(latency_sd, MOST_LOG_SD), throughput_sd, capacity_sd, outside
 
 

@@ -219,7 +219,7 @@ def _margins(pairs: Pairs, rows: TrainingRows, found: Corrections, spreads: Spre
             load = pairs.load[part, column] / inputs.lanes.lanes
             load = np.where(is_batch[part], np.ceil(load), load)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                answer = responses(inputs, own, load)
+                answer = responses(inputs.lanes, inputs.capacity, own, load)
                 sd = spreads(answer, distance, pairs.lane[part])
                 room = np.log(pairs.bounds_s[part]) - answer.answer[:, :LATENCIES]
                 nearest = np.where(np.isfinite(pairs.bounds_s[part]), room / sd[:, :LATENCIES], np.inf).min(axis=1)

@@ -251,7 +251,7 @@ def errors(rows: TrainingRows, found: Corrections, *, at_true_utilization: bool)
             load = np.where(is_open, utilization * capacity, load)
         load = np.where(np.isnan(load) | (is_open & (load <= 0.0)), _EMPTY * capacity, load)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            answer = responses(inputs, own, load)
+            answer = responses(inputs.lanes, inputs.capacity, own, load)
             error = rows.truth[places] - answer.answer
         result.error[places] = np.where(np.isfinite(error), error, np.nan)
         result.utilization[places] = answer.utilization
