@@ -15,10 +15,11 @@ from metainf.evaluation.bootstrap import (
     wilcoxon_over_groups,
 )
 from metainf.evaluation.calibration import (
+    LEAST,
     CalibrationCase,
-    Guarantee,
     cheapest_with,
     fit_inflation,
+    guaranteed_confidence,
     held_out_decision,
     least_groups,
 )
@@ -172,8 +173,7 @@ def test_the_cheapest_candidate_with_room_is_chosen_and_none_without() -> None:
 
 def test_the_inflation_keeps_the_promise_on_groups_that_it_never_saw() -> None:
     fitted = fit_inflation([case(20)], 0.9)
-    assert fitted.guarantee is Guarantee.UNSEEN_GROUPS
-    assert 0.0 < fitted.value < 5.0
+    assert LEAST <= fitted.value < 5.0
     assert fitted.violation_rate <= 0.1
     unseen = case(50, seed=1)
     chosen = cheapest_with(unseen, fitted.value)
@@ -191,12 +191,32 @@ def test_a_guarantee_needs_so_many_groups(confidence: float, groups: int) -> Non
     assert least_groups(confidence) == groups
 
 
-def test_too_few_groups_are_not_guaranteed() -> None:
-    fitted = fit_inflation([case(8)], 0.9)
-    assert fitted.guarantee is Guarantee.NOT_GUARANTEED
-    assert str(fitted.guarantee) == "not guaranteed"
-    assert fitted.violation_rate <= 0.1
-    assert fit_inflation([case(9)], 0.9).guarantee is Guarantee.UNSEEN_GROUPS
+@pytest.mark.parametrize(
+    ("groups", "guaranteed"),
+    [(8, None), (9, 1.0 - 1.9 / 10), (12, 1.0 - 2.2 / 13), (10_000, 0.9)],
+    ids=["too few", "just enough", "a dozen", "very many"],
+)
+def test_what_groups_bear_out_is_guaranteed_for_less_of_one_more(groups: int, guaranteed: float | None) -> None:
+    found = guaranteed_confidence(groups, 0.9)
+    assert found == (guaranteed if guaranteed is None else pytest.approx(guaranteed, abs=1e-4))
+
+
+def test_few_groups_do_not_bear_out_an_inflation_below_one() -> None:
+    # Whatever is predicted to keep its limits does.
+    some = case(9)
+    safe = CalibrationCase(some.margin, some.margin > 0.0, some.cost, some.groups)
+    few = CalibrationCase(*(getattr(safe, name)[safe.groups != "g00"] for name in ("margin", "kept", "cost", "groups")))
+    assert (fit_inflation([safe], 0.9).value, fit_inflation([few], 0.9).value) == (LEAST, 1.0)
+    assert fit_inflation([few], 0.9).guaranteed is None
+
+
+def test_where_groups_are_enough_large_ones_do_not_speak_for_all() -> None:
+    # Nine groups of one pick each, two of which break a limit, and one of a hundred picks that keep theirs.
+    groups = np.array([*(f"small {i}" for i in range(9)), *["large"] * 100])
+    kept = ~np.isin(groups, ["small 0", "small 1"])
+    most = CalibrationCase(np.full((109, 1), 2.0), kept[:, None], np.ones((109, 1)), groups)
+    assert fit_inflation([most], 0.9).value == math.inf
+    assert fit_inflation([most], 0.8).value == LEAST
 
 
 @pytest.mark.parametrize(
@@ -207,15 +227,13 @@ def test_too_few_groups_are_not_guaranteed() -> None:
         pytest.param([1.0, 2.0, 4.0], np.inf, id="all of a group: a third of what keeps two"),
     ],
 )
-def test_without_a_guarantee_what_few_picks_are_left_decides_nothing(broken: list[float], value: float) -> None:
+def test_what_few_picks_are_left_under_larger_inflations_decides_nothing(broken: list[float], value: float) -> None:
     # Three groups with tasks at two margins, and one of the first group's that no other group reaches.
     margins = [1.0, 2.0, 4.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0]
     groups = np.array(["a", "a", "a", "b", "b", "b", "c", "c", "c"])
     kept = np.array([not (group == "a" and each in broken) for group, each in zip(groups, margins, strict=True)])
     few = CalibrationCase(np.array(margins)[:, None], kept[:, None], np.ones((9, 1)), groups)
-    fitted = fit_inflation([few], 0.8)
-    assert fitted.guarantee is Guarantee.NOT_GUARANTEED
-    assert fitted.value == value
+    assert fit_inflation([few], 0.8).value == value
 
 
 @pytest.mark.parametrize(
@@ -225,21 +243,22 @@ def test_without_a_guarantee_what_few_picks_are_left_decides_nothing(broken: lis
         pytest.param(2, np.inf, id="one broken pick of 9"),
     ],
 )
-def test_without_a_guarantee_every_pick_counts_alike(picks: int, value: float) -> None:
+def test_of_few_groups_every_pick_counts_alike(picks: int, value: float) -> None:
     groups = np.array(["odd", *(name for name in "abcd" for _ in range(picks))])
     kept = groups != "odd"
     few = CalibrationCase(np.ones((len(groups), 1)), kept[:, None], np.ones((len(groups), 1)), groups)
     fitted = fit_inflation([few], 0.9)
-    assert (fitted.guarantee, fitted.groups) == (Guarantee.NOT_GUARANTEED, 5)
+    assert fitted.groups == 5
     assert fitted.value == value
 
 
 def test_a_held_out_decision_is_judged_on_groups_that_its_calibration_never_saw() -> None:
     some = case(20)
     found = held_out_decision(some, 0.9)
-    assert found.guarantee is Guarantee.UNSEEN_GROUPS
+    assert found.guaranteed == guaranteed_confidence(19, 0.9)
     assert found.violation_rate <= 0.1
-    assert found.violation_rate < found.uncalibrated_violation_rate
+    assert held_out_decision(some, 0.97).violation_rate == pytest.approx(0.03, abs=0.01)
+    assert found.uncalibrated_violation_rate > 0.06
     assert 0.0 < found.false_refusal_rate <= found.refusal_rate < 0.5
     assert (found.groups, found.tasks) == (20, 1200)
     # One group that breaks whatever it takes: the others' inflation does not know that.
@@ -249,7 +268,7 @@ def test_a_held_out_decision_is_judged_on_groups_that_its_calibration_never_saw(
         held_out_decision(case(1), 0.9)
 
 
-def test_groups_without_picks_are_not_told_as_safe_but_the_guarantee_counts_them() -> None:
+def test_groups_without_picks_do_not_make_those_of_others_look_safe() -> None:
     # Eleven groups each have a candidate that breaks its limit 15 times in a hundred, nine refuse whatever is asked.
     rng = np.random.default_rng(0)
     some = case(20)
@@ -259,8 +278,9 @@ def test_groups_without_picks_are_not_told_as_safe_but_the_guarantee_counts_them
     margin = np.full_like(some.margin, -np.inf)
     margin[taken, 0] = 1.0
     quiet = CalibrationCase(margin, kept, some.cost, some.groups)
+    assert fit_inflation([quiet], 0.9).value == math.inf  # although the mean over all twenty is under a tenth
     fitted = fit_inflation([quiet], 0.8)
-    assert fitted.value == 1.0  # the mean risk over all twenty is under a tenth
+    assert fitted.value == LEAST
     assert (fitted.groups, fitted.groups_with_picks) == (20, 11)
     broke = [1.0 - kept[some.groups == f"g{i:02}", 0].mean() for i in range(11)]
     assert fitted.violation_rate == pytest.approx(np.mean(broke))

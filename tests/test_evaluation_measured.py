@@ -10,7 +10,7 @@ import pytest
 from metainf.corpus.public_rows import PLAIN
 from metainf.corpus.task import TrafficKind
 from metainf.evaluation.bootstrap import Interval
-from metainf.evaluation.calibration import Guarantee, HeldOutDecision
+from metainf.evaluation.calibration import HeldOutDecision
 from metainf.evaluation.intervals import IntervalFigures
 from metainf.evaluation.measured import (
     MeasuredGroup,
@@ -183,9 +183,9 @@ def test_sections_say_what_is_not_guaranteed_and_that_no_aim_binds() -> None:
     assert "4 groups of source gpustack" in text and "fewer than 50, so no aim binds" in text
     assert "the median: 3.0%" in text
     assert "| fast | 4 | 1.000 [1.000, 1.000] | 1.100 [1.100, 1.100] |" in text
-    decision = HeldOutDecision(1.5, 0.08, 0.25, 0.2, 0.4, Guarantee.NOT_GUARANTEED, 8, 90, 6)
+    decision = HeldOutDecision(1.5, 0.08, 0.25, 0.2, 0.4, None, 8, 90, 6)
     judged = calibration_section({"metainf": decision}, about="rate", confidence=0.9)
-    assert "| metainf | 1.50 | 8.0% | <= 10% | 40.0% | 20.0% | 25.0% | 90 | 6 of 8 | not guaranteed |" in judged
+    assert "| metainf | 1.50 | 8.0% | <= 10% | 40.0% | 20.0% | 25.0% | 90 | 6 of 8 | none |" in judged
     found = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 12)}, "ln", about="rate")
     assert "| metainf | 90% | 88.0% | g | 50.0% | 0.2 | 0.4 | 12 |" in found
     few = intervals_section({"metainf": IntervalFigures(0.9, 0.88, 0.5, "g", 0.2, 0.4, 5)}, "ln", about="rate")

@@ -65,17 +65,17 @@ def calibration_section(judged: Mapping[str, HeldOutDecision], *, about: str, co
             f"{each.refusal_rate:.1%}",
             f"{each.tasks:,}",
             f"{each.groups_with_picks} of {each.groups}",
-            str(each.guarantee),
+            "none" if each.guaranteed is None else f"{each.guaranteed:.0%}",
         )
         for name, each in judged.items()
     ]
     text = (
         "The cheapest candidate that seems to keep every limit, its distance from the nearest limit multiplied by an "
         "inflation. Each group's inflation was fitted on all other groups. Violations are of picks, means over the "
-        "groups with picks; false refusals are of the tasks that some candidate truly serves, means over groups. The "
-        "guarantee is on a mean in which a group without picks counts as 0."
+        "groups with picks; false refusals are of the tasks that some candidate truly serves, means over groups. "
+        "Guaranteed is the confidence that follows for one more group, in the mean over what that may be."
     )
-    columns = (*heads, "tasks", "groups with picks", "guarantee")
+    columns = (*heads, "tasks", "groups with picks", "guaranteed")
     return _section(f"Calibrated decision: {about}", text, table_text(columns, rows))
 
 

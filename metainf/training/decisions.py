@@ -19,25 +19,9 @@ seen, and all of a case has to be of one.
 
 A caution is one for each kind of traffic, and for generations of accelerators that were trained on (from held-out model
 families) and for others (from held-out generations): a workload is promised its confidence whatever its kind, and one
-kind that needs much of it is no reason to refuse another. What each promises:
-
-Let L_g(c) be the share of the picks in group g that break a limit where spreads are multiplied by c, 0 where nothing is
-picked: between 0 and 1. Of G held-out groups and the next one, all exchangeable, the next is as likely to be any of the
-G + 1. Let c be the least factor from which on (L_1 + ... + L_G + 1) / (G + 1) <= 1 - confidence. Whatever the next
-group's loss is, it is at most the 1 in that sum; so the factor that would be found with that group among the others is
-no larger than c, and by exchangeability the expected loss of the next group is at most 1 - confidence.
-Source: Angelopoulos, Bates, Fisch, Lei and Schuster, Conformal risk control, ICLR 2024 (arXiv 2208.02814), theorem 1.
-With 14 groups the mean over those may then be 3.6 % and not 10 %, with 40 7.8 %, and with fewer than 9 there is none.
-The theorem takes losses that never rise with c. Those of choices may, since another candidate is picked; "from which
-on" bounds their mean for all larger factors as well, which makes the guarantee one for many groups and not for any
-number. It is a mean over groups, and says nothing of a workload whose model and whose generation are both unknown, or
-of one choice among places of both categories.
-
-Nothing in it asks for c >= 1. Each limit is judged at 1 - (1 - confidence) / limits (Bonferroni), which is right for
-limits that break apart and too wide for those that break together, as TTFT, TPOT and E2E of one lane do: where n limits
-are all one, the quantile of one of them does, that is a factor of 0.78 for two, 0.70 for three, 0.62 for five and 0.53
-for thirteen, all statistics and the load. So a factor below 1 is believed where the guarantee holds and the groups with
-picks bear it out, down to what that explains (`CAUTIONS`).
+kind that needs much of it is no reason to refuse another. How it is found, and what that promises, says
+`evaluation.calibration`. It is a mean over groups, and says nothing of a workload whose model and whose generation are
+both unknown, or of one choice among places of both categories.
 """
 
 import math
@@ -50,7 +34,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from metainf.corpus.task import Task, TrafficKind
-from metainf.evaluation.calibration import CalibrationCase, Guarantee, Inflation, cheapest_with, fit_inflation
+from metainf.evaluation.calibration import LEAST, CalibrationCase, Inflation, cheapest_with, fit_inflation
 from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, THROUGHPUT
 from metainf.predictors.corrections import Corrections, Responses, responses
 from metainf.training.decision_pairs import RATE_REPLICAS, Pairs, pairs_of
@@ -73,10 +57,8 @@ IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 CONFIDENCE = 0.9
-CAUTIONS = (0.5, 4.0)
-"""Least and largest factor. Limits that all break together explain a factor of 0.53, were there thirteen of them; what
-seems to do with less does so by the luck of few cases, whose next best candidate was far off. Where even the largest
-does not do, what is left is said in the figures."""
+CAUTIONS = (LEAST, 4.0)
+"""Least and largest factor. Where even the largest does not do, what is left is said in the figures."""
 _SECONDS_PER_HOUR = 3600.0
 _MILLION = 1e6
 
@@ -139,16 +121,9 @@ def every_case(
 
 
 def caution_of(cases: Sequence[CalibrationCase]) -> tuple[float, Inflation]:
-    """The factor for one split's cases of one kind of traffic, and how it was found.
-
-    Below 1 only where the guarantee exists and, among the groups with picks alone, no more of the picks break a limit
-    than may: groups that refuse everything must not make the picks of others look safe.
-    """
+    """The factor for one split's cases of one kind of traffic, and how it was found."""
     inflation = fit_inflation(cases, CONFIDENCE)
-    kept = inflation.violation_rate <= 1.0 - CONFIDENCE + 1e-12
-    least = CAUTIONS[0] if inflation.guarantee is Guarantee.UNSEEN_GROUPS and kept else 1.0
-    most = CAUTIONS[1]
-    return (float(np.clip(inflation.value, least, most)) if math.isfinite(inflation.value) else most), inflation
+    return min(inflation.value, CAUTIONS[1]), inflation
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from metainf import __version__
 from metainf.artifact import Provenance, manifest_number, write_predictor
 from metainf.corpus.task import Task, TrafficKind
 from metainf.errors import InvalidWorkloadError
-from metainf.evaluation.calibration import Guarantee, Inflation
+from metainf.evaluation.calibration import Inflation
 from metainf.predictors.base_answers import KNOTS, TARGETS
 from metainf.predictors.corrections import KINDS, TrainedModel
 from metainf.predictors.familiarity import Familiarity
@@ -98,7 +98,8 @@ class TrainingReport:
     """split -> kind of traffic -> how choices go under the caution of its category."""
     caution: Mapping[str, Mapping[str, float]]
     """category -> kind of traffic -> factor."""
-    guarantee: str
+    guaranteed: float | None
+    """Least confidence that decisions are guaranteed, see `evaluation.calibration`; None where one of them is not."""
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -116,7 +117,7 @@ class TrainingReport:
             "widthsByFeatures": list(self.widths),
             "decisions": {split: dict(kinds) for split, kinds in self.decisions.items()},
             "caution": {category: dict(kinds) for category, kinds in self.caution.items()},
-            "guarantee": self.guarantee,
+            "guaranteedConfidence": self.guaranteed,
         }
 
 
@@ -226,6 +227,7 @@ def _judged(
 
 def _decision_figures(caution: float, inflation: Inflation, under: Decided, cases: int) -> Mapping[str, Any]:
     """How choices go under the caution; `inflation` is what the calibration asked for, null where it is to refuse."""
+    guaranteed = inflation.guaranteed if inflation.value <= CAUTIONS[1] else None
     return {
         "caution": manifest_number(caution),
         "inflation": manifest_number(inflation.value),
@@ -235,7 +237,7 @@ def _decision_figures(caution: float, inflation: Inflation, under: Decided, case
         "groups": inflation.groups,
         "groupsWithPicks": inflation.groups_with_picks,
         "cases": cases,
-        "guarantee": inflation.guarantee.value,
+        "guaranteedConfidence": None if guaranteed is None else manifest_number(guaranteed),
     }
 
 
@@ -303,13 +305,7 @@ def _report(
     rows: TrainingRows, spreads: FittedSpreads, judged: Mapping[str, _Judged], model: TrainedModel
 ) -> TrainingReport:
     decisions = {split: each.decisions for split, each in judged.items() if each.decisions}
-    guaranteed = bool(decisions) and all(
-        each["guarantee"] == Guarantee.UNSEEN_GROUPS.value
-        and each["inflation"] is not None
-        and each["inflation"] <= CAUTIONS[1]
-        for kinds in decisions.values()
-        for each in kinds.values()
-    )
+    told = [each["guaranteedConfidence"] for kinds in decisions.values() for each in kinds.values()]
     return TrainingReport(
         rows=len(rows),
         lanes=len(rows.questions),
@@ -326,7 +322,7 @@ def _report(
             category: {kind: round(float(value), 4) for kind, value in zip(KINDS, row, strict=True)}
             for category, row in zip(CATEGORIES, model.caution, strict=True)
         },
-        guarantee=(Guarantee.UNSEEN_GROUPS if guaranteed else Guarantee.NOT_GUARANTEED).value,
+        guaranteed=min(told) if told and None not in told else None,
     )
 
 
