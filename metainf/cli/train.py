@@ -124,7 +124,6 @@ def run(args: argparse.Namespace) -> int:
         show([_servers(servers), ""])
     print(f"{report.rows} rows of {report.lanes} lanes, {report.models} models on {report.accelerators} accelerators")
     print(f"widths by features: {', '.join(report.widths) or 'none, since no interval became narrower'}")
-    print(f"choices: for one more group the confidence that is guaranteed is {_guaranteed(report.guaranteed)}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {digest}")
     return 0
 
@@ -139,17 +138,13 @@ def _decisions(report: "TrainingReport") -> Any:
             *(_share(each[name]) for name in ("violations", "refusals", "falseRefusals")),
             f"{each['groupsWithPicks']} of {each['groups']}",
             str(each["cases"]),
-            _guaranteed(each["guaranteedConfidence"]),
+            "none" if each["guaranteedConfidence"] is None else f"{each['guaranteedConfidence']:.2f}",
         )
         for split in _SPLITS
         for kind, each in report.decisions.get(split, {}).items()
     ]
     columns = ("HELD OUT", "KIND", "CAUTION", "BROKEN", "REFUSED", "FALSELY", "GROUPS PICKED", "CASES", "GUARANTEED")
     return table(columns, rows, right=columns[2:-1])
-
-
-def _guaranteed(confidence: float | None) -> str:
-    return "none" if confidence is None else f"{confidence:.2f}"
 
 
 def _servers(servers: "ServerSteps") -> Any:
