@@ -37,10 +37,10 @@ from metainf.predictors.spread import SPECULATION_LOG_SD
 from metainf.training.boosting import Growth, grown
 from metainf.training.corpus import without
 from metainf.training.decision_pairs import pairs_of
-from metainf.training.decisions import CAUTIONS, CONFIDENCE, caution_of, decided, decision_cases, every_case
+from metainf.training.decisions import CAUTIONS, caution_of, decided, decision_cases, every_case
 from metainf.training.held_out import HeldOut, SplitAnswers, analytical_only, groups_of, held_out, trusted
 from metainf.training.rows import ALONE, TrainingRows, inputs_of, training_rows
-from metainf.training.spreads import Scored, fit_spread, held_out_reach, own_widths, shape_of
+from metainf.training.spreads import CONFIDENCE, Scored, fit_spread, held_out_reach, own_widths, shape_of
 from metainf.training.stages import STAGES, grown_in_stages
 from metainf.training.step_factors import factor_slopes
 from metainf.training.train import CATEGORIES, thinned, train

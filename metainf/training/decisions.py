@@ -40,10 +40,10 @@ from metainf.predictors.corrections import Corrections, Responses, responses
 from metainf.training.decision_pairs import RATE_REPLICAS, Pairs, pairs_of
 from metainf.training.predicted_spreads import Spreads
 from metainf.training.rows import BLOCK, TrainingRows, inputs_of
+from metainf.training.spreads import CONFIDENCE
 
 __all__ = [
     "CAUTIONS",
-    "CONFIDENCE",
     "Decided",
     "caution_of",
     "decided",
@@ -56,7 +56,6 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
-CONFIDENCE = 0.9
 CAUTIONS = (LEAST, 4.0)
 """Least and largest factor. Where even the largest does not do, what is left is said in the figures."""
 _SECONDS_PER_HOUR = 3600.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from metainf.corpus.task import TrafficKind
 from metainf.evaluation.report_sections import calibration_section, intervals_section
-from metainf.training.decisions import CONFIDENCE
 from metainf.training.judging import Judgement
+from metainf.training.spreads import CONFIDENCE
 
 __all__ = ["judgement_sections"]
 

@@ -19,7 +19,7 @@ from metainf.evaluation.intervals import IntervalFigures, interval_figures
 from metainf.predictors.base_answers import TARGETS
 from metainf.predictors.corrections import Corrections, Responses
 from metainf.training.boosting import Growth
-from metainf.training.decisions import CONFIDENCE, decision_cases
+from metainf.training.decisions import decision_cases
 from metainf.training.held_out import (
     Errors,
     SplitAnswers,
@@ -31,6 +31,7 @@ from metainf.training.held_out import (
 )
 from metainf.training.predicted_spreads import Spreads, analytical_spreads, trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
+from metainf.training.spreads import CONFIDENCE, DEVIATIONS
 from metainf.training.step_factors import factor_slopes
 from metainf.training.train import thinned
 from metainf.training.widths import JudgedSplit, fitted_spreads
@@ -43,7 +44,6 @@ StringArray = NDArray[np.str_]
 ANALYTICAL, TRAINED = "analytical", "trained"
 _SPLITS = ("leave-model-out", "leave-accelerator-out")
 _SHOWN_TARGETS = ("ttft_mean", "ttft_p95", "tpot_mean", "tpot_p95", "e2e_p95", "capacity", "throughput", "makespan")
-_Z = 1.6448536269514722  # two-sided 90 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _predictors(rows: TrainingRows, answers: SplitAnswers, split: JudgedSplit) -
     sure = analytical_spreads(rows)
     whole = errors(rows, plain, at_true_utilization=False)
     answer = Responses(np.empty((len(rows), 0)), whole.utilization, whole.coordinate)
-    yield _Predictor(ANALYTICAL, rows, plain, sure, whole, _Z * sure(answer, np.zeros(len(rows)), rows.lane))
+    yield _Predictor(ANALYTICAL, rows, plain, sure, whole, DEVIATIONS * sure(answer, np.zeros(len(rows)), rows.lane))
     learnt = trained_spreads(split.spread, split.factor, answers.rows)
     yield _Predictor(TRAINED, answers.rows, answers.corrections, learnt, split.scored.whole, split.reach)
 

@@ -34,6 +34,7 @@ from metainf.predictors.contract import LATENCY_METRICS, STATISTICS, Predictor, 
 from metainf.predictors.corrections import TrainedModel
 from metainf.predictors.step_factors import PARTS, on_part
 from metainf.predictors.trained import TrainedPredictor
+from metainf.training.spreads import CONFIDENCE, DEVIATIONS
 from metainf.workload import BatchLoad, LatencyMetric, Statistic
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ServerRows",
     "ServerSteps",
     "fitted_servers",
+    "server_errors",
     "server_rows",
 ]
 
@@ -56,10 +58,9 @@ FIGURES = ("ttft_mean", "tpot_mean", "throughput")
 SERVER_PARTS = ("fixed", "plain_dense_token", "frontend", "request")
 """Parts of the step model that servers have a factor on."""
 
+_NO_FIGURES = np.full(len(FIGURES), np.nan)
 _EARLIEST = EngineVersion(0, 10)
 """Of vLLM: with this one the V1 engine, which is what is simulated, was all that was left of its engines."""
-_CONFIDENCE = 0.9
-_DEVIATIONS = 1.6448536269514722  # two-sided 90 %
 _ROUNDS = 3
 _STEP = 0.1  # of a logarithm, for differences
 _LOG_SD = 0.3  # of a factor around 1
@@ -165,10 +166,11 @@ class ServerSteps:
         }
 
 
-def server_rows(table: pa.Table, held_out: Collection[str] = ()) -> ServerRows:
+def server_rows(table: pa.Table, held_out: Collection[str] = (), *, any_engine: bool = False) -> ServerRows:
     """What of a measurement table of vLLM servers can be put as a question and has a figure that counts.
 
-    `held_out` names models, accelerators or groups of either whose rows are left out.
+    `held_out` names models, accelerators or groups of either whose rows are left out. `any_engine` keeps those of older
+    engines than are simulated: to judge by, and not to learn from.
 
     Raises
     ------
@@ -177,7 +179,7 @@ def server_rows(table: pa.Table, held_out: Collection[str] = ()) -> ServerRows:
     """
     kept: list[tuple[Mapping[str, Any], FloatArray, Question]] = []
     for row in table.to_pylist():
-        figures = _figures(row)
+        figures = _figures(row) if any_engine or _is_recent(row) else _NO_FIGURES
         question = question_of(row) if np.isfinite(figures).any() else None
         if question is not None:
             kept.append((row, figures, question))
@@ -210,8 +212,8 @@ def server_rows(table: pa.Table, held_out: Collection[str] = ()) -> ServerRows:
 
 def _figures(row: Mapping[str, Any]) -> FloatArray:
     """Logarithms of FIGURES, NaN of what does not count."""
-    found = np.full(len(FIGURES), np.nan)
-    if row["source"] == Source.SIMULATION or not _is_recent(row):
+    found = _NO_FIGURES.copy()
+    if row["source"] == Source.SIMULATION:
         return found
     told = (None, None, row["output_tokens_per_second"])
     if row["batch_requests"] is None:
@@ -233,10 +235,10 @@ def _is_recent(row: Mapping[str, Any]) -> bool:
 
 def fitted_servers(model: TrainedModel, rows: ServerRows) -> ServerSteps:
     """What the rows say that servers take beside a model's kernels, and how well that carries over."""
-    kernels, _ = _errors(TrainedPredictor(model, ""), rows)
+    kernels, _ = server_errors(TrainedPredictor(model, ""), rows)
     slopes = _slopes(model, rows, kernels)
     everything = np.ones(len(rows), dtype=np.bool_)
-    analytical, _ = _errors(AnalyticalPredictor(), rows)
+    analytical, _ = server_errors(AnalyticalPredictor(), rows)
     (by_generation, sd), (by_model, _) = (
         _held_out(model, rows, slopes, groups) for groups in (rows.accelerator, rows.model)
     )
@@ -245,7 +247,7 @@ def fitted_servers(model: TrainedModel, rows: ServerRows) -> ServerSteps:
         for place, name in enumerate(FIGURES):
             mine = (rows.source == source) & ~np.isnan(kernels[:, place])
             if mine.any():
-                held = np.abs(by_generation[mine, place]) <= _DEVIATIONS * sd[mine, place]
+                held = np.abs(by_generation[mine, place]) <= DEVIATIONS * sd[mine, place]
                 figures.setdefault(source, {})[name] = ServerFigures(
                     rows=int(mine.sum()),
                     analytical=_median(analytical[mine, place]),
@@ -270,7 +272,7 @@ def _slopes(model: TrainedModel, rows: ServerRows, before: FloatArray) -> FloatA
     """
     found = np.zeros((len(SERVER_PARTS), *before.shape))
     for place, part in enumerate(SERVER_PARTS):
-        after, _ = _errors(TrainedPredictor(_moved(model, on_part(part, _STEP)), ""), rows)
+        after, _ = server_errors(TrainedPredictor(_moved(model, on_part(part, _STEP)), ""), rows)
         found[place] = np.nan_to_num((before - after) / _STEP)  # an error is truth less prediction
     return found
 
@@ -284,7 +286,7 @@ def _fitted(model: TrainedModel, rows: ServerRows, slopes: FloatArray, inside: B
     prior = np.eye(len(places)) / _LOG_SD**2
     log = np.zeros(len(PARTS))
     for _ in range(_ROUNDS):
-        errors, _ = _errors(TrainedPredictor(_moved(model, log), ""), rows)
+        errors, _ = server_errors(TrainedPredictor(_moved(model, log), ""), rows)
         left = errors[inside]
         known = np.where(np.isnan(left), 0.0, weight[inside, None])
         left = np.nan_to_num(left)
@@ -302,12 +304,12 @@ def _held_out(
     for group in sorted(set(groups.tolist())):
         mine = groups == group
         found = _moved(model, _fitted(model, rows, slopes, ~mine))
-        told = _errors(TrainedPredictor(found, ""), rows)
+        told = server_errors(TrainedPredictor(found, ""), rows)
         errors[mine], sd[mine] = told[0][mine], told[1][mine]
     return errors, sd
 
 
-def _errors(predictor: Predictor, rows: ServerRows) -> tuple[FloatArray, FloatArray]:
+def server_errors(predictor: Predictor, rows: ServerRows) -> tuple[FloatArray, FloatArray]:
     """log(truth / prediction), NaN where not known, and the spread of it, shape (n, 3) both."""
     found = predictor.predict(rows.questions)
     mean = STATISTICS.index(Statistic.MEAN)
@@ -330,5 +332,5 @@ def _inflation(errors: FloatArray, sd: FloatArray) -> float:
     known = ~np.isnan(errors)
     if not known.any():
         return 1.0
-    needed = np.quantile(np.abs(errors[known]) / (_DEVIATIONS * sd[known]), _CONFIDENCE, method="higher")
+    needed = np.quantile(np.abs(errors[known]) / (DEVIATIONS * sd[known]), CONFIDENCE, method="higher")
     return max(1.0, float(needed))

@@ -29,6 +29,7 @@ from metainf.training.rows import TrainingRows
 
 __all__ = [
     "CONFIDENCE",
+    "DEVIATIONS",
     "Scored",
     "Shape",
     "SplitSpread",
@@ -46,7 +47,8 @@ IntArray = NDArray[np.intp]
 StringArray = NDArray[np.str_]
 
 CONFIDENCE = 0.9
-_Z = 1.6448536269514722  # two-sided 90 %
+DEVIATIONS = 1.6448536269514722
+"""Standard deviations to either side that hold CONFIDENCE of a normal distribution."""
 _MEAN_TO_SD = 1.2533141373155001  # of a normal distribution: sqrt(pi / 2)
 _GROWTHS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 _LEAST_SD, _MOST_SD = 0.02, 3.0
@@ -184,7 +186,7 @@ def held_out_reach(rows: Scored, own: FloatArray) -> FloatArray:
         sd = np.hypot(own[places] * scales, drafting[:, None])
         near = near_full(sd[:, CAPACITY], np.minimum(rows.whole.utilization[places], 1.0))
         sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near)
-        reach[places] = _Z * sd
+        reach[places] = DEVIATIONS * sd
     return reach
 
 
@@ -290,7 +292,7 @@ def _scale(rows: Scored, own: FloatArray, target: int, added: FloatArray, counte
     known = ~np.isnan(error) if counted is None else ~np.isnan(error) & counted
     if not known.any():
         return 1.0
-    needed = np.square(error / _Z) - np.square(added)
+    needed = np.square(error / DEVIATIONS) - np.square(added)
     score = np.sqrt(np.maximum(needed, 0.0)) / own[:, target]
     return _quantile(score, rows.balance(known))
 
