@@ -19,24 +19,24 @@ estimator on the same rows.
 
 Results (2 shared cores, one process; every row; under 4 minutes with `--own`), median absolute error and Spearman:
 
-- silicon over tables, 625 rows: generation left out TTFT 17.5 % (.956), TPOT 7.4 % (.935), tokens/s 7.2 % (.992);
-  maker left out 18.6 %, 7.9 %, 7.9 %. aiconfigurator itself, which refuses 15 of them: 30.8 % (.826), 9.0 % (.936),
-  9.9 % (.993). Means: TTFT 22.9 % against 36.5 %, TPOT 16.5 against 16.4 %, made by gpt-oss at 512 clients and more on
-  H100. Before the simulator was held against vLLM 0.32's source: 19.3, 7.6 and 7.2 %; 19.9, 8.4 and 8.5 %.
-- by device, generation left out, TTFT and TPOT: B200 19.7 and 7.8 %, B300 15.6 and 7.8 %, H100 20.8 and 8.2 %, H200
-  12.0 and 5.1 %. By model: Llama-3.1-70B NVFP4 18.3 and 4.1 %, FP8 17.0 and 6.4 %; Qwen3-32B 19.9 and 7.5 %;
-  MiniMax-M2.5 NVFP4 16.4 and 8.1 %; gpt-oss-120b 12.9 and 7.5 %; Kimi-K2.5 NVFP4 32.3 and 15.6 %, INT4 15.8 and 18.3
+- silicon over tables, 625 rows: generation left out TTFT 16.8 % (.958), TPOT 7.6 % (.937), tokens/s 7.4 % (.992);
+  maker left out 17.0 %, 8.3 %, 8.2 %. aiconfigurator itself, which refuses 15 of them: 30.8 % (.826), 9.0 % (.936),
+  9.9 % (.993). Means: TTFT 22.5 % against 36.5 %, TPOT 16.3 against 16.4 %, made by gpt-oss at 512 clients and more on
+  H100.
+- by device, generation left out, TTFT and TPOT: B200 17.3 and 7.7 %, B300 14.2 and 8.0 %, H100 20.4 and 8.2 %, H200
+  13.0 and 6.0 %. By model: Llama-3.1-70B NVFP4 15.5 and 4.2 %, FP8 16.4 and 6.3 %; Qwen3-32B 17.7 and 6.9 %;
+  MiniMax-M2.5 NVFP4 15.6 and 8.1 %; gpt-oss-120b 15.4 and 9.2 %; Kimi-K2.5 NVFP4 30.6 and 15.5 %, INT4 12.8 and 18.2
   %.
 - silicon over the roofline under the constants of `metainf.efficiencies`, which were fitted on these rows by a mean-
-  field model: 21.5 %, 11.9 %, 12.2 % of 1,013 rows; block-wise FP8 apart (270): 12.4 %, 9.0 %, 9.5 %.
-- forward passes over the roofline, 75,136: 23.9 % (.860), nearly all of it too fast: MiniMax-M2.7 15 to 23 % by layout
+  field model: 21.5 %, 12.0 %, 12.3 % of 1,013 rows; block-wise FP8 apart (270): 10.9 %, 8.8 %, 9.4 %.
+- forward passes over the roofline, 75,136: 23.7 % (.859), nearly all of it too fast: MiniMax-M2.7 15 to 23 % by layout
   (.96 to .99), GLM-5.2 39 and 54 %, whose sparse attention of prompts waits for its launches. The library's own sums,
-  on 3,312 of them: 13.8 % (.913), mean 59.9 % against 28.1 %.
-- batches over the roofline: GPUStack 17.2 % (.990) of 90; Argonne, vLLM of 2024, 23.0 % (.918) of 106: H100 6.6 %, A100
+  on 3,312 of them: 13.8 % (.913), mean 59.9 % against 28.0 %.
+- batches over the roofline: GPUStack 18.9 % (.990) of 90; Argonne, vLLM of 2024, 23.0 % (.918) of 106: H100 6.6 %, A100
   7.7 %, GH200 10.8 %, MI250 14.3 %, MI300X 90 %.
 
 TTFT misses the aim of 15 %. Where: rows of 4 clients come out an eighth too slow and those of 128 a sixth too fast, of
-512 by half, and one deployment differs by half between dumps of two months (MiniMax-M2.5 NVFP4 on B200, TP2, 8 clients:
+256 by a third and of 512 by half, and one deployment differs by half between dumps of two months (MiniMax-M2.5 NVFP4 on B200, TP2, 8 clients:
 66 and 104 ms). Tried on the fit's rows beside the constants, when the median was 18.0 %: a constant more 18.3 %, 1.4
 decoding steps more 17.7 %, 0.3 ms for each client and half a step 16.6 %; medians or warm-up left out, 35 to 39 %.
 Equal lengths give 2.8 times the measured TTFT. What a request costs and what its tokens do can hardly be told apart:
