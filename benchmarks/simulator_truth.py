@@ -36,11 +36,11 @@ Results (2 shared cores, one process; every row; under 4 minutes with `--own`), 
   7.7 %, GH200 10.8 %, MI250 14.3 %, MI300X 90 %.
 
 TTFT misses the aim of 15 %. Where: rows of 4 clients come out an eighth too slow and those of 128 a sixth too fast, of
-256 by a third and of 512 by half, and one deployment differs by half between dumps of two months (MiniMax-M2.5 NVFP4 on B200, TP2, 8 clients:
-66 and 104 ms). Tried on the fit's rows beside the constants, when the median was 18.0 %: a constant more 18.3 %, 1.4
-decoding steps more 17.7 %, 0.3 ms for each client and half a step 16.6 %; medians or warm-up left out, 35 to 39 %.
-Equal lengths give 2.8 times the measured TTFT. What a request costs and what its tokens do can hardly be told apart:
-started from its own result the fit goes on along that line, and the errors stay.
+256 by a third and of 512 by half, and one deployment differs by half between dumps of two months (MiniMax-M2.5 NVFP4 on
+B200, TP2, 8 clients: 66 and 104 ms). Tried on the fit's rows beside the constants, when the median was 18.0 %: a
+constant more 18.3 %, 1.4 decoding steps more 17.7 %, 0.3 ms for each client and half a step 16.6 %; medians or warm-up
+left out, 35 to 39 %. Equal lengths give 2.8 times the measured TTFT. What a request costs and what its tokens do can
+hardly be told apart: started from its own result the fit goes on along that line, and the errors stay.
 """
 
 import argparse
