@@ -94,8 +94,9 @@ class Selection:
 class NoSelection:
     """Nothing keeps every limit: which limit binds, and what would work.
 
-    `cheapest_budget` is in the unit of the workload's own budget, rounded up to the cent; None where no budget
-    would do. `waiting_for` is the candidate that would be chosen if its pool's nodes were free.
+    `cheapest_budget` is in the unit of the workload's own budget, rounded up to the cent; None where no budget would
+    do. It works with what is free now, or, where no budget does, once all nodes are. `waiting_for` is the candidate
+    that would be chosen if its pool's nodes were free.
     """
 
     limit: BindingLimit
@@ -122,11 +123,14 @@ def select(request: Request, predictor: Predictor) -> Selection | NoSelection:
         return outcome
     ideal = _select_within(replace(request, pools=emptied, current=None), predictor)
     if isinstance(ideal, NoSelection):
-        # An added node costs whole, a share of a standing one less: what is free now may come cheaper than all empty.
         now, empty = outcome.cheapest_budget, ideal.cheapest_budget
-        if now is not None and (empty is None or now.amount <= empty.amount):
-            return outcome
-        return replace(ideal, current=outcome.current)
+        if now is None or not now.amount.is_finite():
+            return replace(ideal, current=outcome.current)
+        # The budget that is named has to work at once; that another one would do some day is said beside it.
+        if empty is not None and empty.amount < now.amount:
+            later = f"{outcome.message}; with all nodes free {empty.amount} {empty.unit} would do"
+            return replace(outcome, message=later)
+        return outcome
     wanted = ideal.chosen.candidate
     pool = next(p for p in request.pools if p.name == wanted.option.pool.name)
     room = max_replicas(pool, wanted.option.request)

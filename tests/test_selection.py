@@ -261,6 +261,23 @@ def test_the_refusal_names_slo_cost_and_budget_and_the_budget_that_would_work() 
     assert outcome.cheapest_budget == per_hour("10.00")
 
 
+def test_the_budget_that_a_refusal_names_works_with_what_is_free_now() -> None:
+    # Two L4 would do for 2 USD/h, but one is free.
+    taken = pool("l4", "L4-PCIe-24GB", per_node=1, free=(1, 0), price="1")
+    asked = workload("0.50", load=RateLoad(6))
+    outcome = refused(request(asked, taken, H100))
+    assert outcome.message.endswith("; with all nodes free 2.00 USD/h would do")
+    assert outcome.limit is L.BUDGET_TOO_LOW
+    assert outcome.cheapest_budget == per_hour("10.00")
+    assert chosen(request(with_budget(asked, Decimal("10.00")), taken, H100)).pool == "h100"
+    waits = refused(request(with_budget(asked, Decimal("2.00")), taken, H100))
+    assert (waits.limit, waits.cheapest_budget) == (L.NO_CAPACITY, per_hour("10.00"))
+    # Where nothing that is free now would do for any money, it is what all nodes would do for.
+    alone = refused(request(asked, taken))
+    assert (alone.limit, alone.cheapest_budget) == (L.BUDGET_TOO_LOW, per_hour("2.00"))
+    assert "with all nodes free" not in alone.message
+
+
 def test_a_workload_that_waits_says_what_for() -> None:
     taken = pool("l4", "L4-PCIe-24GB", per_node=1, free=(1, 0), price="1")
     outcome = refused(request(workload(load=RateLoad(6)), taken))
@@ -560,6 +577,8 @@ def test_the_cheapest_budget_of_a_refusal_is_enough_and_a_step_less_is_not(
     assert amount > asked.budget.amount
     enough = select(request(with_budget(asked, amount), *pools), predictor)
     assert isinstance(enough, Selection) or enough.limit is BindingLimit.NO_CAPACITY
+    if "with all nodes free" in outcome.message:
+        assert isinstance(enough, Selection)
     less = select(request(with_budget(asked, amount - Decimal("0.01")), *pools), predictor)
     assert isinstance(less, NoSelection)
 
