@@ -204,7 +204,9 @@ def at(lane: Lane, requests_per_step: FloatArray, bunching: FloatArray | None = 
     held = share
     if carrying is not None or np.any(lane.stages > 1.0):
         # The chunks of one prompt follow each other into a pipeline, so others are held up for less than all of them.
-        chunks = (chunks + lane.stages - 1.0) / lane.stages
+        # What fills the pipeline is a chunk as it is without others: smaller ones beside more sequences gain nothing.
+        whole = np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), lane.budget_tokens)
+        chunks = (chunks + (lane.stages - 1.0) * np.maximum(whole / chunk, 1.0)) / lane.stages
         own = np.minimum(y * chunks, share)
         held, share = np.maximum(share_of_any(own, lane.ranks * lane.stages), share), own
     step_s = decode_s + held * (prompt_s - decode_s)

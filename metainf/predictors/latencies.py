@@ -160,8 +160,9 @@ def _ttft(lanes: LaneSet, busy: FloatArray, base: FloatArray, wait: FloatArray, 
             tail = np.maximum(0.0, np.log(busy / (1.0 - quantile)) * wait / busy)
             waited = np.where(np.isinf(wait), np.inf, np.where(lane.fair_prompts > 0, wait, tail))
         if quantile == 0.5:
-            # In a step with others a prompt shorter than most ends no earlier than they do.
-            columns.append(np.maximum(base + prompt * (1.0 - busy * fitting_ratio(lane)) + waited, 0.2 * base))
+            # In a step with others a prompt shorter than most ends no earlier than they do; a longer one ends later.
+            prompt = np.where(prompt < 0.0, prompt * (1.0 - busy * fitting_ratio(lane)), prompt)
+            columns.append(np.maximum(base + prompt + waited, 0.2 * base))
             continue
         late = np.maximum(0.0, 1.0 - (1.0 - quantile) / STARTUP_SHARE) * 2.0 * startup
         with np.errstate(invalid="ignore"):
