@@ -174,10 +174,14 @@ class OperatingPoint:
         return self.chunks * self.prompt_step_s
 
 
+def _whole_chunk(lane: Lane) -> FloatArray:
+    """Tokens of a prompt that a step takes where nothing else is in it."""
+    return np.asarray(np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), lane.budget_tokens))
+
+
 def largest_requests_per_step(lane: Lane) -> FloatArray:
     """The y at which slots or the token budget are used up."""
-    chunk = np.minimum(lane.prompt_tokens, np.minimum(lane.chunk_tokens, lane.budget_tokens))
-    by_slots = lane.slots / (lane.decode_steps + lane.prompt_tokens / chunk)
+    by_slots = lane.slots / (lane.decode_steps + lane.prompt_tokens / _whole_chunk(lane))
     by_budget = lane.budget_tokens / (lane.prompt_tokens + lane.decode_steps * lane.tokens_per_sequence)
     return np.minimum(by_slots, by_budget)
 
@@ -205,8 +209,7 @@ def at(lane: Lane, requests_per_step: FloatArray, bunching: FloatArray | None = 
     if carrying is not None or np.any(lane.stages > 1.0):
         # The chunks of one prompt follow each other into a pipeline, so others are held up for less than all of them.
         # What fills the pipeline is a chunk as it is without others: smaller ones beside more sequences gain nothing.
-        whole = np.minimum(np.minimum(lane.prompt_tokens, lane.chunk_tokens), lane.budget_tokens)
-        chunks = (chunks + (lane.stages - 1.0) * np.maximum(whole / chunk, 1.0)) / lane.stages
+        chunks = (chunks + (lane.stages - 1.0) * np.maximum(_whole_chunk(lane) / chunk, 1.0)) / lane.stages
         own = np.minimum(y * chunks, share)
         held, share = np.maximum(share_of_any(own, lane.ranks * lane.stages), share), own
     step_s = decode_s + held * (prompt_s - decode_s)

@@ -47,28 +47,34 @@ class RememberedRows(Generic[T]):
 
     def keep(self, items: Sequence[T], rows: FloatArray) -> None:
         """Rows of k objects that are known already, so that they are not worked out again."""
-        new = {id(item): place for place, item in enumerate(items) if id(item) not in self._place_of}
-        if len(self._items) + len(new) > self._most:
-            self._place_of.clear()
-            self._items.clear()
-            new = {id(item): place for place, item in enumerate(items)}
+        place_of = {id(item): place for place, item in enumerate(items)}
+        new = self._with_room_for(items)
+        self._append(new, rows[[place_of[id(item)] for item in new]])
+
+    def _learn(self, items: Sequence[T]) -> None:
+        new = self._with_room_for(items)
+        self._append(new, self._describe(new))
+
+    def _with_room_for(self, items: Sequence[T]) -> list[T]:
+        """Those that are not kept, each once; where that is too many the kept are forgotten, and it is all of them."""
+        distinct = {id(item): item for item in items}
+        new = [item for key, item in distinct.items() if key not in self._place_of]
+        if len(self._items) + len(new) <= self._most:
+            return new
+        self._place_of.clear()
+        self._items.clear()
+        return list(distinct.values())
+
+    def _append(self, new: Sequence[T], rows: FloatArray) -> None:
         count = len(self._items)
         needed = count + len(new)
         if needed > len(self._table):
             grown = np.empty((max(needed, 2 * len(self._table)), self._table.shape[1]))
             grown[:count] = self._table[:count]
             self._table = grown
-        places = list(new.values())
-        self._table[count:needed] = rows[places]
-        self._place_of.update(zip(new, range(count, needed), strict=True))
-        self._items.extend(items[place] for place in places)
-
-    def _learn(self, items: Sequence[T]) -> None:
-        unknown = {id(item): item for item in items if id(item) not in self._place_of}
-        if len(self._items) + len(unknown) > self._most:
-            unknown = {id(item): item for item in items}
-        new = list(unknown.values())
-        self.keep(new, self._describe(new))
+        self._table[count:needed] = rows
+        self._place_of.update(zip(map(id, new), range(count, needed), strict=True))
+        self._items.extend(new)
 
 
 def one_by_one(describe: Callable[[T], FloatArray]) -> Callable[[Sequence[T]], FloatArray]:
