@@ -3,9 +3,10 @@
 Separate because it only repeats what `scheduling` does, faster, and the two are tested to give the same results. A
 sequence coasts while it gets one token a step, needs no block and does not end; how many steps it has `left` to coast
 is known beforehand. Its numbers stand still meanwhile, and settling it adds the rounds that have passed. Whatever is
-not like that (prompts, new blocks, last tokens) is due and treated one by one, in the order of the running ones. A step
-in which blocks or budget could run out is left to `scheduling` as a whole. Those that coast in one batch are a cohort;
-the others of a pipeline are under way, and no business of this step.
+not like that (prompts, new blocks, last tokens) is due and looked at one by one, in the order of the running ones; one
+that only needs the next block of its one table gets it and coasts on. A step in which blocks or budget could run out is
+left to `scheduling` as a whole. Those that coast in one batch are a cohort; the others of a pipeline are under way, and
+no business of this step.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -19,7 +20,7 @@ from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.sequences import grow
 from metainf.simulator.timing import chunk_s
 
-__all__ = ["schedule_coasting", "settle_ready"]
+__all__ = ["renewed_steps", "schedule_coasting", "settle_ready", "take_next_block"]
 
 
 @compiled_apart
@@ -97,8 +98,17 @@ def _is_plain(state: Any, rank: int, cohort: Any, count: int, threshold: int) ->
         computed = slot.computed + (cohort.round - slot.round if slot.coasting else 0)
         new = min(missing, threshold, budget)
         budget -= new
-        blocks += max(0, -(-(computed + new) // state.limits.block_tokens) - slot.blocks)
+        blocks += _missing_blocks(slot, computed + new, state.limits.block_tokens)
     return budget >= before[count] - passed and blocks * state.limits.table_groups <= state.ranks[rank].free
+
+
+@compiled
+def _missing_blocks(slot: Any, upto: int, block_tokens: int) -> int:
+    """Blocks for `upto` tokens beyond those it has; the usual one or none without a division, which takes longest."""
+    beyond = upto - slot.blocks * block_tokens
+    if beyond <= block_tokens:
+        return 1 if beyond > 0 else 0
+    return -(-beyond // block_tokens)
 
 
 @compiled
@@ -116,25 +126,30 @@ def schedule_coasting(state: Any, rank: int, batch: int, threshold: int) -> bool
     if not _is_plain(state, rank, cohort, count, threshold):
         return False
     load, entries, sequences = state.loads[rank], state.entries[rank, batch], state.sequences
-    running, coasted = state.running[rank], before[count]
-    cohort.round += 1
-    tokens = coasted + count
+    running, left, entered, renewed = state.running[rank], state.left[rank], 0, 0
+    tokens = before[count] + count
     for i in range(count):
         sequence = running[due[i]]
         slot = sequences[sequence]
         if slot.coasting:
-            slot.round += 1  # not this round: it takes part as itself
+            more = renewed_steps(state, cohort, slot)
+            if more > 0:
+                take_next_block(state, rank, sequence)
+                left[due[i]] = more - 1
+                renewed += 1
+                continue
             settle(cohort, slot, member)
         missing = slot.known - slot.computed
         new = min(missing, threshold, state.limits.budget - tokens + 1) if missing > 1 else 1
         upto = slot.computed + new
         if upto >= slot.check:
             _grow_plainly(state, rank, sequence, upto)
-        entry = entries[i]
+        entry = entries[entered]
         entry.sequence = sequence
         entry.epoch = slot.epoch
-        entry.before = before[i]
+        entry.before = before[i] + renewed
         entry.sampled = 1 if new == missing else 0
+        entered += 1
         if missing == 1 and slot.known > slot.prompt:
             load.decodes += 1
             load.context += slot.computed
@@ -142,33 +157,48 @@ def schedule_coasting(state: Any, rank: int, batch: int, threshold: int) -> bool
             load.chunk_s += chunk_s(state.tables, new, slot.computed)
             tokens += new - 1
         slot.computed = upto
+    coasted = before[count] + renewed
+    cohort.round += 1
     cohort.coasted = coasted
     load.decodes += coasted
     load.context += cohort.context
     cohort.context += coasted
     load.tokens = tokens
-    load.sequences = coasted + count
-    load.rows = coasted + count
-    state.entry_counts[rank, batch] = count
+    load.sequences = coasted + entered
+    load.rows = coasted + entered
+    state.entry_counts[rank, batch] = entered
     return True
 
 
 @compiled
-def _grow_plainly(state: Any, rank: int, sequence: int, upto: int) -> None:
-    """`grow` without its detours where a decoding sequence of one table only needs blocks."""
+def renewed_steps(state: Any, cohort: Any, slot: Any) -> int:
+    """Steps that a coasting sequence that is due could coast with one more block; 0 where that is not what it needs."""
+    if not state.limits.plain:
+        return 0
+    passed = cohort.round - slot.round
+    if slot.computed + passed + 1 < slot.check:
+        return 0
+    return max(0, min(slot.check + state.limits.block_tokens - 1 - slot.computed, slot.end - slot.known - 1) - passed)
+
+
+@compiled
+def take_next_block(state: Any, rank: int, sequence: int) -> None:
+    """Give a decoding sequence of one table its next block."""
     slot, pool = state.sequences[sequence], state.ranks[rank]
-    if state.limits.plain and slot.known - slot.computed == 1 and slot.known > slot.prompt:
-        whole = -(-upto // state.limits.block_tokens)
-        if state.limits.counting:
-            pool.free -= max(0, whole - slot.blocks)
-            pool.peak = max(pool.peak, state.limits.rank_blocks - pool.free)
-            slot.blocks = max(slot.blocks, whole)
-            slot.check = slot.blocks * state.limits.block_tokens + 1
-            return
-        for block in range(slot.blocks, whole):
-            state.table[sequence, 0, block] = take_block(state.blocks, state.first, pool)
-        slot.blocks = max(slot.blocks, whole)
-        slot.check = slot.blocks * state.limits.block_tokens + 1
-        pool.peak = max(pool.peak, state.limits.rank_blocks - pool.free)
+    if state.limits.counting:
+        pool.free -= 1
     else:
+        state.table[sequence, 0, slot.blocks] = take_block(state.blocks, state.first, pool)
+    slot.blocks += 1
+    slot.check = slot.blocks * state.limits.block_tokens + 1
+    pool.peak = max(pool.peak, state.limits.rank_blocks - pool.free)
+
+
+@compiled
+def _grow_plainly(state: Any, rank: int, sequence: int, upto: int) -> None:
+    """`grow` without its detours where a decoding sequence of one table only needs a block."""
+    slot = state.sequences[sequence]
+    if not (state.limits.plain and slot.known - slot.computed == 1 and slot.known > slot.prompt):
         grow(state, rank, sequence, upto)
+    elif upto > slot.blocks * state.limits.block_tokens:
+        take_next_block(state, rank, sequence)

@@ -1,9 +1,10 @@
 """Steps in which nothing happens, one after the other and without the event loop, compiled.
 
 Separate because it only repeats what the loop does, faster, and the two are tested to give the same results, to the
-bit. Where few requests run at a time most steps are such: every running sequence coasts, nobody waits, nobody arrives
-before the step ends. Then only the context grows, and with it the time of a step. Ranks in lock-step stride together;
-one rank alone, the usual case, has a loop of its own that keeps its place in the tables.
+bit. Where nobody waits most steps are such: every running sequence coasts, and nobody arrives before the step ends.
+Then only the context grows, and with it the time of a step; sequences that need their next block get it in between.
+Ranks in lock-step stride together; one rank alone, the usual case, has a loop of its own that keeps its place in the
+tables.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -11,6 +12,7 @@ one rank alone, the usual case, has a loop of its own that keeps its place in th
 
 from typing import Any
 
+from metainf.simulator.coasting import renewed_steps, take_next_block
 from metainf.simulator.compiling import compiled, compiled_apart
 from metainf.simulator.records import NEVER
 from metainf.simulator.timing import at_pair, at_point, fixed_part_s, lower_point
@@ -20,7 +22,7 @@ __all__ = ["stride"]
 
 @compiled_apart
 def stride(state: Any, until_s: float) -> None:
-    """Take the steps that begin before `until_s`, when somebody arrives, and before a sequence is due again.
+    """Take the steps that begin before `until_s`, when somebody arrives, and before a sequence needs more than a block.
 
     Nothing is done unless the batch under way is such a step itself. Only with one pipeline of one stage, whose
     sequences coast.
@@ -28,35 +30,77 @@ def stride(state: Any, until_s: float) -> None:
     line = state.pipelines[0]
     if line.flying != 1 or line.notices > 0 or state.done_s[0, line.oldest] >= until_s:
         return
-    most = _calm_steps(state, line.oldest)
-    if most == 0:
+    if not _is_calm(state, line.oldest):
         return
-    if state.limits.ranks == 1:
-        taken = _taken(state, line, until_s, most)
-    else:
-        taken = _taken_together(state, line, until_s, most)
-    state.totals[0] += taken
-    for rank in range(state.limits.ranks):
-        pool = state.ranks[rank]
-        state.cohorts[rank, 0].round += taken
-        for place in range(pool.running):
-            state.left[rank, place] -= taken
-        state.totals[1] += taken * pool.running
+    while state.done_s[0, line.oldest] < until_s:
+        most = _calm_steps(state)
+        if most == 0:
+            return
+        if state.limits.ranks == 1:
+            taken = _taken(state, line, until_s, most)
+        else:
+            taken = _taken_together(state, line, until_s, most)
+        state.totals[0] += taken
+        for rank in range(state.limits.ranks):
+            pool = state.ranks[rank]
+            state.cohorts[rank, 0].round += taken
+            for place in range(pool.running):
+                state.left[rank, place] -= taken
+            state.totals[1] += taken * pool.running
 
 
 @compiled
-def _calm_steps(state: Any, batch: int) -> int:
-    """Steps until the first of the running sequences is due; 0 where the batch is no such step, or nobody runs."""
-    least = NEVER
+def _is_calm(state: Any, batch: int) -> bool:
+    """Whether in the batch under way all coast, and somebody runs."""
+    running = 0
     for rank in range(state.limits.ranks):
         pool = state.ranks[rank]
+        running += pool.running
         if pool.waiting > 0 or state.entry_counts[rank, batch] > 0 or not pool.coasting:
-            return 0
+            return False
         if state.cohorts[rank, 0].coasted != pool.running or state.limits.budget < pool.running:
-            return 0
-        for place in range(pool.running):
+            return False
+    return running > 0
+
+
+@compiled
+def _calm_steps(state: Any) -> int:
+    """Steps until the first of the running sequences is due; those that only needed their next block have got it."""
+    least = _least_left(state)
+    if least > 0 or not _can_renew(state):
+        return least
+    for rank in range(state.limits.ranks):
+        cohort, left = state.cohorts[rank, 0], state.left[rank]
+        for place in range(state.ranks[rank].running):
+            if left[place] == 0:
+                sequence = state.running[rank, place]
+                left[place] = renewed_steps(state, cohort, state.sequences[sequence])
+                take_next_block(state, rank, sequence)
+    return _least_left(state)
+
+
+@compiled
+def _least_left(state: Any) -> int:
+    least = NEVER
+    for rank in range(state.limits.ranks):
+        for place in range(state.ranks[rank].running):
             least = min(least, state.left[rank, place])
-    return least if least < NEVER else 0
+    return least
+
+
+@compiled
+def _can_renew(state: Any) -> bool:
+    """Whether all that are due only need their next block, and it is free."""
+    for rank in range(state.limits.ranks):
+        blocks, left = 0, state.left[rank]
+        for place in range(state.ranks[rank].running):
+            if left[place] == 0:
+                blocks += 1
+                if renewed_steps(state, state.cohorts[rank, 0], state.sequences[state.running[rank, place]]) == 0:
+                    return False
+        if blocks > state.ranks[rank].free:
+            return False
+    return True
 
 
 @compiled
