@@ -9,7 +9,7 @@ from metainf.corpus import measuring
 from metainf.corpus.measuring import UTILIZATIONS, measured_task, methods_of
 from metainf.corpus.rate_search import Bracket
 from metainf.corpus.replicas import Infeasible, replica_of
-from metainf.corpus.runs import LEAST_REQUESTS, _steady_rate, task_seed
+from metainf.corpus.runs import _steady_rate, task_seed
 from metainf.corpus.task import Task, TrafficKind
 from metainf.corpus.worlds import RooflineWorld
 from metainf.layouts import Layout
@@ -138,14 +138,12 @@ def test_few_methods_are_the_default_and_others_that_a_task_draws():
     assert len(drawn) > 4
 
 
-def test_rates_of_few_methods_are_left_as_short_runs_find_them(rate_rows):
+def test_runs_of_few_methods_are_as_long_as_those_of_all(rate_rows):
     rows = measured_task(task(RateLoad(10.0), TTFT), RooflineWorld(), repeats=(0,), methods=METHODS, most_methods=2)
-    assert {row.task for row in rows} == {row.task for row in rate_rows}
-    brief, whole = of(rows, "default", Purpose.LOAD), of(rate_rows, "default", Purpose.LOAD)
-    assert {row.requests for row in brief} == {LEAST_REQUESTS}
-    assert len(brief) < len(whole)
-    (found,), (expected,) = (of(each, "default", Purpose.SCORE) for each in (rows, rate_rows))
-    assert found.performance == pytest.approx(expected.performance, rel=0.1)
+    names = {row.method for row in rows}
+    assert len(names) == 2
+    assert "default" in names
+    assert rows == [row for row in rate_rows if row.method in names]
 
 
 def test_one_request_at_a_time_is_not_searched_a_rate():

@@ -19,8 +19,8 @@ core, and with three seeds each in three worlds 72. So worlds, seeds and methods
 
 - A task is measured in the first of the plan's worlds that knows it, which says what is true of it.
 - Every so many (`whole_every`) are measured under all methods: what selectors are judged on, and learn from as tables.
-  The others have the default and a few that are drawn for each, and rates as short runs find them: what a predictor
-  learns of, to whom one more method of the same task says less than another task does.
+  The others have the default and a few that are drawn for each: what a predictor learns of, to whom one more method of
+  the same task says less than another task does.
 - Of the whole ones some are measured in all worlds, to compare worlds on the same tasks, and some with several seeds in
   their own world: tolerances come from these.
 

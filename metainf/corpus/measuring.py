@@ -13,8 +13,6 @@ grow until it is, and the other methods' rates are scaled by what that changed: 
 of two rates less noise than each of them has. Where the default needs no long runs, a method that does gets its own.
 Rejected: long runs for every method. At a tenth of the capacity each takes seconds, for a dozen methods.
 
-Where few methods of a task are measured nothing is judged by its rates: there are neither long runs nor fixed shares.
-
 Methods that run one request at a time are not searched a rate: they are what the papers compare batches and closed
 loops with.
 """
@@ -72,7 +70,7 @@ def measured_task(
     methods = methods if most_methods is None else [methods[0], *_shuffled(methods[1:], task)]
     rows: list[Measurement] = []
     for repeat in repeats:
-        anchor = _Anchor(is_brief=most_methods is not None)
+        anchor = _Anchor()
         runs = (run for run in (_run(task, method, oracle, repeat) for method in methods) if run is not None)
         for run in islice(runs, most_methods):
             rows += _rows(_Rows(run, oracle, repeat, _source_version(oracle, run.replica)), anchor)
@@ -109,8 +107,6 @@ class _Anchor:
 
     short: Bracket | None = None
     long_ratio: float | None = None
-    is_brief: bool = False
-    """Whether rates stay as short runs find them."""
 
 
 def _run(task: Task, method: Method, oracle: StepOracle, repeat: int) -> Run | None:
@@ -182,7 +178,7 @@ def _rate_rows(of: "_Rows", anchor: _Anchor) -> Iterator[Measurement]:
             best = _best_rate(bracket, capacity, anchor, long, sure=sure)
             nearest = min(asked, key=lambda rate: (-asked[rate].requests, abs(rate - best)))
             found = asked[low if sure else nearest]  # above it latencies may scatter widely already
-    if of.is_first and capacity > 0.0 and not anchor.is_brief:
+    if of.is_first and capacity > 0.0:
         for share in UTILIZATIONS:
             short(share * capacity)
     for rate in sorted(asked):
@@ -199,7 +195,7 @@ def _best_rate(
     rate, is_anchor = bracket.rate, anchor.short is None
     if is_anchor:
         anchor.short = bracket
-    if sure or anchor.is_brief:
+    if sure:
         return min(rate, capacity)
     if anchor.long_ratio is not None:
         return min(rate * anchor.long_ratio, capacity)
