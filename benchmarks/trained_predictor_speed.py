@@ -5,9 +5,10 @@ Separate from the tests, which hold loose bounds on busy machines; run it where 
     OMP_NUM_THREADS=1 python benchmarks/trained_predictor_speed.py [predictor.metainf]
 
 The questions are those of one decision: one model and one traffic, each on a replica of its own. The trained predictor
-keeps what it knows of a lane for other loads, so it is timed twice: where each traffic is of a kind that it was not
-asked about before (each burstier than the last), and where each has another rate. Times are wall-clock and of the
-processor alone; on a shared machine only the second says something.
+keeps what it knows of replicas, and of a lane for other loads, so it is timed three times: where nobody asked it about
+these replicas before, where each traffic is of a kind that it was not asked about (each burstier than the last), and
+where each has another rate. Times are wall-clock and of the processor alone; on a shared machine only the second says
+something.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from metainf.artifact import load_predictor
 from metainf.corpus.places import places_of
@@ -30,8 +32,11 @@ from metainf.predictors.contract import Question
 from metainf.predictors.default import SHIPPED
 from metainf.workload import RateLoad, TokenLengths, Traffic
 
+T = TypeVar("T")
+
 _QUESTIONS = 1000
 _REPEATS = 30
+_LOADED = 5
 _MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 _LOAD = (
     "import sys, time; began = time.perf_counter();"
@@ -54,12 +59,12 @@ def questions(most: int = _QUESTIONS) -> list[Question]:
     return [Question(replica, _TRAFFIC) for replica in replicas[:: max(1, len(replicas) // most)][:most]]
 
 
-def timed(work: Callable[[Sequence[Question]], object], batches: Iterable[Sequence[Question]]) -> tuple[float, float]:
+def timed(work: Callable[[T], object], batches: Iterable[T]) -> tuple[float, float]:
     """Milliseconds by the wall and of the processor, medians over some batches."""
     walls, processors = [], []
-    for asked, _ in zip(batches, range(_REPEATS), strict=False):
+    for batch, _ in zip(batches, range(_REPEATS), strict=False):
         wall, processor = time.perf_counter(), time.process_time()
-        work(asked)
+        work(batch)
         walls.append((time.perf_counter() - wall) * 1000)
         processors.append((time.process_time() - processor) * 1000)
     return statistics.median(walls), statistics.median(processors)
@@ -81,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for _ in range(3)
     ]
     print(f"load with imports: {min(loads) * 1000:.0f} ms; {path.stat().st_size / 1e6:.2f} MB")
+    fresh = (load_predictor(path) for _ in range(_LOADED))
+    wall, processor = timed(lambda each: each.predict(asked), fresh)
+    print(f"trained, of new replicas: {len(asked)} questions in {wall:.1f} ms, {processor:.1f} ms of the processor")
     share = float(trained.predict(asked).out_of_distribution.mean())
     analytical.predict(asked)
     kinds = (_of(asked, replace(_TRAFFIC, burstiness=1.0 + 0.001 * number)) for number in count(1))

@@ -57,8 +57,10 @@ def test_decisions_are_judged_where_there_are_limits(judgement: Judgement) -> No
     # The closed loops of this corpus promise nothing, but a budget is a limit too.
     assert {each.kind for each in judgement.decisions} == set(TrafficKind)
     for each in judgement.decisions:
-        assert each.figures.groups_with_picks == 0 or 0.0 <= each.figures.violation_rate <= 1.0
         assert each.figures.groups >= 2
+        if each.predictor == TRAINED:
+            assert each.figures.groups_with_picks > 0
+            assert each.figures.violation_rate <= 0.1
 
 
 def test_every_kind_has_its_sections(judgement: Judgement) -> None:
