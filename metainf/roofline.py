@@ -41,6 +41,8 @@ __all__ = [
     "StepModel",
     "StepWork",
     "calibrated",
+    "is_linked",
+    "link_bytes_per_s",
     "mapped",
     "step_time_s",
     "step_values",
@@ -87,11 +89,15 @@ class StepModel:
     """Coefficients of the step time of one lane; seconds, per token, per sequence or per cached token as named."""
 
     fixed_s: float
-    """Kernels of all layers at their least, latencies of collectives, host work that is not hidden."""
+    """Kernels of all layers at their least, and host work that is not hidden."""
+    collective_s: float
+    """Latencies of collectives, and of what stages hand on."""
     sequence_s: float
     """Host work per scheduled sequence, and the recurrent state read and written."""
     token_s: float
-    """Norms, activations and collectives per token."""
+    """Norms and activations per token."""
+    link_token_s: float
+    """One token's hidden states through the links."""
     dense_read_s: float
     dense_token_s: float
     expert_read_s: float
@@ -166,16 +172,14 @@ def calibrated(work: StepWork, efficiency: Efficiency) -> StepModel:
     Works on floats and on arrays of equal shape alike.
     """
     w, e = work, efficiency
-    fixed_s = (
-        w.layers * e.layer_s + w.expert_layers * e.expert_layer_s + (w.collectives + w.hops) * e.collective_s + e.host_s
-    )
     dense_narrow_token_s = w.dense_narrow_token_s + w.dense_loaded_token_s / e.loaded_ratio
     expert_narrow_token_s = w.expert_narrow_token_s + w.expert_loaded_token_s / e.loaded_ratio
     return StepModel(
-        fixed_s=fixed_s,
+        fixed_s=w.layers * e.layer_s + w.expert_layers * e.expert_layer_s + e.host_s,
+        collective_s=(w.collectives + w.hops) * e.collective_s,
         sequence_s=e.sequence_host_s + w.state_s / e.cache_memory,
-        token_s=(w.hidden_token_s * e.activation_passes + w.expert_hidden_token_s * e.expert_passes) / e.memory
-        + w.link_token_s / e.link,
+        token_s=(w.hidden_token_s * e.activation_passes + w.expert_hidden_token_s * e.expert_passes) / e.memory,
+        link_token_s=w.link_token_s / e.link,
         dense_read_s=(w.dense_read_s + w.dense_loaded_read_s / e.loaded_ratio) / e.memory,
         dense_token_s=(w.dense_token_s + dense_narrow_token_s / e.narrow_matrix_ratio) / e.matrix,
         expert_read_s=(w.expert_read_s + w.expert_loaded_read_s / e.loaded_ratio) / e.memory,
@@ -243,16 +247,21 @@ def step_time_s(
     attended = prompt_context_tokens
     pairs = m.prompt_pair_s * attended + m.prompt_pair_window_s * np.minimum(attended, m.window_tokens)
     # What prompts have no part in first: it is of half the size where steps with and without them are asked for.
-    decode = (
-        full + window + (m.fixed_s + m.head_read_s + sequences * m.sequence_s + decoded * (m.head_row_s + m.token_s))
-    )
-    prompt = prompt_tokens * (pairs + m.token_s) + np.minimum(prompt_tokens, 1.0) * m.head_row_s
+    fixed_s, token_s = m.fixed_s + m.collective_s + m.head_read_s, m.token_s + m.link_token_s
+    decode = full + window + (fixed_s + sequences * m.sequence_s + decoded * (m.head_row_s + token_s))
+    prompt = prompt_tokens * (pairs + token_s) + np.minimum(prompt_tokens, 1.0) * m.head_row_s
     return np.asarray(dense + experts + (decode + prompt), dtype=np.float64)
 
 
 def step_work(replica: ReplicaSpec) -> StepWork:
     """The work of one lane of the replica, from the architecture's layers and the accelerator's datasheet."""
     return _Counter(replica).work()
+
+
+def is_linked(replica: ReplicaSpec) -> bool:
+    """Whether a scale-up link joins all accelerators of the replica; otherwise they meet over PCIe."""
+    link = replica.accelerator.link
+    return link is not None and replica.layout.accelerators <= link.max_group
 
 
 class _Counter:
@@ -376,7 +385,7 @@ class _Speeds:
         self._weight_dtype = replica.settings.weight_dtype
         self._computing = computing_share(replica)
         self.bandwidth = accelerator.memory_bandwidth_bytes_per_s * cpu_share(replica)
-        self.link = _link_bytes_per_s(replica)
+        self.link = link_bytes_per_s(replica)
 
     def multiplied_in(self, dtype: DType) -> DType:
         """This format, or the nearest wider one that the silicon multiplies."""
@@ -398,10 +407,9 @@ class _Speeds:
         return bits, DType.FP8 if narrowed else linear.storage.gemm_dtype
 
 
-def _link_bytes_per_s(replica: ReplicaSpec) -> float:
+def link_bytes_per_s(replica: ReplicaSpec) -> float:
     """Bandwidth per direction that ranks of the replica have to each other."""
     accelerator = replica.accelerator
-    link = accelerator.link
-    if link is not None and replica.layout.accelerators <= link.max_group:
-        return link.bytes_per_s_per_direction
+    if accelerator.link is not None and is_linked(replica):
+        return accelerator.link.bytes_per_s_per_direction
     return accelerator.pcie_bytes_per_s or _SINGLE_DEVICE_LINK_BYTES_PER_S

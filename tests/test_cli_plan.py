@@ -315,12 +315,12 @@ def test_the_readme_shows_what_the_plans_of_examples_print(example, code, before
     assert [line for line in shown if line not in printed] == []
 
 
-def test_what_the_readme_says_that_the_chat_costs_over_empty_pools_is_what_the_plan_says(tmp_path, capsys):
+def test_what_the_readme_says_that_the_chat_would_cost_over_empty_pools_is_what_the_plan_says(tmp_path, capsys):
     file = tmp_path / "empty.yaml"
     file.write_text(Path(POOLS).read_text().replace("nodes: {max", "nodes: {min: 0, max"))
-    assert run("-f", str(EXAMPLES / "chat.yaml"), pools=str(file)) == 0
-    cost = re.search(r"cost +([0-9.]+) USD/h", capsys.readouterr().out)
-    assert f"with all five pools so, the chat costs {cost[1]} USD/h." in " ".join(readme().split())
+    assert run("-f", str(EXAMPLES / "chat.yaml"), pools=str(file)) == 3
+    budget = re.search(r"a budget of ([0-9.]+) USD/h would work", capsys.readouterr().out)
+    assert f"the chat is refused, and a budget of {budget[1]} USD/h would work." in " ".join(readme().split())
 
 
 def test_the_readme_says_what_to_do_about_each_refusal():

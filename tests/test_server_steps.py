@@ -62,14 +62,14 @@ def served(rows: list[Measurement], *, noise: float = 0.0, **logs: float) -> pa.
 
 
 def test_what_servers_take_longer_comes_out_for_unseen_generations_and_models() -> None:
-    steps = fitted_servers(trained()[0], server_rows(served(list(loops()), noise=0.02, fixed=0.5)))
-    assert steps.log[PARTS.index("fixed")] == pytest.approx(0.5, abs=0.1)
+    steps = fitted_servers(trained()[0], server_rows(served(list(loops()), noise=0.02, plain_dense_token=0.5)))
+    assert steps.log[PARTS.index("plain_dense_token")] == pytest.approx(0.5, abs=0.1)
     for figure in ("ttft_mean", "tpot_mean"):
         told = steps.figures["silicon"][figure]
         assert told.rows == len(MODELS) * len(ACCELERATORS) * 4
         assert max(told.generation_out, told.model_out) < 0.05
         assert told.coverage > 0.9
-    assert steps.figures["silicon"]["tpot_mean"].kernels > 0.1
+    assert steps.figures["silicon"]["ttft_mean"].kernels > 0.1
 
 
 def test_servers_that_do_as_predicted_teach_nothing() -> None:
@@ -114,10 +114,10 @@ def test_many_rows_of_one_place_do_not_rule() -> None:
     rows = list(loops())
     often = [row for row in rows if row.model == MODELS[0]] * 20
     few, many = (
-        fitted_servers(trained()[0], server_rows(pa.concat_tables([served(rows), served(told, fixed=1.0)])))
+        fitted_servers(trained()[0], server_rows(pa.concat_tables([served(rows), served(told, plain_dense_token=1.0)])))
         for told in (often[: len(often) // 20], often)
     )
-    place = PARTS.index("fixed")
+    place = PARTS.index("plain_dense_token")
     assert 0.0 < few.log[place] < many.log[place] < 0.7
 
 

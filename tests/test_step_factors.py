@@ -75,6 +75,37 @@ def multiplied(found: StepFactors, replica: ReplicaSpec) -> dict[str, float]:
             {"plain_dense_token": np.log(3.0)}, narrowed(H100, weight_dtype=DType.FP8), {}, id="and where they are not"
         ),
         pytest.param(
+            {"narrow_fixed": np.log(3.0)},
+            narrowed(H100, weight_dtype=DType.FP8),
+            {"fixed_s": 3.0},
+            id="what rounding to few bits adds to the launches of a step",
+        ),
+        pytest.param({"narrow_fixed": np.log(3.0)}, H100, {}, id="and nothing where all is in 16 bits"),
+        pytest.param(
+            {"collective": np.log(3.0), "link": np.log(5.0), "collective_ranks": np.log(2.0)},
+            spec(LLAMA_8B, "H100-SXM-80GB", 4),
+            {"collective_s": 3.0, "link_token_s": 5.0},
+            id="collectives of four ranks",
+        ),
+        pytest.param(
+            {"collective_ranks": np.log(2.0), "link_ranks": np.log(3.0)},
+            spec(LLAMA_8B, "H100-SXM-80GB", 8),
+            {"collective_s": 2.0},
+            id="of eight on a switch: once more",
+        ),
+        pytest.param(
+            {"collective_ranks": np.log(4.0), "link_ranks": np.log(9.0)},
+            spec(LLAMA_8B, "L40S-PCIe-48GB", 8),
+            {"collective_s": 2.0, "link_token_s": 3.0},
+            id="of eight over PCIe",
+        ),
+        pytest.param(
+            {"collective_ranks": np.log(4.0), "link_ranks": np.log(9.0)},
+            spec(LLAMA_8B, "L40S-PCIe-48GB", 2),
+            {"collective_s": 0.5, "link_token_s": round(1 / 3, 6)},
+            id="of two over PCIe: once less",
+        ),
+        pytest.param(
             {"stored_expert": np.log(2.0)},
             GPT_OSS,
             {"expert_read_s": 2.0, "expert_token_s": 2.0},
@@ -95,7 +126,12 @@ def test_a_factor_multiplies_its_part_on_its_accelerator(
 
 
 def test_every_part_multiplies_something() -> None:
-    replicas = [narrowed(H100, weight_dtype=DType.FP8, kv_cache_dtype=DType.FP8), H100, GPT_OSS]
+    replicas = [
+        narrowed(H100, weight_dtype=DType.FP8, kv_cache_dtype=DType.FP8),
+        H100,
+        GPT_OSS,
+        spec(LLAMA_8B, "L40S-PCIe-48GB", 2),
+    ]
     for part in PARTS:
         assert any((factors(**{part: 1.0}).of(replica) != 1.0).any() for replica in replicas), part
     assert all((StepFactors.none().of(replica) == np.ones(REPLICA_ROW)).all() for replica in replicas)

@@ -34,8 +34,6 @@ class LaneState:
     traffic: Any
     accelerators: FloatArray
     """Of one replica."""
-    collective_s: FloatArray
-    """Latencies of a step's collectives."""
     weights_ratio: FloatArray
     """Weights over the memory that the engine may take."""
     empty: OperatingPoint
@@ -57,6 +55,11 @@ class LaneState:
     def steps(self) -> Any:
         """Step-time coefficients, arrays."""
         return self.lanes.lane.steps
+
+    @property
+    def least_s(self) -> FloatArray:
+        """What each step takes however little is in it: launches, host, collectives."""
+        return np.asarray(self.steps.fixed_s + self.steps.collective_s)
 
     @property
     def prompt_s(self) -> FloatArray:
@@ -95,7 +98,7 @@ class LaneState:
 
 
 def lane_state(lanes: LaneSet, extras: FloatArray) -> LaneState:
-    """The state of distinct lanes; `extras` are accelerators, collectives' seconds and weights' share, shape (m, 3)."""
+    """The state of distinct lanes; `extras` are accelerators and weights' share, shape (m, 2)."""
     lane = lanes.lane
     full_y = largest_requests_per_step(lane)
     shares = np.array(_SHARES)[:, None]
@@ -105,8 +108,7 @@ def lane_state(lanes: LaneSet, extras: FloatArray) -> LaneState:
         replica=lanes.replica,
         traffic=lanes.traffic,
         accelerators=extras[:, 0],
-        collective_s=extras[:, 1],
-        weights_ratio=extras[:, 2],
+        weights_ratio=extras[:, 1],
         empty=at(lane, np.full_like(lane.slots, _EMPTY)),
         one_step_s=decode_step_s(lane, np.ones_like(lane.slots)),
         full_step_s=decode_step_s(lane, lane.slots),
@@ -183,13 +185,13 @@ DERIVED_FEATURES: tuple[Feature[LaneState], ...] = (
         "fixed_share",
         "1",
         "Share of a step of one sequence that neither reads nor computes: launches, host, collectives.",
-        lambda s: (s.steps.fixed_s * s.lane.small_step_scale + s.lane.step_extra_s) / s.one_step_s,
+        lambda s: (s.least_s * s.lane.small_step_scale + s.lane.step_extra_s) / s.one_step_s,
     ),
     Feature(
         "collective_share",
         "1",
         "Share of a step of one sequence that is the latency of collectives.",
-        lambda s: s.collective_s * s.lane.small_step_scale / s.one_step_s,
+        lambda s: s.steps.collective_s * s.lane.small_step_scale / s.one_step_s,
     ),
     Feature(
         "host_share_full",

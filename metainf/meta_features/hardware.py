@@ -10,10 +10,11 @@ from metainf.cpu_shares import cpu_share
 from metainf.dtypes import DType
 from metainf.meta_features.schema import Feature
 from metainf.predictors.contract import ReplicaSpec
+from metainf.roofline import is_linked, link_bytes_per_s
 
 __all__ = ["HARDWARE_FEATURES"]
 
-_SLOWEST_LINK_BYTES_PER_S = 25e9  # as the roofline has it for a device that is the host: through its memory
+_SLOWEST_PCIE_BYTES_PER_S = 25e9  # of a device that is the host: through its memory
 
 
 def _peak(accelerator: Accelerator) -> float:
@@ -33,19 +34,6 @@ def _bandwidth(replica: ReplicaSpec) -> float:
 
 def _flops(replica: ReplicaSpec) -> float:
     return _peak(replica.accelerator) * cpu_share(replica)
-
-
-def _linked(replica: ReplicaSpec) -> float:
-    link = replica.accelerator.link
-    return float(link is not None and replica.layout.accelerators <= link.max_group)
-
-
-def _link(replica: ReplicaSpec) -> float:
-    """Bytes per second per direction between ranks of the replica."""
-    link = replica.accelerator.link
-    if link is not None and _linked(replica):
-        return link.bytes_per_s_per_direction
-    return replica.accelerator.pcie_bytes_per_s or _SLOWEST_LINK_BYTES_PER_S
 
 
 def _kv_copies(replica: ReplicaSpec) -> float:
@@ -93,14 +81,19 @@ HARDWARE_FEATURES: tuple[Feature[ReplicaSpec], ...] = (
         "hw_pcie",
         "ln(bytes/s)",
         "To the host, per direction: what KV offloading goes through.",
-        lambda r: math.log(r.accelerator.pcie_bytes_per_s or _SLOWEST_LINK_BYTES_PER_S),
+        lambda r: math.log(r.accelerator.pcie_bytes_per_s or _SLOWEST_PCIE_BYTES_PER_S),
     ),
-    Feature("hw_link", "ln(bytes/s)", "Between the ranks of the replica, per direction.", lambda r: math.log(_link(r))),
+    Feature(
+        "hw_link",
+        "ln(bytes/s)",
+        "Between the ranks of the replica, per direction.",
+        lambda r: math.log(link_bytes_per_s(r)),
+    ),
     Feature(
         "hw_scale_up_link",
         "1",
         "1 where one NVLink or its like joins as many accelerators as the replica has.",
-        _linked,
+        lambda r: float(is_linked(r)),
     ),
     Feature("hw_is_cpu", "1", "1 where the model runs on the CPU itself.", lambda r: float(_is_cpu(r))),
     Feature(

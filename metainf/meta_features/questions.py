@@ -39,7 +39,7 @@ QUESTION_FEATURES: tuple[FeatureDescription, ...] = described(
 )
 _SHAPE = slice(REPLICA_ROW, REPLICA_ROW + len(MODEL_FEATURES) + len(HARDWARE_FEATURES))
 _SETTINGS = slice(_SHAPE.stop, _SHAPE.stop + len(SETTINGS_FEATURES))
-_EXTRAS = slice(_SETTINGS.stop, _SETTINGS.stop + 3)
+_EXTRAS = slice(_SETTINGS.stop, _SETTINGS.stop + 2)
 _PENALTY = slice(_EXTRAS.stop, _EXTRAS.stop + 2)
 _REMEMBERED = 8192
 
@@ -132,13 +132,12 @@ class QuestionFeatures:
         work = step_work(replica)
         steps, facts = replica_facts(replica, efficiency, work)
         plan = memory_plan(replica)
-        collectives = (work.collectives + work.hops) * efficiency.collective_s
         return np.concatenate(
             [
                 replica_row(steps, facts, replica.settings.speculation),
                 (*self._model(replica.architecture), *values_of(HARDWARE_FEATURES, replica)),
                 values_of(SETTINGS_FEATURES, replica),
-                (float(replica.layout.accelerators), collectives, plan.weight_bytes / plan.usable_bytes),
+                (float(replica.layout.accelerators), plan.weight_bytes / plan.usable_bytes),
                 replica_penalty(replica),
             ]
         )

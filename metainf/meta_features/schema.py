@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 __all__ = ["FEATURE_SCHEMA", "Feature", "FeatureDescription", "described", "values_of"]
 
-FEATURE_SCHEMA = 3
+FEATURE_SCHEMA = 4
 """Raised with every change of a name, an order or a formula; an artifact of another schema is refused."""
 
 T = TypeVar("T")

@@ -19,7 +19,9 @@ def with_drafts(steps: StepModel, cost: DraftCost, host_s: float) -> tuple[StepM
     drafted = replace(
         steps,
         fixed_s=steps.fixed_s + cost.every_ratio * (steps.fixed_s - host_s),
+        collective_s=steps.collective_s * every,
         token_s=steps.token_s * first,
+        link_token_s=steps.link_token_s * first,
         dense_read_s=steps.dense_read_s * first,
         dense_token_s=steps.dense_token_s * first,
         expert_read_s=steps.expert_read_s * first,
@@ -44,4 +46,4 @@ def _layers_s(m: StepModel, tokens: float) -> float:
         (m.dense_read_s, tokens * m.dense_token_s),
         (-m.expert_read_s * math.expm1(together * m.expert_miss_log), together * m.expert_token_s),
     )
-    return tokens * m.token_s + sum(max(pair) + m.overlap * min(pair) for pair in pairs)
+    return tokens * (m.token_s + m.link_token_s) + sum(max(pair) + m.overlap * min(pair) for pair in pairs)

@@ -6,14 +6,20 @@ once runs of some models have shown it, it holds for models that were never seen
 what follows from it for any load. Trees would have to find that out for each accelerator and kind of answer anew.
 
 A factor belongs to a part of the step model and holds on one accelerator. Where the weights or the cache are narrowed
-to FP8, or a checkpoint has its experts in few bits, what that does on the chip is a factor of its own, on top. Dense
-matrices in few bits have none: six models of a corpus do, and what each of them has of its own came out as a factor of
-three on accelerators. Products of 16 bits have one more for what real servers do to them. What all accelerators share
-is shared among those of the vendors that were learnt of: how the kernels of others are written is another matter, and
-what the roofline's constants know of them was measured on them. CPUs have none: no corpus knows them.
+to FP8, or a checkpoint has its experts in few bits, what that does on the chip is a factor of its own, on top, and so
+is what activations in few bits and experts add to the launches of a step. Dense matrices in few bits have none: six
+models of a corpus do, and what each of them has of its own came out as a factor of three on accelerators. Products of
+16 bits have one more for what real servers do to them. What meets in collectives has another for each doubling of the
+ranks: over PCIe an all-reduce of L40S moves 18 GB/s between two of them, 3.7 among four and 2 among eight
+(aiconfigurator-core 0.12.0, vLLM 0.22).
+
+What all accelerators share is shared among those of the vendors that were learnt of: how the kernels of others are
+written is another matter, and what the roofline's constants know of them was measured on them. CPUs have none: no
+corpus knows them.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +32,7 @@ from metainf import accelerators
 from metainf.accelerators import Accelerator, Vendor
 from metainf.predictors.contract import ReplicaSpec
 from metainf.predictors.lanes import REPLICA_COLUMNS, REPLICA_ROW
+from metainf.roofline import is_linked
 
 __all__ = ["MOST_LOG_FACTOR", "PARTS", "StepFactors", "on_part"]
 
@@ -34,10 +41,32 @@ FloatArray = NDArray[np.float64]
 MOST_LOG_FACTOR = 3.0
 """Beyond a factor of 20 either way it is no property of a chip."""
 
-_PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], bool] | None]] = {
+
+def _doublings(replica: ReplicaSpec) -> float:
+    """From four ranks on, of those that meet in collectives; below 0 for fewer."""
+    layout = replica.layout
+    ranks = layout.tensor_parallel * (layout.data_parallel if replica.architecture.is_moe else 1)
+    return math.log2(max(ranks, 2) / 4.0)  # stages hand on from one to another
+
+
+def _doublings_over_pcie(replica: ReplicaSpec) -> float:
+    return 0.0 if is_linked(replica) else _doublings(replica)
+
+
+def _multiplies_narrowly(replica: ReplicaSpec) -> bool:
+    return replica.narrows_weights or not replica.architecture.multiplies_dense_plainly
+
+
+_PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], float] | None]] = {
     "fixed": (("fixed_s",), None),
+    "narrow_fixed": (("fixed_s",), _multiplies_narrowly),
+    "expert_fixed": (("fixed_s",), attrgetter("architecture.is_moe")),
+    "collective": (("collective_s",), None),
+    "collective_ranks": (("collective_s",), _doublings),
     "sequence": (("sequence_s",), None),
     "token": (("token_s",), None),
+    "link": (("link_token_s",), None),
+    "link_ranks": (("link_token_s",), _doublings_over_pcie),
     "dense_read": (("dense_read_s", "head_read_s"), None),
     "dense_token": (("dense_token_s", "head_row_s"), None),
     "expert_read": (("expert_read_s",), None),
@@ -56,7 +85,7 @@ _PARTS: Mapping[str, tuple[tuple[str, ...], Callable[[ReplicaSpec], bool] | None
     "frontend": (("frontend_token_s",), None),
     "request": (("request_s", "request_token_s"), None),
 }
-"""Part -> the numbers of a replica that it multiplies, and for which replicas, if not for all."""
+"""Part -> the numbers of a replica that it multiplies, and to which power, if not to the first for all replicas."""
 
 PARTS: tuple[str, ...] = tuple(_PARTS)
 """Names of the parts, in the order of the factors."""
@@ -64,7 +93,7 @@ PARTS: tuple[str, ...] = tuple(_PARTS)
 _MULTIPLIED = np.zeros((len(PARTS), REPLICA_ROW))
 for _place, (_names, _) in enumerate(_PARTS.values()):
     _MULTIPLIED[_place, [REPLICA_COLUMNS.index(_name) for _name in _names]] = 1.0
-_CONDITIONAL = [(_place, _applies) for _place, (_, _applies) in enumerate(_PARTS.values()) if _applies is not None]
+_POWERS = [(_place, _power) for _place, (_, _power) in enumerate(_PARTS.values()) if _power is not None]
 
 
 def on_part(part: str, by: float) -> FloatArray:
@@ -131,8 +160,7 @@ class StepFactors:
         if not self.hold_for(replica.accelerator):
             return np.ones(REPLICA_ROW)
         log = self.log_of(replica.accelerator.name).copy()
-        for part, applies in _CONDITIONAL:
-            if not applies(replica):
-                log[part] = 0.0
+        for part, power in _POWERS:
+            log[part] *= power(replica)
         factors: FloatArray = np.exp(log @ _MULTIPLIED)
         return factors

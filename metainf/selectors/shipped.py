@@ -12,7 +12,8 @@ tasks by the keys of the table; what features, physics and performance the table
 consequence: what spoils a table, as leak checks do, does not touch it, and taking its rows away leaves physics.
 
 What it is not. A table holds one kind of traffic, so it learns from that kind alone, and from `most_lanes` pairs at
-most, where what ships learns from all kinds and 400,000. Reports print how many these are beside its name.
+most, where what ships learns from all kinds and 400,000. Reports print how many these are beside its name. Nor has it
+the factor that rows of real servers give what ships (`training.server_steps`): a corpus's truth is kernels alone.
 
 What it costs. A fit of all trees for each fold of models and of accelerators and one of all rows, each of a time that
 grows as trees x rows; beside it a share for each pair, which is described, judged and calibrated on. A pair of a rate

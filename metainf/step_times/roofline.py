@@ -75,7 +75,7 @@ class RooflineParts:
         """Projections, dense MLPs, norms and collectives."""
         m = self.model
         both = _overlapped(np.full_like(tokens, m.dense_read_s), tokens * m.dense_token_s, m.overlap)
-        return self.floor_s + both + tokens * m.token_s
+        return self.floor_s + both + tokens * (m.token_s + m.link_token_s)
 
     def expert_s(self, tokens: FloatArray) -> FloatArray:
         """Routed experts, by the tokens of all ranks."""
@@ -103,7 +103,7 @@ def roofline_parts(replica: ReplicaSpec, efficiency: Efficiency) -> RooflinePart
     work = step_work(replica)
     model = calibrated(work, efficiency)
     expert_floor_s = work.expert_layers * efficiency.expert_layer_s
-    floor_s = model.fixed_s - efficiency.host_s - expert_floor_s
+    floor_s = model.fixed_s + model.collective_s - efficiency.host_s - expert_floor_s
     speculation = replica.settings.speculation
     tokens_per_sequence = 1.0 + (speculation.tokens if speculation else 0)
     return RooflineParts(model, floor_s, expert_floor_s, efficiency.host_s, tokens_per_sequence)
