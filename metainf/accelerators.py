@@ -41,6 +41,7 @@ __all__ = [
     "pcie_bytes_per_s",
 ]
 
+_OWN_MEMORY_BYTES_PER_S = 25e9  # assumed, and pessimistic: a host's to itself, for which no datasheet names a link
 _MIB = 2**20
 _GIB = 2**30
 _GB = 10**9
@@ -201,6 +202,21 @@ class Accelerator:
     def flops_for(self, dtype: DType) -> float | None:
         """Dense peak FLOP/s in `dtype`; None where the silicon has no such unit."""
         return self.flops.get(dtype)
+
+    def joins(self, count: int) -> bool:
+        """Whether its scale-up link joins so many of it; otherwise they meet over PCIe."""
+        return self.link is not None and count <= self.link.max_group
+
+    def bytes_per_s_among(self, count: int) -> float:
+        """Bandwidth per direction that so many of it have to each other."""
+        if self.link is not None and self.joins(count):
+            return self.link.bytes_per_s_per_direction
+        return self.host_bytes_per_s
+
+    @property
+    def host_bytes_per_s(self) -> float:
+        """Bandwidth to the host per direction: that of PCIe, or of the memory where the device is the host."""
+        return self.pcie_bytes_per_s or _OWN_MEMORY_BYTES_PER_S
 
     def memory_matches(self, memory_bytes: int) -> bool:
         """Whether a label that says `memory_bytes` can mean this device, in GB or GiB, with or without reserve."""

@@ -47,7 +47,7 @@ def _candidates(architecture: ModelArchitecture, accelerator: Accelerator, per_n
     sizes = [n for n in (1, 2, 4, 8, 16, 32) if n <= per_node]
     tensor = [n for n in sizes if n <= _tensor_limit(accelerator)]
     yield from (Layout(tensor_parallel=n) for n in tensor)
-    unlinked = [n for n in sizes if n > 1 and not _linked(accelerator, n)]
+    unlinked = [n for n in sizes if n > 1 and not accelerator.joins(n)]
     for n in unlinked:
         yield Layout(pipeline_parallel=n)
     for n in unlinked:
@@ -63,7 +63,7 @@ def _candidates(architecture: ModelArchitecture, accelerator: Accelerator, per_n
 
 
 def _expert_layouts(architecture: ModelArchitecture, accelerator: Accelerator, sizes: list[int]) -> Iterator[Layout]:
-    linked = [n for n in sizes if n > 1 and _linked(accelerator, n)]
+    linked = [n for n in sizes if n > 1 and accelerator.joins(n)]
     latent = uses_mla(architecture)
     for n in reversed(linked[-2:]):
         if n >= 4 or latent:
@@ -73,11 +73,6 @@ def _expert_layouts(architecture: ModelArchitecture, accelerator: Accelerator, s
             yield Layout(tensor_parallel=n, expert_parallel=True)
     if linked and linked[-1] >= 8:
         yield Layout(tensor_parallel=2, data_parallel=linked[-1] // 2, expert_parallel=True)
-
-
-def _linked(accelerator: Accelerator, ranks: int) -> bool:
-    """Whether so many accelerators reach each other over a link faster than PCIe."""
-    return accelerator.link is not None and accelerator.link.max_group >= ranks
 
 
 def _tensor_limit(accelerator: Accelerator) -> int:

@@ -41,8 +41,6 @@ __all__ = [
     "StepModel",
     "StepWork",
     "calibrated",
-    "is_linked",
-    "link_bytes_per_s",
     "mapped",
     "step_time_s",
     "step_values",
@@ -80,8 +78,6 @@ SYNC_HOST_FACTOR = 2.0
 Source: 10 % of throughput on H200 and B200 (vLLM blog 2026-02-01), 12 to 16 % for small models (GPUStack Performance
 Lab), where a step takes 5 to 10 ms.
 """
-
-_SINGLE_DEVICE_LINK_BYTES_PER_S = 25e9  # a device whose datasheet names no link at all: host memory, pessimistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +254,6 @@ def step_work(replica: ReplicaSpec) -> StepWork:
     return _Counter(replica).work()
 
 
-def is_linked(replica: ReplicaSpec) -> bool:
-    """Whether a scale-up link joins all accelerators of the replica; otherwise they meet over PCIe."""
-    link = replica.accelerator.link
-    return link is not None and replica.layout.accelerators <= link.max_group
-
-
 class _Counter:
     """Adds up the layers of one replica; exists only inside `step_work`."""
 
@@ -385,7 +375,7 @@ class _Speeds:
         self._weight_dtype = replica.settings.weight_dtype
         self._computing = computing_share(replica)
         self.bandwidth = accelerator.memory_bandwidth_bytes_per_s * cpu_share(replica)
-        self.link = link_bytes_per_s(replica)
+        self.link = accelerator.bytes_per_s_among(replica.layout.accelerators)
 
     def multiplied_in(self, dtype: DType) -> DType:
         """This format, or the nearest wider one that the silicon multiplies."""
@@ -405,11 +395,3 @@ class _Speeds:
         bits = loaded_bits_per_weight(linear, self._weight_dtype)
         narrowed = bits < linear.storage.bits_per_weight
         return bits, DType.FP8 if narrowed else linear.storage.gemm_dtype
-
-
-def link_bytes_per_s(replica: ReplicaSpec) -> float:
-    """Bandwidth per direction that ranks of the replica have to each other."""
-    accelerator = replica.accelerator
-    if accelerator.link is not None and is_linked(replica):
-        return accelerator.link.bytes_per_s_per_direction
-    return accelerator.pcie_bytes_per_s or _SINGLE_DEVICE_LINK_BYTES_PER_S

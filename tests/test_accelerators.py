@@ -84,6 +84,24 @@ def test_links_are_faster_than_the_host_bus_and_reach_two_or_more(device: Accele
         assert 2 <= device.link.max_group <= 72
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "joined", "gb_per_s"),
+    [
+        pytest.param("H100-SXM-80GB", 8, True, 450.0, id="all of a switch"),
+        pytest.param("H100-SXM-80GB", 16, False, 64.0, id="more than it joins"),
+        pytest.param("L40S-PCIe-48GB", 2, False, 32.0, id="no link but PCIe"),
+        pytest.param("Xeon-Granite-Rapids", 1, False, 25.0, id="the host itself"),
+    ],
+)
+def test_so_many_devices_reach_each_other_over_their_link_or_over_pcie(
+    name: str, count: int, joined: bool, gb_per_s: float
+) -> None:
+    device = get(name)
+    assert device is not None
+    assert device.joins(count) is joined
+    assert device.bytes_per_s_among(count) == pytest.approx(gb_per_s * 1e9, rel=0.02)
+
+
 def test_only_nvidia_devices_have_a_compute_capability() -> None:
     for device in catalogue():
         assert (device.compute_capability is not None) == (device.vendor is Vendor.NVIDIA)

@@ -8,6 +8,7 @@ import pytest
 from distorted_corpus import corpus, slower
 from metainf.dtypes import DType
 from metainf.evaluation.groups import accelerator_group
+from metainf.layouts import Layout
 from metainf.meta_features.questions import QuestionFeatures
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, LATENCIES
@@ -104,6 +105,12 @@ def multiplied(found: StepFactors, replica: ReplicaSpec) -> dict[str, float]:
             spec(LLAMA_8B, "L40S-PCIe-48GB", 2),
             {"collective_s": 0.5, "link_token_s": round(1 / 3, 6)},
             id="of two over PCIe: once less",
+        ),
+        pytest.param(
+            {"collective_ranks": np.log(4.0), "link_ranks": np.log(9.0)},
+            replace(spec(LLAMA_8B, "L40S-PCIe-48GB"), layout=Layout(pipeline_parallel=8)),
+            {"collective_s": 0.5, "link_token_s": round(1 / 3, 6)},
+            id="of stages: from one to another",
         ),
         pytest.param(
             {"stored_expert": np.log(2.0)},

@@ -135,7 +135,7 @@ def hardware_facts(task: Task) -> HardwareFacts:
     """What is known of the accelerators under one replica of the task."""
     _, accelerator = place_of(task)
     together = task.layout.accelerators
-    linked = accelerator.link is not None and together <= accelerator.link.max_group
+    linked = accelerator.joins(together)
     link = accelerator.link.bytes_per_s_per_direction if accelerator.link is not None and linked else 0.0
     flops = max(accelerator.flops_for(d) or 0.0 for d in (DType.BF16, DType.FP16)) or accelerator.flops[DType.FP32]
     return HardwareFacts(

@@ -10,11 +10,8 @@ from metainf.cpu_shares import cpu_share
 from metainf.dtypes import DType
 from metainf.meta_features.schema import Feature
 from metainf.predictors.contract import ReplicaSpec
-from metainf.roofline import is_linked, link_bytes_per_s
 
 __all__ = ["HARDWARE_FEATURES"]
-
-_SLOWEST_PCIE_BYTES_PER_S = 25e9  # of a device that is the host: through its memory
 
 
 def _peak(accelerator: Accelerator) -> float:
@@ -81,19 +78,19 @@ HARDWARE_FEATURES: tuple[Feature[ReplicaSpec], ...] = (
         "hw_pcie",
         "ln(bytes/s)",
         "To the host, per direction: what KV offloading goes through.",
-        lambda r: math.log(r.accelerator.pcie_bytes_per_s or _SLOWEST_PCIE_BYTES_PER_S),
+        lambda r: math.log(r.accelerator.host_bytes_per_s),
     ),
     Feature(
         "hw_link",
         "ln(bytes/s)",
         "Between the ranks of the replica, per direction.",
-        lambda r: math.log(link_bytes_per_s(r)),
+        lambda r: math.log(r.accelerator.bytes_per_s_among(r.layout.accelerators)),
     ),
     Feature(
         "hw_scale_up_link",
         "1",
         "1 where one NVLink or its like joins as many accelerators as the replica has.",
-        lambda r: float(is_linked(r)),
+        lambda r: float(r.accelerator.joins(r.layout.accelerators)),
     ),
     Feature("hw_is_cpu", "1", "1 where the model runs on the CPU itself.", lambda r: float(_is_cpu(r))),
     Feature(

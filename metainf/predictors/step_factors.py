@@ -32,7 +32,6 @@ from metainf import accelerators
 from metainf.accelerators import Accelerator, Vendor
 from metainf.predictors.contract import ReplicaSpec
 from metainf.predictors.lanes import REPLICA_COLUMNS, REPLICA_ROW
-from metainf.roofline import is_linked
 
 __all__ = ["MOST_LOG_FACTOR", "PARTS", "StepFactors", "on_part"]
 
@@ -50,7 +49,7 @@ def _doublings(replica: ReplicaSpec) -> float:
 
 
 def _doublings_over_pcie(replica: ReplicaSpec) -> float:
-    return 0.0 if is_linked(replica) else _doublings(replica)
+    return 0.0 if replica.accelerator.joins(replica.layout.accelerators) else _doublings(replica)
 
 
 def _multiplies_narrowly(replica: ReplicaSpec) -> bool:

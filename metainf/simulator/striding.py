@@ -51,7 +51,7 @@ def stride(state: Any, until_s: float) -> None:
 
 @compiled
 def _is_calm(state: Any, batch: int) -> bool:
-    """Whether in the batch under way all coast, and somebody runs."""
+    """Whether in the batch under way all coast, somebody runs, and nobody waits."""
     running = 0
     for rank in range(state.limits.ranks):
         pool = state.ranks[rank]
