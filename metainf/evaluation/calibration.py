@@ -147,12 +147,17 @@ def cheapest_with(case: CalibrationCase, inflation: float) -> IntArray:
     return np.where(found, np.argmin(cost, axis=1), -1).astype(np.intp)
 
 
-def fit_inflation(cases: Sequence[CalibrationCase], confidence: float) -> Inflation:
+def fit_inflation(cases: Sequence[CalibrationCase], confidence: float, *, least: float | None = None) -> Inflation:
     """The least inflation under which no more than 1 - confidence of the picks break a limit.
 
     All cases count as one, however many candidates each has; groups of one name are one group.
+
+    Parameters
+    ----------
+    least : float, optional
+        No less is tried, however many groups there are; None: `LEAST`, and 1 where they are few.
     """
-    tried = _Tried.of(cases)
+    tried = _Tried.of(cases, least)
     place = tried.least(np.ones(tried.groups, dtype=np.bool_), confidence)
     refused = 1.0 - float(tried.picked[place].mean()) if len(tried.codes) else 0.0
     rate, with_picks = _violation_rate(tried.picked[place], tried.broke[place], tried.codes, tried.groups)
@@ -168,7 +173,7 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
     UndefinedMetricError
         There are fewer than two groups: nothing can be held out.
     """
-    tried = _Tried.of([case])
+    tried = _Tried.of([case], None)
     if tried.groups < 2:
         raise UndefinedMetricError("judging a calibrated decision needs two groups or more")
     servable: BoolArray = np.any(case.kept, axis=1)
@@ -204,9 +209,10 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tried:
-    """A grid of g inflations, rising from `LEAST` to infinity, and what is picked and breaks a limit under each.
+    """A grid of g inflations, rising from the least to infinity, and what is picked and breaks a limit under each.
 
-    `picked` and `broke` are of shape (g, n), `codes` of shape (n,) has each task's group as a number.
+    `picked` and `broke` are of shape (g, n), `codes` of shape (n,) has each task's group as a number. With few groups
+    none below `least_of_few` is enough.
     """
 
     grid: FloatArray
@@ -214,13 +220,15 @@ class _Tried:
     broke: BoolArray
     codes: IntArray
     groups: int
+    least_of_few: float
 
     @classmethod
-    def of(cls, cases: Sequence[CalibrationCase]) -> "_Tried":
+    def of(cls, cases: Sequence[CalibrationCase], least: float | None) -> "_Tried":
+        lowest = LEAST if least is None else least
         names, codes = np.unique(np.concatenate([case.groups for case in cases]), return_inverse=True)
         finite = np.concatenate([case.margin[np.isfinite(case.margin)] for case in cases])
         steps = np.quantile(finite, np.linspace(0.0, 1.0, _GRID), method="higher") if len(finite) else np.array([])
-        grid = np.unique([*np.maximum(steps, LEAST).tolist(), LEAST, 1.0, np.inf])
+        grid = np.unique([*np.maximum(steps, lowest).tolist(), lowest, max(lowest, 1.0), np.inf])
         picked = np.zeros((len(grid), len(codes.ravel())), dtype=np.bool_)
         broke = np.zeros_like(picked)
         ends = np.cumsum([len(case.groups) for case in cases]).tolist()
@@ -230,17 +238,18 @@ class _Tried:
                 chosen = cheapest_with(case, float(inflation))
                 picked[place, own] = chosen >= 0
                 broke[place, own] = (chosen >= 0) & ~case.kept[rows, np.maximum(chosen, 0)]
-        return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names))
+        few = 1.0 if least is None else least
+        return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names), few)
 
     def least(self, counted: BoolArray, confidence: float) -> int:
         """Place of the least inflation that is enough for these groups; the last refuses all and breaks nothing."""
         member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
         picks, breaks = self.picked @ member, self.broke @ member
         risk = breaks.sum(axis=1) / np.maximum(picks.sum(axis=1), 1.0)
-        allowed = self.grid >= 1.0
+        allowed = self.grid >= self.least_of_few
         if int(counted.sum()) >= least_groups(confidence):
             means = (breaks / np.maximum(picks, 1.0)).sum(axis=1) / np.maximum((picks > 0).sum(axis=1), 1)
-            risk, allowed = np.maximum(risk, means), self.grid >= LEAST
+            risk, allowed = np.maximum(risk, means), np.ones_like(allowed)
         return int(np.argmax(allowed & (risk <= 1.0 - confidence + _ROUNDING)))
 
 

@@ -26,7 +26,7 @@ from metainf.evaluation.budgets import (
     score_rows,
     usd_of,
 )
-from metainf.evaluation.promises import PROMISE_COLUMNS, keeps_promises
+from metainf.evaluation.promises import PROMISE_COLUMNS, headroom
 from metainf.meta_features.answers import slo_bounds
 from metainf.methods import portfolio
 from metainf.predictors.base_answers import LATENCIES
@@ -66,8 +66,9 @@ class Pairs:
         What the pair truly costs, in the unit of its budget.
     budget_usd : array of shape (p,)
         Infinite where there is none; the same for all pairs of a case.
-    kept : array of shape (p, r), bool
-        Whether every limit is.
+    slack : array of shape (p, r)
+        Logarithm of what is allowed over what is truly needed, the least over the limits. A rate's is that of the load
+        it can carry over the load it gets, and infinitely little where its known price is over the budget.
     bounds_s : array of shape (p, 12)
     deadline_s : array of shape (p,)
         Infinite for others than batches.
@@ -80,9 +81,15 @@ class Pairs:
     load: FloatArray
     usd: FloatArray
     budget_usd: FloatArray
-    kept: BoolArray
+    slack: FloatArray
     bounds_s: FloatArray
     deadline_s: FloatArray
+
+    @property
+    def kept(self) -> BoolArray:
+        """Whether every limit is, shape (p, r)."""
+        held: BoolArray = self.slack >= 0.0
+        return held
 
 
 _CaseKey = tuple[object, ...]
@@ -103,7 +110,7 @@ def pairs_of(
     twin_of = {} if groups is None else _twins(mine)
     cases: dict[_CaseKey, int] = {}
     found: list[tuple[int, int, float, float, float]] = []
-    truths: list[tuple[FloatArray, FloatArray, BoolArray]] = []
+    truths: list[tuple[FloatArray, FloatArray, FloatArray]] = []
     asked: list[Task] = []
     for score in scores:
         task, lane = mine[score["task"]], lanes.get((score["task"], score["method"]))
@@ -132,11 +139,12 @@ def pairs_of(
         load=np.array([load for load, _, _ in truths], dtype=np.float64).reshape(-1, each),
         usd=np.array([usd for _, usd, _ in truths], dtype=np.float64).reshape(-1, each),
         budget_usd=columns[4],
-        kept=np.array([kept for _, _, kept in truths], dtype=np.bool_).reshape(-1, each),
+        slack=np.array([slack for _, _, slack in truths], dtype=np.float64).reshape(-1, each),
         bounds_s=slo_bounds([task.slo for task in asked]).reshape(-1, LATENCIES),
         deadline_s=np.array([task.deadline_s for task in asked], dtype=np.float64),
     )
-    return _within_budgets(pairs if groups is None else _on_several_places(pairs, rows))
+    pairs = pairs if groups is None else _on_several_places(pairs, rows)
+    return _within_budgets(pairs, is_known=kind is TrafficKind.RATE)
 
 
 def _has_promises(task: Task) -> bool:
@@ -147,20 +155,30 @@ def _usd(task: Task, score: Mapping[str, Any]) -> float:
     """What the method truly costs; of a rate with the fewest replicas of those asked about that carry it."""
     if not isinstance(task.traffic.load, RateLoad):
         return usd_of(task, score)
-    _, usd, kept = _truth(task, score)
-    return float(usd[kept].min(initial=math.inf))
+    _, usd, slack = _truth(task, score)
+    return float(usd[slack >= 0.0].min(initial=math.inf))
 
 
-def _truth(task: Task, score: Mapping[str, Any]) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Loads of one replica, what these cost, and whether every limit but the budget is kept; shape (r,) each."""
+def _truth(task: Task, score: Mapping[str, Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Loads of one replica, what these cost, and their slack under every limit but the budget; shape (r,) each."""
     load = task.traffic.load
     if isinstance(load, RateLoad):
         replicas = np.array(RATE_REPLICAS, dtype=np.float64)
         wanted = _RATE_FACTOR * load.requests_per_second / replicas
-        carried = score["performance"] * task.layout.accelerators * _TOLERANCE
-        return wanted, replica_usd_per_hour(task) * replicas, np.asarray(carried >= wanted)
+        carried = np.asarray(score["performance"] * task.layout.accelerators * _TOLERANCE)
+        return wanted, replica_usd_per_hour(task) * replicas, _log_ratio(carried, wanted)
     together = load.concurrency if isinstance(load, ConcurrencyLoad) else load.requests
-    return np.array([float(together)]), np.array([usd_of(task, score)]), np.array([keeps_promises(task, score)])
+    return (
+        np.array([float(together)]),
+        np.array([usd_of(task, score)]),
+        _log_ratio(np.array([headroom(task, score)]), 1.0),
+    )
+
+
+def _log_ratio(allowed: FloatArray, needed: FloatArray | float) -> FloatArray:
+    """Not negative exactly where what is needed is allowed; -inf where nothing is, NaN of infinite over infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(allowed / needed))
 
 
 def _twins(tasks: Mapping[str, Task]) -> Mapping[str, int]:
@@ -181,11 +199,14 @@ def _on_several_places(pairs: Pairs, rows: TrainingRows) -> Pairs:
     return Pairs(*(getattr(pairs, each.name)[kept] for each in fields(Pairs)))
 
 
-def _within_budgets(pairs: Pairs) -> Pairs:
-    """With one budget for each case, that of its cheapest place, and kept only where that is kept too."""
+def _within_budgets(pairs: Pairs, *, is_known: bool) -> Pairs:
+    """With one budget for each case, that of its cheapest place, as one more limit; `is_known` of what pairs cost."""
     if not len(pairs.case):
         return pairs
     least = np.full(int(pairs.case.max()) + 1, np.inf)
     np.minimum.at(least, pairs.case, pairs.budget_usd)
     budget_usd = least[pairs.case]
-    return replace(pairs, budget_usd=budget_usd, kept=pairs.kept & (pairs.usd <= budget_usd[:, None]))
+    spare = np.where(np.isinf(budget_usd)[:, None], np.inf, _log_ratio(budget_usd[:, None], pairs.usd))
+    if is_known:
+        spare = np.where(spare >= 0.0, np.inf, -np.inf)
+    return replace(pairs, budget_usd=budget_usd, slack=np.minimum(pairs.slack, spare))

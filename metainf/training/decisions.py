@@ -45,10 +45,13 @@ from metainf.training.spreads import CONFIDENCE
 __all__ = [
     "CAUTIONS",
     "Decided",
+    "Foresight",
+    "calibration_case",
     "caution_of",
     "decided",
     "decision_cases",
     "every_case",
+    "foresight",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -84,19 +87,26 @@ def decision_cases(
     pairs = pairs_of(table, tasks, rows, kind, groups if twins else None)
     if not len(pairs.case):
         return None
-    margin, work = _margins(pairs, rows, found, spreads)
+    foreseen = foresight(pairs, rows, found, spreads)
+    return calibration_case(pairs, foreseen.margin, foreseen.work, groups[pairs.lane])
+
+
+def calibration_case(pairs: Pairs, margin: FloatArray, work: FloatArray, groups: StringArray) -> CalibrationCase:
+    """The choices among pairs whose limits seem so far away and whose work so much, as `Foresight` has them.
+
+    `groups` has shape (p,), and is the same for all pairs of a case.
+    """
     names, of = np.unique(pairs.case, return_inverse=True)
     of = of.ravel()
     width, place, each = int(np.bincount(of).max()), _place_within(of), pairs.load.shape[1]
     shape = len(names), width, each
     margins, costs, kept = np.full(shape, -np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.bool_)
     margins[of, place] = margin
-    # Logarithms: so many replicas, or hours for the work and their price; of equal ones the simpler.
-    amount = np.log(RATE_REPLICAS)[None] if kind is TrafficKind.RATE else work
-    costs[of, place] = np.log(pairs.usd_per_hour)[:, None] + amount + 1e-3 * pairs.complexity[:, None]
+    # Logarithms: the work and its price; of equal ones the simpler.
+    costs[of, place] = np.log(pairs.usd_per_hour)[:, None] + work + 1e-3 * pairs.complexity[:, None]
     kept[of, place] = pairs.kept
     case_groups = np.empty(len(names), dtype=groups.dtype)
-    case_groups[of] = groups[pairs.lane]
+    case_groups[of] = groups
     flat = len(names), width * each
     return CalibrationCase(margins.reshape(flat), kept.reshape(flat), costs.reshape(flat), case_groups)
 
@@ -170,49 +180,97 @@ def _place_within(of: IntArray) -> IntArray:
     return place
 
 
-def _margins(pairs: Pairs, rows: TrainingRows, found: Corrections, spreads: Spreads) -> tuple[FloatArray, FloatArray]:
-    """How far the nearest limit is, in what the confidence asks for, and seconds of work as predicted; (p, r) each.
+@dataclass(frozen=True, slots=True, eq=False)
+class Foresight:
+    """What is predicted of p pairs at each of r numbers of replicas.
+
+    Attributes
+    ----------
+    margin : array of shape (p, r)
+        How far the nearest limit is, in what the confidence asks for; -inf of what cannot be chosen.
+    room : array of shape (p, r)
+        Logarithm of what is allowed over what is needed, the least over the limits; negative where one seems broken.
+    work : array of shape (p, r)
+        Logarithm of what a price per hour is multiplied by: replicas of a rate, seconds of a batch or for a token.
+    """
+
+    margin: FloatArray
+    room: FloatArray
+    work: FloatArray
+
+
+def foresight(pairs: Pairs, rows: TrainingRows, found: Corrections, spreads: Spreads) -> Foresight:
+    """Predict what limits pairs have.
 
     Where the analytical model has a part in an answer the caution is at least 1 (see `predictors.trained`): what is
     nearer than that cannot be chosen there.
     """
-    margin, work = np.empty(pairs.load.shape), np.empty(pairs.load.shape)
-    is_batch = np.isfinite(pairs.deadline_s)
-    is_open = ~np.isnan(np.asarray(rows.lanes.traffic.rate))[pairs.lane]
-    is_predicted = np.isfinite(pairs.budget_usd) & ~is_open  # what the budget is held against; per hour it is known
-    limits = np.isfinite(pairs.bounds_s).sum(axis=1) + is_open + is_batch + is_predicted
-    normal = NormalDist()
-    z = np.array([normal.inv_cdf(1.0 - (1.0 - CONFIDENCE) / count) for count in limits.tolist()])
+    margin, room, work = np.empty((3, *pairs.load.shape))
+    asked = _Asked.of(pairs, rows)
     for start in range(0, len(pairs.case), BLOCK):
         part = slice(start, start + BLOCK)
         inputs, numbers = inputs_of(rows, pairs.lane[part])
         own = Corrections(found.residual[numbers], found.distance[numbers], found.fade[numbers])
         distance = own.distance[inputs.lanes.of]
         tokens = np.asarray(inputs.lanes.traffic.output_tokens)[inputs.lanes.of] * inputs.lanes.lanes
+        is_open, is_batch = asked.is_open[part], asked.is_batch[part]
         for column in range(pairs.load.shape[1]):
             load = pairs.load[part, column] / inputs.lanes.lanes
-            load = np.where(is_batch[part], np.ceil(load), load)
+            load = np.where(is_batch, np.ceil(load), load)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 answer = responses(inputs.lanes, inputs.capacity, own, load)
                 sd = spreads(answer, distance, pairs.lane[part])
-                room = np.log(pairs.bounds_s[part]) - answer.answer[:, :LATENCIES]
-                nearest = np.where(np.isfinite(pairs.bounds_s[part]), room / sd[:, :LATENCIES], np.inf).min(axis=1)
-                carried = (answer.answer[:, CAPACITY] - np.log(load)) / sd[:, CAPACITY]
-                early = (np.log(pairs.deadline_s[part]) - answer.answer[:, MAKESPAN]) / sd[:, MAKESPAN]
-                hours = np.log(pairs.budget_usd[part] / pairs.usd_per_hour[part])
-                spare = hours - _hours(answer, tokens, is_batch[part])
-                within = spare / np.where(is_batch[part], sd[:, MAKESPAN], sd[:, THROUGHPUT])
-            nearest = np.minimum(nearest, np.where(is_open[part], carried, np.inf))
-            nearest = np.minimum(nearest, np.where(is_batch[part], early, np.inf))
-            nearest = np.minimum(nearest, np.where(is_predicted[part], within, np.inf))
+                spare = np.log(pairs.budget_usd[part] / pairs.usd_per_hour[part]) - _hours(answer, tokens, is_batch)
+                rooms = np.column_stack(
+                    [
+                        np.log(pairs.bounds_s[part]) - answer.answer[:, :LATENCIES],
+                        answer.answer[:, CAPACITY] - np.log(load),
+                        np.log(pairs.deadline_s[part]) - answer.answer[:, MAKESPAN],
+                        spare,
+                    ]
+                )
+                of_work = np.where(is_batch, sd[:, MAKESPAN], sd[:, THROUGHPUT])
+                sds = np.column_stack([sd[:, :LATENCIES], sd[:, CAPACITY], sd[:, MAKESPAN], of_work])
+                away = rooms / sds
             possible = inputs.lanes.feasible[inputs.lanes.of]
-            possible &= ~is_open[part] | (pairs.usd[part, column] <= pairs.budget_usd[part])
-            nearest = np.where(possible, nearest / z[part], -np.inf)
-            margin[part, column] = np.where((distance > 1.0) & (nearest < 1.0), -np.inf, nearest)
-            work[part, column] = np.where(
-                is_batch[part], answer.answer[:, MAKESPAN], -answer.answer[:, THROUGHPUT] - np.log(inputs.lanes.lanes)
-            )
-    return np.nan_to_num(margin, nan=-np.inf, posinf=np.inf, neginf=-np.inf), work
+            possible &= ~is_open | (pairs.usd[part, column] <= pairs.budget_usd[part])
+            nearest = np.where(asked.limits[part], away, np.inf).min(axis=1) / asked.z[part]
+            nearest = np.where(possible & ~((distance > 1.0) & (nearest < 1.0)), nearest, -np.inf)
+            margin[part, column] = nearest
+            room[part, column] = np.where(possible, np.where(asked.limits[part], rooms, np.inf).min(axis=1), -np.inf)
+            per_token = -answer.answer[:, THROUGHPUT] - np.log(inputs.lanes.lanes)
+            work[part, column] = np.where(is_batch, answer.answer[:, MAKESPAN], per_token)
+            work[part, column] = np.where(is_open, np.log(RATE_REPLICAS[column]), work[part, column])
+    return Foresight(np.nan_to_num(margin, nan=-np.inf, posinf=np.inf, neginf=-np.inf), room, work)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """Which limits of p pairs hang on a prediction.
+
+    Attributes
+    ----------
+    limits : array of shape (p, LATENCIES + 3), bool
+        Latencies, the load, the deadline, and the budget; that of a rate is per hour, which is known.
+    z : array of shape (p,)
+        How many standard deviations the confidence asks of each.
+    is_open, is_batch : arrays of shape (p,), bool
+    """
+
+    limits: BoolArray
+    z: FloatArray
+    is_open: BoolArray
+    is_batch: BoolArray
+
+    @classmethod
+    def of(cls, pairs: Pairs, rows: TrainingRows) -> "_Asked":
+        is_batch = np.isfinite(pairs.deadline_s)
+        is_open = ~np.isnan(np.asarray(rows.lanes.traffic.rate))[pairs.lane]
+        is_bought = np.isfinite(pairs.budget_usd) & ~is_open
+        limits = np.column_stack([np.isfinite(pairs.bounds_s), is_open, is_batch, is_bought])
+        normal = NormalDist()
+        z = [normal.inv_cdf(1.0 - (1.0 - CONFIDENCE) / count) for count in limits.sum(axis=1).tolist()]
+        return cls(limits, np.array(z, dtype=np.float64), is_open, is_batch)
 
 
 def _hours(answer: Responses, tokens: FloatArray, is_batch: BoolArray) -> FloatArray:
