@@ -42,11 +42,12 @@ __all__ = [
     "write_predictor",
 ]
 
-ARTIFACT_SCHEMA = 3
+ARTIFACT_SCHEMA = 4
 """Raised whenever an older version could not read what is written, or this one what an older version wrote.
 
 2: the caution by kind of traffic and category, and trees of widths, which may be absent.
 3: factors on the steps of accelerators.
+4: spreads by kind of traffic.
 """
 
 _FORMAT = "metainf-predictor"
@@ -368,7 +369,7 @@ def _check_shapes(arrays: Mapping[str, Array]) -> None:
     expected: dict[str, tuple[int, ...]] = {
         "scale": (len(INPUTS),),
         "thresholds": (len(GROUPS),),
-        "log_sd": (2, KNOTS, len(TARGETS)),
+        "log_sd": (2, len(KINDS), KNOTS, len(TARGETS)),
         "growth": (2,),
         "caution": (2, len(KINDS)),
     }

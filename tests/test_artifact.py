@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metainf.artifact import Provenance, load_predictor, read_manifest, write_predictor
+from metainf.artifact import ARTIFACT_SCHEMA, Provenance, load_predictor, read_manifest, write_predictor
 from metainf.errors import ArtifactError, SchemaMismatchError
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import TARGETS
@@ -155,8 +155,8 @@ def test_refuses_what_it_did_not_write(file: Path, change: Callable[[Members], M
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(changed(schema=2), id="an older version's"),
-        pytest.param(changed(schema=4), id="a newer version's"),
+        pytest.param(changed(schema=ARTIFACT_SCHEMA - 1), id="an older version's"),
+        pytest.param(changed(schema=ARTIFACT_SCHEMA + 1), id="a newer version's"),
         pytest.param(changed(kinds=["rate"]), id="other kinds of traffic"),
         pytest.param(changed(featureSchema=999), id="other formulas"),
         pytest.param(changed(inputs=["a", "b"]), id="other columns"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metainf.accelerators import Vendor
-from metainf.batches import batch_makespan_s
+from metainf.batches import batch_luck_log_sd, batch_makespan_s
 from metainf.efficiencies import CONSTANTS, Efficiency, efficiency_of
 from metainf.predictors.contract import FloatArray, Predictions, PredictorIdentity, Question, ReplicaSpec
 from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_facts, replica_row
@@ -23,7 +23,7 @@ from metainf.queueing import at, solve
 
 __all__ = ["AnalyticalPredictor", "predictions_of"]
 
-_VERSION = "6"
+_VERSION = "7"
 
 
 class AnalyticalPredictor:
@@ -79,11 +79,13 @@ def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:
     y, full_y, most = solve(distinct.lane, load, distinct.of)
     point = at(lane, y)
     latency = steady_latencies(lanes, point, load, most, full_y)
-    makespan = np.full(len(load), np.nan)
+    makespan, luck = np.full(len(load), np.nan), np.zeros(len(load))
     if is_batch.any():
         size = np.where(is_batch, load, 1.0)
         makespan = np.where(is_batch, batch_makespan_s(lane, size, most, t.output_log_sd, t.requests), np.nan)
         latency = np.where(is_batch[:, None, None], batch_latencies(lanes, point, size, makespan), latency)
+        by_draw = batch_luck_log_sd(lane, size, most, (t.input_log_sd, t.output_log_sd), t.requests)
+        luck = np.where(is_batch, by_draw, 0.0)
     capacity = np.where(lanes.feasible, most * lanes.lanes, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         offered = np.where(is_open, t.rate / capacity, np.where(is_batch, makespan / t.deadline_s, 0.0))
@@ -93,7 +95,7 @@ def predictions_of(lanes: LaneSet, penalties: FloatArray) -> Predictions:
     delivered = np.where(is_open, np.minimum(t.rate, capacity), delivered)
     delivered = np.where(lanes.feasible, delivered, 0.0)
     latency[~lanes.feasible] = np.inf
-    around = spread(penalties, is_open, np.where(lanes.feasible, utilization, np.inf))
+    around = spread(penalties, is_open, np.where(lanes.feasible, utilization, np.inf), luck)
     return Predictions(
         latency_s=latency,
         latency_log_sd=around.latency_log_sd,

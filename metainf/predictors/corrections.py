@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from metainf.batches import batch_luck_log_sd
 from metainf.predictors.base_answers import (
     CAPACITY,
     KNOTS,
     LATENCIES,
+    MAKESPAN,
     TARGETS,
     THROUGHPUT,
     base_answers,
@@ -39,6 +41,7 @@ __all__ = [
     "Responses",
     "TrainedModel",
     "corrections",
+    "kinds_of",
     "knot_weights",
     "near_full",
     "responses",
@@ -75,8 +78,8 @@ class TrainedModel:
     ----------
     trees : of TARGETS over INPUTS at KNOTS
         What is left of the answers over steps under the factors.
-    log_sd : array of shape (2, knots, targets)
-        Spread of log(truth / prediction): of generations that were trained on, and of others.
+    log_sd : array of shape (2, kinds, knots, targets)
+        Spread of log(truth / prediction): of generations that were trained on, and of others; by KINDS.
     growth : array of shape (2,)
         How much the spread grows with the distance: x (1 + growth x distance over its threshold).
     generations : groups of accelerators that were trained on
@@ -135,11 +138,17 @@ class Responses:
         Rate over capacity, of open loops alone; 0 for others.
     coordinate : array of shape (n,)
         Of the load between the knots.
+    kind : array of shape (n,)
+        Of the traffic, by KINDS.
+    luck : array of shape (n,)
+        Log standard deviation of a batch's makespan under the draw of lengths; 0 for other traffic.
     """
 
     answer: FloatArray
     utilization: FloatArray
     coordinate: FloatArray
+    kind: IntArray
+    luck: FloatArray
 
 
 def corrections(model: TrainedModel, inputs: LaneInputs, distance: FloatArray) -> Corrections:
@@ -182,7 +191,28 @@ def responses(
     answer[:, CAPACITY] = np.log(capacity)
     answer[:, :LATENCIES] = _ordered(answer[:, :LATENCIES])
     answer[is_open & ~(utilization < 1.0), :LATENCIES] = np.inf
-    return Responses(answer, utilization, coordinate)
+    luck = _luck(lanes, load, own_capacity) if is_batch.any() else np.zeros_like(load)
+    return Responses(answer, utilization, coordinate, kinds_of(lanes)[of], luck)
+
+
+def kinds_of(lanes: LaneSet) -> IntArray:
+    """The kind of traffic of m lanes, by KINDS."""
+    is_open, is_batch = (~np.isnan(np.asarray(each)) for each in (lanes.traffic.rate, lanes.traffic.requests))
+    return np.where(is_open, RATE, np.where(is_batch, BATCH, CONCURRENCY)).astype(np.intp)
+
+
+def _luck(lanes: LaneSet, load: FloatArray, capacity: FloatArray) -> FloatArray:
+    """What `Responses` has as luck; `capacity` as `responses` takes it."""
+    each = lanes.per_question()
+    requests, *log_sd = (
+        np.asarray(value) for value in (each.traffic.requests, each.traffic.input_log_sd, each.traffic.output_log_sd)
+    )
+    is_batch = ~np.isnan(requests)
+    size = np.where(is_batch, load, 1.0)
+    luck = batch_luck_log_sd(
+        each.lane, size, capacity[lanes.of], (log_sd[0], log_sd[1]), np.where(is_batch, requests, 1.0)
+    )
+    return np.where(is_batch, luck, 0.0)
 
 
 def _followed(
@@ -279,19 +309,23 @@ def with_distance(factor: FloatArray, growth: FloatArray | float, distance: Floa
 
 
 def spreads_at(
-    log_sd: FloatArray, category: IntArray, coordinate: FloatArray, factor: FloatArray, drafting: FloatArray
+    log_sd: FloatArray, category: IntArray, found: Responses, factor: FloatArray, drafting: FloatArray
 ) -> FloatArray:
     """Log standard deviations of n answers, shape (n, targets), without what an unknown capacity adds.
 
     Parameters
     ----------
-    log_sd : array of shape (categories, knots, targets)
-    category, coordinate : arrays of shape (n,)
+    log_sd : array of shape (categories, kinds, knots, targets)
+    category : array of shape (n,)
     factor : array of shape (n, targets)
         As `with_distance` gives it.
     drafting : array of shape (n,)
         As `speculation_log_sd` gives it.
     """
-    below, share = knot_weights(coordinate)
-    sd = (1.0 - share[:, None]) * log_sd[category, below] + share[:, None] * log_sd[category, below + 1]
-    return np.asarray(np.hypot(sd * factor, drafting[:, None]))
+    below, share = knot_weights(found.coordinate)
+    own = log_sd[category, found.kind]
+    rows = np.arange(len(below))
+    sd = (1.0 - share[:, None]) * own[rows, below] + share[:, None] * own[rows, below + 1]
+    sd = np.hypot(sd * factor, drafting[:, None])
+    sd[:, MAKESPAN] = np.hypot(sd[:, MAKESPAN], found.luck)
+    return np.asarray(sd)

@@ -93,14 +93,22 @@ def _recurrent(architecture: ModelArchitecture) -> bool:
     return bool(architecture.mixer_kinds() & {MixerKind.GATED_DELTA, MixerKind.MAMBA2})
 
 
-def spread(penalties: FloatArray, is_open: BoolArray, utilization: FloatArray) -> Spread:
-    """Spreads of all questions; `penalties` as `replica_penalty` gives them, shape (n, 2)."""
+def spread(penalties: FloatArray, is_open: BoolArray, utilization: FloatArray, luck: FloatArray) -> Spread:
+    """Spreads of all questions.
+
+    Parameters
+    ----------
+    penalties : array of shape (n, 2)
+        As `replica_penalty` gives them.
+    luck : array of shape (n,)
+        As `batch_luck_log_sd` gives it of batches; 0 for other traffic.
+    """
     extra, outside = penalties[:, 0], penalties[:, 1] > 0
     scale = np.hypot(_THROUGHPUT, extra)
     rho = np.clip(np.where(is_open, utilization, 0.0), 0.0, 0.99)
     base = np.stack([np.hypot(value, extra) for value in (_TTFT, _TPOT, _E2E)], axis=1)
     latency = np.hypot(base, near_capacity(scale, rho))[:, :, None] * _TAIL
-    throughput = np.where(is_open & (utilization < 1.0), delivered_log_sd(scale, rho), scale)
+    throughput = np.where(is_open & (utilization < 1.0), delivered_log_sd(scale, rho), np.hypot(scale, luck))
     return Spread(np.minimum(latency, MOST_LOG_SD), throughput, scale, outside)
 
 

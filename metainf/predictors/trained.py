@@ -31,12 +31,10 @@ from metainf.predictors.contract import (
     Question,
 )
 from metainf.predictors.corrections import (
-    BATCH,
-    CONCURRENCY,
-    RATE,
     UNSEEN,
     Responses,
     TrainedModel,
+    kinds_of,
     near_full,
     responses,
     spreads_at,
@@ -95,10 +93,8 @@ class TrainedPredictor:
 
     def _cautions(self, lanes: LaneSet, known: KnownLanes) -> FloatArray:
         """The caution of each question, shape (n,); 1 of lanes that are left to the analytical predictor by vendor."""
-        traffic, found = lanes.traffic, known.found
-        is_batch = ~np.isnan(np.asarray(traffic.requests))
-        kind = np.where(~np.isnan(np.asarray(traffic.rate)), RATE, np.where(is_batch, BATCH, CONCURRENCY))
-        caution = self.model.caution[known.category, kind]
+        found = known.found
+        caution = self.model.caution[known.category, kinds_of(lanes)]
         of_lanes: FloatArray = np.where(found.fade > 0.0, np.maximum(caution, 1.0), caution)
         of_lanes[np.isinf(found.distance)] = 1.0
         return of_lanes[lanes.of]
@@ -165,7 +161,7 @@ class _Answers:
         """Log standard deviations of latencies, throughput and capacity, and what is outside of the training data."""
         of, known, model = self.of, self.known, self.predictor.model
         fade, category = known.found.fade[of], known.category[of]
-        sd = spreads_at(model.log_sd, category, self.response.coordinate, known.width[of], known.drafting[of])
+        sd = spreads_at(model.log_sd, category, self.response, known.width[of], known.drafting[of])
         capacity_sd = sd[:, CAPACITY]
         rho = np.clip(np.where(self.is_open & self.feasible, utilization, 0.0), 0.0, _MOST_UTILIZATION)
         latency_sd = np.hypot(sd[:, :LATENCIES], near_full(capacity_sd, rho)).reshape(
@@ -175,7 +171,7 @@ class _Answers:
         throughput_sd = np.where(self.is_batch, sd[:, MAKESPAN], sd[:, THROUGHPUT])
         throughput_sd = np.where(self.is_open, np.where(utilization < 1.0, offered, capacity_sd), throughput_sd)
         if fade.any():
-            own = spread(self.predictor.penalties(self.questions), self.is_open, utilization)
+            own = spread(self.predictor.penalties(self.questions), self.is_open, utilization, self.response.luck)
             latency_sd += fade[:, None, None] * (own.latency_log_sd - latency_sd)
             throughput_sd += fade * (own.throughput_log_sd - throughput_sd)
             capacity_sd = capacity_sd + fade * (own.capacity_log_sd - capacity_sd)

@@ -105,11 +105,15 @@ class Errors:
     utilization : array of shape (n,)
         As predicted; 0 for other loads than rates.
     coordinate : array of shape (n,)
+    kind, luck : arrays of shape (n,)
+        As `Responses` has them.
     """
 
     error: FloatArray
     utilization: FloatArray
     coordinate: FloatArray
+    kind: IntArray
+    luck: FloatArray
 
 
 def groups_of(rows: TrainingRows) -> tuple[StringArray, StringArray]:
@@ -241,7 +245,8 @@ def errors(rows: TrainingRows, found: Corrections, *, at_true_utilization: bool)
         Whether the load is set so that the utilisation is right: then the error of the capacity is left out.
     """
     shape = len(rows), len(TARGETS)
-    result = Errors(np.full(shape, np.nan), np.zeros(len(rows)), np.zeros(len(rows)))
+    of_load, coordinate, luck = np.zeros((3, len(rows)))
+    result = Errors(np.full(shape, np.nan), of_load, coordinate, np.zeros(len(rows), dtype=np.intp), luck)
     for places, numbers, inputs in _blocks(rows):
         own = Corrections(found.residual[numbers], found.distance[numbers], found.fade[numbers])
         capacity = (inputs.capacity * np.exp(own.residual[:, -1, CAPACITY]))[inputs.lanes.of]
@@ -255,6 +260,7 @@ def errors(rows: TrainingRows, found: Corrections, *, at_true_utilization: bool)
             error = rows.truth[places] - answer.answer
         result.error[places] = np.where(np.isfinite(error), error, np.nan)
         result.utilization[places] = answer.utilization
+        result.kind[places], result.luck[places] = answer.kind, answer.luck
         result.coordinate[places] = np.where(np.isnan(rows.load[places]), rows.coordinate[places], answer.coordinate)
     return result
 

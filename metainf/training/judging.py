@@ -169,7 +169,7 @@ def _predictors(rows: TrainingRows, answers: SplitAnswers, split: JudgedSplit) -
     plain = analytical_only(len(rows.questions))
     sure = analytical_spreads(rows)
     whole = errors(rows, plain, at_true_utilization=False)
-    answer = Responses(np.empty((len(rows), 0)), whole.utilization, whole.coordinate)
+    answer = Responses(np.empty((len(rows), 0)), whole.utilization, whole.coordinate, whole.kind, whole.luck)
     yield _Predictor(ANALYTICAL, rows, plain, sure, whole, DEVIATIONS * sure(answer, np.zeros(len(rows)), rows.lane))
     learnt = trained_spreads(split.spread, split.factor, answers.rows)
     yield _Predictor(TRAINED, answers.rows, answers.corrections, learnt, split.scored.whole, split.reach)

@@ -32,7 +32,7 @@ def trained_spreads(split: SplitSpread, factor: FloatArray, rows: TrainingRows) 
     def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
         category = np.zeros(len(lanes), dtype=np.intp)
         widened = with_distance(factor[lanes], split.growth, distance)
-        sd = spreads_at(split.log_sd[None], category, answer.coordinate, widened, drafting[lanes])
+        sd = spreads_at(split.log_sd[None], category, answer, widened, drafting[lanes])
         sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near_full(sd[:, CAPACITY], answer.utilization))
         return sd
 
@@ -45,7 +45,7 @@ def analytical_spreads(rows: TrainingRows) -> Spreads:
     is_open = ~np.isnan(np.asarray(rows.lanes.traffic.rate))
 
     def of(answer: Responses, distance: FloatArray, lanes: IntArray) -> FloatArray:
-        found = spread(penalties[lanes], is_open[lanes], answer.utilization)
+        found = spread(penalties[lanes], is_open[lanes], answer.utilization, answer.luck)
         sd = np.empty((len(lanes), len(TARGETS)))
         sd[:, :LATENCIES] = found.latency_log_sd.reshape(len(lanes), LATENCIES)
         sd[:, CAPACITY] = found.capacity_log_sd

@@ -8,8 +8,13 @@ The scale is set as conformal prediction does it, by the quantile of scores on g
 groups than `least_groups` no such quantile promises anything for the next one; the figures say so then. The capacity's
 scale is set first: latencies hold a part of its spread, and theirs is what is left for them to explain beside it.
 
-What an unknown acceptance adds to lanes that draft (`drafting`) is given and not fitted: it is neither part of the
-spread at the knots, which is that of lanes without drafts where there are any, nor scaled.
+Each kind of traffic has spreads and scales of its own. A knot of a rate and one of a closed loop have nothing in common
+but their number, and under one scale intervals of one kind held 84 % of the truth so that those of another held 94.
+
+What an unknown acceptance adds to lanes that draft (`drafting`), and the draw of lengths to the makespan of a batch
+(`Responses.luck`), is given and not fitted: it is neither part of the spread at the knots, which is that of rows with
+next to nothing of it where there are any, nor scaled. Without the latter, intervals of even batches were twice as wide
+as their errors, and of a few uneven requests 59 to 75 % were inside.
 """
 
 from collections.abc import Mapping
@@ -22,7 +27,7 @@ from numpy.typing import NDArray
 from metainf.evaluation.calibration import least_groups
 from metainf.evaluation.intervals import interval_figures
 from metainf.predictors.base_answers import CAPACITY, KNOTS, LATENCIES, MAKESPAN, TARGETS, THROUGHPUT
-from metainf.predictors.corrections import Corrections, knot_weights, near_full, speculation_log_sd
+from metainf.predictors.corrections import KINDS, Corrections, knot_weights, near_full, speculation_log_sd
 from metainf.predictors.familiarity import FAR
 from metainf.training.held_out import Errors, errors
 from metainf.training.rows import TrainingRows
@@ -53,7 +58,8 @@ _MEAN_TO_SD = 1.2533141373155001  # of a normal distribution: sqrt(pi / 2)
 _GROWTHS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 _LEAST_SD, _MOST_SD = 0.02, 3.0
 _UNKNOWN_SD = 0.4  # of a target that no row knows: the analytical predictor's base spread
-_LEAST_ROWS = 30  # at a knot; with fewer the whole target's spread stands in
+_LEAST_ROWS = 30  # at a knot; with fewer the spread of the kind of traffic stands in, and for that the whole target's
+_LITTLE = 0.1  # added in squares to the least spreads that there are: a twentieth
 _LEAST_SCALE, _MOST_SCALE = 0.1, 10.0
 _SCALE_STEP = 0.005  # of the logarithm: scales are rounded up to it, which spares sorting a million scores
 _ROUNDING = 1e-9
@@ -66,6 +72,8 @@ class Scored:
     Attributes
     ----------
     pure, whole : errors of n rows, with the true and with the predicted utilisation
+    kind : array of shape (n,)
+        Of the traffic, by KINDS.
     distance : array of shape (n,)
         Over the threshold.
     drafting : array of shape (n,)
@@ -78,6 +86,7 @@ class Scored:
 
     pure: Errors
     whole: Errors
+    kind: IntArray
     distance: FloatArray
     drafting: FloatArray
     lane: IntArray
@@ -88,9 +97,11 @@ class Scored:
     def of(cls, rows: TrainingRows, found: Corrections, groups: StringArray) -> "Scored":
         """All rows under what trees said that never saw the lane's group; `groups` has shape (m,)."""
         names, codes = np.unique(groups, return_inverse=True)
+        whole = errors(rows, found, at_true_utilization=False)
         return cls(
             pure=errors(rows, found, at_true_utilization=True),
-            whole=errors(rows, found, at_true_utilization=False),
+            whole=whole,
+            kind=whole.kind,
             distance=np.minimum(found.distance, FAR)[rows.lane],
             drafting=speculation_log_sd(rows.inputs)[rows.lane],
             lane=rows.lane,
@@ -99,10 +110,14 @@ class Scored:
         )
 
     def known(self, target: int) -> BoolArray:
-        """Rows whose pure error of the target says what the spread is: those without drafts, where there are any."""
+        """Rows whose pure error says what the target's spread is: those with nothing added, where there are any."""
         found: BoolArray = ~np.isnan(self.pure.error[:, target])
-        plain = found & (self.drafting == 0.0)
+        plain = found & (self.added(target) <= _LITTLE)
         return plain if plain.any() else found
+
+    def added(self, target: int) -> FloatArray:
+        """What is given of each row's spread and not fitted, shape (n,): of drafts, and of a batch's makespan luck."""
+        return np.asarray(np.hypot(self.drafting, self.whole.luck)) if target == MAKESPAN else self.drafting
 
     def balance(self, known: BoolArray) -> FloatArray:
         """Weights of rows, shape (n,), by which all groups count alike; 0 where nothing is known."""
@@ -116,7 +131,7 @@ class Shape:
 
     Attributes
     ----------
-    base : array of shape (knots, targets)
+    base : array of shape (kinds, knots, targets)
     growth : float
     """
 
@@ -130,9 +145,9 @@ class SplitSpread:
 
     Attributes
     ----------
-    log_sd : array of shape (knots, targets), scaled already
+    log_sd : array of shape (kinds, knots, targets), scaled already
     growth : float
-    scale : array of shape (targets,)
+    scale : array of shape (kinds, targets)
         What made the intervals hold; 1 where errors are as normal ones.
     """
 
@@ -150,7 +165,7 @@ def shape_of(rows: Scored) -> Shape:
 def own_widths(
     rows: Scored, shape: Shape, factor: FloatArray | None = None, *, coordinate: FloatArray | None = None
 ) -> FloatArray:
-    """Unscaled spread of each row without what the capacity and drafts add, shape (n, targets).
+    """Unscaled spread of each row without what the capacity, drafts and luck add, shape (n, targets).
 
     Parameters
     ----------
@@ -160,7 +175,7 @@ def own_widths(
         Of the loads; that of the whole errors if None.
     """
     below, share = knot_weights(rows.whole.coordinate if coordinate is None else coordinate)
-    own = (1.0 - share)[:, None] * shape.base[below] + share[:, None] * shape.base[below + 1]
+    own = (1.0 - share)[:, None] * shape.base[rows.kind, below] + share[:, None] * shape.base[rows.kind, below + 1]
     own *= (1.0 + shape.growth * rows.distance)[:, None]
     if factor is not None:
         own *= factor[rows.lane]
@@ -170,7 +185,7 @@ def own_widths(
 def fit_spread(rows: Scored, shape: Shape, factor: FloatArray | None = None) -> SplitSpread:
     """The spread of one split, scaled so that its intervals hold; `factor` as `own_widths` takes it."""
     scale = _scales(rows, own_widths(rows, shape, factor))
-    return SplitSpread(np.clip(shape.base * scale, _LEAST_SD, _MOST_SD), shape.growth, scale)
+    return SplitSpread(np.clip(shape.base * scale[:, None], _LEAST_SD, _MOST_SD), shape.growth, scale)
 
 
 def held_out_reach(rows: Scored, own: FloatArray) -> FloatArray:
@@ -181,9 +196,9 @@ def held_out_reach(rows: Scored, own: FloatArray) -> FloatArray:
     reach = np.full(own.shape, np.nan)
     for group in range(len(rows.names)):
         places = np.flatnonzero(rows.group == group)
-        scales = _scales(rows, own, without=group) if len(rows.names) > 1 else np.ones(len(TARGETS))
-        drafting = rows.drafting[places]
-        sd = np.hypot(own[places] * scales, drafting[:, None])
+        scales = _scales(rows, own, without=group) if len(rows.names) > 1 else np.ones((len(KINDS), len(TARGETS)))
+        sd = np.hypot(own[places] * scales[rows.kind[places]], rows.drafting[places, None])
+        sd[:, MAKESPAN] = np.hypot(sd[:, MAKESPAN], rows.whole.luck[places])
         near = near_full(sd[:, CAPACITY], np.minimum(rows.whole.utilization[places], 1.0))
         sd[:, :LATENCIES] = np.hypot(sd[:, :LATENCIES], near)
         reach[places] = DEVIATIONS * sd
@@ -235,25 +250,29 @@ def spread_figures(rows: Scored, reach: FloatArray) -> Mapping[str, Mapping[str,
 
 
 def _base(rows: Scored, growth: float) -> FloatArray:
-    """Unscaled spread at the knots, shape (knots, targets)."""
+    """Unscaled spread by kind of traffic at the knots, shape (kinds, knots, targets)."""
     below, share = knot_weights(rows.pure.coordinate)
     near = np.zeros((len(share), KNOTS))
     near[np.arange(len(share)), below] = 1.0 - share
     near[np.arange(len(share)), below + 1] += share
-    found = np.full((KNOTS, len(TARGETS)), _UNKNOWN_SD)
+    found = np.full((len(KINDS), KNOTS, len(TARGETS)), _UNKNOWN_SD)
     for target in range(len(TARGETS)):
-        error, known = rows.pure.error[:, target], rows.known(target)
-        if not known.any():
+        error, every = rows.pure.error[:, target], rows.known(target)
+        if not every.any():
             continue
-        weight = rows.balance(known)
-        size = np.where(known, np.abs(error), 0.0) / (1.0 + growth * rows.distance)
-        found[:, target] = _MEAN_TO_SD * np.average(size, weights=weight)
-        if target == CAPACITY:
-            continue  # it does not depend on the load
-        for knot in range(KNOTS):
-            at = weight * near[:, knot]
-            if near[known, knot].sum() >= _LEAST_ROWS:
-                found[knot, target] = _MEAN_TO_SD * np.average(size, weights=at)
+        size = _MEAN_TO_SD * np.where(every, np.abs(error), 0.0) / (1.0 + growth * rows.distance)
+        found[:, :, target] = np.average(size, weights=rows.balance(every))
+        for kind in range(len(KINDS)):
+            known = every & (rows.kind == kind)
+            if known.sum() < _LEAST_ROWS:
+                continue
+            weight = rows.balance(known)
+            found[kind, :, target] = np.average(size, weights=weight)
+            if target == CAPACITY:
+                continue  # it does not depend on the load
+            for knot in range(KNOTS):
+                if near[known, knot].sum() >= _LEAST_ROWS:
+                    found[kind, knot, target] = np.average(size, weights=weight * near[:, knot])
     clipped: FloatArray = np.clip(found, _LEAST_SD, _MOST_SD)
     return clipped
 
@@ -274,27 +293,37 @@ def _surprise(rows: Scored, growth: float) -> float:
 
 
 def _scales(rows: Scored, own: FloatArray, *, without: int | None = None) -> FloatArray:
-    """The factors on `own` from which on the intervals hold, shape (targets,), groups but `without` counting alike."""
-    counted = None if without is None else rows.group != without
-    found = np.ones(len(TARGETS))
-    found[CAPACITY] = _scale(rows, own, CAPACITY, rows.drafting, counted)
-    capacity = np.hypot(own[:, CAPACITY] * found[CAPACITY], rows.drafting)
+    """The factors on `own` from which on the intervals hold, shape (kinds, targets).
+
+    Groups but `without` count alike. A kind of traffic with few rows has the factor of all of them.
+    """
+    counted = np.ones(len(rows.group), dtype=np.bool_) if without is None else rows.group != without
+    found = np.ones((len(KINDS), len(TARGETS)))
+    found[:, CAPACITY] = _kind_scales(rows, own, CAPACITY, rows.drafting, counted)
+    capacity = np.hypot(own[:, CAPACITY] * found[rows.kind, CAPACITY], rows.drafting)
     near = near_full(capacity, np.minimum(rows.whole.utilization, 1.0))
     for target in (*range(LATENCIES), THROUGHPUT, MAKESPAN):
-        added = np.hypot(near[:, target], rows.drafting) if target < LATENCIES else rows.drafting
-        found[target] = _scale(rows, own, target, added, counted)
+        given = rows.added(target)
+        added = np.hypot(near[:, target], given) if target < LATENCIES else given
+        found[:, target] = _kind_scales(rows, own, target, added, counted)
     return found
 
 
-def _scale(rows: Scored, own: FloatArray, target: int, added: FloatArray, counted: BoolArray | None) -> float:
-    """The factor of one target, whose spread `added` belongs to and is not scaled; 1 where nothing is known of it."""
+def _kind_scales(rows: Scored, own: FloatArray, target: int, added: FloatArray, counted: BoolArray) -> FloatArray:
+    """The factors of one target, whose spread `added` belongs to and is not scaled; 1 where nothing is known of it."""
     error = rows.whole.error[:, target]
-    known = ~np.isnan(error) if counted is None else ~np.isnan(error) & counted
+    known = ~np.isnan(error) & counted
+    found = np.ones(len(KINDS))
     if not known.any():
-        return 1.0
+        return found
     needed = np.square(error / DEVIATIONS) - np.square(added)
     score = np.sqrt(np.maximum(needed, 0.0)) / own[:, target]
-    return _quantile(score, rows.balance(known))
+    found[:] = _quantile(score, rows.balance(known))
+    for kind in range(len(KINDS)):
+        mine = known & (rows.kind == kind)
+        if _LEAST_ROWS <= mine.sum() < known.sum():
+            found[kind] = _quantile(score, rows.balance(mine))
+    return found
 
 
 def _quantile(score: FloatArray, weight: FloatArray) -> float:

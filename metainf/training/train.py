@@ -287,7 +287,7 @@ def _model(
     each = [spreads.splits[split].spread if split in spreads.splits else None for split in SPLITS]
     fallback = next((spread for spread in reversed(each) if spread is not None), None)
     usable = [spread or fallback for spread in each]
-    shape = KNOTS, len(TARGETS)
+    shape = len(KINDS), KNOTS, len(TARGETS)
     finite = np.where(np.isfinite(held.limits), held.limits, 1.0)
     return TrainedModel(
         trees=trees.trusted(held.trust),

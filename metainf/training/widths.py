@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from metainf.evaluation.splits import grouped_folds
 from metainf.predictors.base_answers import KNOTS, TARGETS
-from metainf.predictors.corrections import width_factors
+from metainf.predictors.corrections import KINDS, width_factors
 from metainf.predictors.trees import ObliviousTrees
 from metainf.training.boosting import Growth, grown
 from metainf.training.held_out import SplitAnswers, learnt_from
@@ -107,7 +107,7 @@ def fitted_spreads(
     }
     kept, reaches = _kept(scored, shapes, factors)
     splits: dict[str, JudgedSplit] = {}
-    least: FloatArray = np.zeros((KNOTS, len(TARGETS)))
+    least: FloatArray = np.zeros((len(KINDS), KNOTS, len(TARGETS)))
     for split, each in scored.items():
         factor = np.where(kept, factors[split], 1.0)
         spread = fit_spread(each, shapes[split], factor)
