@@ -6,17 +6,22 @@ calibrated: a candidate is taken only where every limit is at least `inflation` 
 
 The inflation is the least under which no more than 1 - confidence of the picks break a limit: of all picks, and where
 there are groups enough (`least_groups`) in the mean over those with picks too, so that large ones do not speak for all.
-With few, a mean over groups would hang on one pick of one of them. What larger inflations would do plays no part: under
-these few picks are left, among them those that are predicted wrong by so much that none helps, and the share of the
-last three says little of the many that are refused for them. How far it holds for groups that had no part in it is
-measured (`held_out_decision`), and not concluded.
+With few, a mean over groups would hang on one pick of one of them. Nor does one with a single pick speak as loud as one
+with fifty: shares are weighed by n / (n + k) of n picks, as a mean of random effects is, where groups differ by as much
+as is allowed at all, r = 1 - confidence; then k = r (1 - r) / r^2 = confidence / r, nine picks for 0.9. Counted alike,
+whatever was trained anew moved the inflation of a dozen groups between 0.88 and 1.2, and a tenth of what is refused
+with it, by which one pick of one group broke. What larger inflations would do plays no part: under these few picks are
+left, among them those that are predicted wrong by so much that none helps, and the share of the last three says little
+of the many that are refused for them. How far it holds for groups that had no part in it is measured
+(`held_out_decision`), and not concluded.
 
 What can be concluded is less. Of G groups and the next one, all exchangeable, whatever the next one's share is it is at
-most 1: with a mean over G of at most r, that of the next is expected to be at most (G r + 1) / (G + 1), where shares
-never rise with the inflation. So 0.9 asked of 12 groups is 0.83 for one more (`guaranteed_confidence`), and of fewer
-than 9 nothing is said. Asking for 0.9 there would leave the 12 a mean of 2.5 %, for which two thirds and more of what
-can be served were refused, although at an inflation of 1 only 2 to 9 % of the picks broke a limit. Source of the bound:
-Angelopoulos, Bates, Fisch, Lei and Schuster, Conformal risk control, ICLR 2024 (arXiv 2208.02814), theorem 1.
+most 1: with a mean over G, each counted alike, of at most r, that of the next is expected to be at most
+(G r + 1) / (G + 1), where shares never rise with the inflation. So 0.9 borne out by 12 groups is 0.83 for one more
+(`guaranteed_confidence`), and of fewer than 9, or where they bear it out by their weights alone, nothing is said.
+Asking for 0.9 there would leave the 12 a mean of 2.5 %, for which two thirds and more of what can be served were
+refused, although at an inflation of 1 only 2 to 9 % of the picks broke a limit. Source of the bound: Angelopoulos,
+Bates, Fisch, Lei and Schuster, Conformal risk control, ICLR 2024 (arXiv 2208.02814), theorem 1.
 
 An inflation below 1 is believed down to `LEAST`, and with groups enough alone: limits that break together, as TTFT,
 TPOT and E2E of one lane do, are judged too strictly each at its share of the risk. Where three are all one, 0.7 of the
@@ -44,6 +49,7 @@ __all__ = [
     "guaranteed_confidence",
     "held_out_decision",
     "least_groups",
+    "violation_rate",
 ]
 
 IntArray = NDArray[np.intp]
@@ -82,9 +88,9 @@ class CalibrationCase:
 class Inflation:
     """How many standard deviations every limit must be away, and what that gave on the groups it was fitted on.
 
-    `violation_rate` is the mean, over the groups with picks, of the share of picks that break a limit; NaN without
-    any. `value` is infinite where only refusing everything keeps the promise. `guaranteed` is as
-    `guaranteed_confidence` gives it.
+    `violation_rate` is the weighted mean, over the groups with picks, of the share of picks that break a limit; NaN
+    without any. `value` is infinite where only refusing everything keeps the promise. `guaranteed` is as
+    `guaranteed_confidence` gives it, None where groups do not bear the confidence out when each counts alike.
     """
 
     value: float
@@ -104,16 +110,17 @@ class HeldOutDecision:
     inflation : float
         The median over groups; infinite where most could only refuse.
     violation_rate : float
-        Of picks, mean over the groups with picks; NaN without any.
+        Of picks, weighted mean over the groups with picks; NaN without any.
     refusal_rate : float
         Of tasks, mean over groups.
     false_refusal_rate : float
         Of the tasks that some candidate truly serves, mean over groups that have any.
     uncalibrated_violation_rate : float
-        Of picks with the predictor's own spread alone, mean over the groups that have some then: what the calibration
-        is for.
+        Of picks with the predictor's own spread alone, weighted mean over the groups that have some then: what the
+        calibration is for.
     guaranteed : float or None
-        As `guaranteed_confidence` gives it of the groups that each was fitted on.
+        As `guaranteed_confidence` gives it of the groups that each was fitted on; None where one of these does not
+        bear it out when each group counts alike.
     groups_with_picks : int
     """
 
@@ -160,8 +167,8 @@ def fit_inflation(cases: Sequence[CalibrationCase], confidence: float, *, least:
     tried = _Tried.of(cases, least)
     place = tried.least(np.ones(tried.groups, dtype=np.bool_), confidence)
     refused = 1.0 - float(tried.picked[place].mean()) if len(tried.codes) else 0.0
-    rate, with_picks = _violation_rate(tried.picked[place], tried.broke[place], tried.codes, tried.groups)
-    guaranteed = guaranteed_confidence(tried.groups, confidence)
+    rate, with_picks = violation_rate(tried.picked[place], tried.broke[place], tried.codes, confidence)
+    guaranteed = tried.guaranteed(np.ones(tried.groups, dtype=np.bool_), place, confidence)
     return Inflation(float(tried.grid[place]), guaranteed, tried.groups, rate, refused, with_picks)
 
 
@@ -179,9 +186,11 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
     servable: BoolArray = np.any(case.kept, axis=1)
     found = np.full((tried.groups, 3), np.nan)
     every_pick, every_break = np.zeros((2, len(case.groups)), dtype=np.bool_)
+    guaranteed: list[float | None] = []
     for group in range(tried.groups):
         others = np.arange(tried.groups) != group
         place = tried.least(others, confidence)
+        guaranteed.append(tried.guaranteed(others, place, confidence))
         own = tried.codes == group
         picked = tried.picked[place, own]
         every_pick[own], every_break[own] = picked, tried.broke[place, own]
@@ -191,7 +200,7 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
             1.0 - picked.mean(),
             refused.sum() / servable[own].sum() if servable[own].any() else np.nan,
         )
-    rate, with_picks = _violation_rate(every_pick, every_break, tried.codes, tried.groups)
+    rate, with_picks = violation_rate(every_pick, every_break, tried.codes, confidence)
     plain = cheapest_with(case, 1.0)
     plain_broke = (plain >= 0) & ~case.kept[np.arange(len(plain)), np.maximum(plain, 0)]
     return HeldOutDecision(
@@ -199,8 +208,8 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
         violation_rate=rate,
         refusal_rate=float(found[:, 1].mean()),
         false_refusal_rate=float(np.nanmean(found[:, 2])) if servable.any() else 0.0,
-        uncalibrated_violation_rate=_violation_rate(plain >= 0, plain_broke, tried.codes, tried.groups)[0],
-        guaranteed=guaranteed_confidence(tried.groups - 1, confidence),
+        uncalibrated_violation_rate=violation_rate(plain >= 0, plain_broke, tried.codes, confidence)[0],
+        guaranteed=None if None in guaranteed else guaranteed_confidence(tried.groups - 1, confidence),
         groups=tried.groups,
         tasks=len(case.groups),
         groups_with_picks=with_picks,
@@ -248,14 +257,34 @@ class _Tried:
         risk = breaks.sum(axis=1) / np.maximum(picks.sum(axis=1), 1.0)
         allowed = self.grid >= self.least_of_few
         if int(counted.sum()) >= least_groups(confidence):
-            means = (breaks / np.maximum(picks, 1.0)).sum(axis=1) / np.maximum((picks > 0).sum(axis=1), 1)
+            half = _half_weight(confidence)
+            means = (breaks / (picks + half)).sum(axis=1) / np.maximum((picks / (picks + half)).sum(axis=1), _ROUNDING)
             risk, allowed = np.maximum(risk, means), np.ones_like(allowed)
         return int(np.argmax(allowed & (risk <= 1.0 - confidence + _ROUNDING)))
 
+    def guaranteed(self, counted: BoolArray, place: int, confidence: float) -> float | None:
+        """What these groups guarantee of one more under the inflation at that place."""
+        member = (self.codes[:, None] == np.flatnonzero(counted)).astype(np.float64)
+        picks, breaks = self.picked[place] @ member, self.broke[place] @ member
+        alike = float((breaks / np.maximum(picks, 1.0)).sum() / max(int((picks > 0).sum()), 1))
+        groups = int(counted.sum())
+        return guaranteed_confidence(groups, confidence) if alike <= 1.0 - confidence + _ROUNDING else None
 
-def _violation_rate(picked: BoolArray, broke: BoolArray, codes: IntArray, groups: int) -> tuple[float, int]:
-    """Mean share of picks that break a limit over the groups with picks, NaN without any; and how many those are."""
-    picks = np.bincount(codes, weights=picked, minlength=groups)
-    breaks = np.bincount(codes, weights=broke, minlength=groups)
+
+def violation_rate(picked: BoolArray, broke: BoolArray, codes: IntArray, confidence: float) -> tuple[float, int]:
+    """Weighted mean share of picks that break a limit, over the groups with picks, NaN without any; how many those are.
+
+    Arrays of shape (n,); `codes` has the number of each task's group.
+    """
+    picks = np.bincount(codes, weights=picked, minlength=1)
+    breaks = np.bincount(codes, weights=broke, minlength=1)
     some = picks > 0
-    return (float(np.mean(breaks[some] / picks[some])) if some.any() else np.nan), int(some.sum())
+    if not some.any():
+        return np.nan, 0
+    weight = picks[some] / (picks[some] + _half_weight(confidence))
+    return float(np.average(breaks[some] / picks[some], weights=weight)), int(some.sum())
+
+
+def _half_weight(confidence: float) -> float:
+    """So many picks of a group count for half of what very many would."""
+    return confidence / (1.0 - confidence)

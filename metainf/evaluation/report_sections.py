@@ -72,8 +72,9 @@ def calibration_section(judged: Mapping[str, HeldOutDecision], *, about: str, co
     text = (
         "The cheapest candidate that seems to keep every limit, its distance from the nearest limit multiplied by an "
         "inflation. Each group's inflation was fitted on all other groups. Violations are of picks, means over the "
-        "groups with picks; false refusals are of the tasks that some candidate truly serves, means over groups. "
-        "Guaranteed is the confidence that follows for one more group, in the mean over what that may be."
+        "groups with picks, n of them weighed by n / (n + confidence / (1 - confidence)); false refusals are of the "
+        "tasks that some candidate truly serves, means over groups. Guaranteed is the confidence that follows for one "
+        "more group, in the mean over what that may be, where groups bear it out counted alike."
     )
     columns = (*heads, "tasks", "groups with picks", "guaranteed")
     return _section(f"Calibrated decision: {about}", text, table_text(columns, rows))

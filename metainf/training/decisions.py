@@ -24,7 +24,6 @@ kind that needs much of it is no reason to refuse another. How it is found, and 
 both unknown, or of one choice among places of both categories.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -34,7 +33,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from metainf.corpus.task import Task, TrafficKind
-from metainf.evaluation.calibration import LEAST, CalibrationCase, Inflation, cheapest_with, fit_inflation
+from metainf.evaluation.calibration import (
+    LEAST,
+    CalibrationCase,
+    Inflation,
+    cheapest_with,
+    fit_inflation,
+    violation_rate,
+)
 from metainf.predictors.base_answers import CAPACITY, LATENCIES, MAKESPAN, THROUGHPUT
 from metainf.predictors.corrections import Corrections, Responses, responses
 from metainf.training.decision_pairs import RATE_REPLICAS, Pairs, pairs_of
@@ -142,7 +148,7 @@ class Decided:
     Attributes
     ----------
     violations : float
-        Of picks, mean over the groups with picks; NaN without any.
+        Of picks, weighted mean over the groups with picks; NaN without any.
     refusals : float
         Of tasks.
     false_refusals : float
@@ -163,9 +169,9 @@ def decided(cases: Sequence[CalibrationCase], caution: float) -> Decided:
     )
     servable = np.concatenate([case.kept.any(axis=1) for case in cases])
     groups = np.concatenate([case.groups for case in cases])
-    broken = [float(np.mean(~kept[picked & (groups == name)])) for name in np.unique(groups[picked]).tolist()]
+    codes = np.unique(groups, return_inverse=True)[1].ravel().astype(np.intp)
     return Decided(
-        violations=float(np.mean(broken)) if broken else math.nan,
+        violations=violation_rate(picked, picked & ~kept, codes, CONFIDENCE)[0],
         refusals=float(np.mean(~picked)),
         false_refusals=float(np.mean(~picked[servable])) if servable.any() else 0.0,
     )
