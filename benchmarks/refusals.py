@@ -189,13 +189,13 @@ def main() -> None:
             ideal.append([*head, name, *(_ideal(choices, log_sd, rule) for log_sd in LOG_SDS)])
     text = "\n\n".join(
         [
-            "Broken / refused falsely, by the caution",
+            "## Broken / refused falsely, by the caution",
             table_text(["", "", *(each for name in RULES for each in (name, ""))], rules),
-            "Broken, of the picks whose nearest limit is so far away (1: what the confidence asks for)",
+            "## Broken, of the picks whose nearest limit is so far away (1: what the confidence asks for)",
             table_text(["", "", *(f"{a:g} to {b:g}" for a, b in pairwise(EDGES))], edges),
-            "Predicted less true logarithm of the nearest limit's slack",
+            "## Predicted less true logarithm of the nearest limit's slack",
             table_text(["", "", "pairs", "median size", "root mean square", "nine in ten below"], errors),
-            "Broken / refused falsely by an ideal predictor, by the size of its errors",
+            "## Broken / refused falsely by an ideal predictor, by the size of its errors",
             table_text(["", "", "caution", *(f"{each:g}" for each in LOG_SDS)], ideal),
         ]
     )
