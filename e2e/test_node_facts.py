@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.cluster import Cluster, kubectl
+from e2e.cluster import Cluster, KubectlError, kubectl
 from e2e.cluster.fake_nodes import cpu_node
 from e2e.cluster.processes import is_running, process_id, start_process, wait_for_end
 from e2e.kube import ROOT, Kube, KubeError, Object
@@ -88,9 +88,30 @@ def installed(cluster: Cluster, administrator: Kube, tmp_path_factory: pytest.Te
     kubectl(cluster, "label", "namespace", _SPACE, "pod-security.kubernetes.io/enforce=restricted")
     kubectl(cluster, "apply", "-f", "-", stdin=rendered)
     eventually(lambda: _assert_served(administrator, "InferenceWorkload"))
+    _await_the_policy(cluster)
     yield Installed(cluster, administrator.within(_SPACE), tmp_path_factory.mktemp("facts"))
     kubectl(cluster, "delete", "--wait=false", "-f", "-", stdin=rendered)
     kubectl(cluster, "delete", "namespace", _SPACE, "--wait=false")
+
+
+def _await_the_policy(cluster: Cluster) -> None:
+    """Wait until the server holds requests to the policy: what was applied is read and compiled a moment later."""
+    node = f"metainf-facts-{_RUN}-probe"
+    kubectl(cluster, "create", "-f", "-", stdin=json.dumps(_bare_node(node)))
+    account = f"--as=system:serviceaccount:{_SPACE}:{_ACCOUNT}"
+
+    def assert_denied() -> None:
+        try:
+            kubectl(cluster, "label", "node", node, "example.com/probe=x", account, "--dry-run=server")
+        except KubectlError as error:
+            assert "denied request" in str(error)
+        else:
+            raise AssertionError("a label that the policy knows nothing of was let pass")
+
+    try:
+        eventually(assert_denied)
+    finally:
+        kubectl(cluster, "delete", "node", node)
 
 
 def _assert_served(kube: Kube, kind: str) -> None:

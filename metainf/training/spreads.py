@@ -9,7 +9,7 @@ groups than `least_groups` no such quantile promises anything for the next one; 
 scale is set first: latencies hold a part of its spread, and theirs is what is left for them to explain beside it.
 
 Each kind of traffic has spreads and scales of its own. A knot of a rate and one of a closed loop have nothing in common
-but their number, and under one scale intervals of one kind held 84 % of the truth so that those of another held 94.
+but their number, and under one scale intervals of one kind held 83 % of the truth so that those of another held 94.
 
 What an unknown acceptance adds to lanes that draft (`drafting`), and the draw of lengths to the makespan of a batch
 (`Responses.luck`), is given and not fitted: it is neither part of the spread at the knots, which is that of rows with
