@@ -50,24 +50,21 @@ def batch_luck_log_sd(
     inputs_log_sd, output_log_sd = log_sd
     course = _Course.of(lane, requests, most_requests_per_second, output_log_sd, all_requests)
     tail_s = course.tail_s(lane, np.maximum(course.longest, 1.0))
-
-    def reach(prompts_s: FloatArray, tail_s: FloatArray, rest_s: FloatArray) -> FloatArray:
-        return np.log(course.makespan_s(lane, prompts_s, tail_s, rest_s))
-
     # The largest of n normal values has a standard deviation of 1 for n = 1, .83 for 2, .46 for 64, .37 for 1,024.
     longest = np.exp(output_log_sd / np.sqrt(1.0 + _LARGEST * np.log(np.maximum(course.waves, 1.0))))
     prompts = np.exp(_log_sd_of_mean(inputs_log_sd, course.wave))
     rest = np.exp(_log_sd_of_mean(np.maximum(inputs_log_sd, output_log_sd), requests))
-    parts = []
-    for sign in (1.0, -1.0):
-        parts.append(
-            (
-                reach(course.prompts_s, course.tail_s(lane, course.longest * longest**sign), course.rest_s),
-                reach(course.prompts_s * prompts**sign, tail_s, course.rest_s),
-                reach(course.prompts_s, tail_s, course.rest_s * rest**sign),
-            )
+
+    def log_makespans(sign: float) -> tuple[FloatArray, ...]:
+        """With each of the three a standard deviation from what it is on average, one after the other."""
+        moved = (
+            (course.prompts_s, course.tail_s(lane, course.longest * longest**sign), course.rest_s),
+            (course.prompts_s * prompts**sign, tail_s, course.rest_s),
+            (course.prompts_s, tail_s, course.rest_s * rest**sign),
         )
-    halves = [(more - less) / 2.0 for more, less in zip(*parts, strict=True)]
+        return tuple(np.log(course.makespan_s(lane, *seconds)) for seconds in moved)
+
+    halves = [(more - less) / 2.0 for more, less in zip(log_makespans(1.0), log_makespans(-1.0), strict=True)]
     return np.asarray(np.sqrt(sum(half**2 for half in halves)))
 
 
