@@ -323,9 +323,8 @@ def spreads_at(
         As `speculation_log_sd` gives it.
     """
     below, share = knot_weights(found.coordinate)
-    own = log_sd[category, found.kind]
-    rows = np.arange(len(below))
-    sd = (1.0 - share[:, None]) * own[rows, below] + share[:, None] * own[rows, below + 1]
+    low, high = (log_sd[category, found.kind, below + each] for each in (0, 1))
+    sd = (1.0 - share[:, None]) * low + share[:, None] * high
     sd = np.hypot(sd * factor, drafting[:, None])
     sd[:, MAKESPAN] = np.hypot(sd[:, MAKESPAN], found.luck)
     return np.asarray(sd)
