@@ -31,12 +31,11 @@ from metainf.selectors.contract import BoolArray, FloatArray, IntArray, StringAr
 from metainf.training.corpus import read_corpus, whole_tasks
 from metainf.training.decision_pairs import RATE_REPLICAS, Pairs, pairs_of
 from metainf.training.decisions import calibration_case, caution_of, decided, foresight
-from metainf.training.held_out import groups_of, guarded, held_out
 from metainf.training.predicted_spreads import trained_spreads
 from metainf.training.rows import training_rows
 from metainf.training.spreads import CONFIDENCE
 from metainf.training.step_factors import factor_slopes
-from metainf.training.train import SPLITS, TrainingPlan, thinned
+from metainf.training.train import TrainingPlan, held_out_splits, thinned
 from metainf.training.widths import fitted_spreads
 
 EDGES = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, np.inf)
@@ -142,13 +141,7 @@ def choices_of(
     chosen_among: dict[str, Task] = {key: task for key, task in by_key.items() if key in whole}
     table = thinned(table, by_key, plan.most_lanes)
     rows = training_rows(table, by_key)
-    slopes = factor_slopes(rows)
-    held = {}
-    for split, groups in zip(SPLITS, groups_of(rows), strict=True):
-        found = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
-        if found is not None:
-            held[split] = found
-    answers = guarded(held).splits
+    answers = held_out_splits(rows, factor_slopes(rows), plan, report).splits
     spreads = fitted_spreads(rows, answers, seed=plan.seed, most_folds=plan.most_folds, report=report)
     numbers = {key: number for number, key in enumerate(by_key)}
     for (split, each), kind in product(answers.items(), TrafficKind):

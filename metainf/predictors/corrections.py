@@ -179,7 +179,8 @@ def responses(
     shifted = np.where(is_open, np.minimum(utilization, _ALMOST_FULL) * own_capacity[of], load)
     coordinate = coordinates(lanes, knot_loads(lanes, own_capacity), shifted, own_capacity[of])
     below, share = knot_weights(coordinate)
-    is_batch = ~np.isnan(np.asarray(lanes.traffic.requests))[of]
+    kind = kinds_of(lanes)[of]
+    is_batch = kind == BATCH
     answer = base_answers(lanes, shifted, own_capacity[of])
     between = answer + _between(found.residual, of, below, share)
     if is_batch.all():
@@ -192,7 +193,7 @@ def responses(
     answer[:, :LATENCIES] = _ordered(answer[:, :LATENCIES])
     answer[is_open & ~(utilization < 1.0), :LATENCIES] = np.inf
     luck = _luck(lanes, load, own_capacity) if is_batch.any() else np.zeros_like(load)
-    return Responses(answer, utilization, coordinate, kinds_of(lanes)[of], luck)
+    return Responses(answer, utilization, coordinate, kind, luck)
 
 
 def kinds_of(lanes: LaneSet) -> IntArray:

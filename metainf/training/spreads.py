@@ -72,8 +72,6 @@ class Scored:
     Attributes
     ----------
     pure, whole : errors of n rows, with the true and with the predicted utilisation
-    kind : array of shape (n,)
-        Of the traffic, by KINDS.
     distance : array of shape (n,)
         Over the threshold.
     drafting : array of shape (n,)
@@ -86,7 +84,6 @@ class Scored:
 
     pure: Errors
     whole: Errors
-    kind: IntArray
     distance: FloatArray
     drafting: FloatArray
     lane: IntArray
@@ -97,17 +94,20 @@ class Scored:
     def of(cls, rows: TrainingRows, found: Corrections, groups: StringArray) -> "Scored":
         """All rows under what trees said that never saw the lane's group; `groups` has shape (m,)."""
         names, codes = np.unique(groups, return_inverse=True)
-        whole = errors(rows, found, at_true_utilization=False)
         return cls(
             pure=errors(rows, found, at_true_utilization=True),
-            whole=whole,
-            kind=whole.kind,
+            whole=errors(rows, found, at_true_utilization=False),
             distance=np.minimum(found.distance, FAR)[rows.lane],
             drafting=speculation_log_sd(rows.inputs)[rows.lane],
             lane=rows.lane,
             group=codes.ravel().astype(np.intp)[rows.lane],
             names=names,
         )
+
+    @property
+    def kind(self) -> IntArray:
+        """Of each row's traffic, by KINDS, shape (n,)."""
+        return self.whole.kind
 
     def known(self, target: int) -> BoolArray:
         """Rows whose pure error says what the target's spread is: those with nothing added, where there are any."""

@@ -49,7 +49,16 @@ from metainf.training.stages import grown_in_stages
 from metainf.training.step_factors import factor_slopes, fitted_factors
 from metainf.training.widths import FittedSpreads, JudgedSplit, fitted_spreads
 
-__all__ = ["CATEGORIES", "SPLITS", "TrainingPlan", "TrainingReport", "thinned", "train", "write_artifact"]
+__all__ = [
+    "CATEGORIES",
+    "SPLITS",
+    "TrainingPlan",
+    "TrainingReport",
+    "held_out_splits",
+    "thinned",
+    "train",
+    "write_artifact",
+]
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -163,7 +172,7 @@ def train(
     report("fitting the steps of accelerators")
     slopes = factor_slopes(rows)
     factors = fitted_factors(rows, slopes, np.ones(len(rows.questions), dtype=np.bool_))
-    held = _held_out(rows, slopes, plan, report)
+    held = held_out_splits(rows, slopes, plan, report)
     rows = rows.under(factors)
     spreads = fitted_spreads(rows, held.splits, seed=plan.seed, most_folds=plan.most_folds, report=report)
     judged = {}
@@ -190,9 +199,10 @@ def thinned(table: pa.Table, tasks: Mapping[str, Task], most_lanes: int) -> pa.T
     return table.filter(pa.array(np.isin(keys, kept)))
 
 
-def _held_out(
+def held_out_splits(
     rows: TrainingRows, slopes: Float32Array, plan: TrainingPlan, report: Callable[[str], None]
 ) -> GuardedAnswers:
+    """What is said of lanes in both splits by what never saw their groups, guarded as run time does it."""
     every: dict[str, HeldOut] = {}
     for split, groups in zip(SPLITS, groups_of(rows), strict=True):
         held = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
