@@ -106,7 +106,7 @@ def at_the_edge(cases: Sequence[CalibrationCase], low: float, high: float) -> tu
         chosen_margin = case.margin[rows, np.maximum(chosen, 0)]
         inside: BoolArray = (chosen >= 0) & (chosen_margin < high)
         picks += int(inside.sum())
-        broken += int((inside & ~case.kept[rows, np.maximum(chosen, 0)]).sum())
+        broken += int((inside & case.breaks(chosen)).sum())
     return picks, broken / picks if picks else np.nan
 
 

@@ -18,7 +18,7 @@ from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.training.boosting import Growth
 from metainf.training.held_out_predictors import HeldOutPredictors
 from metainf.training.judgement_text import judgement_sections
-from metainf.training.judging import ANALYTICAL, TRAINED, JudgedIntervals, Judgement, JudgingPlan, judge
+from metainf.training.judging import ANALYTICAL, TRAINED, JudgedIntervals, Judgement, judge
 from metainf.training.train import TrainingPlan
 
 SMALL = Growth(trees=15, learning_rate=0.3, depth=4)
@@ -26,7 +26,7 @@ SMALL = Growth(trees=15, learning_rate=0.3, depth=4)
 
 @pytest.fixture(scope="module")
 def judgement() -> Judgement:
-    return judge(*corpus(2), JudgingPlan(growth=SMALL, most_folds=3))
+    return judge(*corpus(2), TrainingPlan(growth=SMALL, most_folds=3))
 
 
 def intervals(judgement: Judgement, kind: TrafficKind, split: str, target: str) -> dict[str, JudgedIntervals]:
@@ -106,7 +106,7 @@ def test_the_operators_choice_is_simulated_in_each_tasks_own_world(
 def test_nothing_to_judge_is_said() -> None:
     table, tasks = corpus(2)
     with pytest.raises(InvalidWorkloadError, match="judging predictors needs simulated rows"):
-        judge(table.slice(0, 0), tasks, JudgingPlan(growth=SMALL))
+        judge(table.slice(0, 0), tasks, TrainingPlan(growth=SMALL))
 
 
 def test_a_predictor_is_trained_without_the_model_that_it_is_asked_about() -> None:
@@ -133,7 +133,7 @@ def test_one_model_alone_cannot_be_held_out() -> None:
 
 def test_choices_are_judged_on_the_tasks_that_all_methods_were_measured_on() -> None:
     table, tasks = corpus(2)
-    plan = JudgingPlan(growth=SMALL, most_folds=2)
+    plan = TrainingPlan(growth=SMALL, most_folds=2)
     found = judge(table, tasks, plan, whole=())
     assert found.decisions == ()
     assert found.intervals

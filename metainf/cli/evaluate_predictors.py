@@ -155,9 +155,10 @@ def _judged(
     """`size` is how many pairs they are fitted and judged on, and a digest of all that there are."""
     lanes, about = size
     judging: Any = import_module("metainf.training.judging")
+    train: Any = import_module("metainf.training.train")
     text: Any = import_module("metainf.training.judgement_text")
     folds = _QUICK_FOLDS if args.quick else _FOLDS
-    plan = judging.JudgingPlan(seed=args.seed, growth=_growth(args), most_folds=folds, most_lanes=lanes)
+    plan = train.TrainingPlan(seed=args.seed, growth=_growth(args), most_folds=folds, most_lanes=lanes)
     key = content_digest("predictors", about, repr(plan), _code("metainf.training.judgement_text"))
 
     def judged() -> list[str]:

@@ -83,6 +83,11 @@ class CalibrationCase:
     cost: FloatArray
     groups: StringArray
 
+    def breaks(self, chosen: IntArray) -> BoolArray:
+        """Which of n picks break a limit in truth; they are numbered as `cheapest_with` does it, and -1 breaks none."""
+        kept = np.take_along_axis(self.kept, np.maximum(chosen, 0)[:, None], axis=1)[:, 0]
+        return np.asarray((chosen >= 0) & ~kept)
+
 
 @dataclass(frozen=True, slots=True)
 class Inflation:
@@ -202,13 +207,12 @@ def held_out_decision(case: CalibrationCase, confidence: float) -> HeldOutDecisi
         )
     rate, with_picks = violation_rate(every_pick, every_break, tried.codes, confidence)
     plain = cheapest_with(case, 1.0)
-    plain_broke = (plain >= 0) & ~case.kept[np.arange(len(plain)), np.maximum(plain, 0)]
     return HeldOutDecision(
         inflation=float(np.median(found[:, 0])),
         violation_rate=rate,
         refusal_rate=float(found[:, 1].mean()),
         false_refusal_rate=float(np.nanmean(found[:, 2])) if servable.any() else 0.0,
-        uncalibrated_violation_rate=violation_rate(plain >= 0, plain_broke, tried.codes, confidence)[0],
+        uncalibrated_violation_rate=violation_rate(plain >= 0, case.breaks(plain), tried.codes, confidence)[0],
         guaranteed=None if None in guaranteed else guaranteed_confidence(tried.groups - 1, confidence),
         groups=tried.groups,
         tasks=len(case.groups),
@@ -242,11 +246,11 @@ class _Tried:
         broke = np.zeros_like(picked)
         ends = np.cumsum([len(case.groups) for case in cases]).tolist()
         for case, end in zip(cases, ends, strict=True):
-            own, rows = slice(end - len(case.groups), end), np.arange(len(case.groups))
+            own = slice(end - len(case.groups), end)
             for place, inflation in enumerate(grid):
                 chosen = cheapest_with(case, float(inflation))
                 picked[place, own] = chosen >= 0
-                broke[place, own] = (chosen >= 0) & ~case.kept[rows, np.maximum(chosen, 0)]
+                broke[place, own] = case.breaks(chosen)
         few = 1.0 if least is None else least
         return cls(grid, picked, broke, codes.ravel().astype(np.intp), len(names), few)
 

@@ -164,14 +164,12 @@ def decided(cases: Sequence[CalibrationCase], caution: float) -> Decided:
     """What is picked and refused under a caution."""
     picks = [cheapest_with(case, caution) for case in cases]
     picked = np.concatenate(picks) >= 0
-    kept = np.concatenate(
-        [case.kept[np.arange(len(pick)), np.maximum(pick, 0)] for case, pick in zip(cases, picks, strict=True)]
-    )
+    broke = np.concatenate([case.breaks(pick) for case, pick in zip(cases, picks, strict=True)])
     servable = np.concatenate([case.kept.any(axis=1) for case in cases])
     groups = np.concatenate([case.groups for case in cases])
     codes = np.unique(groups, return_inverse=True)[1].ravel().astype(np.intp)
     return Decided(
-        violations=violation_rate(picked, picked & ~kept, codes, CONFIDENCE)[0],
+        violations=violation_rate(picked, broke, codes, CONFIDENCE)[0],
         refusals=float(np.mean(~picked)),
         false_refusals=float(np.mean(~picked[servable])) if servable.any() else 0.0,
     )

@@ -5,7 +5,7 @@ to the same rows by the same code. The selectors' evaluation is apart from this:
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,43 +18,22 @@ from metainf.evaluation.calibration import HeldOutDecision, held_out_decision
 from metainf.evaluation.intervals import IntervalFigures, interval_figures
 from metainf.predictors.base_answers import TARGETS
 from metainf.predictors.corrections import Corrections, Responses
-from metainf.training.boosting import Growth
 from metainf.training.decisions import decision_cases
-from metainf.training.held_out import (
-    Errors,
-    SplitAnswers,
-    analytical_only,
-    errors,
-    groups_of,
-    guarded,
-    held_out,
-)
+from metainf.training.held_out import Errors, SplitAnswers, analytical_only, errors
 from metainf.training.predicted_spreads import Spreads, analytical_spreads, trained_spreads
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import CONFIDENCE, DEVIATIONS
 from metainf.training.step_factors import factor_slopes
-from metainf.training.train import thinned
+from metainf.training.train import TrainingPlan, held_out_splits, thinned
 from metainf.training.widths import JudgedSplit, fitted_spreads
 
-__all__ = ["ANALYTICAL", "TRAINED", "JudgedDecision", "JudgedIntervals", "Judgement", "JudgingPlan", "judge"]
+__all__ = ["ANALYTICAL", "TRAINED", "JudgedDecision", "JudgedIntervals", "Judgement", "judge"]
 
 FloatArray = NDArray[np.float64]
 StringArray = NDArray[np.str_]
 
 ANALYTICAL, TRAINED = "analytical", "trained"
-_SPLITS = ("leave-model-out", "leave-accelerator-out")
 _SHOWN_TARGETS = ("ttft_mean", "ttft_p95", "tpot_mean", "tpot_p95", "e2e_p95", "capacity", "throughput", "makespan")
-
-
-@dataclass(frozen=True, slots=True)
-class JudgingPlan:
-    """How much is fitted: a fit for each fold of each split."""
-
-    seed: int = 0
-    growth: Growth = field(default_factory=Growth)
-    most_folds: int = 5
-    most_lanes: int = 20_000
-    """(task, method) pairs that are learnt from and judged; of more, whole tasks are left out evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +86,7 @@ class _Predictor:
 def judge(
     table: pa.Table,
     tasks: Sequence[Task],
-    plan: JudgingPlan = JudgingPlan(),
+    plan: TrainingPlan,
     *,
     whole: Collection[str] | None = None,
     report: Callable[[str], None] = lambda what: None,
@@ -116,6 +95,8 @@ def judge(
 
     Parameters
     ----------
+    plan : TrainingPlan
+        What is held out is judged as training would learn from the rest: a fit for each fold of each split.
     whole : keys of tasks, optional
         Those that have rows of all methods, on which decisions are judged; None: all of them.
 
@@ -130,27 +111,23 @@ def judge(
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("judging predictors needs simulated rows about the corpus's own tasks")
-    report("predictors: fitting the steps of accelerators")
+
+    def said(what: str) -> None:
+        report(f"predictors: {what}")
+
+    said("fitting the steps of accelerators")
     slopes = factor_slopes(rows)
     kinds = np.array([by_key[task].kind.value for task, _ in rows.key], dtype=np.str_)[rows.lane]
-    splits = dict(zip(_SPLITS, groups_of(rows), strict=True))
-    held = {}
-    for split, groups in splits.items():
-        said = _prefixed(report, f"predictors, {split}: ")
-        found = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=said)
-        if found is not None:
-            held[split] = found
     intervals: list[JudgedIntervals] = []
     decisions: list[JudgedDecision] = []
-    answers = guarded(held).splits
-    spreads = fitted_spreads(
-        rows, answers, seed=plan.seed, most_folds=plan.most_folds, report=_prefixed(report, "predictors: ")
-    )
+    answers = held_out_splits(rows, slopes, plan, said).splits
+    spreads = fitted_spreads(rows, answers, seed=plan.seed, most_folds=plan.most_folds, report=said)
     for split, each in answers.items():
-        report(f"predictors, {split}: judging")
+        name = f"leave-{split}-out"
+        said(f"{name}: judging")
         for predictor in _predictors(rows, each, spreads.splits[split]):
-            intervals += _intervals(each.groups, predictor, kinds, split)
-            decisions += _decisions(table, chosen_among, each.groups, predictor, split)
+            intervals += _intervals(each.groups, predictor, kinds, name)
+            decisions += _decisions(table, chosen_among, each.groups, predictor, name)
     kind_order = [kind.value for kind in TrafficKind]
     return Judgement(
         lanes=len(rows.questions),
@@ -158,10 +135,6 @@ def judge(
         intervals=tuple(sorted(intervals, key=lambda each: kind_order.index(each.kind.value))),
         decisions=tuple(sorted(decisions, key=lambda each: kind_order.index(each.kind.value))),
     )
-
-
-def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
-    return lambda what: report(prefix + what)
 
 
 def _predictors(rows: TrainingRows, answers: SplitAnswers, split: JudgedSplit) -> Iterator[_Predictor]:

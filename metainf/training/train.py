@@ -205,10 +205,22 @@ def held_out_splits(
     """What is said of lanes in both splits by what never saw their groups, guarded as run time does it."""
     every: dict[str, HeldOut] = {}
     for split, groups in zip(SPLITS, groups_of(rows), strict=True):
-        held = held_out(rows, slopes, groups, plan.growth, seed=plan.seed, most_folds=plan.most_folds, report=report)
+        held = held_out(
+            rows,
+            slopes,
+            groups,
+            plan.growth,
+            seed=plan.seed,
+            most_folds=plan.most_folds,
+            report=_prefixed(report, f"leave-{split}-out: "),
+        )
         if held is not None:
             every[split] = held
     return guarded(every)
+
+
+def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda what: report(prefix + what)
 
 
 def _judged(
