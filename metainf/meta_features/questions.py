@@ -27,7 +27,7 @@ from metainf.predictors.lanes import REPLICA_ROW, LaneSet, lanes_of, replica_fac
 from metainf.predictors.remembered import RememberedRows, one_by_one
 from metainf.predictors.spread import replica_penalty
 from metainf.predictors.step_factors import StepFactors
-from metainf.roofline import step_work
+from metainf.roofline import StepWork, step_work
 from metainf.workload import Traffic
 
 __all__ = ["QUESTION_FEATURES", "QuestionFeatures", "question_features"]
@@ -70,6 +70,7 @@ class QuestionFeatures:
         )
         self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
         self._models: dict[int, tuple[ModelArchitecture, tuple[float, ...]]] = {}
+        self._kernels: dict[tuple[object, ...], tuple[object, tuple[StepWork, tuple[float, ...]]]] = {}
         self._remembered = remembered
         self._factors = self._rows_of(factors)
 
@@ -129,18 +130,31 @@ class QuestionFeatures:
         """What of a replica no traffic changes, side by side."""
         accelerator = replica.accelerator
         efficiency = self.efficiency or efficiency_of(accelerator.generation, cpu=accelerator.vendor is Vendor.CPU)
-        work = step_work(replica)
-        steps, facts = replica_facts(replica, efficiency, work)
+        work, hardware = self._of_kernels(replica)
         plan = memory_plan(replica)
+        steps, facts = replica_facts(replica, efficiency, work, plan)
         return np.concatenate(
             [
                 replica_row(steps, facts, replica.settings.speculation),
-                (*self._model(replica.architecture), *values_of(HARDWARE_FEATURES, replica)),
+                (*self._model(replica.architecture), *hardware),
                 values_of(SETTINGS_FEATURES, replica),
                 (float(replica.layout.accelerators), plan.weight_bytes / plan.usable_bytes),
                 replica_penalty(replica),
             ]
         )
+
+    def _of_kernels(self, replica: ReplicaSpec) -> tuple[StepWork, tuple[float, ...]]:
+        """The work and the features of the hardware, which methods share that differ in no format."""
+        architecture, accelerator, settings = replica.architecture, replica.accelerator, replica.settings
+        formats = settings.weight_dtype, settings.kv_cache_dtype
+        key = id(architecture), id(accelerator), replica.layout, replica.cpu_cores, formats
+        found = self._kernels.get(key)
+        if found is None:
+            if len(self._kernels) >= _REMEMBERED:
+                self._kernels.clear()
+            of_kernels = step_work(replica), values_of(HARDWARE_FEATURES, replica)
+            found = self._kernels[key] = (architecture, accelerator), of_kernels
+        return found[1]
 
     def _model(self, architecture: ModelArchitecture) -> tuple[float, ...]:
         found = self._models.get(id(architecture))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metainf.accelerators import Vendor
 from metainf.efficiencies import Efficiency
-from metainf.memory import draft_state_bytes, memory_plan, offload_copies
+from metainf.memory import MemoryPlan, draft_state_bytes, memory_plan, offload_copies
 from metainf.predictors.contract import FloatArray, Question, ReplicaSpec
 from metainf.predictors.drafted_steps import with_drafts
 from metainf.predictors.prompt_lengths import computed_prompts
@@ -161,11 +161,11 @@ def _rows(facts: Any, of: NDArray[np.intp]) -> Any:
 
 
 def replica_facts(
-    replica: ReplicaSpec, efficiency: Efficiency, work: StepWork | None = None
+    replica: ReplicaSpec, efficiency: Efficiency, work: StepWork | None = None, plan: MemoryPlan | None = None
 ) -> tuple[StepModel, ReplicaFacts]:
-    """The steps of one lane and the limits of one replica; `work` where it was counted before."""
+    """The steps of one lane and the limits of one replica; `work` and `plan` where they were made before."""
     settings, layout, architecture = replica.settings, replica.layout, replica.architecture
-    plan = memory_plan(replica)
+    plan = plan or memory_plan(replica)
     steps = calibrated(work or step_work(replica), efficiency)
     draft = draft_cost(settings.speculation, architecture, on_cpu=replica.accelerator.vendor is Vendor.CPU)
     tp, pp = layout.tensor_parallel, layout.pipeline_parallel
