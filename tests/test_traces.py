@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.trace_replay import described
 from metainf.errors import InvalidWorkloadError
 from metainf.simulator import EngineModel, StepTimes, simulate
 from metainf.traces import TraceName, load_trace, read_azure, read_mooncake, scaled_to_rate
+from metainf.workload import RateLoad, TokenLengths
 
 FOLDER = Path(os.environ.get("METAINF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "traces"
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
@@ -111,6 +113,16 @@ def test_a_rate_that_is_none_is_refused(tmp_path, rate):
 def test_requests_that_come_at_once_have_no_rate(tmp_path):
     with pytest.raises(InvalidWorkloadError, match="come at once"):
         scaled_to_rate(read_mooncake(written(tmp_path, "m.jsonl", MOONCAKE + MOONCAKE)), 1.0)
+
+
+def test_a_trace_is_described_by_its_own_numbers(tmp_path):
+    rows = "".join(f"2023-11-16 18:17:0{second},{tokens},10\r\n" for second, tokens in ((0, 100), (1, 200), (4, 300)))
+    traffic = described(read_azure(written(tmp_path, "a.csv", AZURE + rows)), hit_ratio=0.0)
+    assert traffic.load == RateLoad(2 / 4)
+    assert (traffic.input_tokens.mean_tokens, traffic.input_tokens.p95_tokens) == (200.0, pytest.approx(290.0))
+    assert traffic.output_tokens == TokenLengths(10.0, 10.0)
+    assert traffic.burstiness == pytest.approx(0.5)  # 1 s and 3 s
+    assert traffic.shared_prefix is None
 
 
 @needs_traces
