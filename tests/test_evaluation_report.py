@@ -232,6 +232,7 @@ def test_report_is_written_whole(written: tuple[Path, ...], evaluation: Evaluati
         assert part in text
     for path in written:
         assert path.suffix != ".png" or f"]({path.name})" in text
+    assert "](figures-leave-model-out-" in text, "what has no picture of its own is in one for each split"
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| leave-")}
     assert len(widths) == 3  # figures, the guard's, and leak checks
     assert "with and without a guard" in text

@@ -40,16 +40,22 @@ class ForestRow:
 
 
 def forest_plot(
-    rows: Sequence[ForestRow], title: str, axis: str, *, focus: str, bounds: tuple[float, float] | None = None
+    rows: Sequence[ForestRow],
+    title: str,
+    axis: str,
+    *,
+    focus: str,
+    bounds: tuple[float, float] | None = None,
+    panel_in: float = 2.35,
 ) -> Figure:
-    """A mark with its interval for each selector, a panel for each split; the focus stands out.
+    """A mark with its interval for each selector, a panel for each split or figure; the focus stands out.
 
     `bounds` are what is shown; marks beyond are drawn as arrows at the edge with their value.
     """
     rows = [row for row in rows if np.isfinite(row.interval.value)]
     panels = list(dict.fromkeys(row.panel for row in rows))
     names = list(dict.fromkeys(row.selector for row in rows))[::-1]
-    figure = _figure(2.4 + 2.35 * len(panels), 1.35 + _ROW_IN * len(names))
+    figure = _figure(2.4 + panel_in * len(panels), 1.35 + _ROW_IN * len(names))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axe, panel in zip(axes, panels, strict=True):
         _plain(axe)

@@ -6,12 +6,14 @@ Separate from the values and from the drawing: this alone touches the disk.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from metainf.evaluation.bootstrap import Interval
+from metainf.evaluation.figures import FIGURE_TITLES
 from metainf.evaluation.outcomes import VIRTUAL_BEST
 from metainf.evaluation.plots import ForestRow, forest_plot, importance_plot, learning_plot, published_plot, save
 from metainf.evaluation.report_text import markdown
@@ -25,6 +27,9 @@ _PLOTTED = {
     "tolerant_accuracy": ("Accuracy on decisive tasks", "share of tasks within the tolerance of the best", (0.0, 1.0)),
     "acceleration_ratio": ("Acceleration on decisive tasks", "geometric mean of P[chosen] / P[default]", None),
 }
+_TOGETHER = [name for name in FIGURE_TITLES if name not in (*_PLOTTED, "false_refusal_rate")]
+"""Side by side in one picture; of selectors nobody refuses, since each has to name a method."""
+_PANEL_IN = 1.7
 _CSV_COLUMNS = ("kind", "split", "scope", "methods", "selector", "tasks", "groups", "figure", "value", "low", "high")
 
 
@@ -65,6 +70,18 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
             kinds = f"{report.kind}, {LOSSLESS}" if lossless else str(report.kind)
             figure = forest_plot(rows, f"{title}: {kinds}", axis, focus=focus, bounds=bounds)
             paths += save(figure, folder, f"{name.replace('_', '-')}{'-lossless' if lossless else ''}-{report.kind}")
+    for split in dict.fromkeys(each.split_name for each in report.results):
+        rows = [
+            ForestRow(FIGURE_TITLES[name], each.selector, figure)
+            for name in _TOGETHER
+            for each in report.results
+            for key, figure in each.figures.named()
+            if key == name and each.scope is Scope.DECISIVE and not each.lossless and each.split_name == split
+        ]
+        if any(math.isfinite(row.interval.value) for row in rows):
+            title = f"Other figures on decisive tasks: {report.kind}, {split}"
+            figure = forest_plot(rows, title, "", focus=focus, panel_in=_PANEL_IN)
+            paths += save(figure, folder, f"figures-{_file_name(split)}-{report.kind}")
     if report.curve:
         title = f"{report.studied or focus}: {report.kind}"
         paths += save(learning_plot(report.curve, title), folder, f"learning-curve-{report.kind}")
@@ -76,6 +93,11 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
         figure = published_plot(report.published.points, title, "performance")
         paths += save(figure, folder, f"published-figure-{report.kind}")
     return paths
+
+
+def _file_name(split: str) -> str:
+    """Of a split's name what files can be called; it may say what was learnt from, as in `world:1`."""
+    return re.sub("[^a-z0-9]+", "-", split.lower()).strip("-")
 
 
 def _write_csv(evaluation: Evaluation, path: Path) -> None:
