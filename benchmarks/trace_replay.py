@@ -14,12 +14,12 @@ parallelism, that carry a trace at less than 90 % of what they can:
 
 - Azure, conversation (19,366 requests in an hour, 1 H100, 37 % full): TTFT p50 1.42, p95 1.32, TPOT mean 0.97, p95
   0.91, E2E p95 0.95.
-- Azure, code (8,819, 1 H100, 21 % full): 6.4, 1.97, 2.16, 1.08, 2.13. Times between its arrivals have a coefficient of
-  variation of 13, by which the model has nearly every request wait in a burst.
+- Azure, code (8,819, 1 H100, 21 % full): 6.4, 1.97, 2.16, 1.08, 2.13. Pauses of minutes between its arrivals make
+  their coefficient of variation 13, which the model takes for bursts.
 - Mooncake, conversation (12,031 of 12,035 tokens, 4 H100, 89 % full, 9 % of prompts from the cache): 1.59, 1.83, 1.16,
   0.77, 1.17.
 - Mooncake, synthetic (3,993 of 15,325 tokens, 8 H100, 54 % full, 39 % from the cache): 0.69, 1.60, 0.94, 0.44, 1.36.
-  Answers that stand beside many long prompts are the slowest, and the model knows of prompts as they are on average.
+  The slowest TPOT is that of answers of a few tokens, which one step with a long prompt stretches.
 
 So a description by these few numbers is on the safe side in the tail of TTFT, by a third to twice, and not in that of
 TPOT where prompts are long. A whole trace takes 0.01 to 0.5 s to replay.
