@@ -3,6 +3,7 @@
 Separate since every set is reported alike, whatever was predicted.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from scipy.stats import spearmanr
 
 from metainf.predictors.contract import FloatArray
 
-__all__ = ["Line", "report"]
+__all__ = ["Line", "markdown", "report"]
 
 _METRICS = ("TTFT", "TPOT", "tokens/s")
 
@@ -45,6 +46,25 @@ def report(
             if rows.any():
                 lines.append(_line((title, group, name), truth[rows, column], guess[rows, column]))
     return lines
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """The same as a page: a table for each title, in the order in which they were made."""
+    parts = []
+    for title in dict.fromkeys(line.title for line in lines):
+        rows = [line for line in lines if line.title == title]
+        parts += [
+            f"## {title[0].upper()}{title[1:]}\n",
+            "| group | figure | rows | median error | mean error | median, signed | Spearman |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {line.group.strip()} | {line.metric} | {line.rows:,} | {line.median_ape:.1%} | {line.mean_ape:.1%} "
+                f"| {line.bias:+.1%} | {'' if math.isnan(line.spearman) else format(line.spearman, '.3f')} |"
+                for line in rows
+            ),
+            "",
+        ]
+    return "\n".join(parts)
 
 
 def _line(names: tuple[str, str, str], truth: FloatArray, guess: FloatArray) -> Line:
