@@ -47,6 +47,9 @@ class LimitColumn:
     unit: str
 
 
+_MOST_DIGITS = 6  # more than usual
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Assessment:
     """Every candidate against every limit.
@@ -125,6 +128,13 @@ class Assessment:
         performs = self.performs
         return [int(row) for row in np.argsort(self.budget_cost, kind="stable") if performs[row]]
 
+    def by_performance(self) -> list[int]:
+        """Rows by how far they are from keeping every limit but the budget, the nearest first; of equals the cheaper.
+
+        Where a load is not carried latencies have no bound: nearest is then what carries most of it.
+        """
+        return [int(row) for row in np.lexsort((self.budget_cost, self.ratio[:, 0], self.performance_ratio))]
+
     def over_budget(self, row: int) -> Rejection | None:
         """By how much the candidate breaks the budget, whatever else it breaks; None where it keeps it."""
         return self._rejected(row, len(self.limits) - 1) if self.ratio[row, -1] > _SLACK else None
@@ -147,12 +157,13 @@ class Assessment:
 
     def _detail(self, row: int, column: int) -> str:
         limit, ratio = self.limits[column], float(self.ratio[row, column])
-        needed, bound = _amount(limit.bound * ratio, limit.unit), _amount(limit.bound, limit.unit)
+        needed, bound = _apart(limit.bound * ratio, limit.bound, limit.unit)
         name = self.candidates[row].name
         confidence = f"at confidence {self.workload.confidence:g}"
         if limit.reason is RejectionReason.OVERLOADED:
-            carried = "nothing" if not np.isfinite(ratio) else _amount(limit.bound / ratio, limit.unit)
-            return f"{name} carries {carried} {confidence}, the load is {bound}"
+            carried, load = _apart(limit.bound / ratio, limit.bound, limit.unit)
+            carried = carried if np.isfinite(ratio) else "nothing"
+            return f"{name} carries {carried} {confidence}, the load is {load}"
         if self.log_sd[row, column] == 0:
             return f"{limit.label} of {name} is {needed}, the limit is {bound}"
         return f"{limit.label} of {name} is up to {needed} {confidence}, the limit is {bound}"
@@ -173,16 +184,25 @@ class Assessment:
         )
 
 
-def _amount(value: float, unit: str) -> str:
-    """A figure as a person writes it: 35.1ms and not 0.0351s."""
+def _apart(value: float, bound: float, unit: str) -> tuple[str, str]:
+    """Both figures, with more digits where they would read alike."""
+    for more in range(_MOST_DIGITS):
+        shown = _amount(value, unit, more), _amount(bound, unit, more)
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
+def _amount(value: float, unit: str, more: int) -> str:
+    """A figure as a person writes it: 35.1ms and not 0.0351s; `more` digits than usual."""
     if not np.isfinite(value):
         return "unbounded"
     if unit == "s":
         for seconds, name in ((3600.0, "h"), (60.0, "m")):
             if value >= 2 * seconds:
-                return f"{value / seconds:.3g}{name}"
-        return f"{value:.3g}s" if value >= 1.0 else f"{value * 1000:.3g}ms"
-    return f"{value:.4g}{unit}"
+                return f"{value / seconds:.{3 + more}g}{name}"
+        return f"{value:.{3 + more}g}s" if value >= 1.0 else f"{value * 1000:.{3 + more}g}ms"
+    return f"{value:.{4 + more}g}{unit}"
 
 
 def uncertain_limits(workload: Workload) -> int:

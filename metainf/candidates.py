@@ -36,6 +36,7 @@ __all__ = ["Candidate", "CandidateName", "Enumeration", "Option", "SizedOption",
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+_SHOWN_POOLS = 3
 _NODE_HEADROOM = 0.85  # share of a node's CPU and memory that replicas may ask for: daemons need the rest
 
 
@@ -167,7 +168,9 @@ def _reject_pool(workload: Workload, pool: NodePool) -> Rejection | None:
         return Rejection(reason, pool.name, detail)
 
     if limits.pools and pool.name not in limits.pools:
-        return rejected(RejectionReason.POOL_NOT_ALLOWED, f"placement.pools does not name {pool.name}")
+        asked = sorted(limits.pools)
+        named = ", ".join(asked[:_SHOWN_POOLS]) + (", ..." if len(asked) > _SHOWN_POOLS else "")
+        return rejected(RejectionReason.POOL_NOT_ALLOWED, f"placement.pools does not name {pool.name} but {named}")
     if pool.capacity_type is CapacityType.SPOT and limits.spot is SpotPolicy.NEVER:
         return rejected(RejectionReason.SPOT_NOT_ALLOWED, f"{pool.name} is spot and placement.spot is Never")
     labels = dict(pool.labels)

@@ -223,9 +223,14 @@ def _in_place(request: Request, enumeration: Enumeration, predictor: Predictor) 
 
 def _ranked(assessment: Assessment) -> list[int]:
     """Rows, best first: those that keep every limit by the objective, then the others by how far they miss."""
-    objective, worst = assessment.objective, assessment.worst_ratio
     keeps = assessment.feasible
+    missed = [int(row) for row in np.argsort(assessment.worst_ratio, kind="stable") if not keeps[row]]
+    return _by_objective(assessment, [int(row) for row in np.flatnonzero(keeps)]) + missed
 
+
+def _by_objective(assessment: Assessment, kept: Sequence[int]) -> list[int]:
+    """Rows that keep every limit, the one to choose first."""
+    objective = assessment.objective
     complexity: dict[str, int] = {}
 
     def tie_key(row: int) -> tuple[float, int, CandidateName]:
@@ -235,25 +240,23 @@ def _ranked(assessment: Assessment) -> list[int]:
             complexity[method.name] = method.complexity
         return float(assessment.cost[row]), complexity[method.name], candidate.name
 
-    def by_objective(rows: list[int]) -> list[int]:
-        ranked: list[int] = []
+    def ranked(rows: Sequence[int]) -> list[int]:
+        found: list[int] = []
         order = sorted(rows, key=lambda row: float(objective[row]))
         values = [float(objective[row]) for row in order]
-        while len(ranked) < len(order):
-            start = len(ranked)
+        while len(found) < len(order):
+            start = len(found)
             tied = bisect_right(values, values[start] + abs(values[start]) * TIE_RATIO, start)
             # The first is always taken: a predictor that answers NaN must not hold the loop.
-            ranked.extend(sorted(order[start : max(tied, start + 1)], key=tie_key))
-        return ranked
+            found.extend(sorted(order[start : max(tied, start + 1)], key=tie_key))
+        return found
 
-    kept = [int(row) for row in np.flatnonzero(keeps)]
-    missed = [int(row) for row in np.argsort(worst, kind="stable") if not keeps[row]]
     if assessment.workload.replicas.fixed is None:
-        return by_objective(kept) + missed
+        return ranked(kept)
     # A person's own number of replicas goes before the objective: as many of them as the limits leave.
     counts = sorted({assessment.candidates[row].replicas for row in kept}, reverse=True)
     groups = ([row for row in kept if assessment.candidates[row].replicas == count] for count in counts)
-    return [row for group in groups for row in by_objective(group)] + missed
+    return [row for group in groups for row in ranked(group)]
 
 
 def _runners_up(assessment: Assessment, order: Sequence[int], chosen: Scored | None) -> tuple[Scored, ...]:
@@ -295,9 +298,9 @@ def _refusal(
     current: Scored | None,
     predictor: Predictor,
 ) -> NoSelection:
-    limit, message, budget = _binding(request, earlier, assessment)
     # What only costs too much is nearest, however far the budget is from it: it is what a larger one would buy.
-    order = list(dict.fromkeys((*assessment.cheapest_performing(), *_ranked(assessment))))
+    order = list(dict.fromkeys((*_within_reach(assessment), *assessment.by_performance())))
+    limit, message, budget = _binding(request, earlier, assessment, order)
     return NoSelection(
         limit=limit,
         message=message,
@@ -310,29 +313,43 @@ def _refusal(
     )
 
 
+def _within_reach(assessment: Assessment) -> list[int]:
+    """Rows that keep every limit but the budget: first what the least budget would buy, then the cheapest first."""
+    performing = assessment.cheapest_performing()
+    if not performing:
+        return []
+    least = float(_budget_for(assessment, performing[0]).amount)
+    bought = [row for row in performing if float(assessment.budget_cost[row]) <= least]
+    return [*_by_objective(assessment, bought), *performing]
+
+
+def _budget_for(assessment: Assessment, row: int) -> Budget:
+    """The least budget that the candidate keeps, rounded up."""
+    budget = assessment.workload.budget
+    return replace(budget, amount=_rounded_up(float(assessment.budget_cost[row]), budget.kind))
+
+
 def _binding(
-    request: Request, earlier: Sequence[Rejection], assessment: Assessment
+    request: Request, earlier: Sequence[Rejection], assessment: Assessment, order: Sequence[int]
 ) -> tuple[BindingLimit, str, Budget | None]:
+    """The limit, a sentence, and what budget would do; `order` are the candidates, the nearest first."""
     if not assessment.candidates:
         if request.only is not None and not any(r.method or r.layout for r in earlier):
             return BindingLimit.NO_MATCHING_POOL, f"no candidate is {request.only}", None
         if not earlier:
             return BindingLimit.NO_MATCHING_POOL, _NO_POOL, None
-        order = list(RejectionReason)
-        last = max(earlier, key=lambda r: (order.index(r.reason), -r.shortfall))
+        reasons = list(RejectionReason)
+        last = max(earlier, key=lambda r: (reasons.index(r.reason), -r.shortfall))
         return LIMIT_OF_REJECTION[last.reason], last.detail, None
-    performing = assessment.cheapest_performing()
-    if performing:
-        cheapest = performing[0]
-        budget = request.workload.budget
-        needed = _rounded_up(float(assessment.budget_cost[cheapest]), budget.kind)
-        candidate = assessment.candidates[cheapest]
+    nearest = order[0]
+    if assessment.performs[nearest]:
+        budget, needed = request.workload.budget, _budget_for(assessment, nearest)
         message = (
-            f"cheapest candidate that meets {_promises(request.workload)} costs {needed} {budget.unit}; "
-            f"the budget is {budget.amount} {budget.unit} ({candidate.name})"
+            f"cheapest candidate that meets {_promises(request.workload)} costs {needed.amount} {budget.unit}; "
+            f"the budget is {budget.amount} {budget.unit} ({assessment.candidates[nearest].name})"
         )
-        return BindingLimit.BUDGET_TOO_LOW, message, replace(budget, amount=needed)
-    rejection = assessment.rejection(int(np.argmin(assessment.performance_ratio)))
+        return BindingLimit.BUDGET_TOO_LOW, message, needed
+    rejection = assessment.rejection(nearest)
     if rejection is None:
         raise AssertionError("a candidate that breaks a limit has a rejection")
     return LIMIT_OF_REJECTION[rejection.reason], f"nearest candidate: {rejection.detail}", None

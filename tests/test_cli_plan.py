@@ -169,6 +169,15 @@ def test_a_refusal_that_no_budget_mends_says_so(written, capsys):
     assert "no budget would do" in capsys.readouterr().out
 
 
+def test_a_budget_in_another_currency_is_not_said_to_be_too_low_at_any_price(written, capsys):
+    asked = manifest()
+    asked["spec"]["budget"]["currency"] = "EUR"
+    assert run("-f", written(asked)) == 3
+    text = capsys.readouterr().out
+    assert "is priced in USD, the budget is in EUR" in text
+    assert "no budget would do" not in text
+
+
 def test_no_pool_that_may_be_used_is_a_refusal(written, capsys):
     assert run("-f", written(manifest(placement={"pools": ["nowhere"]}))) == 3
     assert "Refused   NoMatchingPool" in capsys.readouterr().out

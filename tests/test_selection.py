@@ -188,7 +188,7 @@ def test_what_only_costs_too_much_is_nearest_however_small_the_budget() -> None:
             workload(placement=PlacementLimits(pools=frozenset({"b200"}))),
             (L4, H100),
             L.NO_MATCHING_POOL,
-            "placement.pools does not name",
+            "placement.pools does not name h100 but b200",
             id="no pool by that name",
         ),
         pytest.param(
@@ -212,6 +212,20 @@ def test_what_only_costs_too_much_is_nearest_however_small_the_budget() -> None:
         ),
         pytest.param(
             workload(load=RateLoad(1000)), (L4,), L.LOAD_TOO_HIGH, "carries 32 requests/s", id="more than all carry"
+        ),
+        pytest.param(
+            workload(load=RateLoad(1000), slo=(bound(1),)),
+            (L4, H100),
+            L.LOAD_TOO_HIGH,
+            "8 x default TP1 on h100 carries 320 requests/s",
+            id="more than all carry, and so no latency has a bound: what carries most is nearest",
+        ),
+        pytest.param(
+            workload(load=RateLoad(2), slo=(bound(0.025156),)),
+            (H100,),
+            L.SLO_UNREACHABLE,
+            "is 25.157ms, the limit is 25.156ms",
+            id="a limit that reads like what breaks it gets more digits",
         ),
         pytest.param(
             workload(load=RateLoad(2), slo=(bound(0.001),)),
@@ -579,6 +593,8 @@ def test_the_cheapest_budget_of_a_refusal_is_enough_and_a_step_less_is_not(
     assert isinstance(enough, Selection) or enough.limit is BindingLimit.NO_CAPACITY
     if "with all nodes free" in outcome.message:
         assert isinstance(enough, Selection)
+    if isinstance(enough, Selection) and outcome.limit is BindingLimit.BUDGET_TOO_LOW:
+        assert f"({enough.chosen.candidate.name})" in outcome.message, "what is named is what it buys"
     less = select(request(with_budget(asked, amount - Decimal("0.01")), *pools), predictor)
     assert isinstance(less, NoSelection)
 
@@ -596,6 +612,8 @@ def test_every_candidate_that_is_not_chosen_has_a_reason(
         assert outcome.message
         assert RejectionReason.BETTER_CANDIDATE not in {count.reason for count in outcome.rejections}
         assert all(scored.broken is not None for scored in outcome.nearest)
+        if outcome.limit in (L.LOAD_TOO_HIGH, L.SLO_UNREACHABLE, L.DEADLINE_UNREACHABLE):
+            assert str(outcome.nearest[0].candidate.name) in outcome.message
 
 
 @settings(max_examples=8, deadline=None)

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from metainf.binding_limits import BindingLimit
 from metainf.cli.console import is_terminal, show
 from metainf.engine_versions import version_remark
 from metainf.manifests import format_money, verdict
@@ -37,6 +38,15 @@ __all__ = ["plan_view", "print_plans"]
 _SHOWN_RUNNERS_UP = 5
 _BAR_CELLS = 12
 _NEARLY_USED_RATIO = 0.9
+_AT_ANY_PRICE = frozenset(
+    {
+        BindingLimit.LOAD_TOO_HIGH,
+        BindingLimit.SLO_UNREACHABLE,
+        BindingLimit.DEADLINE_UNREACHABLE,
+        BindingLimit.MODEL_DOES_NOT_FIT,
+    }
+)
+"""Limits that no budget moves. Others are about what may be used, and their sentence says what to change."""
 
 
 def print_plans(plans: Sequence[Plan], stream: TextIO) -> None:
@@ -84,9 +94,9 @@ def _title(plan: Plan) -> RenderableType:
 def _traffic(traffic: Traffic) -> str:
     match traffic.load:
         case RateLoad(rate):
-            load = f"{rate:g} requests/s"
+            load = f"{rate:g} request{'' if rate == 1 else 's'}/s"
         case ConcurrencyLoad(clients):
-            load = f"{clients} clients"
+            load = f"{clients} client{'' if clients == 1 else 's'}"
         case BatchLoad(requests, deadline_s):
             load = f"{requests} requests in {_seconds(deadline_s)}"
     return f"{load} of {_length(traffic.input_tokens)} -> {_length(traffic.output_tokens)} tokens"
@@ -120,7 +130,7 @@ def _refused_lines(plan: Plan, outcome: NoSelection) -> list[RenderableType]:
         lines.append(_labelled("Instead", "bold", works))
     elif outcome.waiting_for is not None:
         lines.append(_labelled("Waiting", "bold", Text(f"for room for {outcome.waiting_for.candidate.name}")))
-    else:
+    elif outcome.limit in _AT_ANY_PRICE:
         lines.append(_labelled("Instead", "bold", Text("no budget would do: see the limit")))
     return list(lines)
 
