@@ -84,7 +84,7 @@ def known_version(version: str) -> EngineVersion:
     before = [each for each in known if (each.major, each.minor) <= (asked.major, asked.minor)]
     if not before or before[-1].major != asked.major:
         use = ", ".join(known_engine_versions())
-        raise InvalidWorkloadError(f"vLLM {asked} is not known here: its flags and defaults may differ; use {use}")
+        raise InvalidWorkloadError(f"vLLM {asked} is not known here, nor are its flags and defaults: use {use}")
     return before[-1]
 
 

@@ -123,7 +123,7 @@ def _asking(request: _Request, doing: str) -> Iterator[None]:
     except MetaInfError:
         raise
     except Exception as exc:
-        raise HubError(f"{doing}: {_sentence(exc)}") from exc
+        raise HubError(f"{doing}: {_sentence(exc)}; check the connection, or give the model's config.json") from exc
 
 
 def _fetch_json(request: _Request, filename: str) -> tuple[dict[str, object] | None, str | None]:

@@ -109,7 +109,9 @@ def test_shared_prefixes_and_repetition_are_read() -> None:
         pytest.param('{"model": "m", "count": NaN}', "NaN is no number", id="NaN"),
         pytest.param(asked(model=7), "model must be a string", id="the model is a number"),
         pytest.param(asked(model="/nowhere/config.json"), "config.json", id="no such file"),
-        pytest.param(asked(accelerator="Quantum-1"), "'Quantum-1' is not known", id="an unknown accelerator"),
+        pytest.param(
+            asked(accelerator="Quantum-1"), "'Quantum-1' is not in the catalogue", id="an unknown accelerator"
+        ),
         pytest.param(asked(accelerator="A100"), "name one of these", id="an ambiguous accelerator"),
         pytest.param(asked(count=0), "count", id="count 0"),
         pytest.param(asked(count=1.5), "whole number", id="a broken count"),

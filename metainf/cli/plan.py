@@ -181,6 +181,8 @@ def _read(file: str) -> list[_Document]:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        if isinstance(error, IsADirectoryError):
+            reason = "it is a folder; name the files in it, each with an option of its own"
         raise InvalidWorkloadError(f"reading {name}: {reason}") from error
     return [_Document(name, manifest) for manifest in read_documents(text, name)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metainf.artifact import load_predictor
 from metainf.cli.console import note
+from metainf.errors import ArtifactError, InvalidWorkloadError
 from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.contract import Predictor
 from metainf.predictors.default import default_predictor
@@ -32,13 +33,16 @@ def chosen_predictor(name: str | None) -> Predictor:
 
     Raises
     ------
-    ArtifactError
+    InvalidWorkloadError
         The file that was named cannot be used.
     """
     if name == _ANALYTICAL:
         return AnalyticalPredictor()
     if name is not None:
-        return load_predictor(Path(name))
+        try:
+            return load_predictor(Path(name))
+        except ArtifactError as error:
+            raise InvalidWorkloadError(str(error)) from error
     predictor, why = default_predictor()
     if why is not None:
         note(f"{why}; predicting analytically instead")

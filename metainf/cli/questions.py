@@ -8,10 +8,11 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from metainf.accelerator_names import Ambiguous, Exact, find
-from metainf.accelerators import Accelerator
+from metainf.accelerators import Accelerator, catalogue
 from metainf.architecture import ModelArchitecture
 from metainf.engine_versions import DEFAULT_ENGINE_VERSION
 from metainf.errors import InvalidWorkloadError, MetaInfError
@@ -220,7 +221,11 @@ def _accelerator(name: str) -> Accelerator:
     if isinstance(match, Ambiguous):
         names = ", ".join(candidate.name for candidate in match.candidates)
         raise InvalidWorkloadError(f"accelerator {name[:100]!r} may be {names}: name one of these")
-    raise InvalidWorkloadError(f"accelerator {name[:100]!r} is not known: {match.reason}")
+    known = [accelerator.name for accelerator in catalogue()]
+    near = get_close_matches(name.upper(), known, n=3, cutoff=0.4) or known[:3]
+    raise InvalidWorkloadError(
+        f"accelerator {name[:100]!r} is not in the catalogue: use a name such as {', '.join(near)}"
+    )
 
 
 def _layout(parsed: Layout, count: int | None, flags: Mapping[str, object]) -> Layout:
@@ -270,9 +275,8 @@ class _Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidWorkloadError(f"{self._where}{name} must be a number")
         if not (least <= value <= most and value > 0 and math.isfinite(value)):
-            raise InvalidWorkloadError(
-                f"{self._where}{name} must be above 0, at least {least:g} and at most {most:g}, got {value:g}"
-            )
+            lowest = f"at least {least:g}" if least > 0 else "above 0"
+            raise InvalidWorkloadError(f"{self._where}{name} must be {lowest} and at most {most:g}, got {value:g}")
         return float(value)
 
     def whole(self, name: str, most: float, *, default: int | None = None) -> int:

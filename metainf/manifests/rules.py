@@ -119,8 +119,18 @@ VOLUME_PATH = TextRule(
     _is_path_within,
 )
 
-RATE = TextRule('write a decimal number above zero, without a unit, such as "4" or "0.25"', _DECIMAL, 16, _above_zero)
-ABOVE_ZERO = TextRule('write a decimal number above zero, without a unit, such as "6.00"', _DECIMAL, 16, _above_zero)
+RATE = TextRule(
+    'write a decimal number above zero, at most 9 digits and 6 decimals, without a unit, such as "4" or "0.25"',
+    _DECIMAL,
+    16,
+    _above_zero,
+)
+ABOVE_ZERO = TextRule(
+    'write a decimal number above zero, at most 9 digits and 6 decimals, without a unit, such as "6.00"',
+    _DECIMAL,
+    16,
+    _above_zero,
+)
 RATIO = TextRule('write a decimal number between 0 and 1, such as "0.8"', _DECIMAL, 16, lambda text: Decimal(text) <= 1)
 BURSTINESS = TextRule(
     'write a decimal number from 0 to 100, such as "1"', _DECIMAL, 16, lambda text: Decimal(text) <= 100
