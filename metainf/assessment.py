@@ -4,7 +4,7 @@ Separate from `selection`: this says for every candidate which limit breaks and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -81,6 +81,11 @@ class Assessment:
     cost: FloatArray
     budget_cost: FloatArray
     z: float
+
+    @property
+    def cost_unit(self) -> str:
+        """Of `cost`, such as `USD/h`; pools with a price in another currency are rejected before."""
+        return replace(self.workload.budget, kind=_cost_kind(self.workload)).unit
 
     @property
     def feasible(self) -> BoolArray:

@@ -282,8 +282,9 @@ def _counted(
     if passed_over:
         candidate = assessment.candidates[passed_over[0]]
         name = candidate.name
-        currency = assessment.workload.budget.currency  # pools with a price in another one are rejected before
-        detail = f"{name} keeps every limit at {candidate.cost_per_hour:.2f} {currency}/h"
+        cost = float(assessment.cost[passed_over[0]])
+        amount = f"{cost:.2f}" if cost >= 1.0 else f"{cost:.3g}"
+        detail = f"{name} keeps every limit at {amount} {assessment.cost_unit}"
         nearest = Rejection(
             RejectionReason.BETTER_CANDIDATE, name.pool, detail, name.layout, name.method, name.replicas
         )

@@ -713,7 +713,7 @@ def test_the_command_writes_a_file_that_the_others_take(folder: Path, capsys: py
         answers.append(capsys.readouterr().out)
     assert answers[0] != answers[1]
     out.write_bytes(b"nonsense")
-    assert main([*question, "--predictor", str(out)]) == 1
+    assert main([*question, "--predictor", str(out)]) == 2
     assert "install the shipped file again" in capsys.readouterr().err
 
 
