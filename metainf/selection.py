@@ -280,8 +280,7 @@ def _counted(
     counts = [*count_rejections(earlier), *assessment.rejection_counts()]
     passed_over = [row for row in kept if row != chosen_row]
     if passed_over:
-        candidate = assessment.candidates[passed_over[0]]
-        name = candidate.name
+        name = assessment.candidates[passed_over[0]].name
         cost = float(assessment.cost[passed_over[0]])
         amount = f"{cost:.2f}" if cost >= 1.0 else f"{cost:.3g}"
         detail = f"{name} keeps every limit at {amount} {assessment.cost_unit}"
