@@ -61,7 +61,7 @@ def forest_plot(
         _plain(axe)
         for row in (each for each in rows if each.panel == panel):
             _mark(axe, row.interval, names.index(row.selector), bounds, strong=row.selector == focus)
-        axe.set_title(panel, fontsize=9)
+        axe.set_title(panel.replace(", ", ",\n"), fontsize=9)
         axe.set_yticks(range(len(names)), names, fontsize=8)
         axe.set_ylim(-0.7, len(names) - 0.3)
         axe.grid(axis="y", color="#eeeeee", linewidth=0.6)
