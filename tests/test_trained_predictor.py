@@ -19,6 +19,7 @@ from metainf.predictors.analytical import AnalyticalPredictor
 from metainf.predictors.base_answers import CAPACITY, KNOTS, TARGETS
 from metainf.predictors.contract import Predictions, Question, ReplicaSpec
 from metainf.predictors.corrections import KINDS, SEEN, UNSEEN, width_factors
+from metainf.predictors.default import default_predictor
 from metainf.predictors.familiarity import FAR, GROUPS, Familiarity, fading
 from metainf.predictors.inputs import INPUTS, lane_inputs
 from metainf.predictors.spread import SPECULATION_LOG_SD
@@ -355,3 +356,39 @@ def test_inputs_do_not_depend_on_the_load() -> None:
     )
     np.testing.assert_array_equal(one, other)
     assert one.shape == (1, len(INPUTS))
+
+
+def waiting(replica: ReplicaSpec) -> ReplicaSpec:
+    """The same with an engine that waits for each step before it schedules the next one."""
+    return replace(replica, settings=replace(replica.settings, asynchronous_scheduling=False))
+
+
+def test_an_engine_that_waits_and_drafts_nothing_has_the_inputs_of_the_same_one_that_does_not() -> None:
+    """Of all that was learnt from only drafts from the text wait."""
+    traffic = Traffic(BatchLoad(500, 3600.0), *LENGTHS)
+    features = QuestionFeatures()
+    asked = [Question(each, traffic) for spec in SPECS[:2] for each in (waiting(spec), spec)]
+    made = lane_inputs(features, asked)
+    row = made.rows[made.lanes.of]
+    np.testing.assert_array_equal(row[[0, 2]], row[[1, 3]])
+    capacity = made.capacity[made.lanes.of]
+    assert (capacity[[0, 2]] < capacity[[1, 3]]).all(), "what waits take is the physics' to say"
+    ngram = method("ngram").settings
+    drafting = [
+        replace(spec, settings=replace(spec.settings, speculation=ngram.speculation, asynchronous_scheduling=on))
+        for spec in SPECS[:1]
+        for on in (False, True)
+    ]
+    made = lane_inputs(features, [Question(each, traffic) for each in drafting])
+    assert (made.rows[made.lanes.of[0]] != made.rows[made.lanes.of[1]]).any(), "these were learnt from"
+
+
+@pytest.mark.parametrize("load", [RateLoad(2.0), ConcurrencyLoad(64), BatchLoad(1000, 3600.0)], ids=str)
+def test_what_ships_has_no_engine_do_more_by_waiting(load: Load) -> None:
+    shipped, why = default_predictor()
+    assert why is None
+    for replica in SPECS:
+        one, other = (ask(shipped, each, load) for each in (waiting(replica), replica))  # type: ignore[arg-type]
+        assert one.capacity_requests_per_second[0] < other.capacity_requests_per_second[0]
+        assert one.output_tokens_per_second[0] <= other.output_tokens_per_second[0]
+        assert (one.latency_s[0, TPOT] >= other.latency_s[0, TPOT]).all()

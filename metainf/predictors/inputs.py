@@ -15,7 +15,7 @@ from metainf.meta_features.hardware import HARDWARE_FEATURES
 from metainf.meta_features.models import MODEL_FEATURES
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
-from metainf.predictors.contract import Question
+from metainf.predictors.contract import Question, ReplicaSpec
 from metainf.predictors.lanes import LaneSet
 
 __all__ = ["INPUTS", "SHARED", "LaneInputs", "lane_inputs"]
@@ -61,7 +61,12 @@ class LaneInputs:
 
 
 def lane_inputs(known: QuestionFeatures, questions: Sequence[Question], lanes: LaneSet | None = None) -> LaneInputs:
-    """The inputs of n questions; `lanes` where they are made already."""
+    """The inputs of n questions; `lanes` where they are made already.
+
+    Of the methods only drafts from the text have an engine wait for each step. What is learnt of those says nothing of
+    an engine that is told to wait and drafts nothing, so its inputs are those of the same one that does not wait; what
+    waits take is left to the physics.
+    """
     lanes = known.lanes(questions) if lanes is None else lanes
     count = len(lanes.lane.slots)
     _, first = np.unique(lanes.of, return_index=True)
@@ -76,4 +81,19 @@ def lane_inputs(known: QuestionFeatures, questions: Sequence[Question], lanes: L
         wait_s = _LOADED * busy / (1.0 - _LOADED * busy) * spread * lane.queued_prompt_s
         queueing = np.log1p(np.minimum(wait_s / (lane.request_s + lane.empty.prefill_s), 1e6))
     rows = np.concatenate([features[:, _KEPT], busy[:, None], queueing[:, None]], axis=1)
-    return LaneInputs(lanes, np.nan_to_num(rows, nan=0.0, posinf=30.0, neginf=-30.0), capacity, first)
+    rows = np.nan_to_num(rows, nan=0.0, posinf=30.0, neginf=-30.0)
+    waiting = np.flatnonzero([_waits_without_drafts(questions[place].replica) for place in first.tolist()])
+    if len(waiting):
+        others = lane_inputs(known, [_without_waits(questions[place]) for place in first[waiting].tolist()])
+        rows[waiting] = others.rows[others.lanes.of]
+    return LaneInputs(lanes, rows, capacity, first)
+
+
+def _waits_without_drafts(replica: ReplicaSpec) -> bool:
+    """Whether its engine waits for each step before it schedules the next one, and drafts nothing."""
+    return not replica.settings.asynchronous_scheduling and replica.settings.speculation is None
+
+
+def _without_waits(question: Question) -> Question:
+    settings = replace(question.replica.settings, asynchronous_scheduling=True)
+    return replace(question, replica=replace(question.replica, settings=settings))
