@@ -115,7 +115,8 @@ def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency, factors: C
     m = parts.model
     bends = (m.dense_read_s / m.dense_token_s,) if m.dense_token_s > 0 else ()
     tokens = _grid(1.0, _MOST_TOKENS, bends, ratio=2.0)
-    experts = _grid(1.0, _MOST_TOKENS * m.expert_lanes)
+    many = (m.expert_read_s / m.expert_token_s,) if m.expert_token_s > 0 else ()
+    experts = _grid(1.0, _MOST_TOKENS * m.expert_lanes, many)
     sequences = np.array([0.0, *(2.0**k for k in range(13))])
     windows = tuple(m.window_tokens * share for share in (0.25, 0.5, 0.75, 1.0)) if m.window_tokens > 0 else ()
     contexts = _grid(64.0, _MOST_CONTEXT, windows, ratio=2.0)
