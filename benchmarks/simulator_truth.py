@@ -31,8 +31,8 @@ Results (2 shared cores, one process; every row; a minute with `--own`), median 
   field model: 21.5 %, 12.0 %, 12.3 % of 1,013 rows; block-wise FP8 apart (270): 10.9 %, 8.8 %, 9.4 %.
 - forward passes over the roofline, 75,136: 23.7 % (.859), nearly all of it too fast: MiniMax-M2.7 15 to 23 % by layout
   (.96 to .99), GLM-5.2 39 and 54 %, whose sparse attention of prompts waits for its launches. The library's own sums,
-  on 3,312 of them: 13.8 % (.913), mean 59.9 % against 28.0 %.
-- batches over the roofline: GPUStack 18.9 % (.990) of 90; Argonne, vLLM of 2024, 25.4 % (.947) of 1,677: H100 7.9 %,
+  on 3,312 of them: 13.8 % (.913), mean 59.9 % against 28.1 %.
+- batches over the roofline: GPUStack 19.0 % (.990) of 90; Argonne, vLLM of 2024, 25.4 % (.947) of 1,677: H100 7.9 %,
   A100 8.0 %, GH200 9.2 %, MI250 12.5 %, MI300X 90 %.
 
 TTFT misses the aim of 15 %. Where: rows of 4 clients come out an eighth too slow and those of 128 a sixth too fast, of
