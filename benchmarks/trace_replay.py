@@ -76,7 +76,7 @@ def described(requests: Requests, hit_ratio: float) -> Traffic:
 
 
 def replica_of(model: str, accelerator: str, tensor_parallel: int) -> ReplicaSpec:
-    """VLLM's default settings on so many accelerators, with the model's own context."""
+    """A replica with the default settings of vLLM on so many accelerators, with the model's own context."""
     architecture, device = known_model(model), get(accelerator)
     if architecture is None or device is None:
         raise InvalidWorkloadError(f"{model} on {accelerator}: one of the two is not in the catalogue")
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         seen = latencies(result, requests)
         true = np.array([statistic(seen[metric], which) for metric, which in _SHOWN])
-        said = np.array([answer.latency_s[0, list(LATENCY_METRICS).index(m), STATISTICS.index(s)] for m, s in _SHOWN])
+        said = np.array([answer.latency_s[0, LATENCY_METRICS.index(m), STATISTICS.index(s)] for m, s in _SHOWN])
         for title, row in (("replayed", true), ("predicted", said), ("ratio", said / true)):
             print(f"  {title:<10}" + "".join(f"{value:10.3f}" for value in row))
     return 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from metainf.evaluation.report_text import table_text
 from metainf.predictors.contract import FloatArray
 
 __all__ = ["Line", "markdown", "report"]
@@ -50,21 +51,24 @@ def report(
 
 def markdown(lines: Sequence[Line]) -> str:
     """The same as a page: a table for each title, in the order in which they were made."""
+    heads = ("group", "figure", "rows", "median error", "mean error", "median, signed", "Spearman")
     parts = []
     for title in dict.fromkeys(line.title for line in lines):
-        rows = [line for line in lines if line.title == title]
-        parts += [
-            f"## {title[0].upper()}{title[1:]}\n",
-            "| group | figure | rows | median error | mean error | median, signed | Spearman |",
-            "|---|---|---|---|---|---|---|",
-            *(
-                f"| {line.group.strip()} | {line.metric} | {line.rows:,} | {line.median_ape:.1%} | {line.mean_ape:.1%} "
-                f"| {line.bias:+.1%} | {'' if math.isnan(line.spearman) else format(line.spearman, '.3f')} |"
-                for line in rows
-            ),
-            "",
+        rows = [
+            (
+                line.group.strip(),
+                line.metric,
+                f"{line.rows:,}",
+                f"{line.median_ape:.1%}",
+                f"{line.mean_ape:.1%}",
+                f"{line.bias:+.1%}",
+                "" if math.isnan(line.spearman) else f"{line.spearman:.3f}",
+            )
+            for line in lines
+            if line.title == title
         ]
-    return "\n".join(parts)
+        parts += [f"## {title[0].upper()}{title[1:]}", table_text(heads, rows)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _line(names: tuple[str, str, str], truth: FloatArray, guess: FloatArray) -> Line:

@@ -162,16 +162,17 @@ class Assessment:
 
     def _detail(self, row: int, column: int) -> str:
         limit, ratio = self.limits[column], float(self.ratio[row, column])
-        needed, bound = _apart(limit.bound * ratio, limit.bound, limit.unit)
+        overloaded = limit.reason is RejectionReason.OVERLOADED
+        value = limit.bound / ratio if overloaded else limit.bound * ratio
+        shown, bound = _apart(value, limit.bound, limit.unit)
         name = self.candidates[row].name
         confidence = f"at confidence {self.workload.confidence:g}"
-        if limit.reason is RejectionReason.OVERLOADED:
-            carried, load = _apart(limit.bound / ratio, limit.bound, limit.unit)
-            carried = carried if np.isfinite(ratio) else "nothing"
-            return f"{name} carries {carried} {confidence}, the load is {load}"
+        if overloaded:
+            carried = shown if np.isfinite(ratio) else "nothing"
+            return f"{name} carries {carried} {confidence}, the load is {bound}"
         if self.log_sd[row, column] == 0:
-            return f"{limit.label} of {name} is {needed}, the limit is {bound}"
-        return f"{limit.label} of {name} is up to {needed} {confidence}, the limit is {bound}"
+            return f"{limit.label} of {name} is {shown}, the limit is {bound}"
+        return f"{limit.label} of {name} is up to {shown} {confidence}, the limit is {bound}"
 
     def extended(self, other: "Assessment") -> "Assessment":
         """This assessment with the rows of another one of the same workload after its own."""

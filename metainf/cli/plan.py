@@ -179,10 +179,11 @@ def _read(file: str) -> list[_Document]:
     name = "standard input" if file == "-" else file
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except IsADirectoryError as error:
+        message = f"reading {name}: it is a folder; name the files in it, each with an option of its own"
+        raise InvalidWorkloadError(message) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        if isinstance(error, IsADirectoryError):
-            reason = "it is a folder; name the files in it, each with an option of its own"
         raise InvalidWorkloadError(f"reading {name}: {reason}") from error
     return [_Document(name, manifest) for manifest in read_documents(text, name)]
 

@@ -72,11 +72,10 @@ def _pictures(report: KindReport, focus: str, folder: Path) -> list[Path]:
             paths += save(figure, folder, f"{name.replace('_', '-')}{'-lossless' if lossless else ''}-{report.kind}")
     for split in dict.fromkeys(each.split_name for each in report.results):
         rows = [
-            ForestRow(FIGURE_TITLES[name], each.selector, figure)
+            ForestRow(FIGURE_TITLES[name], each.selector, dict(each.figures.named())[name])
             for name in _TOGETHER
             for each in report.results
-            for key, figure in each.figures.named()
-            if key == name and each.scope is Scope.DECISIVE and not each.lossless and each.split_name == split
+            if each.scope is Scope.DECISIVE and not each.lossless and each.split_name == split
         ]
         if any(math.isfinite(row.interval.value) for row in rows):
             title = f"Other figures on decisive tasks: {report.kind}, {split}"

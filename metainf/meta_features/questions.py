@@ -5,9 +5,9 @@ depends on one replica or one traffic is worked out once and kept by identity, a
 what depends on both is arithmetic on arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from metainf.roofline import StepWork, step_work
 from metainf.workload import Traffic
 
 __all__ = ["QUESTION_FEATURES", "QuestionFeatures", "question_features"]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 FloatArray = NDArray[np.float64]
 
@@ -68,8 +71,8 @@ class QuestionFeatures:
         self._replicas: RememberedRows[ReplicaSpec] = RememberedRows(
             _PENALTY.stop, one_by_one(self._described), most=remembered
         )
-        self._traffics: dict[int, tuple[Traffic, FloatArray]] = {}
-        self._models: dict[int, tuple[ModelArchitecture, tuple[float, ...]]] = {}
+        self._traffics: dict[int, tuple[object, FloatArray]] = {}
+        self._models: dict[int, tuple[object, tuple[float, ...]]] = {}
         self._kernels: dict[tuple[object, ...], tuple[object, tuple[StepWork, tuple[float, ...]]]] = {}
         self._remembered = remembered
         self._factors = self._rows_of(factors)
@@ -148,30 +151,29 @@ class QuestionFeatures:
         architecture, accelerator, settings = replica.architecture, replica.accelerator, replica.settings
         formats = settings.weight_dtype, settings.kv_cache_dtype
         key = id(architecture), id(accelerator), replica.layout, replica.cpu_cores, formats
-        found = self._kernels.get(key)
-        if found is None:
-            if len(self._kernels) >= _REMEMBERED:
-                self._kernels.clear()
-            of_kernels = step_work(replica), values_of(HARDWARE_FEATURES, replica)
-            found = self._kernels[key] = (architecture, accelerator), of_kernels
-        return found[1]
+        held = architecture, accelerator
+        return _kept(self._kernels, key, held, lambda: (step_work(replica), values_of(HARDWARE_FEATURES, replica)))
 
     def _model(self, architecture: ModelArchitecture) -> tuple[float, ...]:
-        found = self._models.get(id(architecture))
-        if found is None:
-            if len(self._models) >= _REMEMBERED:
-                self._models.clear()
-            found = self._models[id(architecture)] = architecture, values_of(MODEL_FEATURES, architecture)
-        return found[1]
+        return _kept(self._models, id(architecture), architecture, lambda: values_of(MODEL_FEATURES, architecture))
 
     def _traffic(self, traffic: Traffic) -> FloatArray:
-        found = self._traffics.get(id(traffic))
-        if found is None:
-            if len(self._traffics) >= _REMEMBERED:
-                self._traffics.clear()
-            found = (traffic, np.array(values_of(TRAFFIC_FEATURES, traffic), dtype=np.float64))
-            self._traffics[id(traffic)] = found
-        return found[1]
+        return _kept(
+            self._traffics,
+            id(traffic),
+            traffic,
+            lambda: np.array(values_of(TRAFFIC_FEATURES, traffic), dtype=np.float64),
+        )
+
+
+def _kept(table: dict[K, tuple[object, V]], key: K, held: object, make: Callable[[], V]) -> V:
+    """The value of the key, made once; what its ids are of is held, so that an id cannot come to mean another."""
+    found = table.get(key)
+    if found is None:
+        if len(table) >= _REMEMBERED:
+            table.clear()
+        found = table[key] = held, make()
+    return found[1]
 
 
 def question_features(questions: Sequence[Question]) -> FloatArray:

@@ -15,7 +15,7 @@ from metainf.meta_features.hardware import HARDWARE_FEATURES
 from metainf.meta_features.models import MODEL_FEATURES
 from metainf.meta_features.questions import QUESTION_FEATURES, QuestionFeatures
 from metainf.meta_features.traffic import TRAFFIC_FEATURES
-from metainf.predictors.contract import Question, ReplicaSpec
+from metainf.predictors.contract import Question
 from metainf.predictors.lanes import LaneSet
 
 __all__ = ["INPUTS", "SHARED", "LaneInputs", "lane_inputs"]
@@ -82,16 +82,12 @@ def lane_inputs(known: QuestionFeatures, questions: Sequence[Question], lanes: L
         queueing = np.log1p(np.minimum(wait_s / (lane.request_s + lane.empty.prefill_s), 1e6))
     rows = np.concatenate([features[:, _KEPT], busy[:, None], queueing[:, None]], axis=1)
     rows = np.nan_to_num(rows, nan=0.0, posinf=30.0, neginf=-30.0)
-    waiting = np.flatnonzero([_waits_without_drafts(questions[place].replica) for place in first.tolist()])
+    replica = lanes.replica
+    waiting = np.flatnonzero((np.asarray(replica.asynchronous) == 0.0) & (np.asarray(replica.draft_tokens) == 0.0))
     if len(waiting):
         others = lane_inputs(known, [_without_waits(questions[place]) for place in first[waiting].tolist()])
         rows[waiting] = others.rows[others.lanes.of]
     return LaneInputs(lanes, rows, capacity, first)
-
-
-def _waits_without_drafts(replica: ReplicaSpec) -> bool:
-    """Whether its engine waits for each step before it schedules the next one, and drafts nothing."""
-    return not replica.settings.asynchronous_scheduling and replica.settings.speculation is None
 
 
 def _without_waits(question: Question) -> Question:

@@ -113,10 +113,8 @@ def roofline_step_times(replica: ReplicaSpec, efficiency: Efficiency, factors: C
     """The roofline's step times of one rank, with what the replica's settings add to each step."""
     parts = roofline_parts(replica, efficiency)
     m = parts.model
-    bends = (m.dense_read_s / m.dense_token_s,) if m.dense_token_s > 0 else ()
-    tokens = _grid(1.0, _MOST_TOKENS, bends, ratio=2.0)
-    many = (m.expert_read_s / m.expert_token_s,) if m.expert_token_s > 0 else ()
-    experts = _grid(1.0, _MOST_TOKENS * m.expert_lanes, many)
+    tokens = _grid(1.0, _MOST_TOKENS, _bend(m.dense_read_s, m.dense_token_s), ratio=2.0)
+    experts = _grid(1.0, _MOST_TOKENS * m.expert_lanes, _bend(m.expert_read_s, m.expert_token_s))
     sequences = np.array([0.0, *(2.0**k for k in range(13))])
     windows = tuple(m.window_tokens * share for share in (0.25, 0.5, 0.75, 1.0)) if m.window_tokens > 0 else ()
     contexts = _grid(64.0, _MOST_CONTEXT, windows, ratio=2.0)
@@ -195,6 +193,11 @@ def host_times(efficiency: Efficiency) -> HostTimes:
 
 def _overlapped(read: FloatArray, compute: FloatArray, overlap: float) -> FloatArray:
     return np.asarray(np.maximum(read, compute) + overlap * np.minimum(read, compute))
+
+
+def _bend(read_s: float, token_s: float) -> tuple[float, ...]:
+    """The tokens at which reading weights and multiplying with them take equal time."""
+    return (read_s / token_s,) if token_s > 0 else ()
 
 
 def _grid(first: float, last: float, bends: tuple[float, ...] = (), *, ratio: float = _RATIO) -> FloatArray:

@@ -24,7 +24,7 @@ from metainf.training.predicted_spreads import Spreads, analytical_spreads, trai
 from metainf.training.rows import TrainingRows, training_rows
 from metainf.training.spreads import CONFIDENCE, DEVIATIONS
 from metainf.training.step_factors import factor_slopes
-from metainf.training.train import TrainingPlan, held_out_splits, thinned
+from metainf.training.train import TrainingPlan, held_out_splits, prefixed, thinned
 from metainf.training.widths import JudgedSplit, fitted_spreads
 
 __all__ = ["ANALYTICAL", "TRAINED", "JudgedDecision", "JudgedIntervals", "Judgement", "judge"]
@@ -111,10 +111,7 @@ def judge(
     rows = training_rows(table, by_key)
     if not len(rows):
         raise InvalidWorkloadError("judging predictors needs simulated rows about the corpus's own tasks")
-
-    def said(what: str) -> None:
-        report(f"predictors: {what}")
-
+    said = prefixed(report, "predictors: ")
     said("fitting the steps of accelerators")
     slopes = factor_slopes(rows)
     kinds = np.array([by_key[task].kind.value for task, _ in rows.key], dtype=np.str_)[rows.lane]

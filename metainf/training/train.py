@@ -55,6 +55,7 @@ __all__ = [
     "TrainingPlan",
     "TrainingReport",
     "held_out_splits",
+    "prefixed",
     "thinned",
     "train",
     "write_artifact",
@@ -212,14 +213,15 @@ def held_out_splits(
             plan.growth,
             seed=plan.seed,
             most_folds=plan.most_folds,
-            report=_prefixed(report, f"leave-{split}-out: "),
+            report=prefixed(report, f"leave-{split}-out: "),
         )
         if held is not None:
             every[split] = held
     return guarded(every)
 
 
-def _prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+def prefixed(report: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    """What is reported through this begins with the prefix."""
     return lambda what: report(prefix + what)
 
 
